@@ -1,0 +1,863 @@
+"""
+Distributional PPO: Stable-Baselines3's PPO with a quantile critic and variance gradient scaling.
+
+Symbols: B samples of a minibatch, N quantiles, T steps of a rollout, E environments.
+
+The critic predicts N quantiles q_1..q_N of the return at the midpoints tau_i = (i + 0.5) / N, i = 0..N-1.
+For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
+
+    u_bi   = y_b - q_bi
+    huber  = u^2 / 2 where |u| <= kappa, kappa * (|u| - kappa / 2) elsewhere
+    loss_b = mean_i |tau_i - 1{u_bi < 0}| * huber(u_bi) / kappa
+    v_b    = var_i q_bi                                  (population variance, no gradient)
+    w      = clamp(mean_b v_b, clip_min, clip_max)       (one number for the minibatch)
+    loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
+
+With ``normalize_returns`` the critic works on (return - ret_mean) / ret_std, and so do the loss and v_b;
+``predict_values`` and ``predict_quantiles`` always answer in raw units.
+
+Sources: quantile regression, Dabney et al. 2017 (arXiv 1710.10044); the division by kappa, Dabney et al. 2018
+(IQN, arXiv 1806.06923, eq. 3); PopArt, van Hasselt et al. 2016 (arXiv 1602.07714, eq. 6-9); PPO, Schulman et al.
+2017 (arXiv 1707.06347), in the implementation of Stable-Baselines3.
+
+Where this differs from Stable-Baselines3's PPO, other than by the critic and its loss:
+
+1. ``train/value_loss`` is the mean quantile-Huber loss BEFORE the weight, so that runs can be compared.
+2. ``train/approx_kl`` is the mean over all epochs; PPO reports the last epoch only.
+3. Scalars are written after the update they describe, at the step that ended its rollout. PPO writes them one
+   rollout later, and those of the last update never.
+4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``.
+5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
+6. ``clip_range_vf`` is not available yet and raises ``NotImplementedError``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import functools
+import inspect
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples, Schedule
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__version__ = "0.1.0"
+__all__ = [
+    "DistributionalPPO",
+    "QuantileActorCriticCnnPolicy",
+    "QuantileActorCriticPolicy",
+    "QuantileMultiInputActorCriticPolicy",
+    "VarianceGradientScalingMixin",
+    "quantile_huber_loss",
+    "quantile_midpoints",
+    "variance_scaling_weight",
+]
+
+SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
+
+
+# --------------------------------------------------------------------------------------------- the quantile maths
+
+
+def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
+    """
+    Midpoints tau_i = (i + 0.5) / N of N equal shares of probability (Dabney et al. 2017, lemma 2).
+
+    :param n_quantiles: N
+    :param like: tensor whose dtype and device the result takes
+    :return: shape (N,), increasing, symmetric around 0.5
+    """
+    return (torch.arange(n_quantiles, dtype=like.dtype, device=like.device) + 0.5) / n_quantiles
+
+
+def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float) -> Tensor:
+    """
+    Quantile-Huber loss of each sample, the mean over its quantiles (IQN, eq. 3, with one target per sample).
+
+    For kappa far above the errors it is expectile regression, u^2 / 2 weighted by sign; towards 0, quantile regression.
+
+    :param quantiles: predictions, shape (B, N)
+    :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1)
+    :param kappa: where the loss turns from quadratic to linear, > 0, in the units of the predictions
+    :return: shape (B,)
+    """
+    targets = targets.reshape(-1, 1)
+    tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
+    share = (tau - (targets < quantiles.detach()).to(tau.dtype)).abs()
+    huber = F.huber_loss(quantiles, targets.expand_as(quantiles), reduction="none", delta=kappa)
+    return (share * huber / kappa).mean(dim=1)
+
+
+def quantile_variance(quantiles: Tensor) -> Tensor:
+    """
+    Variance of each sample's quantiles around their mean, without gradient.
+
+    :param quantiles: shape (..., N)
+    :return: population variance (divided by N), shape (...), in squared units of the quantiles
+    """
+    return quantiles.detach().var(dim=-1, unbiased=False)
+
+
+def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float) -> Tensor:
+    """
+    Weight of a minibatch's value loss: the mean variance of its predicted quantiles, clamped. One line in a trainer::
+
+        value_loss = variance_scaling_weight(quantiles, 0.1, 10.0) * value_loss
+
+    :param quantiles: predicted quantiles in the units of the loss, shape (B, N) (any leading shape is accepted)
+    :param clip_min: lower clamp, >= 0
+    :param clip_max: upper clamp, >= clip_min
+    :return: scalar tensor without gradient, within [clip_min, clip_max]
+    :raises ValueError: on quantiles without a batch dimension or clamps that are no range
+    """
+    _check_clip_range(clip_min, clip_max)
+    if quantiles.dim() < 2:
+        raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
+    return batch_weight(quantile_variance(quantiles), clip_min, clip_max)
+
+
+def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
+    """
+    :param variance: variance of each sample's quantiles, shape (B,)
+    :param clip_min: lower clamp
+    :param clip_max: upper clamp
+    :return: their mean, clamped; scalar tensor
+    """
+    return variance.mean().clamp(clip_min, clip_max)
+
+
+def _check_clip_range(clip_min: float, clip_max: float) -> None:
+    """Raise unless 0 <= clip_min <= clip_max, both finite and clip_max > 0."""
+    if not (0.0 <= clip_min <= clip_max < math.inf and clip_max > 0.0):
+        raise ValueError(
+            "variance_scaling_clip_min and variance_scaling_clip_max must be finite with 0 <= min <= max and max > 0, "
+            f"got {clip_min} and {clip_max}"
+        )
+
+
+# ------------------------------------------------------------------------------------ the quantile head, the policy
+
+
+class QuantileHead(nn.Module):
+    """
+    The ``value_net`` of a quantile critic. SB3's policies call it like their own: ``forward`` gives the value, shape
+    (B, 1), in raw units. Inside ``emit_quantiles()`` it gives the N quantiles, shape (B, N), in the units of the loss.
+
+    The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
+    that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal).
+
+    :param value_net: SB3's value head; its last linear layer, of one output, is widened to N
+    :param n_quantiles: N
+    :raises ValueError: if ``value_net`` does not end in a linear layer of one output
+    """
+
+    ret_mean: Tensor
+    ret_std: Tensor
+    ret_updates: Tensor
+
+    def __init__(self, value_net: nn.Module, n_quantiles: int):
+        super().__init__()
+        self.net = value_net
+        self.n_quantiles = n_quantiles
+        self._emits_quantiles = False
+        self.register_buffer("ret_mean", torch.zeros(()))
+        self.register_buffer("ret_std", torch.ones(()))
+        self.register_buffer("ret_updates", torch.zeros(()))
+        last = self.last_layer
+        if last is None or last.out_features != 1:
+            raise ValueError(
+                f"value_net must end in an nn.Linear of one output to become a quantile critic, got {value_net}"
+            )
+        if n_quantiles > 1:  # for N = 1 the layer stays as it is: the reduction to PPO is exact to the random numbers
+            last.out_features = n_quantiles
+            last.weight = nn.Parameter(last.weight.new_empty(n_quantiles, last.in_features))
+            if last.bias is not None:
+                last.bias = nn.Parameter(last.bias.new_empty(n_quantiles))
+            last.reset_parameters()
+
+    @property
+    def last_layer(self) -> nn.Linear | None:
+        """The layer that gives the quantiles."""
+        return next((m for m in reversed(list(self.net.modules())) if isinstance(m, nn.Linear)), None)
+
+    def forward(self, latent_vf: Tensor) -> Tensor:
+        """
+        :param latent_vf: output of the value network, shape (B, features)
+        :return: mean of the quantiles in raw units, shape (B, 1); inside ``emit_quantiles()`` the quantiles, (B, N)
+        """
+        quantiles = self.net(latent_vf)
+        return quantiles if self._emits_quantiles else self.to_raw(quantiles.mean(dim=1, keepdim=True))
+
+    @contextlib.contextmanager
+    def emit_quantiles(self) -> Iterator[None]:
+        """Let ``forward`` give quantiles, so that any policy's own ``evaluate_actions`` returns them as its values."""
+        self._emits_quantiles = True
+        try:
+            yield
+        finally:
+            self._emits_quantiles = False
+
+    def to_raw(self, normalized: Tensor) -> Tensor:
+        """From units of the loss to raw units."""
+        return normalized * self.ret_std + self.ret_mean
+
+    def to_normalized(self, raw: Tensor) -> Tensor:
+        """From raw units to units of the loss. Where all returns were equal (std 0) the result is their deviation."""
+        return (raw - self.ret_mean) / torch.where(self.ret_std > 0, self.ret_std, 1.0)
+
+    def observe_returns(self, returns: np.ndarray, rate: float | None, popart: bool) -> None:
+        """
+        Take one rollout's returns into the statistics: a debiased exponential average of their mean and mean square.
+
+        :param returns: raw returns of the rollout, any shape, finite
+        :param rate: weight of the newest rollout; None weighs all rollouts alike
+        :param popart: keep the raw predictions as they were by rescaling the last layer
+        """
+        self.ret_updates += 1
+        n = self.ret_updates.item()
+        rate = 1 / n if rate is None else min(1.0, rate / (1 - (1 - rate) ** n))  # rounding can exceed 1
+        old_mean, old_std = self.ret_mean.item(), self.ret_std.item()
+        # Averaging E[x] and E[x^2], written around the means: E[x^2] - E[x]^2 would cancel when |mean| >> std.
+        batch_mean, batch_var = returns.mean(dtype=np.float64), returns.var(dtype=np.float64)
+        mean = old_mean + rate * (batch_mean - old_mean)
+        variance = (1 - rate) * (old_std**2 + (old_mean - mean) ** 2) + rate * (batch_var + (batch_mean - mean) ** 2)
+        self.set_statistics(mean, math.sqrt(variance), popart=popart)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: float, std: float, popart: bool) -> None:
+        """
+        :param mean: new mean of the raw returns
+        :param std: new standard deviation of the raw returns, >= 0
+        :param popart: rescale the last layer so that raw predictions stay as they are; skipped where a std is 0
+        """
+        old_mean, old_std = self.ret_mean.item(), self.ret_std.item()
+        self.ret_mean.fill_(mean)
+        self.ret_std.fill_(std)
+        mean, std = self.ret_mean.item(), self.ret_std.item()  # as rounded to the buffer: the layer must match that
+        last = self.last_layer
+        if popart and old_std > 0 and std > 0 and last is not None:
+            last.weight.mul_(old_std / std)
+            last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
+
+
+class QuantileActorCriticPolicy(ActorCriticPolicy):
+    """
+    Any actor-critic policy with a critic of N quantiles. Takes what ``ActorCriticPolicy`` takes, and:
+
+    :param n_quantiles: number of quantiles N of the critic, at least 1
+    :raises ValueError: if ``n_quantiles`` is not a positive integer
+    """
+
+    value_net: QuantileHead  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, n_quantiles: int = 32, **kwargs: Any):
+        if not isinstance(n_quantiles, int) or isinstance(n_quantiles, bool) or n_quantiles < 1:
+            raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
+        self.n_quantiles = n_quantiles
+        super().__init__(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # SB3 writes `value_net` with one output into `_build`. Widening it at the assignment comes before
+        # initialisation and optimizer, so both see the quantile head, whatever `_build` a subclass brings.
+        if name == "value_net" and not isinstance(value, QuantileHead):
+            value = QuantileHead(value, self.n_quantiles)
+        super().__setattr__(name, value)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_quantiles": self.n_quantiles}
+
+    def evaluate_quantiles(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """
+        ``evaluate_actions`` with the quantiles in place of the value.
+
+        :param obs: observations, B of them
+        :param actions: actions, B of them
+        :return: quantiles in the units of the loss, shape (B, N); log probability, (B,); entropy, (B,) or None
+        """
+        with self.value_net.emit_quantiles():
+            return self.evaluate_actions(obs, actions)
+
+    def predict_quantiles(self, obs: Any) -> Tensor:
+        """
+        Quantiles of the return, whose mean is ``predict_values(obs)``.
+
+        :param obs: observations, as tensors on the policy's device or as numpy arrays, B of them
+        :return: shape (B, N), raw units; in the order of the midpoints, though nothing keeps them from crossing
+        """
+        if isinstance(obs, np.ndarray) or (isinstance(obs, dict) and isinstance(next(iter(obs.values())), np.ndarray)):
+            obs = self.obs_to_tensor(obs)[0]
+        with self.value_net.emit_quantiles():
+            quantiles = self.predict_values(obs)
+        return self.value_net.to_raw(quantiles)
+
+
+class QuantileActorCriticCnnPolicy(QuantileActorCriticPolicy, ActorCriticCnnPolicy):
+    """``ActorCriticCnnPolicy`` with a critic of N quantiles (``n_quantiles``)."""
+
+
+class QuantileMultiInputActorCriticPolicy(QuantileActorCriticPolicy, MultiInputActorCriticPolicy):
+    """``MultiInputActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``)."""
+
+
+@functools.cache
+def _quantile_policy_class(policy_class: type[ActorCriticPolicy]) -> type[QuantileActorCriticPolicy]:
+    """A user's own policy class with the quantile critic; its instances pickle through the user's class."""
+    if issubclass(policy_class, QuantileActorCriticPolicy):
+        return policy_class
+
+    def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
+        return _blank_quantile_policy, (policy_class,), self.__dict__
+
+    name = f"Quantile{policy_class.__name__}"
+    attributes = {"__doc__": policy_class.__doc__, "__reduce__": __reduce__, "__module__": policy_class.__module__}
+    return type(name, (QuantileActorCriticPolicy, policy_class), attributes)
+
+
+def _blank_quantile_policy(policy_class: type[ActorCriticPolicy]) -> QuantileActorCriticPolicy:
+    """An instance without state, for ``pickle`` to fill."""
+    quantile_class = _quantile_policy_class(policy_class)
+    return quantile_class.__new__(quantile_class)
+
+
+# -------------------------------------------------------------------------------- the mixin, for existing trainers
+
+
+class VarianceGradientScalingMixin:
+    """
+    Variance gradient scaling for a trainer that has a quantile critic already::
+
+        class Patched(VarianceGradientScalingMixin, TheirPPO): ...
+
+    ``TheirPPO`` must compute its value loss through ``self._quantile_huber_loss(predicted_quantiles, targets, ...)``,
+    with quantiles of shape (B, N) and a result of shape () or (B,). Every call is multiplied by the weight of its own
+    quantiles (``variance_scaling_weight``). With the flag off the host's result is returned as it is.
+
+    Logs ``train/variance_scaling_weight`` and ``train/quantile_variance_mean`` when the host has an SB3 logger.
+
+    :param args: passed to the host
+    :param use_variance_gradient_scaling: whether to scale
+    :param variance_scaling_clip_min: smallest weight
+    :param variance_scaling_clip_max: largest weight, may equal the smallest
+    :param kwargs: passed to the host
+    :raises ValueError: if the clamps are no range
+    :raises TypeError: if the host is a ``DistributionalPPO``, which scales by itself
+    """
+
+    use_variance_gradient_scaling: bool
+    variance_scaling_clip_min: float
+    variance_scaling_clip_max: float
+
+    def __init__(
+        self,
+        *args: Any,
+        use_variance_gradient_scaling: bool = True,
+        variance_scaling_clip_min: float = 0.1,
+        variance_scaling_clip_max: float = 10.0,
+        **kwargs: Any,
+    ):
+        if isinstance(self, DistributionalPPO):
+            raise TypeError("DistributionalPPO scales its value loss already: use its flags instead of the mixin")
+        _check_clip_range(variance_scaling_clip_min, variance_scaling_clip_max)
+        flags = {
+            "use_variance_gradient_scaling": use_variance_gradient_scaling,
+            "variance_scaling_clip_min": variance_scaling_clip_min,
+            "variance_scaling_clip_max": variance_scaling_clip_max,
+        }
+        self.__dict__.update(flags)  # before, for a host whose constructor computes a loss
+        super().__init__(*args, **kwargs)
+        self.__dict__.update(flags)  # after, for a host whose constructor resets attributes
+
+    def _quantile_huber_loss(self, predicted_quantiles: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
+        if not self.use_variance_gradient_scaling:
+            return loss
+        variance = quantile_variance(predicted_quantiles)
+        weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
+        logger = getattr(self, "_logger", None)  # SB3 sets it in learn(), and drops it in save()
+        if logger is not None:
+            logger.record_mean("train/variance_scaling_weight", weight.item())
+            logger.record_mean("train/quantile_variance_mean", variance.mean().item())
+        return weight * loss
+
+
+# ------------------------------------------------------------------------------------------------- the algorithm
+
+
+class ValueLoss(NamedTuple):
+    """The value loss of a minibatch and what went into it; all scalars, all but ``scaled`` without gradient."""
+
+    scaled: Tensor  # what is minimised
+    unscaled: Tensor
+    weight: Tensor | None  # None with scaling off
+    variance_mean: Tensor
+    variance_std: Tensor
+
+
+class DistributionalPPO(PPO):
+    """
+    PPO with a quantile critic, whose value loss can be scaled by the variance of the predicted quantiles. Takes every
+    parameter of ``stable_baselines3.PPO``, in its order and with its defaults; ``policy_kwargs=dict(n_quantiles=32)``
+    sets the number of quantiles. The module's docstring has the formulas.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a subclass of ``ActorCriticPolicy``, whose
+        ``value_net`` becomes the quantile head
+    :param env: the environment to learn from (if registered in Gymnasium, can be str)
+    :param learning_rate: learning rate, may be a function of the remaining progress (from 1 to 0)
+    :param n_steps: steps per environment and rollout; n_steps * n_envs must exceed 1
+    :param batch_size: minibatch size
+    :param n_epochs: passes over each rollout
+    :param gamma: discount factor
+    :param gae_lambda: trade-off of bias against variance in the advantage and in the critic's target
+    :param clip_range: clip range of the policy ratio, may be a function of the remaining progress
+    :param clip_range_vf: not available yet, must be None
+    :param normalize_advantage: whether to normalise the advantages of each minibatch
+    :param ent_coef: weight of the entropy loss
+    :param vf_coef: weight of the value loss, before the variance weight
+    :param max_grad_norm: gradients are clipped to this norm
+    :param use_sde: whether to explore with generalised state-dependent exploration (gSDE)
+    :param sde_sample_freq: steps between new gSDE noise, -1: once per rollout
+    :param rollout_buffer_class: rollout buffer to use, None: chosen by the observation space
+    :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
+    :param target_kl: stop an update when the approximate KL divergence exceeds 1.5 times this, None: never
+    :param stats_window_size: episodes over which rollout statistics are averaged
+    :param tensorboard_log: folder of the TensorBoard log, None: no log
+    :param policy_kwargs: keyword arguments of the policy, ``n_quantiles`` (default 32) among them
+    :param verbose: 0: silent, 1: info, 2: debug
+    :param seed: seed of all random generators
+    :param device: "auto", "cpu", "cuda", ...
+    :param _init_setup_model: whether to build the network with the instance
+    :param quantile_huber_kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss;
+        far above the errors the quantiles become expectiles, which are too narrow
+    :param normalize_returns: let the critic predict (return - mean) / std of the returns seen; needed where the scale
+        of rewards is unknown, since the variance weight is in squared units of the loss
+    :param return_stats_rate: weight in (0, 1] of the newest rollout in those statistics; None weighs all alike
+    :param use_popart: rescale the critic's last layer whenever the statistics move, so that its predictions in raw
+        units do not; needs ``normalize_returns``
+    :param use_variance_gradient_scaling: multiply the value loss by the clamped mean variance of the quantiles
+    :param variance_scaling_clip_min: smallest weight, >= 0
+    :param variance_scaling_clip_max: largest weight, may equal the smallest
+    :raises ValueError: from the constructor and ``load`` if a value is out of its range
+    :raises TypeError: likewise if a flag is not a bool
+    :raises NotImplementedError: likewise if ``clip_range_vf`` is given
+    :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": QuantileActorCriticPolicy,
+        "CnnPolicy": QuantileActorCriticCnnPolicy,
+        "MultiInputPolicy": QuantileMultiInputActorCriticPolicy,
+    }
+    policy: QuantileActorCriticPolicy
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        quantile_huber_kappa: float = 1.0,
+        normalize_returns: bool = False,
+        return_stats_rate: float | None = 0.1,
+        use_popart: bool = False,
+        use_variance_gradient_scaling: bool = True,
+        variance_scaling_clip_min: float = 0.1,
+        variance_scaling_clip_max: float = 10.0,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            n_steps,
+            batch_size,
+            n_epochs,
+            gamma,
+            gae_lambda,
+            clip_range,
+            clip_range_vf,
+            normalize_advantage,
+            ent_coef,
+            vf_coef,
+            max_grad_norm,
+            use_sde,
+            sde_sample_freq,
+            rollout_buffer_class,
+            rollout_buffer_kwargs,
+            target_kl,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
+            _init_setup_model=False,
+        )
+        self.quantile_huber_kappa = quantile_huber_kappa
+        self.normalize_returns = normalize_returns
+        self.return_stats_rate = return_stats_rate
+        self.use_popart = use_popart
+        self.use_variance_gradient_scaling = use_variance_gradient_scaling
+        self.variance_scaling_clip_min = variance_scaling_clip_min
+        self.variance_scaling_clip_max = variance_scaling_clip_max
+        self._deferred_dump: int | None = None
+        self._last_scalars: dict[str, Any] = {}
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_flags()
+        self.policy_class = _quantile_policy_class(self.policy_class)
+        super()._setup_model()
+        if self.normalize_returns:
+            self.policy.value_net.ret_std.zero_()  # no statistics yet
+        if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
+            warnings.warn(
+                "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
+                f"is variance_scaling_clip_min={self.variance_scaling_clip_min} throughout"
+            )
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "QuantileActorCriticPolicy") -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+    def _check_flags(self) -> None:
+        """Raise on a value that the constructor, or a keyword of ``load``, must not have."""
+        if self.clip_range_vf is not None:
+            raise NotImplementedError("clip_range_vf is not available for the quantile critic yet: leave it at None")
+        for name in ("normalize_returns", "use_popart", "use_variance_gradient_scaling"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not 0 < self.quantile_huber_kappa < math.inf:
+            raise ValueError(f"quantile_huber_kappa must be positive and finite, got {self.quantile_huber_kappa}")
+        if self.return_stats_rate is not None and not 0 < self.return_stats_rate <= 1:
+            raise ValueError(f"return_stats_rate must be None or within (0, 1], got {self.return_stats_rate}")
+        if self.use_popart and not self.normalize_returns:
+            raise ValueError("use_popart keeps normalised predictions steady: it needs normalize_returns=True")
+        _check_clip_range(self.variance_scaling_clip_min, self.variance_scaling_clip_max)
+
+    def learn(
+        self: SelfDistributionalPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "DistributionalPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDistributionalPPO:
+        """As ``PPO.learn``; the scalars of every update are written, the last one's included."""
+        self._deferred_dump = None
+        self._last_scalars = {}
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self.logger.name_to_value.update(self._last_scalars)  # callers of PPO read them here after learn()
+        return self
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """
+        Write the log. ``learn`` asks for it between rollout and update, with the iteration's number: that request waits
+        for the update, so that its scalars are written with the rollout they come from.
+        """
+        if iteration > 0:
+            self._deferred_dump = iteration
+        else:
+            super().dump_logs()
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        except ValueError as error:
+            self._raise_if_not_finite("observations", self._last_obs, "environment or VecNormalize", error)
+            raise
+
+    def train(self) -> None:
+        """One update: the statistics of the returns, then ``n_epochs`` passes over the rollout in minibatches."""
+        self._check_rollout()
+        before = copy.deepcopy(self.get_parameters())
+        self._update_return_statistics()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+
+        metrics: dict[str, list[Tensor]] = defaultdict(list)
+        error: ValueError | None = None
+        try:
+            self._train_epochs(clip_range, metrics)
+        except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
+            error = refused
+        b_metrics = {name: torch.stack(values).float().cpu().numpy() for name, values in metrics.items()}
+        self._undo_if_not_finite(b_metrics, before, error)
+        if error is not None:
+            raise error
+        self._log_update(b_metrics, clip_range)
+
+    def _update_return_statistics(self) -> None:
+        """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
+        head = self.policy.value_net
+        if self.normalize_returns:
+            head.observe_returns(self.rollout_buffer.returns, self.return_stats_rate, self.use_popart)
+        elif head.ret_mean != 0 or head.ret_std != 1:
+            head.ret_updates.zero_()
+            head.set_statistics(0.0, 1.0, popart=True)
+
+    def _train_epochs(self, clip_range: float, metrics: dict[str, list[Tensor]]) -> None:
+        """
+        ``n_epochs`` passes over the rollout, or fewer where ``target_kl`` ends them.
+
+        :param clip_range: clip range of the policy ratio
+        :param metrics: receives one scalar tensor per name and minibatch
+        """
+        for epoch in range(self.n_epochs):
+            self._n_updates += 1
+            for rollout_data in self.rollout_buffer.get(self.batch_size):
+                loss, mb_metrics = self._minibatch_loss(rollout_data, clip_range)
+                for name, value in mb_metrics.items():
+                    metrics[name].append(value.detach())
+                if self.target_kl is not None and mb_metrics["approx_kl"] > 1.5 * self.target_kl:
+                    if self.verbose >= 1:
+                        print(f"Early stopping at epoch {epoch}: approx_kl is {mb_metrics['approx_kl']:.2f}")
+                    return
+                self.policy.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                metrics["grad_norm"].append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
+                self.policy.optimizer.step()
+
+    def _minibatch_loss(
+        self, rollout_data: RolloutBufferSamples, clip_range: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        :param rollout_data: a minibatch of B samples, advantages and returns in raw units
+        :param clip_range: clip range of the policy ratio
+        :return: the loss to minimise and what is logged of it
+        """
+        actions = rollout_data.actions
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        quantiles, log_prob, entropy = self.policy.evaluate_quantiles(rollout_data.observations, actions)
+
+        policy_loss, metrics = self._policy_loss(log_prob, rollout_data, clip_range)
+        value_loss = self._value_loss(quantiles, self.policy.value_net.to_normalized(rollout_data.returns))
+        entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss.scaled
+
+        metrics |= {"entropy_loss": entropy_loss, "value_loss": value_loss.unscaled, "loss": loss}
+        metrics |= {
+            "quantile_variance_mean": value_loss.variance_mean,
+            "quantile_variance_std": value_loss.variance_std,
+        }
+        if value_loss.weight is not None:
+            metrics["variance_scaling_weight"] = value_loss.weight
+        return loss, metrics
+
+    def _policy_loss(
+        self, log_prob: Tensor, rollout_data: RolloutBufferSamples, clip_range: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
+        advantages = rollout_data.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - rollout_data.old_log_prob
+        ratio = torch.exp(log_ratio)
+        clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, clipped).mean()
+        with torch.no_grad():
+            approx_kl = torch.mean((ratio - 1) - log_ratio)  # http://joschu.net/blog/kl-approx.html
+            clip_fraction = torch.mean((torch.abs(ratio - 1) > clip_range).float())
+        return policy_loss, {
+            "policy_gradient_loss": policy_loss,
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
+
+    def _value_loss(self, quantiles: Tensor, targets: Tensor) -> ValueLoss:
+        """
+        Per-sample quantile-Huber loss, its mean, then the weight: scaling is always last.
+
+        :param quantiles: predictions in the units of the loss, shape (B, N)
+        :param targets: returns in the units of the loss, shape (B,)
+        """
+        loss = self._quantile_huber_loss(quantiles, targets)
+        variance = quantile_variance(quantiles)
+        weight = None
+        if self.use_variance_gradient_scaling:
+            weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
+        scaled = loss if weight is None else weight * loss
+        return ValueLoss(scaled, loss.detach(), weight, variance.mean(), variance.std(correction=0))
+
+    def _quantile_huber_loss(
+        self,
+        predicted_quantiles: Tensor,
+        targets: Tensor,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ) -> Tensor:
+        """
+        ``quantile_huber_loss`` at ``quantile_huber_kappa``.
+
+        :param predicted_quantiles: shape (B, N)
+        :param targets: shape (B,) or (B, 1), in the units of the predictions
+        :param reduction: over the samples; the loss of a sample is always the mean over its quantiles
+        :return: shape (B,) for "none", else a scalar
+        :raises ValueError: on another reduction
+        """
+        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa)
+        if reduction == "mean":
+            return loss.mean()
+        if reduction == "sum":
+            return loss.sum()
+        if reduction == "none":
+            return loss
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+    def _check_rollout(self) -> None:
+        """Raise if the rollout holds a NaN or an infinity, before it can reach statistics or parameters."""
+        for name in ("observations", "rewards", "values", "log_probs", "advantages", "returns"):
+            array = getattr(self.rollout_buffer, name, None)  # a custom buffer may lack some
+            source = (
+                "environment or VecNormalize" if name in ("observations", "rewards") else "rewards and learning rate"
+            )
+            self._raise_if_not_finite(name, array, source)
+
+    def _raise_if_not_finite(self, name: str, array: Any, source: str, cause: Exception | None = None) -> None:
+        """
+        :param name: what the array is called in the error
+        :param array: numpy array, tensor, a dict of them or None
+        :param source: what the error tells the user to check
+        :param cause: the error that this one explains
+        """
+        for key, values in array.items() if isinstance(array, dict) else ((None, array),):
+            if values is None or bool(torch.isfinite(torch.as_tensor(values)).all()):
+                continue
+            label = name if key is None else f"{name}[{key!r}]"
+            bad = (~torch.isfinite(torch.as_tensor(values))).nonzero()
+            raise FloatingPointError(
+                f"{len(bad)} non-finite number(s) in the rollout's {label}, the first at index {bad[0].tolist()}, "
+                f"before update {self._n_updates} at step {self.num_timesteps}. Nothing was changed. Check: {source}."
+            ) from cause
+
+    def _undo_if_not_finite(
+        self, b_metrics: dict[str, np.ndarray], before: dict[str, dict[str, Any]], cause: Exception | None
+    ) -> None:
+        """
+        Put the parameters back and raise if the update met a NaN or an infinity. Looked at once per update, since each
+        look makes the device wait.
+
+        :param b_metrics: per name the values of all minibatches
+        :param before: parameters and optimizer state from before the update
+        :param cause: the error that this one would explain
+        """
+        suspects = {name: values for name, values in b_metrics.items() if not np.isfinite(values).all()}
+        first = {name: int(np.argmin(np.isfinite(values))) for name, values in suspects.items()}
+        parameters = nn.utils.parameters_to_vector(self.policy.parameters())
+        if not suspects and bool(torch.isfinite(parameters).all()):
+            return
+        self.set_parameters(before)
+        earliest = min(first, key=first.__getitem__, default=None)
+        where = "the parameters" if earliest is None else f"{earliest} of minibatch {first[earliest]}"
+        raise FloatingPointError(
+            f"non-finite number in {where} of the update at step {self.num_timesteps}. Parameters and optimizer were "
+            "put back to where they were before it. Check: learning_rate, max_grad_norm and the scale of the rewards "
+            "(normalize_returns=True takes any)."
+        ) from cause
+
+    def _log_update(self, b_metrics: dict[str, np.ndarray], clip_range: float) -> None:
+        """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
+        for name, values in b_metrics.items():
+            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else values.mean(dtype=np.float64)))
+        self.logger.record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
+        weights = b_metrics.get("variance_scaling_weight")
+        mean_weight = 1.0 if weights is None else float(weights.mean())
+        self.logger.record("train/vf_coef_effective", self.vf_coef * mean_weight)
+        if weights is not None:
+            low, high = np.float32(self.variance_scaling_clip_min), np.float32(self.variance_scaling_clip_max)
+            self.logger.record("train/variance_scaling_weight_min", float(weights.min()))
+            self.logger.record("train/variance_scaling_weight_max", float(weights.max()))
+            self.logger.record("train/variance_scaling_clamped", np.mean((weights <= low) | (weights >= high)))
+        explained_var = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
+        if np.isfinite(explained_var):  # NaN where all returns are equal
+            self.logger.record("train/explained_variance", explained_var)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        if self._deferred_dump is not None:
+            self._last_scalars = {k: v for k, v in self.logger.name_to_value.items() if k.startswith("train/")}
+            super().dump_logs(self._deferred_dump)
+            self._deferred_dump = None
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """
+        As ``PPO.set_parameters``. The statistics of the returns come with the parameters.
+
+        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles
+        """
+        try:
+            super().set_parameters(load_path_or_dict, exact_match, device)
+        except RuntimeError as error:
+            if "value_net.ret_std" not in str(error):
+                raise
+            raise ValueError(
+                "these are the parameters of a plain PPO: its critic has one value and no quantiles, so they do not "
+                "fit; set_parameters(..., exact_match=False) takes the actor alone"
+            ) from error
+
+    @classmethod
+    def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:
+        """
+        As ``PPO.load``; keywords change the flags of the saved model and are checked like the constructor's.
+
+        :raises TypeError: on a keyword that neither ``PPO.load`` nor the constructor takes
+        :raises ValueError: on an archive of a plain PPO, or a value out of its range
+        """
+        known = set(inspect.signature(PPO.load).parameters) - {"path", "kwargs"}
+        for base in cls.__mro__:
+            known |= set(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+        for name in kwargs.keys() - (known - {"self", "policy", "args", "kwargs"}):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            raise TypeError(
+                f"load() got an unknown keyword {name!r}" + (f": did you mean {nearest[0]!r}?" if nearest else "")
+            )
+        return super().load(path, *args, **kwargs)

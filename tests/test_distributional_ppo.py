@@ -1,0 +1,617 @@
+"""``DistributionalPPO`` itself. The main oracle is SB3's PPO on the same seed."""
+
+import copy
+import inspect
+import io
+import pickle
+import re
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+import distributional_ppo
+from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
+
+SHORT = dict(n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
+HUGE_KAPPA = 2.0**20  # a power of two, so that dividing by it is exact
+AS_PPO = dict(quantile_huber_kappa=HUGE_KAPPA, vf_coef=0.5 * 4 * HUGE_KAPPA, use_variance_gradient_scaling=False)
+
+
+class RandomEnv(gym.Env):
+    """Episodes of 16 steps with random observations; the reward is `scale` times a known function of them."""
+
+    def __init__(self, observation_space=None, action_space=None, scale=1.0, reward=None, observation=None):
+        self.observation_space = observation_space or spaces.Box(-1, 1, (3,))
+        self.action_space = action_space or spaces.Discrete(2)
+        self.scale, self.reward, self.observation = scale, reward, observation
+
+    def _observe(self):
+        if self.observation is not None and self.t == 9:
+            return np.full(3, self.observation, dtype=np.float32)
+        return self.observation_space.sample()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        reward = self.scale * (1.0 + np.sin(self.t))
+        if self.reward is not None and self.t == 9:
+            reward = self.reward
+        return self._observe(), reward, self.t == 16, False, {}
+
+
+class OwnPolicy(ActorCriticPolicy):
+    """A user's policy with a critic head and an optimizer of its own."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.value_net = nn.Sequential(nn.Linear(self.mlp_extractor.latent_dim_vf, 16), nn.Tanh(), nn.Linear(16, 1))
+        groups = [{"params": [p], "weight_decay": 0.0} for p in self.parameters()]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
+class OwnExtractor(BaseFeaturesExtractor):
+    def __init__(self, observation_space, features_dim=8):
+        super().__init__(observation_space, features_dim)
+        self.net = nn.Sequential(nn.Linear(3, features_dim), nn.BatchNorm1d(features_dim))
+
+    def forward(self, observations):
+        return self.net(observations)
+
+
+def same_parameters(one, other):
+    ours, theirs = one.policy.state_dict(), other.policy.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+# ------------------------------------------------------------------------------------------------ against SB3's PPO
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs"),
+    [
+        ("CartPole-v1", {}),
+        ("CartPole-v1", dict(n_steps=50, target_kl=0.003)),  # a short last minibatch, an update ended by the KL
+        ("Pendulum-v1", dict(ent_coef=0.01, normalize_advantage=False)),
+        ("Pendulum-v1", dict(use_sde=True, sde_sample_freq=4)),
+        (RandomEnv(action_space=spaces.MultiDiscrete([2, 3])), {}),
+        (RandomEnv(action_space=spaces.MultiBinary(3)), dict(policy_kwargs=dict(optimizer_class=torch.optim.SGD))),
+        (RandomEnv(), dict(policy_kwargs=dict(ortho_init=False, share_features_extractor=False))),
+        (RandomEnv(), dict(policy_kwargs=dict(features_extractor_class=OwnExtractor, net_arch=[8]))),
+        (RandomEnv(), dict(policy_kwargs=dict(optimizer_class=torch.optim.Adagrad))),
+    ],
+)
+def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
+    kwargs = {**SHORT, **kwargs}
+    theirs = PPO("MlpPolicy", env, **copy.deepcopy(kwargs)).learn(200)
+    policy_kwargs = {**kwargs.pop("policy_kwargs", {}), "n_quantiles": 1}
+    ours = DistributionalPPO("MlpPolicy", env, policy_kwargs=policy_kwargs, **kwargs, **AS_PPO).learn(200)
+    for one, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+    names = ["train/entropy_loss", "train/policy_gradient_loss", "train/clip_fraction", "train/explained_variance"]
+    for name in names:
+        expected = theirs.logger.name_to_value[name]
+        assert ours.logger.name_to_value[name] == pytest.approx(expected, rel=1e-4, abs=1e-7, nan_ok=True)
+
+
+def test_constructor_takes_ppos_parameters_in_ppos_order_and_with_its_defaults():
+    theirs = list(inspect.signature(PPO.__init__).parameters.values())
+    ours = list(inspect.signature(DistributionalPPO.__init__).parameters.values())[: len(theirs)]
+    assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in theirs]
+
+
+def test_every_parameter_is_documented_and_read():
+    source = inspect.getsource(distributional_ppo)
+    for name in inspect.signature(DistributionalPPO).parameters:
+        assert f":param {name}:" in DistributionalPPO.__doc__, name
+    for name in inspect.signature(DistributionalPPO).parameters.keys() - inspect.signature(PPO).parameters.keys():
+        assert len(re.findall(rf"self\.{name}\b", source)) >= 2, f"{name} is stored but not read"
+
+
+def test_no_method_is_longer_than_40_lines():
+    for name, member in inspect.getmembers(DistributionalPPO, inspect.isfunction):
+        if member.__module__ == distributional_ppo.__name__:
+            lines = inspect.getsource(member).splitlines()
+            signature_end = next(i for i, line in enumerate(lines) if line.rstrip().endswith(":"))
+            doc = len((member.__doc__ or "").splitlines())
+            assert len(lines) - signature_end - 1 - doc <= 40, name
+
+
+# --------------------------------------------------------------------------------------- variance gradient scaling
+
+
+def test_equal_clamps_of_one_are_scaling_off_bit_for_bit():
+    off = DistributionalPPO("MlpPolicy", "CartPole-v1", use_variance_gradient_scaling=False, **SHORT).learn(200)
+    ones = DistributionalPPO(
+        "MlpPolicy", "CartPole-v1", variance_scaling_clip_min=1.0, variance_scaling_clip_max=1.0, **SHORT
+    ).learn(200)
+    assert same_parameters(off, ones)
+
+
+def test_scaling_reaches_the_parameters():
+    off = DistributionalPPO("MlpPolicy", "CartPole-v1", use_variance_gradient_scaling=False, **SHORT).learn(128)
+    on = DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).learn(128)
+    assert not same_parameters(off, on)
+
+
+@pytest.mark.parametrize("clips", [(0.0, 10.0), (0.1, 0.2), (50.0, 60.0)])
+def test_loss_is_the_weight_times_the_mean_and_the_weight_has_no_gradient(clips):
+    low, high = clips
+    model = DistributionalPPO(
+        "MlpPolicy", "CartPole-v1", variance_scaling_clip_min=low, variance_scaling_clip_max=high, **SHORT
+    )
+    torch.manual_seed(0)
+    quantiles, targets = torch.randn(32, 32).requires_grad_(), torch.randn(32)
+    plain = model._quantile_huber_loss(quantiles, targets)
+    weight = np.clip(np.var(quantiles.detach().numpy().astype(np.float64), axis=1).mean(), low, high)
+    loss = model._value_loss(quantiles, targets)
+    assert loss.unscaled.item() == plain.item()
+    assert loss.scaled.item() == (loss.weight * plain).item()
+    assert loss.weight.item() == pytest.approx(weight, rel=1e-6)
+    (plain_gradient,) = torch.autograd.grad(plain, quantiles)
+    (gradient,) = torch.autograd.grad(loss.scaled, quantiles)
+    assert torch.allclose(gradient, weight * plain_gradient, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_host_hook_reduces_over_samples(reduction):
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT)
+    quantiles = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]] * 2)
+    loss = model._quantile_huber_loss(quantiles, torch.tensor([[3.0], [6.0]]), reduction=reduction)
+    expected = {"none": [0.12, 0.85], "mean": [0.485], "sum": [0.97]}[reduction]
+    assert loss.reshape(-1).tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="reduction"):
+        model._quantile_huber_loss(quantiles, torch.zeros(2), reduction="median")
+
+
+def test_one_quantile_with_scaling_warns():
+    with pytest.warns(UserWarning, match="n_quantiles=1"):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", policy_kwargs=dict(n_quantiles=1), **SHORT)
+
+
+def test_a_flash_crash_trains_on_at_the_upper_clamp():
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT)
+    with torch.no_grad():  # quantiles spread by +-1e6: variance about 1e12
+        model.policy.value_net.last_layer.bias.copy_(torch.linspace(-1.7e6, 1.7e6, 32))
+    model.learn(64)
+    scalars = model.logger.name_to_value
+    assert scalars["train/quantile_variance_mean"] == pytest.approx(1e12, rel=0.1)
+    assert scalars["train/variance_scaling_weight"] == 10.0
+    assert scalars["train/variance_scaling_clamped"] == 1.0
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+# --------------------------------------------------------------------------------------------- return normalisation
+
+
+@pytest.mark.parametrize("use_popart", [False, True])
+@pytest.mark.parametrize("exponent", [-10, 10])
+def test_scaled_rewards_leave_the_parameters(exponent, use_popart):
+    flags = dict(normalize_returns=True, use_popart=use_popart)
+    one = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT, **flags).learn(320)
+    other = DistributionalPPO("MlpPolicy", RandomEnv(scale=2.0**exponent), **SHORT, **flags).learn(320)
+    for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
+    ratio = other.policy.value_net.ret_std / one.policy.value_net.ret_std
+    assert ratio.item() == pytest.approx(2.0**exponent, rel=1e-5)
+
+
+def test_statistics_are_those_of_this_rollouts_returns_and_values_are_raw():
+    seen = []
+
+    class Recorder(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            buffer = self.model.rollout_buffer
+            seen.append(buffer.returns.astype(np.float64).copy())
+            obs = torch.as_tensor(buffer.observations[5])
+            values = self.model.policy.predict_values(obs).detach().numpy().flatten()
+            assert values == pytest.approx(buffer.values[5], abs=1e-5)
+
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, return_stats_rate=None, **SHORT)
+    model.learn(192, callback=Recorder())
+    assert model.policy.value_net.ret_mean.item() == pytest.approx(np.mean(seen), rel=1e-5)
+    assert model.policy.value_net.ret_std.item() == pytest.approx(np.std(seen), rel=1e-5)
+
+
+def test_first_values_are_zero_before_there_are_statistics():
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, use_popart=True, **SHORT)
+    assert model.policy.predict_values(torch.zeros(2, 3)).flatten().tolist() == [0.0, 0.0]
+
+
+def test_critic_learns_the_value_of_an_endless_environment():
+    """Reward 1 for ever is worth 1 / (1 - gamma): SB3's own check of its GAE, here of the critic in raw units."""
+
+    class Endless(gym.Env):
+        observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 1.0, False, False, {}
+
+    model = DistributionalPPO(
+        "MlpPolicy", Endless(), normalize_returns=True, gamma=0.5, learning_rate=1e-2, n_steps=64, seed=0
+    ).learn(3_000)
+    assert model.policy.predict_values(torch.zeros(1, 1)).item() == pytest.approx(2.0, abs=0.05)
+
+
+# ------------------------------------------------------------------------------------ what PPO accepts, it accepts
+
+
+@pytest.mark.parametrize("n_quantiles", [1, 32, 51, 200])
+def test_predictions_have_their_shapes_and_agree(n_quantiles):
+    flags = dict(normalize_returns=True, use_variance_gradient_scaling=n_quantiles > 1)
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(n_quantiles=n_quantiles), **SHORT, **flags)
+    model.learn(128)
+    obs = torch.randn(7, 3)
+    quantiles, values = model.policy.predict_quantiles(obs), model.policy.predict_values(obs)
+    assert quantiles.shape == (7, n_quantiles)
+    assert values.shape == (7, 1)
+    assert torch.allclose(quantiles.mean(dim=1, keepdim=True), values, rtol=1e-5, atol=1e-5)
+    assert torch.equal(model.policy.predict_quantiles(obs.numpy()), quantiles)
+
+
+@pytest.mark.parametrize(
+    ("policy", "make_env", "policy_kwargs"),
+    [
+        ("CnnPolicy", lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1), dict(net_arch=[8])),
+        ("MultiInputPolicy", lambda: SimpleMultiObsEnv(random_start=False), {}),
+        ("MlpPolicy", lambda: RandomEnv(spaces.Discrete(5)), {}),
+        ("MlpPolicy", lambda: RandomEnv(), dict(share_features_extractor=False, activation_fn=nn.ReLU)),
+        ("MlpPolicy", lambda: RandomEnv(), dict(net_arch=dict(pi=[8], vf=[8, 8]), optimizer_class=torch.optim.AdamW)),
+        (ActorCriticPolicy, lambda: RandomEnv(), {}),
+        (OwnPolicy, lambda: RandomEnv(), dict(features_extractor_class=OwnExtractor)),
+    ],
+)
+def test_policies_train_save_pickle_and_load_without_a_warning_of_ours(policy, make_env, policy_kwargs, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*mini-batch size.*|.*normalized Box action.*")
+        policy_kwargs = {**policy_kwargs, "n_quantiles": 8}
+        model = DistributionalPPO(policy, make_env(), policy_kwargs=policy_kwargs, normalize_returns=True, **SHORT)
+        model.learn(64)
+    obs = model.get_env().reset()
+    model.policy.set_training_mode(False)
+    model.predict(obs)  # SB3's action distributions keep their last graph, which cannot be copied
+
+    model.save(tmp_path / "model")
+    model.policy.save(tmp_path / "policy")
+    copies = [
+        DistributionalPPO.load(tmp_path / "model", device="cpu").policy,
+        model.policy_class.load(tmp_path / "policy", device="cpu"),
+        pickle.loads(pickle.dumps(model.policy)),
+        copy.deepcopy(model.policy),
+    ]
+    for policy_copy in copies:
+        policy_copy.set_training_mode(False)
+        assert isinstance(policy_copy, QuantileActorCriticPolicy)
+        assert torch.equal(policy_copy.predict_quantiles(obs), model.policy.predict_quantiles(obs))
+    for name, tensor in model.policy.state_dict().items():
+        assert tensor.is_floating_point() or "num_batches_tracked" in name, name
+
+
+def test_own_policy_keeps_its_class_and_its_optimizer_groups():
+    model = DistributionalPPO(OwnPolicy, RandomEnv(), **SHORT)
+    assert isinstance(model.policy, OwnPolicy)
+    owned = {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
+    assert owned == {id(p) for p in model.policy.parameters()}
+    assert len(model.policy.optimizer.param_groups) == len(owned)
+
+
+def test_schedules_callbacks_vecnormalize_and_custom_buffers(tmp_path):
+    class Counting(RolloutBuffer):
+        gets = 0
+
+        def get(self, batch_size=None):
+            Counting.gets += 1
+            return super().get(batch_size)
+
+    env = VecNormalize(make_vec_env(RandomEnv, n_envs=3))
+    model = DistributionalPPO(
+        "MlpPolicy",
+        env,
+        LinearSchedule(1e-3, 1e-4, 1.0),
+        32,
+        40,
+        clip_range=LinearSchedule(0.2, 0.1, 1.0),
+        rollout_buffer_class=Counting,
+        normalize_returns=True,
+        device="cpu",
+    )
+    assert model.get_vec_normalize_env() is env
+    steps = []
+    model.learn(200, callback=lambda local, _: steps.append(local["self"].num_timesteps) or True)
+    assert Counting.gets == model.n_epochs * 3
+    assert steps[-1] == 288
+    assert model.logger.name_to_value["train/learning_rate"] < 1e-3
+
+
+def test_batch_norm_statistics_move_only_in_training():
+    policy_kwargs = dict(features_extractor_class=OwnExtractor)
+    ours = DistributionalPPO(
+        "MlpPolicy", RandomEnv(), policy_kwargs={**policy_kwargs, "n_quantiles": 1}, **SHORT, **AS_PPO
+    ).learn(64)
+    theirs = PPO("MlpPolicy", RandomEnv(), policy_kwargs=policy_kwargs, **SHORT).learn(64)
+    ours_norm, their_norm = ours.policy.features_extractor.net[1], theirs.policy.features_extractor.net[1]
+    assert ours_norm.num_batches_tracked == their_norm.num_batches_tracked > 0
+    assert torch.equal(ours_norm.running_mean, their_norm.running_mean)
+
+
+# ------------------------------------------------------------------------------------------------------------- misuse
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "match"),
+    [
+        (dict(clip_range_vf=0.2), NotImplementedError, "clip_range_vf"),
+        (dict(quantile_huber_kappa=0.0), ValueError, "quantile_huber_kappa"),
+        (dict(quantile_huber_kappa=float("inf")), ValueError, "quantile_huber_kappa"),
+        (dict(return_stats_rate=0.0), ValueError, "return_stats_rate"),
+        (dict(return_stats_rate=1.1), ValueError, "return_stats_rate"),
+        (dict(use_popart=True), ValueError, "normalize_returns"),
+        (dict(use_variance_gradient_scaling="False"), TypeError, "True or False"),
+        (dict(variance_scaling_clip_min=11.0), ValueError, "variance_scaling_clip_min"),
+        (dict(variance_scaling_clip_max=float("nan")), ValueError, "variance_scaling_clip_max"),
+    ],
+)
+def test_wrong_values_are_refused_by_constructor_and_load(flags, error, match):
+    with pytest.raises(error, match=match):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT, **flags)
+    archive = io.BytesIO()
+    DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(archive)
+    with pytest.raises(error, match=match):
+        DistributionalPPO.load(archive, **flags)
+
+
+@pytest.mark.parametrize("n_quantiles", [0, -1, 2.5, True])
+def test_wrong_numbers_of_quantiles_are_refused(n_quantiles):
+    with pytest.raises(ValueError, match="n_quantiles"):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", policy_kwargs=dict(n_quantiles=n_quantiles), **SHORT)
+
+
+def test_load_refuses_unknown_keywords_and_names_the_nearest(tmp_path):
+    DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(tmp_path / "model")
+    with pytest.raises(TypeError, match="did you mean 'use_variance_gradient_scaling'"):
+        DistributionalPPO.load(tmp_path / "model", use_variance_gradiant_scaling=False)
+
+
+def test_plain_ppo_archives_are_refused_with_a_sentence(tmp_path):
+    plain = PPO("MlpPolicy", "CartPole-v1", **SHORT)
+    plain.save(tmp_path / "plain")
+    with pytest.raises(ValueError, match="plain PPO"):
+        DistributionalPPO.load(tmp_path / "plain")
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT)
+    with pytest.raises(ValueError, match="plain PPO"):
+        model.set_parameters(plain.get_parameters())
+    actor = {"policy": plain.get_parameters()["policy"]}
+    model.set_parameters(actor, exact_match=False)
+    assert torch.equal(model.policy.action_net.weight, plain.policy.action_net.weight)
+
+
+# ------------------------------------------------------------------------------------------------------ save and load
+
+
+def test_a_scaled_run_continues_with_the_flag_off(tmp_path):
+    env = make_vec_env(RandomEnv, n_envs=2, seed=0)
+    model = DistributionalPPO("MlpPolicy", env, normalize_returns=True, **SHORT).learn(256)
+    model.save(tmp_path / "model")
+    rolled_back = DistributionalPPO.load(tmp_path / "model", env=env, use_variance_gradient_scaling=False)
+    assert same_parameters(model, rolled_back)
+    rolled_back.learn(256, reset_num_timesteps=False)
+    assert "train/variance_scaling_weight" not in rolled_back.logger.name_to_value
+    assert rolled_back.logger.name_to_value["train/vf_coef_effective"] == rolled_back.vf_coef
+    assert rolled_back.policy.value_net.ret_updates == 4  # 2 rollouts before, 2 since
+
+
+def test_normalisation_can_be_switched_off_without_moving_the_predictions(tmp_path):
+    model = DistributionalPPO("MlpPolicy", RandomEnv(scale=50.0), normalize_returns=True, **SHORT).learn(256)
+    model.save(tmp_path / "model")
+    raw = DistributionalPPO.load(tmp_path / "model", env=RandomEnv(scale=50.0), normalize_returns=False)
+    obs = torch.randn(5, 3)
+    before = raw.policy.predict_quantiles(obs)
+    raw._update_return_statistics()
+    assert (raw.policy.value_net.ret_mean, raw.policy.value_net.ret_std) == (0.0, 1.0)
+    assert torch.allclose(raw.policy.predict_quantiles(obs), before, rtol=1e-4, atol=1e-2)
+
+
+def test_parameters_and_custom_objects_travel(tmp_path):
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **SHORT).learn(128)
+    model.save(tmp_path / "model")
+    other = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **{**SHORT, "seed": 1})
+    other.set_parameters(tmp_path / "model.zip")
+    assert same_parameters(model, other)
+    assert other.policy.value_net.ret_updates == 2
+    loaded = DistributionalPPO.load(tmp_path / "model", custom_objects={"learning_rate": 0.5})
+    assert loaded.lr_schedule(1.0) == 0.5
+
+
+def test_statistics_move_with_the_policy():
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **SHORT)
+    model.policy.to("meta")
+    assert {tensor.device.type for tensor in model.policy.state_dict().values()} == {"meta"}
+
+
+# --------------------------------------------------------------------------------------------------- non-finite numbers
+
+
+def unchanged(model, before):
+    after = model.get_parameters()
+    same = all(torch.equal(after["policy"][k], v) for k, v in before["policy"].items())
+    return same and str(after["policy.optimizer"]) == str(before["policy.optimizer"])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        (dict(reward=float("nan")), r"rewards.*index \[8, 0\].*Check: environment"),
+        (dict(reward=float("inf")), "rewards"),
+        (dict(reward=3e38), "minibatch 0 .*scale of the rewards"),
+        (dict(observation=float("nan")), "observations.*environment"),
+    ],
+)
+def test_non_finite_rollouts_raise_before_anything_changes(kwargs, match):
+    model = DistributionalPPO("MlpPolicy", RandomEnv(**kwargs), normalize_returns=True, **SHORT)
+    before = copy.deepcopy(model.get_parameters())
+    with pytest.raises(FloatingPointError, match=match), np.errstate(all="ignore"):
+        model.learn(128)
+    assert unchanged(model, before)
+
+
+def test_a_non_finite_loss_is_undone_with_the_statistics_and_the_optimizer():
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **SHORT).learn(128)
+    before = copy.deepcopy(model.get_parameters())
+    calls = []
+
+    def loss_that_fails(quantiles, targets, original=model._quantile_huber_loss):
+        calls.append(1)
+        return original(quantiles, targets) * (float("nan") if len(calls) == 3 else 1.0)
+
+    model._quantile_huber_loss = loss_that_fails
+    with pytest.raises(FloatingPointError, match=r"loss of minibatch 2 .*Check: learning_rate"):
+        model.learn(64, reset_num_timesteps=False)
+    assert unchanged(model, before)
+    del model._quantile_huber_loss
+    model.learn(64, reset_num_timesteps=False)
+
+
+def test_parameters_blown_up_by_the_last_step_are_undone():
+    class Exploding(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("inf"))
+
+    kwargs = {**SHORT, "n_epochs": 1, "batch_size": 64}
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(optimizer_class=Exploding), **kwargs)
+    before = copy.deepcopy(model.get_parameters())
+    with pytest.raises(FloatingPointError, match="the parameters"):
+        model.learn(64)
+    assert unchanged(model, before)
+
+
+# ------------------------------------------------------------------------------------------------------------- scalars
+
+
+def read_scalars(folder):
+    (events,) = folder.glob("**/events*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    return {tag: accumulator.Scalars(tag) for tag in accumulator.Tags()["scalars"]}
+
+
+EXPECTED = [
+    "approx_kl",
+    "clip_fraction",
+    "clip_range",
+    "entropy_loss",
+    "explained_variance",
+    "grad_norm",
+    "learning_rate",
+    "loss",
+    "policy_gradient_loss",
+    "quantile_variance_mean",
+    "quantile_variance_std",
+    "value_loss",
+    "value_loss_std",
+    "variance_scaling_clamped",
+    "variance_scaling_weight",
+    "variance_scaling_weight_max",
+    "variance_scaling_weight_min",
+    "vf_coef_effective",
+]
+
+
+def test_a_thousand_steps_with_defaults_write_every_scalar(tmp_path):
+    DistributionalPPO("MlpPolicy", "CartPole-v1", tensorboard_log=str(tmp_path)).learn(1000)
+    scalars = read_scalars(tmp_path)
+    assert {tag for tag in scalars if tag.startswith("train/")} == {f"train/{name}" for name in EXPECTED}
+    assert all(np.isfinite(point.value) for points in scalars.values() for point in points)
+
+
+def test_every_update_is_written_once_at_the_step_of_its_rollout(tmp_path):
+    model = DistributionalPPO("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **SHORT).learn(256)
+    scalars = read_scalars(tmp_path)
+    assert [point.step for point in scalars["train/value_loss"]] == [64, 128, 192, 256]
+    assert {"train/std"} | {f"train/{name}" for name in EXPECTED} <= scalars.keys()
+    weights = [point.value for point in scalars["train/variance_scaling_weight"]]
+    variances = [point.value for point in scalars["train/quantile_variance_mean"]]
+    assert all(0.1 <= weight <= 10.0 for weight in weights)
+    assert weights[0] == pytest.approx(variances[0])  # not clamped
+    effective = [point.value for point in scalars["train/vf_coef_effective"]]
+    assert effective == pytest.approx([model.vf_coef * weight for weight in weights])
+
+
+def test_log_interval_and_dump_logs_work_as_in_ppo(tmp_path):
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(5 * 64, log_interval=2)
+    rows = (tmp_path / "progress.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2  # header, iterations 2 and 4
+    model.dump_logs()  # as callbacks do
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_scalars_that_are_undefined_are_left_out():
+    class Silent(RandomEnv):
+        def step(self, action):
+            obs, _, terminated, truncated, info = super().step(action)
+            return obs, 0.0, terminated, truncated, info
+
+    model = DistributionalPPO("MlpPolicy", Silent(), normalize_returns=True, **SHORT).learn(64)
+    scalars = model.logger.name_to_value
+    assert "train/explained_variance" not in scalars
+    assert all(np.isfinite(value) for value in scalars.values())
+
+
+def test_approx_kl_is_the_mean_over_all_epochs():
+    seen = []
+    model = DistributionalPPO("MlpPolicy", RandomEnv(), **{**SHORT, "learning_rate": 1e-2})
+    original = model._policy_loss
+
+    def recording(*args):
+        loss, metrics = original(*args)
+        seen.append(metrics["approx_kl"].item())
+        return loss, metrics
+
+    model._policy_loss = recording
+    model.learn(64)
+    assert len(seen) == 4
+    assert model.logger.name_to_value["train/approx_kl"] == pytest.approx(np.mean(seen), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+def test_it_learns_cartpole():
+    env = make_vec_env("CartPole-v1", n_envs=8, seed=0)
+    model = DistributionalPPO("MlpPolicy", env, 1e-3, 32, 256, 20, 0.98, 0.8, seed=0, device="cpu")
+    model.learn(25_000)
+    mean, _ = evaluate_policy(model, DummyVecEnv([lambda: gym.make("CartPole-v1")]), n_eval_episodes=10, warn=False)
+    assert mean >= 195  # solved, by the definition of CartPole-v0
