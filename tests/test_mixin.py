@@ -1,4 +1,4 @@
-"""``VarianceGradientScalingMixin`` on hosts as they are found; the oracle is the host itself, times numpy's variance."""
+"""``VarianceGradientScalingMixin`` on hosts as they are found; the oracle is the host, times numpy's variance."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_loss_and_gradient_are_the_hosts_times_the_weight(host, clips):
     assert torch.allclose(loss, weight * expected)
     expected.sum().backward()
     loss.sum().backward()
-    assert torch.allclose(trainer.net.weight.grad, weight * plain.net.weight.grad, rtol=1e-5)
+    assert torch.allclose(trainer.net.weight.grad, weight * plain.net.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("host", HOSTS)

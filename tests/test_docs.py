@@ -1,0 +1,55 @@
+"""The README says what is: its Python runs, its flags exist with the defaults it names, its files are there."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from stable_baselines3 import PPO
+
+import train_model_multi_patch
+from benchmarks.learning import CELLS, table
+from distributional_ppo import DistributionalPPO
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODULES = sorted(p for p in ROOT.rglob("*.py") if not {".venv", "build", "tests"} & set(p.relative_to(ROOT).parts))
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_blocks_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_flag_table_names_every_flag_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", README, re.MULTILINE))
+    ours = inspect.signature(DistributionalPPO).parameters
+    own = {name: repr(p.default) for name, p in ours.items() if name not in inspect.signature(PPO).parameters}
+    assert own == {name: rows[name] for name in own}
+    assert rows.keys() - own.keys() == {"n_quantiles"}
+
+
+def test_flags_in_commands_exist():
+    known = {action.dest for action in train_model_multi_patch._train_parser()._actions} | {"period", "logdir", "table"}
+    used = set(re.findall(r"--([\w.]+)", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))))
+    assert used <= known
+
+
+def test_learning_table_is_the_one_of_the_committed_runs():
+    assert table(pd.read_csv(CELLS)) in README
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_body_is_longer_than_40_lines(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            assert not body or body[-1].end_lineno - body[0].lineno + 1 <= 40, node.name

@@ -1,0 +1,193 @@
+"""The trading environment's honesty; oracles: accounting by hand in plain Python, Gymnasium's and SB3's checkers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as check_gymnasium_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as check_sb3_env
+
+from market_regimes.data import ewma_volatility, load_sp500
+from market_regimes.env import RUIN_EQUITY, WINDOW, MarketCore, MarketEnv, MarketVecEnv, TradingCosts
+
+MARKET = load_sp500()
+TRAIN = MARKET.period("1999-01-01", "2008-12-31")
+TEST = MARKET.period("2011-01-01", "2018-12-31")
+FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
+
+
+def run(actions, costs=FREE, market=MARKET, period=TEST):
+    """All observations, log growths and the core after one pass over the period with one target per step."""
+    core = MarketCore(market, period, TRAIN, costs=costs, episode_bars=None)
+    observations, growths = [core.observations()[0]], []
+    for action in actions[: core.episode_bars]:
+        result = core.step(np.array([action]))
+        observations.append(core.observations()[0])
+        growths.append(np.log(result.growth[0]))
+        if result.terminated[0]:
+            break
+    return np.array(observations), np.array(growths), core
+
+
+def by_hand(actions, costs, period=TEST):
+    """Equity after each step from shares and cash, one agent, plain Python."""
+    shares, cash, equities = 0.0, 1.0, []
+    rate = (costs.fee_bp + costs.slippage_bp) / 1e4
+    daily = costs.financing_rate / 252
+    for bar, action in zip(range(period.start - 1, period.stop - 1), actions, strict=False):
+        close, fill, next_close = MARKET.close[bar], MARKET.open[bar + 1], MARKET.close[bar + 1]
+        equity = cash + shares * close
+        cash -= daily * (max(shares * close - equity, 0) + max(-shares * close, 0))
+        equity = cash + shares * fill
+        low, high = (
+            -10 * equity / fill,
+            10 * equity / fill,
+        )  # the number of shares whose value, after costs, is the target
+        for _ in range(200):
+            middle = (low + high) / 2
+            after = equity - rate * abs(middle - shares) * fill
+            low, high = (middle, high) if middle * fill < action * after else (low, middle)
+        cash -= (middle - shares) * fill + rate * abs(middle - shares) * fill
+        shares = middle
+        equities.append(cash + shares * next_close)
+    return equities
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        FREE,
+        TradingCosts(fee_bp=5.0, slippage_bp=3.0),
+        TradingCosts(position_low=-1.0, position_high=2.0, fee_bp=10.0, financing_rate=0.1),
+    ],
+)
+def test_equity_is_that_of_shares_and_cash(costs):
+    actions = np.random.default_rng(0).uniform(costs.position_low, costs.position_high, 250)
+    _, growths, _ = run(actions, costs)
+    assert np.exp(np.cumsum(growths)) == pytest.approx(by_hand(actions, costs), rel=1e-9)
+
+
+def test_buy_and_hold_is_buy_and_hold():
+    _, growths, core = run(np.ones(10_000), TradingCosts())
+    expected = MARKET.close[TEST[-1]] / MARKET.open[TEST[0]] / (1 + 1e-4)
+    assert np.exp(growths.sum()) == pytest.approx(expected, rel=1e-12)
+    assert core.equity[0] == pytest.approx(expected, rel=1e-12)  # rewards sum to log equity
+
+
+def test_filled_at_the_close_the_whole_days_return_is_earned():
+    _, growths, _ = run(np.ones(10_000), replace(FREE, fill="close"))
+    assert np.exp(growths.sum()) == pytest.approx(MARKET.close[TEST[-1]] / MARKET.close[TEST[0] - 1], rel=1e-12)
+
+
+def test_the_future_changes_nothing_before_it():
+    cut = TEST.start + 100
+    close, open_ = MARKET.close.copy(), MARKET.open.copy()
+    close[cut:] *= 3.0
+    open_[cut:] *= 0.5
+    volatility = ewma_volatility(close)
+    changed = replace(MARKET, close=close, open=open_, volatility=volatility)
+    actions = np.random.default_rng(1).uniform(0, 1, 101)
+    seen, growths, _ = run(actions)
+    seen_changed, growths_changed, _ = run(actions, market=changed)
+    assert np.array_equal(seen[:101], seen_changed[:101])  # observations up to bar cut - 1
+    assert np.array_equal(growths[:100], growths_changed[:100])
+    assert growths[100] != growths_changed[100]
+
+
+def test_observation_holds_the_last_returns_and_the_position():
+    seen, _, core = run([0.5, 0.5])
+    bar = TEST.start  # after one step
+    returns = np.diff(np.log(MARKET.close[: TRAIN.stop]))
+    last = np.diff(np.log(MARKET.close[bar - WINDOW : bar + 1]))
+    assert seen[1][:WINDOW] == pytest.approx((last - returns.mean()) / returns.std(), abs=1e-5)
+    assert seen[1][WINDOW + 1] == pytest.approx(MARKET.index[bar] / 20, abs=1e-5)
+    assert seen[2][-1] == pytest.approx(core.position[0])
+    assert seen[0][-1] == 0.0  # flat at the start
+
+
+@given(st.floats(0, 50), st.floats(0, 50), st.integers(0, 2**16))
+@settings(max_examples=15, deadline=None)
+def test_costs_only_hurt(fee, slippage, seed):
+    actions = np.random.default_rng(seed).uniform(0, 1, 60)
+    free = run(actions)[1].sum()
+    assert run(actions, replace(FREE, fee_bp=fee, slippage_bp=slippage))[1].sum() <= free + 1e-12
+
+
+def test_ruin_ends_the_episode_with_its_loss():
+    costs = replace(FREE, position_low=-10.0, position_high=10.0)
+    crash = MARKET.period("2008-09-01", "2008-12-31")
+    _, growths, core = run(np.full(100, 10.0), costs, period=crash)
+    assert len(growths) < len(crash)
+    assert core.equity[0] == pytest.approx(RUIN_EQUITY)
+    assert growths.sum() == pytest.approx(np.log(RUIN_EQUITY))
+
+
+def test_same_seed_same_episodes_and_another_seed_others():
+    def rewards(seed):
+        env = MarketVecEnv(MarketCore(MARKET, TRAIN, TRAIN, 4, episode_bars=10), seed=0)
+        env.seed(seed)
+        env.reset()
+        return np.array([env.step(np.ones((4, 1)))[1] for _ in range(25)])
+
+    assert np.array_equal(rewards(5), rewards(5))
+    assert not np.array_equal(rewards(5), rewards(6))
+
+
+def test_episodes_end_by_truncation_and_start_anew_flat():
+    env = MarketVecEnv(MarketCore(MARKET, TRAIN, TRAIN, 3, episode_bars=5), seed=0)
+    env.reset()
+    for step in range(5):
+        observations, _, dones, infos = env.step(np.ones((3, 1)))
+        assert dones.tolist() == [step == 4] * 3
+    for observation, info in zip(observations, infos, strict=True):
+        assert info["TimeLimit.truncated"]
+        assert info["terminal_observation"][-1] > 0.9
+        assert observation[-1] == 0.0
+
+
+def test_copies_do_not_disturb_one_another():
+    together = MarketCore(MARKET, TRAIN, TRAIN, 3, episode_bars=None)
+    actions = np.random.default_rng(2).uniform(0, 1, (50, 3))
+    growths = np.array([together.step(row).growth for row in actions])
+    for i in range(3):
+        alone = MarketCore(MARKET, TRAIN, TRAIN, 1, episode_bars=None)
+        assert np.array_equal(growths[:, i], [alone.step(row).growth[0] for row in actions[:, i : i + 1]])
+
+
+def test_episodes_stay_within_their_period():
+    core = MarketCore(MARKET, TEST, TRAIN, 512)
+    core.reset(np.ones(512, dtype=bool), np.random.default_rng(0))
+    assert core.bar.min() >= TEST.start - 1
+    assert core.end.max() <= TEST.stop - 1
+    assert len(np.unique(core.bar)) > 200
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # both checkers advise [-1, 1] actions and finite observations
+def test_both_checkers_pass():
+    check_sb3_env(MarketEnv(MarketCore(MARKET, TRAIN, TRAIN)))
+    check_gymnasium_env(MarketEnv(MarketCore(MARKET, TRAIN, TRAIN)), skip_render_check=True)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        (dict(position_low=1.0, position_high=1.0), "position_low"),
+        (dict(fee_bp=-1.0), "fee_bp"),
+        (dict(slippage_bp=float("nan")), "slippage_bp"),
+        (dict(fill="yesterday"), "fill"),
+    ],
+)
+def test_wrong_costs_are_refused(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        TradingCosts(**kwargs)
+
+
+def test_wrong_cores_are_refused():
+    with pytest.raises(ValueError, match="too few"):
+        MarketCore(MARKET, range(0, 15), TRAIN)
+    with pytest.raises(ValueError, match="episode_bars"):
+        MarketCore(MARKET, TRAIN, TRAIN, episode_bars=0)
+    with pytest.raises(ValueError, match="one agent"):
+        MarketEnv(MarketCore(MARKET, TRAIN, TRAIN, n_envs=2))
