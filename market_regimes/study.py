@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -84,7 +86,7 @@ class Study:
     :param market: the data, used if ``run.env_id`` is "market"
     :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
         ``policy_kwargs`` by name
-    :raises ValueError: on a value that is out of range, with the constructor's own words
+    :raises ValueError: on a value that is out of range, with the constructor's own words, or an unknown environment
     """
 
     def __init__(self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any]):
@@ -109,7 +111,10 @@ class Study:
 
     def _make_env(self, n_envs: int) -> VecEnv:
         if self.market is None:
-            return make_vec_env(self.run.env_id, n_envs, seed=self.seed)
+            try:
+                return make_vec_env(self.run.env_id, n_envs, seed=self.seed)
+            except gym.error.Error as error:
+                raise ValueError(f"run.env_id: {error}") from error
         train = self.periods["train"]
         config = self.market_config
         core = MarketCore(self.market, train, train, n_envs, config.trading, config.episode_bars)
@@ -168,6 +173,8 @@ class Study:
             self.model.set_parameters(str(folder / "model.zip"), device=self.model.device)
         except FileNotFoundError as error:
             raise ValueError(f"{folder} is no finished run folder: it has no {Path(error.filename).name}") from error
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{folder / 'model.zip'} does not hold the parameters of this run") from error
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """

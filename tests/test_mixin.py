@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from torch import nn
 
@@ -105,3 +106,35 @@ def test_wrong_clamps_and_a_host_that_scales_already_are_refused():
         patched(ScalarHost, variance_scaling_clip_min=2.0, variance_scaling_clip_max=1.0)
     with pytest.raises(TypeError, match="already"):
         patched(DistributionalPPO, policy="MlpPolicy", env="CartPole-v1")
+
+
+class Sb3Host(PPO):
+    """A PPO whose own `train` computes its critic's loss through the hook."""
+
+    def _quantile_huber_loss(self, predicted_quantiles, targets):
+        return (predicted_quantiles - targets[:, None]).abs().mean()
+
+    def train(self):
+        for data in self.rollout_buffer.get(self.batch_size):
+            spread = torch.linspace(-1, 1, 8)
+            loss = self._quantile_huber_loss(self.policy.predict_values(data.observations) + spread, data.returns)
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            self.policy.optimizer.step()
+
+
+class PatchedSb3Host(VarianceGradientScalingMixin, Sb3Host):
+    pass
+
+
+def test_a_host_of_sb3_trains_logs_saves_and_loads_with_other_flags(tmp_path):
+    model = PatchedSb3Host("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, variance_scaling_clip_max=5.0)
+    model.learn(32)
+    expected = np.var(np.linspace(-1, 1, 8))
+    assert model.logger.name_to_value["train/variance_scaling_weight"] == pytest.approx(expected, rel=1e-5)
+    model.save(tmp_path / "model")
+    same = PatchedSb3Host.load(tmp_path / "model")
+    assert (same.use_variance_gradient_scaling, same.variance_scaling_clip_max) == (True, 5.0)
+    same._quantile_huber_loss(torch.zeros(2, 8), torch.zeros(2))  # after load there is no logger
+    rolled_back = PatchedSb3Host.load(tmp_path / "model", use_variance_gradient_scaling=False)
+    assert rolled_back.use_variance_gradient_scaling is False

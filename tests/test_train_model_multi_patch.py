@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_file_values_become_python_values():
         ("market: {train: [1999-01-01, 2012-12-31]}", "without overlap"),
         ("market: {test: [2030-01-01, 2031-12-31]}", "2018-12-31"),
         ("run: {n_envs: 0}", "n_envs"),
+        ("run: {env_id: CartPool-v1}", "CartPole"),
         ("run: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )
@@ -158,6 +160,9 @@ def test_evaluate_reads_no_code_and_refuses_other_data(capsys, folder, tmp_path)
     assert "model.zip" in refused(capsys, "evaluate", str(copy))
     (copy / "model.zip").write_bytes(pickle.dumps(print))
     assert "zip" in refused(capsys, "evaluate", str(copy))
+    with zipfile.ZipFile(copy / "model.zip", "w") as archive:
+        archive.writestr("policy.pth", pickle.dumps(print))
+    assert "does not hold the parameters" in refused(capsys, "evaluate", str(copy))
     provenance = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**provenance, "data_sha256": "0"}))
     assert "fingerprint" in refused(capsys, "evaluate", str(copy))
