@@ -24,8 +24,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 
 1. ``train/value_loss`` is the mean quantile-Huber loss BEFORE the weight, so that runs can be compared.
 2. ``train/approx_kl`` is the mean over all epochs; PPO reports the last epoch only.
-3. Scalars are written after the update they describe, at the step that ended its rollout. PPO writes them one
-   rollout later, and those of the last update never.
+3. Scalars are written after the update they describe, at the step that ended its rollout, those of the last update
+   always. PPO writes them one rollout later, and those of the last update never.
 4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``.
 5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
 6. ``clip_range_vf`` is not available yet and raises ``NotImplementedError``.
@@ -41,8 +41,8 @@ import inspect
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ from stable_baselines3.common.policies import (
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
@@ -182,11 +183,12 @@ class QuantileHead(nn.Module):
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
-        last = self.last_layer
-        if last is None or last.out_features != 1:
+        named = [(name, m) for name, m in value_net.named_modules() if isinstance(m, nn.Linear)]
+        if not named or named[-1][1].out_features != 1:
             raise ValueError(
                 f"value_net must end in an nn.Linear of one output to become a quantile critic, got {value_net}"
             )
+        self.last_layer_name, last = named[-1]
         if n_quantiles > 1:  # for N = 1 the layer stays as it is: the reduction to PPO is exact to the random numbers
             last.out_features = n_quantiles
             last.weight = nn.Parameter(last.weight.new_empty(n_quantiles, last.in_features))
@@ -195,9 +197,15 @@ class QuantileHead(nn.Module):
             last.reset_parameters()
 
     @property
-    def last_layer(self) -> nn.Linear | None:
+    def last_layer(self) -> nn.Linear:
         """The layer that gives the quantiles."""
-        return next((m for m in reversed(list(self.net.modules())) if isinstance(m, nn.Linear)), None)
+        return cast(nn.Linear, self.net.get_submodule(self.last_layer_name))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # a policy's own code may ask its value_net for `weight`, as it could before
+            return getattr(super().__getattr__("net"), name)
 
     def forward(self, latent_vf: Tensor) -> Tensor:
         """
@@ -254,7 +262,7 @@ class QuantileHead(nn.Module):
         self.ret_std.fill_(std)
         mean, std = self.ret_mean.item(), self.ret_std.item()  # as rounded to the buffer: the layer must match that
         last = self.last_layer
-        if popart and old_std > 0 and std > 0 and last is not None:
+        if popart and old_std > 0 and std > 0 and last.bias is not None:
             last.weight.mul_(old_std / std)
             last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
 
@@ -270,9 +278,9 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     value_net: QuantileHead  # type: ignore[assignment]
 
     def __init__(self, *args: Any, n_quantiles: int = 32, **kwargs: Any):
-        if not isinstance(n_quantiles, int) or isinstance(n_quantiles, bool) or n_quantiles < 1:
+        if not isinstance(n_quantiles, int | np.integer) or isinstance(n_quantiles, bool) or n_quantiles < 1:
             raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
-        self.n_quantiles = n_quantiles
+        self.n_quantiles = int(n_quantiles)
         super().__init__(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -359,7 +367,7 @@ class VarianceGradientScalingMixin:
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param kwargs: passed to the host
     :raises ValueError: if the clamps are no range
-    :raises TypeError: if the host is a ``DistributionalPPO``, which scales by itself
+    :raises TypeError: if the host is a ``DistributionalPPO``, which scales by itself, or has no loss to scale
     """
 
     use_variance_gradient_scaling: bool
@@ -376,6 +384,8 @@ class VarianceGradientScalingMixin:
     ):
         if isinstance(self, DistributionalPPO):
             raise TypeError("DistributionalPPO scales its value loss already: use its flags instead of the mixin")
+        if not hasattr(super(), "_quantile_huber_loss"):
+            raise TypeError("the mixin must stand before a host that has a _quantile_huber_loss method to scale")
         _check_clip_range(variance_scaling_clip_min, variance_scaling_clip_max)
         flags = {
             "use_variance_gradient_scaling": use_variance_gradient_scaling,
@@ -390,12 +400,14 @@ class VarianceGradientScalingMixin:
         loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
         if not self.use_variance_gradient_scaling:
             return loss
-        variance = quantile_variance(predicted_quantiles)
-        weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
-        logger = getattr(self, "_logger", None)  # SB3 sets it in learn(), and drops it in save()
-        if logger is not None:
-            logger.record_mean("train/variance_scaling_weight", weight.item())
-            logger.record_mean("train/quantile_variance_mean", variance.mean().item())
+        weight = variance_scaling_weight(  # which checks the clamps: `load` of a host does not
+            predicted_quantiles, self.variance_scaling_clip_min, self.variance_scaling_clip_max
+        )
+        # SB3 sets its logger in learn() and drops it in save(); a host's own logger may be of another kind.
+        record_mean = getattr(getattr(self, "_logger", None), "record_mean", None)
+        if record_mean is not None:
+            record_mean("train/variance_scaling_weight", weight.item())
+            record_mean("train/quantile_variance_mean", quantile_variance(predicted_quantiles).mean().item())
         return weight * loss
 
 
@@ -541,7 +553,7 @@ class DistributionalPPO(PPO):
         self.variance_scaling_clip_min = variance_scaling_clip_min
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self._deferred_dump: int | None = None
-        self._last_scalars: dict[str, Any] = {}
+        self._update_is_written = True
         if _init_setup_model:
             self._setup_model()
 
@@ -551,6 +563,8 @@ class DistributionalPPO(PPO):
         super()._setup_model()
         if self.normalize_returns:
             self.policy.value_net.ret_std.zero_()  # no statistics yet
+        if self.use_popart and self.policy.value_net.last_layer.bias is None:
+            raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
@@ -567,6 +581,9 @@ class DistributionalPPO(PPO):
         for name in ("normalize_returns", "use_popart", "use_variance_gradient_scaling"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name in ("batch_size", "n_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.quantile_huber_kappa < math.inf:
             raise ValueError(f"quantile_huber_kappa must be positive and finite, got {self.quantile_huber_kappa}")
         if self.return_stats_rate is not None and not 0 < self.return_stats_rate <= 1:
@@ -584,11 +601,12 @@ class DistributionalPPO(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDistributionalPPO:
-        """As ``PPO.learn``; the scalars of every update are written, the last one's included."""
+        """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
         self._deferred_dump = None
-        self._last_scalars = {}
+        self._update_is_written = True
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        self.logger.name_to_value.update(self._last_scalars)  # callers of PPO read them here after learn()
+        if log_interval is not None and not self._update_is_written:
+            self._write_update(functools.partial(self.logger.dump, self.num_timesteps))
         return self
 
     def dump_logs(self, iteration: int = 0) -> None:
@@ -818,10 +836,22 @@ class DistributionalPPO(PPO):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+        self._update_is_written = False
         if self._deferred_dump is not None:
-            self._last_scalars = {k: v for k, v in self.logger.name_to_value.items() if k.startswith("train/")}
-            super().dump_logs(self._deferred_dump)
-            self._deferred_dump = None
+            self._write_update(functools.partial(super().dump_logs, self._deferred_dump))
+
+    def _write_update(self, dump: Callable[[], None]) -> None:
+        """
+        Write what is recorded and leave the update's scalars readable, as PPO does; no later dump writes them again.
+
+        :param dump: writes and forgets all that is recorded
+        """
+        scalars = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
+        dump()
+        for name, value in scalars.items():
+            self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))
+        self._deferred_dump = None
+        self._update_is_written = True
 
     def set_parameters(
         self,
@@ -830,19 +860,23 @@ class DistributionalPPO(PPO):
         device: torch.device | str = "auto",
     ) -> None:
         """
-        As ``PPO.set_parameters``. The statistics of the returns come with the parameters.
+        As ``PPO.set_parameters``. The statistics of the returns come with the parameters. Of a plain PPO,
+        ``exact_match=False`` takes what fits: the actor and the critic's hidden layers, not its head and the optimizer.
 
         :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles
         """
-        try:
-            super().set_parameters(load_path_or_dict, exact_match, device)
-        except RuntimeError as error:
-            if "value_net.ret_std" not in str(error):
-                raise
-            raise ValueError(
-                "these are the parameters of a plain PPO: its critic has one value and no quantiles, so they do not "
-                "fit; set_parameters(..., exact_match=False) takes the actor alone"
-            ) from error
+        params: Any = load_path_or_dict
+        if not isinstance(params, dict):
+            _, params, _ = load_from_zip_file(params, device=device, load_data=False)
+        critic_keys = [key for key in params.get("policy", {}) if key.startswith("value_net.")]
+        if critic_keys and "value_net.ret_std" not in critic_keys:
+            if exact_match:
+                raise ValueError(
+                    "these are the parameters of a plain PPO, whose critic has one value and no quantiles: they do not "
+                    "fit. set_parameters(..., exact_match=False) takes what does, the actor above all"
+                )
+            params = {name: value for name, value in params.items() if name != "policy.optimizer"}
+        super().set_parameters(params, exact_match, device)
 
     @classmethod
     def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:

@@ -54,8 +54,13 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
         known = {action.dest for action in _train_parser()._actions} | set(COMMANDS)
-        words = {word for word in re.findall(r"[\w.]+", message) if word not in known}
-        near = {match for word in words for match in difflib.get_close_matches(word, known, n=1, cutoff=0.8)}
+        words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
+        by_last_part = {name.rpartition(".")[2]: name for name in known}
+        near = {
+            by_last_part[match]
+            for word in words
+            for match in difflib.get_close_matches(word.rpartition(".")[2], by_last_part, n=1, cutoff=0.75)
+        }
         hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
         print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
         sys.exit(2)
@@ -84,7 +89,7 @@ def _add_constructor(parser: Parser, prefix: str, constructor: Any, docstring: s
 
 
 def _train_parser() -> Parser:
-    parser = Parser(description="Train an agent into a run folder and evaluate it on the test period.")
+    parser = Parser(allow_abbrev=False, description="Train an agent into a run folder, evaluate it on the test period.")
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of these keys")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_class_arguments(MarketConfig, "market")
@@ -95,10 +100,10 @@ def _train_parser() -> Parser:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
+    parser = Parser(allow_abbrev=False, description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("train", _train_parser(), help="train an agent (the default)")
-    evaluate = Parser(description="Score a run's agent, deterministically, beside buy-and-hold.")
+    evaluate = Parser(allow_abbrev=False, description="Score a run's agent, deterministically, beside buy-and-hold.")
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
     commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
@@ -107,11 +112,14 @@ def _parser() -> Parser:
 
 def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
     """Build the run; a value that a constructor refuses ends the program with its words."""
+    for section in ("run", "market", "algorithm"):
+        if not isinstance(config[section], jsonargparse.Namespace):
+            parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
     try:
         objects = parser.instantiate(config)
         return Study(objects.run, objects.market, config.algorithm.as_dict())
-    except (ValueError, TypeError, NotImplementedError, AssertionError) as error:
-        parser.error(str(error))
+    except Exception as error:  # whatever it is, the configuration asked for it: nothing has run yet
+        parser.error(f"{type(error).__name__}: {error}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -128,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
         study = _study(train_parser, config.train)
         try:
             folder = study.train(train_parser.dump(config.train, skip_unset=False))
-        except (ValueError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             parser.error(str(error))
         period: PeriodName = "test"
     else:

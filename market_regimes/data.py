@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -65,7 +66,7 @@ class Market:
         :raises ValueError: if a date is not one, or the period holds fewer than two bars
         """
         try:
-            bounds = np.datetime64(first, "D"), np.datetime64(last, "D")
+            bounds = [np.datetime64(date.fromisoformat(day), "D") for day in (first, last)]
         except ValueError as error:
             raise ValueError(
                 f"a period is given by two ISO dates like 2011-01-01, got {first!r} and {last!r}"

@@ -6,7 +6,7 @@ import json
 import pickle
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,8 @@ class Study:
 
     def _make_env(self, n_envs: int) -> VecEnv:
         if self.market is None:
+            if ":" in self.run.env_id:  # Gymnasium would import what stands before it
+                raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
             try:
                 return make_vec_env(self.run.env_id, n_envs, seed=self.seed)
             except gym.error.Error as error:
@@ -166,7 +168,7 @@ class Study:
         """
         try:
             provenance = json.loads((folder / "run.json").read_text())
-            if provenance["data_sha256"] != self._provenance()["data_sha256"]:
+            if provenance.get("data_sha256") != self._provenance()["data_sha256"]:
                 raise ValueError(
                     f"{folder} was trained on data with another fingerprint: its figures would not compare"
                 )
@@ -203,6 +205,9 @@ class Study:
         assert self.market is not None
         decide = buy_and_hold if model is None else lambda obs: model.predict(obs, deterministic=True)[0]
         trading = self.market_config.trading
+        if model is None:  # the benchmark holds 1 whatever the agent may
+            low, high = min(trading.position_low, 0.0), max(trading.position_high, 1.0)
+            trading = replace(trading, position_low=low, position_high=high)
         return backtest(self.market, self.periods[period], self.periods["train"], trading, decide)
 
 

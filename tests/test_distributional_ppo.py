@@ -316,6 +316,30 @@ def test_own_policy_keeps_its_class_and_its_optimizer_groups():
     assert len(model.policy.optimizer.param_groups) == len(owned)
 
 
+class TouchingPolicy(ActorCriticPolicy):
+    """A user's policy that touches its value_net after SB3 has built it."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        nn.init.zeros_(self.value_net.weight)
+
+
+def test_own_policy_finds_the_weights_of_its_value_net():
+    model = DistributionalPPO(TouchingPolicy, RandomEnv(), policy_kwargs=dict(n_quantiles=np.int64(4)), **SHORT)
+    assert model.policy.value_net.last_layer.weight.abs().sum() == 0
+    assert model.policy.value_net.weight.shape == (4, 64)
+
+
+def test_popart_without_a_bias_is_refused():
+    class Biasless(OwnPolicy):
+        def _build(self, lr_schedule):
+            super()._build(lr_schedule)
+            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1, bias=False)
+
+    with pytest.raises(ValueError, match="bias"):
+        DistributionalPPO(Biasless, RandomEnv(), normalize_returns=True, use_popart=True, **SHORT)
+
+
 def test_schedules_callbacks_vecnormalize_and_custom_buffers(tmp_path):
     class Counting(RolloutBuffer):
         gets = 0
@@ -362,6 +386,7 @@ def test_batch_norm_statistics_move_only_in_training():
     ("flags", "error", "match"),
     [
         (dict(clip_range_vf=0.2), NotImplementedError, "clip_range_vf"),
+        (dict(n_epochs=0), ValueError, "n_epochs"),
         (dict(quantile_huber_kappa=0.0), ValueError, "quantile_huber_kappa"),
         (dict(quantile_huber_kappa=float("inf")), ValueError, "quantile_huber_kappa"),
         (dict(return_stats_rate=0.0), ValueError, "return_stats_rate"),
@@ -374,7 +399,7 @@ def test_batch_norm_statistics_move_only_in_training():
 )
 def test_wrong_values_are_refused_by_constructor_and_load(flags, error, match):
     with pytest.raises(error, match=match):
-        DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT, **flags)
+        DistributionalPPO("MlpPolicy", "CartPole-v1", **{**SHORT, **flags})
     archive = io.BytesIO()
     DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(archive)
     with pytest.raises(error, match=match):
@@ -401,9 +426,10 @@ def test_plain_ppo_archives_are_refused_with_a_sentence(tmp_path):
     model = DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT)
     with pytest.raises(ValueError, match="plain PPO"):
         model.set_parameters(plain.get_parameters())
-    actor = {"policy": plain.get_parameters()["policy"]}
-    model.set_parameters(actor, exact_match=False)
+    plain.learn(64)
+    model.set_parameters(plain.get_parameters(), exact_match=False)
     assert torch.equal(model.policy.action_net.weight, plain.policy.action_net.weight)
+    model.learn(64)  # Adam's moments of the one-value head must not have come along
 
 
 # ------------------------------------------------------------------------------------------------------ save and load
@@ -564,9 +590,33 @@ def test_log_interval_and_dump_logs_work_as_in_ppo(tmp_path):
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(5 * 64, log_interval=2)
     rows = (tmp_path / "progress.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2  # header, iterations 2 and 4
+    updates = [row.split(",")[rows[0].split(",").index("train/n_updates")] for row in rows[1:]]
+    assert updates == ["4", "8", "10"]  # iterations 2 and 4, and the last one
+    assert model.logger.name_to_value["train/n_updates"] == model._n_updates == 10
     model.dump_logs()  # as callbacks do
-    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_callbacks_read_the_last_update_and_their_dumps_do_not_write_it_again(tmp_path):
+    seen = []
+
+    class Reader(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            seen.append("train/loss" in self.logger.name_to_value)
+            self.logger.record("eval/marker", 1.0)
+            self.logger.dump(self.num_timesteps)
+
+        def _on_training_end(self):
+            seen.append("train/loss" in self.logger.name_to_value)
+
+    DistributionalPPO("MlpPolicy", RandomEnv(), tensorboard_log=str(tmp_path), **SHORT).learn(128, Reader())
+    scalars = read_scalars(tmp_path)
+    assert [point.step for point in scalars["train/loss"]] == [64, 128]
+    assert [point.step for point in scalars["eval/marker"]] == [64, 128]
+    assert seen[-1]
 
 
 def test_scalars_that_are_undefined_are_left_out():

@@ -1,5 +1,7 @@
 """``VarianceGradientScalingMixin`` on hosts as they are found; the oracle is the host, times numpy's variance."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,14 @@ def test_wrong_clamps_and_a_host_that_scales_already_are_refused():
         patched(ScalarHost, variance_scaling_clip_min=2.0, variance_scaling_clip_max=1.0)
     with pytest.raises(TypeError, match="already"):
         patched(DistributionalPPO, policy="MlpPolicy", env="CartPole-v1")
+    with pytest.raises(TypeError, match="_quantile_huber_loss"):
+        patched(PPO, policy="MlpPolicy", env="CartPole-v1")
+
+
+def test_a_logger_of_another_kind_is_left_alone():
+    trainer = patched(ScalarHost)
+    trainer._logger = logging.getLogger("host")
+    assert trainer.value_loss(OBS, TARGETS).shape == ()
 
 
 class Sb3Host(PPO):
@@ -138,3 +148,6 @@ def test_a_host_of_sb3_trains_logs_saves_and_loads_with_other_flags(tmp_path):
     same._quantile_huber_loss(torch.zeros(2, 8), torch.zeros(2))  # after load there is no logger
     rolled_back = PatchedSb3Host.load(tmp_path / "model", use_variance_gradient_scaling=False)
     assert rolled_back.use_variance_gradient_scaling is False
+    wrong = PatchedSb3Host.load(tmp_path / "model", variance_scaling_clip_min=9.0)
+    with pytest.raises(ValueError, match="variance_scaling_clip_min"):
+        wrong._quantile_huber_loss(torch.zeros(2, 8), torch.zeros(2))

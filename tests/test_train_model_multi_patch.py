@@ -134,6 +134,13 @@ def test_file_values_become_python_values():
         ("market: {test: [2030-01-01, 2031-12-31]}", "2018-12-31"),
         ("run: {n_envs: 0}", "n_envs"),
         ("run: {env_id: CartPool-v1}", "CartPole"),
+        ("run: {env_id: 'os:CartPole-v1'}", "registered"),
+        ("run: {env_id: CartPole-v1}\nalgorithm: {policy: MultiInputPolicy}", "error"),
+        ("algorithm: {device: nowhere}", "device"),
+        ("algorithm: {n_epochs: 0}", "n_epochs"),
+        ("run: {n_envs: 2}\nalgorithm:", "algorithm"),
+        ("algorithm:", "algorithm"),
+        ("market: {test: ['2011', '2018']}", "ISO dates"),
         ("run: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )
@@ -147,6 +154,10 @@ def test_wrong_files_are_refused_with_the_nearest_name(capsys, tmp_path, text, e
 def test_wrong_command_lines_are_refused(capsys, tmp_path, folder):
     assert "Did you mean algorithm.use_popart" in refused(capsys, "--algorithm.use_popartt=true")
     assert "Did you mean train" in refused(capsys, "trian")
+    assert "use_variance_gradient_scaling" in refused(capsys, "--algorithm.use_variance_gradient_scalin=false")
+    assert "algorithm.policy_kwargs.n_quantiles" in refused(capsys, "--algorithm.n_quantiles=3")
+    assert "Did you mean" not in refused(capsys, "--algorithm.foo=3")
+    assert "error" in refused(capsys, "--run.out=/proc/nowhere")
     assert "no run folder" in refused(capsys, "evaluate", str(tmp_path))
     assert "nowhere.yaml" in refused(capsys, "train", "--config", "nowhere.yaml")
     assert "exists already" in refused(capsys, f"--run.out={folder.parent}", "--run.name=first")
@@ -182,3 +193,10 @@ def test_every_config_loads(config):
     parser = train_model_multi_patch._train_parser()
     loaded = parser.parse_path(str(config))
     Study(*[getattr(parser.instantiate(loaded), name) for name in ("run", "market")], loaded.algorithm.as_dict())
+
+
+def test_benchmark_holds_one_whatever_the_agent_may(tmp_path):
+    main([*QUICK, f"--run.out={tmp_path}", "--run.name=half", "--market.trading.position_high=0.5"])
+    result = json.loads((tmp_path / "half" / "evaluation-test.json").read_text())
+    assert result["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
+    assert result["agent"]["mean_position"] <= 0.51
