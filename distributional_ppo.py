@@ -28,7 +28,9 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
    always. PPO writes them one rollout later, and those of the last update never.
 4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``.
 5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
-6. ``clip_range_vf`` is not available yet and raises ``NotImplementedError``.
+6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
+   ``DistributionalPPO_1``, not ``PPO_1``.
+7. ``clip_range_vf`` is not available yet and raises ``NotImplementedError``.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def test_evaluate_reads_no_code_and_refuses_other_data(capsys, folder, tmp_path)
     (copy / "model.zip").write_bytes(pickle.dumps(print))
     assert "zip" in refused(capsys, "evaluate", str(copy))
     with zipfile.ZipFile(copy / "model.zip", "w") as archive:
-        archive.writestr("policy.pth", pickle.dumps(print))
+        archive.writestr("policy.pth", pickle.dumps(print, protocol=2))
     assert "does not hold the parameters" in refused(capsys, "evaluate", str(copy))
     provenance = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**provenance, "data_sha256": "0"}))
