@@ -55,7 +55,8 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
         """Print why, and what may have been meant, and exit with 2."""
         known = {action.dest for action in _train_parser()._actions} | set(COMMANDS)
         words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
-        by_last_part = {name.rpartition(".")[2]: name for name in known}
+        # Where names end alike, the shortest is meant: the command train, not the key market.train.
+        by_last_part = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-len(name), name))}
         near = {
             by_last_part[match]
             for word in words
