@@ -116,7 +116,10 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
 
     :param quantiles: shape (..., N)
     :return: population variance (divided by N), shape (...), in squared units of the quantiles
+    :raises ValueError: on quantiles without a batch dimension
     """
+    if quantiles.dim() < 2:
+        raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
     return quantiles.detach().var(dim=-1, unbiased=False)
 
 
@@ -132,9 +135,6 @@ def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float)
     :return: scalar tensor without gradient, within [clip_min, clip_max]
     :raises ValueError: on quantiles without a batch dimension or clamps that are no range
     """
-    _check_clip_range(clip_min, clip_max)
-    if quantiles.dim() < 2:
-        raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
     return batch_weight(quantile_variance(quantiles), clip_min, clip_max)
 
 
@@ -144,7 +144,9 @@ def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
     :param clip_min: lower clamp
     :param clip_max: upper clamp
     :return: their mean, clamped; scalar tensor
+    :raises ValueError: on clamps that are no range
     """
+    _check_clip_range(clip_min, clip_max)
     return variance.mean().clamp(clip_min, clip_max)
 
 
@@ -180,7 +182,6 @@ class QuantileHead(nn.Module):
     def __init__(self, value_net: nn.Module, n_quantiles: int):
         super().__init__()
         self.net = value_net
-        self.n_quantiles = n_quantiles
         self._emits_quantiles = False
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
@@ -402,14 +403,13 @@ class VarianceGradientScalingMixin:
         loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
         if not self.use_variance_gradient_scaling:
             return loss
-        weight = variance_scaling_weight(  # which checks the clamps: `load` of a host does not
-            predicted_quantiles, self.variance_scaling_clip_min, self.variance_scaling_clip_max
-        )
+        variance = quantile_variance(predicted_quantiles)
+        weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
         # SB3 sets its logger in learn() and drops it in save(); a host's own logger may be of another kind.
         record_mean = getattr(getattr(self, "_logger", None), "record_mean", None)
         if record_mean is not None:
             record_mean("train/variance_scaling_weight", weight.item())
-            record_mean("train/quantile_variance_mean", quantile_variance(predicted_quantiles).mean().item())
+            record_mean("train/quantile_variance_mean", variance.mean().item())
         return weight * loss
 
 

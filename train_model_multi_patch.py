@@ -100,10 +100,10 @@ def _train_parser() -> Parser:
     return parser
 
 
-def _parser() -> Parser:
+def _parser(train: Parser) -> Parser:
     parser = Parser(allow_abbrev=False, description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
     commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("train", _train_parser(), help="train an agent (the default)")
+    commands.add_subcommand("train", train, help="train an agent (the default)")
     evaluate = Parser(allow_abbrev=False, description="Score a run's agent, deterministically, beside buy-and-hold.")
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
@@ -130,7 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
         arguments.insert(0, "train")
     if arguments[0] == "train" and DEFAULT_CONFIG and not any(a.split("=")[0] == "--config" for a in arguments):
         arguments[1:1] = ["--config", str(DEFAULT_CONFIG)]
-    parser, train_parser = _parser(), _train_parser()
+    train_parser = _train_parser()
+    parser = _parser(train_parser)
     config = parser.parse_args(arguments)
 
     if config.command == "train":

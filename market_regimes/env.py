@@ -69,6 +69,12 @@ class StepResult:
     terminated: np.ndarray
     truncated: np.ndarray
 
+    @property
+    def reward(self) -> np.ndarray:
+        """Growth of log equity in per cent."""
+        reward: np.ndarray = REWARD_SCALE * np.log(self.growth)
+        return reward
+
 
 class MarketCore:
     """
@@ -230,7 +236,7 @@ class MarketVecEnv(VecEnv):
                 infos[i] = {"terminal_observation": observations[i], "TimeLimit.truncated": bool(result.truncated[i])}
             self.core.reset(dones, self.generator)
             observations = self.core.observations()
-        return observations, (REWARD_SCALE * np.log(result.growth)).astype(np.float32), dones, infos
+        return observations, result.reward.astype(np.float32), dones, infos
 
     def close(self) -> None:
         pass
@@ -275,5 +281,5 @@ class MarketEnv(gym.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """:param action: target position, shape (1,)"""
         result = self.core.step(np.asarray(action, dtype=np.float64).reshape(1))
-        reward = float(REWARD_SCALE * np.log(result.growth[0]))
-        return self.core.observations()[0], reward, bool(result.terminated[0]), bool(result.truncated[0]), {}
+        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
+        return self.core.observations()[0], float(result.reward[0]), terminated, truncated, {}

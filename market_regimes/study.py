@@ -6,12 +6,11 @@ import json
 import pickle
 import platform
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -24,7 +23,7 @@ from torch import nn, optim
 import distributional_ppo
 from distributional_ppo import DistributionalPPO
 from market_regimes.data import Market, load_sp500
-from market_regimes.env import MarketCore, MarketVecEnv, TradingCosts
+from market_regimes.env import REWARD_SCALE, MarketCore, MarketVecEnv, TradingCosts
 from market_regimes.evaluation import backtest, buy_and_hold, figures, summary
 from market_regimes.report import picture_of_equity, picture_of_training
 
@@ -86,7 +85,8 @@ class Study:
     :param market: the data, used if ``run.env_id`` is "market"
     :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
         ``policy_kwargs`` by name
-    :raises ValueError: on a value that is out of range, with the constructor's own words, or an unknown environment
+    :raises ValueError: on a value that is out of range, with the constructor's own words
+    :raises gymnasium.error.Error: on an unknown environment
     """
 
     def __init__(self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any]):
@@ -97,11 +97,9 @@ class Study:
         self.market: Market | None = None
         if run.env_id == "market":
             self.market = load_sp500(market.volatility_index)
-            self.periods = {
-                name: self.market.period(*getattr(market, name)) for name in ("train", "validation", "test")
-            }
+            self.periods = {name: self.market.period(*getattr(market, name)) for name in get_args(PeriodName)}
             self._check_order()
-        self.model = DistributionalPPO(env=self._make_env(run.n_envs), **_python_values(algorithm))
+        self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
 
     def _check_order(self) -> None:
         """Refuse periods that overlap or run backwards: the test period would not be one."""
@@ -109,17 +107,14 @@ class Study:
         if not train.stop <= validation.start < validation.stop <= test.start:
             raise ValueError("market.train, market.validation and market.test must follow one another without overlap")
 
-    def _make_env(self, n_envs: int) -> VecEnv:
+    def _make_env(self) -> VecEnv:
         if self.market is None:
             if ":" in self.run.env_id:  # Gymnasium would import what stands before it
                 raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
-            try:
-                return make_vec_env(self.run.env_id, n_envs, seed=self.seed)
-            except gym.error.Error as error:
-                raise ValueError(f"run.env_id: {error}") from error
+            return make_vec_env(self.run.env_id, self.run.n_envs, seed=self.seed)
         train = self.periods["train"]
         config = self.market_config
-        core = MarketCore(self.market, train, train, n_envs, config.trading, config.episode_bars)
+        core = MarketCore(self.market, train, train, self.run.n_envs, config.trading, config.episode_bars)
         return VecMonitor(MarketVecEnv(core, seed=self.seed))
 
     def train(self, config_text: str) -> Path:
@@ -156,7 +151,6 @@ class Study:
             "packages": packages,
             "seed": self.seed,
             "data_sha256": None if self.market is None else self.market.fingerprint(),
-            "trading": None if self.market is None else asdict(self.market_config.trading),
         }
 
     def load(self, folder: Path) -> None:
@@ -243,7 +237,9 @@ class Evaluation(BaseCallback):
             frame = self.study.backtest("validation", model)
             defined = figures(frame)
             scores = {name: defined[name] for name in ("sharpe_ratio", "max_drawdown")}
-            scores["mean_reward"] = float(100 * np.log(frame["equity"].iloc[-1]))  # the sum of the period's rewards
+            scores["mean_reward"] = float(
+                REWARD_SCALE * np.log(frame["equity"].iloc[-1])
+            )  # the sum of the period's rewards
         for name, value in scores.items():
             if value is not None:
                 self.logger.record(f"eval/{name}", value)

@@ -23,7 +23,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import distributional_ppo
@@ -536,13 +535,6 @@ def test_parameters_blown_up_by_the_last_step_are_undone():
 # ------------------------------------------------------------------------------------------------------------- scalars
 
 
-def read_scalars(folder):
-    (events,) = folder.glob("**/events*")
-    accumulator = EventAccumulator(str(events))
-    accumulator.Reload()
-    return {tag: accumulator.Scalars(tag) for tag in accumulator.Tags()["scalars"]}
-
-
 EXPECTED = [
     "approx_kl",
     "clip_fraction",
@@ -565,14 +557,14 @@ EXPECTED = [
 ]
 
 
-def test_a_thousand_steps_with_defaults_write_every_scalar(tmp_path):
+def test_a_thousand_steps_with_defaults_write_every_scalar(tmp_path, read_scalars):
     DistributionalPPO("MlpPolicy", "CartPole-v1", tensorboard_log=str(tmp_path)).learn(1000)
     scalars = read_scalars(tmp_path)
     assert {tag for tag in scalars if tag.startswith("train/")} == {f"train/{name}" for name in EXPECTED}
     assert all(np.isfinite(point.value) for points in scalars.values() for point in points)
 
 
-def test_every_update_is_written_once_at_the_step_of_its_rollout(tmp_path):
+def test_every_update_is_written_once_at_the_step_of_its_rollout(tmp_path, read_scalars):
     model = DistributionalPPO("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **SHORT).learn(256)
     scalars = read_scalars(tmp_path)
     assert [point.step for point in scalars["train/value_loss"]] == [64, 128, 192, 256]
@@ -597,7 +589,7 @@ def test_log_interval_and_dump_logs_work_as_in_ppo(tmp_path):
     assert len((tmp_path / "progress.csv").read_text().splitlines()) == 1 + 4
 
 
-def test_callbacks_read_the_last_update_and_their_dumps_do_not_write_it_again(tmp_path):
+def test_callbacks_read_the_last_update_and_their_dumps_do_not_write_it_again(tmp_path, read_scalars):
     seen = []
 
     class Reader(BaseCallback):
