@@ -3,6 +3,8 @@ Train and evaluate DistributionalPPO from the command line.
 
     python train_model_multi_patch.py                             train as configs/train.yaml says
     python train_model_multi_patch.py train --config my.yaml --algorithm.use_variance_gradient_scaling=false
+    python train_model_multi_patch.py train --resume runs/NAME    go on after an interruption
+    python train_model_multi_patch.py train --seeds 0-4           five runs and their summary
     python train_model_multi_patch.py evaluate runs/NAME --period validation
 
 Defaults are overruled by the file, the file by flags. Every flag is a key of the file and a parameter of a constructor;
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -23,8 +26,18 @@ from docstring_parser import parse as parse_docstring
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
-from market_regimes.report import print_summary
-from market_regimes.study import ACTIVATIONS, OPTIMIZERS, MarketConfig, PeriodName, RunConfig, Study, schedule
+from market_regimes.checkpoint import write_file
+from market_regimes.report import print_seeds, print_summary
+from market_regimes.study import (
+    ACTIVATIONS,
+    OPTIMIZERS,
+    CheckpointName,
+    MarketConfig,
+    PeriodName,
+    RunConfig,
+    Study,
+    schedule,
+)
 
 HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
@@ -32,6 +45,7 @@ DEFAULT_CONFIG = next(
     (p for p in (HERE / "configs/train.yaml", HERE / "market_regimes/configs/train.yaml") if p.exists()), None
 )
 COMMANDS = ("train", "evaluate")
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar"}  # when a run is resumed
 # What the run or the algorithm provides, and what would have to name a class that a file must not import.
 SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
 SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
@@ -89,9 +103,32 @@ def _add_constructor(parser: Parser, prefix: str, constructor: Any, docstring: s
         parser.add_argument(f"--{prefix}.{name}", type=TYPES.get(name, hint), default=default, help=helps.get(name, ""))
 
 
+def seeds(text: str) -> str:
+    """
+    Seeds as 0-4 or 0,3,7.
+
+    :raises ValueError: on anything else
+    """
+    if not _seeds_of(text):
+        raise ValueError("expected seeds like 0-4 or 0,3,7")
+    return text
+
+
+def _seeds_of(text: str) -> list[int]:
+    """The seeds, none if there are not any."""
+    if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
+        first, last = (int(bound) for bound in text.split("-"))
+        return list(range(first, min(last, first + 999) + 1))
+    if re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        return sorted({int(seed) for seed in text.split(",")})
+    return []
+
+
 def _train_parser() -> Parser:
     parser = Parser(allow_abbrev=False, description="Train an agent into a run folder, evaluate it on the test period.")
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of these keys")
+    parser.add_argument("--resume", type=Path, help="run folder to go on in, as it was configured")
+    parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_class_arguments(MarketConfig, "market")
     _add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED)
@@ -107,6 +144,7 @@ def _parser(train: Parser) -> Parser:
     evaluate = Parser(allow_abbrev=False, description="Score a run's agent, deterministically, beside buy-and-hold.")
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
+    evaluate.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
     commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
     return parser
 
@@ -123,36 +161,133 @@ def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
         parser.error(f"{type(error).__name__}: {error}")
 
 
+def _with_config(arguments: list[str], parser: Parser) -> list[str]:
+    """The command line of ``train`` with the file it starts from: the run's own if one is resumed."""
+    names = [argument.split("=")[0] for argument in arguments]
+    if "--resume" in names:
+        position = names.index("--resume")
+        value = arguments[position].partition("=")[2] or "".join(arguments[position + 1 : position + 2])
+        config = Path(value) / "config.yaml"
+        if "--config" in names or "--seeds" in names:
+            parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
+        if not config.exists():
+            parser.error(f"{value} is no run folder: it has no config.yaml")
+        return ["train", "--config", str(config), *arguments[1:]]
+    if DEFAULT_CONFIG and "--config" not in names:
+        return ["train", "--config", str(DEFAULT_CONFIG), *arguments[1:]]
+    return arguments
+
+
+def _check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path) -> None:
+    """Refuse a resumed run with another configuration than the one it was started with."""
+    before = parser.parse_path(str(folder / "config.yaml")).as_flat()
+    for name, value in vars(config.as_flat()).items():
+        if name not in MAY_CHANGE | {"resume", "config"} and getattr(before, name) != value:
+            parser.error(
+                f"{folder} was started with {name}={getattr(before, name)}: a resumed run may change only "
+                f"{' and '.join(sorted(MAY_CHANGE))}"
+            )
+
+
+def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) -> tuple[Study, Path]:
+    """
+    :param config: configuration of one run
+    :param folder: run folder to resume, None: a new one
+    :return: the trained run and its folder
+    """
+    study = _study(parser, config)
+    text = parser.dump(config, skip_unset=False)
+    try:
+        if folder is None:
+            folder = study.start(text)
+        else:
+            study.resume(folder, text)
+    except (ValueError, OSError, FloatingPointError) as error:
+        parser.error(str(error))
+    return study, folder
+
+
+def _train_seeds(parser: Parser, config: jsonargparse.Namespace) -> dict[int, tuple[Study, Path]]:
+    """One run folder per seed within the run's own; those that are there go on."""
+    group = Path(config.run.out) / (config.run.name or f"{config.run.env_id}-seeds-{config.seeds}")
+    group.mkdir(parents=True, exist_ok=True)
+    write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
+    runs = {}
+    for seed in _seeds_of(config.seeds):
+        one = config.clone()
+        one.seeds, one.algorithm.seed = None, seed
+        one.run.out, one.run.name = str(group), f"seed-{seed}"
+        folder = group / one.run.name
+        runs[seed] = _train(parser, one, folder if folder.exists() else None)
+    return runs
+
+
+def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, tuple[Study, Path]]:
+    """The runs of a folder, with their parameters: one, or one per seed."""
+    if not (folder / "config.yaml").exists():
+        parser.error(f"{folder} is no run folder: it has no config.yaml")
+    config = parser.parse_path(str(folder / "config.yaml"))
+    if config.seeds:
+        parts = [_runs_in(parser, folder / f"seed-{seed}", which) for seed in _seeds_of(config.seeds)]
+        return {seed: run for part in parts for seed, run in part.items()}
+    study = _study(parser, config)
+    try:
+        study.load(folder, which)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return {config.algorithm.seed: (study, folder)}
+
+
+def _evaluate(runs: dict[int, tuple[Study, Path]], period: PeriodName, group: Path | None) -> None:
+    """Score runs, write their files and print; of several seeds the summary only."""
+    results = {seed: study.evaluate(folder, period) for seed, (study, folder) in runs.items()}
+    files = [f"evaluation-{period}.json"]
+    if next(iter(runs.values()))[0].core is not None:
+        files += [f"trades-{period}.csv", f"tearsheet-{period}.html", f"equity-{period}.png", f"returns-{period}.png"]
+    if group is None:
+        ((_, folder),) = runs.values()
+        print_summary(next(iter(results.values())), title=f"{folder}, {period}")
+        print(f"{folder}: {', '.join(files)}")
+        print(f"tensorboard --logdir {folder.parent}")
+    else:
+        write_file(group / f"seeds-{period}.json", json.dumps(results, indent=2))
+        print_seeds(results, title=f"{group}, {period}")
+        print(f"{group}: seeds-{period}.json; in each seed's folder: {', '.join(files)}")
+        print(f"tensorboard --logdir {group}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "train")
-    if arguments[0] == "train" and DEFAULT_CONFIG and not any(a.split("=")[0] == "--config" for a in arguments):
-        arguments[1:1] = ["--config", str(DEFAULT_CONFIG)]
     train_parser = _train_parser()
     parser = _parser(train_parser)
+    if arguments[0] == "train":
+        arguments = _with_config(arguments, parser)
     config = parser.parse_args(arguments)
+    if config.command == "evaluate":
+        folder = config.evaluate.folder
+        runs = _runs_in(train_parser, folder, config.evaluate.checkpoint)
+        _evaluate(runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
+        return
 
-    if config.command == "train":
-        study = _study(train_parser, config.train)
-        try:
-            folder = study.train(train_parser.dump(config.train, skip_unset=False))
-        except (ValueError, OSError, FloatingPointError) as error:
-            parser.error(str(error))
-        period: PeriodName = "test"
-    else:
-        folder, period = config.evaluate.folder, config.evaluate.period
-        if not (folder / "config.yaml").exists():
-            parser.error(f"{folder} is no run folder: it has no config.yaml")
-        study = _study(train_parser, train_parser.parse_path(str(folder / "config.yaml")))
-        try:
-            study.load(folder)
-        except ValueError as error:
-            parser.error(str(error))
-    print_summary(study.evaluate(folder, period), title=f"{folder}, {period}")
-    print(f"{folder}: evaluation-{period}.json" + (f", equity-{period}.png" if study.market else ""))
-    print(f"tensorboard --logdir {folder.parent}")
+    train, resume = config.train, config.train.pop("resume")
+    if resume is not None:
+        _check_unchanged(train_parser, train, resume)
+    try:
+        if train.seeds:
+            runs = _train_seeds(train_parser, train)
+        else:
+            study, folder = _train(train_parser, train, resume)
+            runs = {train.algorithm.seed: (study, folder)}
+    except KeyboardInterrupt as stop:
+        name = Path(sys.argv[0]).name
+        if stop.args:
+            folder = stop.args[0].parent if train.seeds else stop.args[0]
+            print(f"stopped; go on with: {'python ' if name.endswith('.py') else ''}{name} train --resume {folder}")
+        sys.exit(130)
+    _evaluate(runs, "test", next(iter(runs.values()))[1].parent if train.seeds else None)
 
 
 if __name__ == "__main__":

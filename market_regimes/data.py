@@ -1,22 +1,25 @@
 """
-Daily prices with a volatility index and the regime of every day.
+Prices with a volatility index and the regime of every bar: indices that ship with ``arch``, or the user's own files.
 
-The S&P 500 (1999-2018) and the VIX (2014-2018) ship with the ``arch`` package: real prices, nothing to download. The
-volatility index of a day is estimated from the prices up to that day: RiskMetrics volatility (an exponential average
-of squared log returns, lambda 0.94), annualised, mapped to the VIX by two constants.
+The S&P 500 and the NASDAQ composite (1999-2018) and the VIX (2014-2018) are real prices, nothing to download. Where
+there is no volatility index, that of a bar is estimated from the prices up to that bar: RiskMetrics volatility (an
+exponential average of squared log returns, lambda 0.94 a day), annualised, mapped to the VIX by two constants.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-BARS_PER_YEAR = 252
+DAYS_PER_YEAR = 252  # trading days
 RISKMETRICS_LAMBDA = 0.94  # RiskMetrics Technical Document, J.P. Morgan 1996, for daily data
 # Least squares of the VIX on the EWMA volatility of the S&P 500, 2014-2018, correlation 0.83. Frozen: fitting them
 # again on a user's data would let labels depend on the future.
@@ -24,35 +27,65 @@ VIX_INTERCEPT, VIX_SLOPE = 6.517, 0.7027
 
 REGIMES = ("calm", "normal", "volatile", "crash")
 REGIME_BOUNDS = (15.0, 25.0, 40.0)  # in points of the volatility index; a bound belongs to the regime above it
-MIN_REGIME_DAYS = 20  # figures on fewer days are reported as n/a
+# The shares of the S&P 500's days below these bounds, 1999-2018: where another symbol's bounds lie in its training
+# period, since 25 points are a storm for an index and a calm week for a single stock.
+REGIME_QUANTILES = (0.383, 0.898, 0.986)
+MIN_REGIME_DAYS = 20  # figures on fewer bars are reported as n/a
+
+SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ"}
+PRICES = ("open", "high", "low", "close")
+COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
+    **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
+    **dict.fromkeys(("adj_close", "adjclose", "adjusted"), "adjusted_close"),
+    **dict.fromkeys(("vix", "volatility"), "volatility_index"),
+    **dict.fromkeys(("ticker", "instrument"), "symbol"),
+}
+MIN_BARS = 60  # of a file: 20 returns of history in an observation, and something to train, validate and test on
+MAX_BAR_RATIO = 1e4  # of two closes in a row: beyond it a mistake in the file, not a market
+DATE_SLACK = 10  # days by which a period may begin before the data or end after them: holidays and weekends
+
+VolatilityIndex = Literal["auto", "estimated", "real"]
 
 
 @dataclass(frozen=True)
 class Market:
     """
-    T daily bars of one symbol. The arrays, of shape (T,), are not to be written to.
+    T bars of one symbol. The arrays, of shape (T,), are not to be written to.
 
     :param symbol: name for tables and pictures
-    :param dates: days, datetime64[D], increasing
+    :param source: where the bars come from, for error messages
+    :param dates: times of the bars, datetime64[s], increasing
     :param open: opening prices
     :param close: closing prices
-    :param volatility: EWMA volatility up to the day's close, annualised, in points
-    :param index: volatility index at the day's close, in points
-    :param regime: position in ``REGIMES`` of the day's regime
+    :param volatility: EWMA volatility up to the bar's close, annualised, in points
+    :param index: volatility index at the bar's close, in points
+    :param bars_per_year: what annualises figures and accrues interest
+    :param bounds: points of the index at which normal, volatile and crash begin
     """
 
     symbol: str
+    source: str
     dates: np.ndarray
     open: np.ndarray
     close: np.ndarray
     volatility: np.ndarray
     index: np.ndarray
-    regime: np.ndarray
+    bars_per_year: float = DAYS_PER_YEAR
+    bounds: tuple[float, ...] = REGIME_BOUNDS
+
+    @cached_property
+    def regime(self) -> np.ndarray:
+        """Position in ``REGIMES`` of every bar's regime."""
+        return regimes(self.index, self.bounds)
+
+    def with_bounds_of(self, period: range) -> Market:
+        """:return: the market with its bounds at ``REGIME_QUANTILES`` of the index over the period"""
+        return replace(self, bounds=tuple(np.quantile(self.index[period.start : period.stop], REGIME_QUANTILES)))
 
     def fingerprint(self) -> str:
-        """SHA-256 over dates, prices and index: two runs with the same one saw the same data."""
+        """SHA-256 over dates, prices, index and bounds: two runs with the same one saw the same data."""
         digest = hashlib.sha256(self.symbol.encode())
-        for array in (self.dates, self.open, self.close, self.index):
+        for array in (self.dates, self.open, self.close, self.index, np.array(self.bounds)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -63,34 +96,43 @@ class Market:
         :param first: ISO date
         :param last: ISO date
         :return: positions of the bars
-        :raises ValueError: if a date is not one, or the period holds fewer than two bars
+        :raises ValueError: if a date is not one or lies outside the data, or the period holds fewer than two bars
         """
         try:
-            bounds = [np.datetime64(date.fromisoformat(day), "D") for day in (first, last)]
+            begin, end = (np.datetime64(date.fromisoformat(day), "D") for day in (first, last))
         except ValueError as error:
             raise ValueError(
                 f"a period is given by two ISO dates like 2011-01-01, got {first!r} and {last!r}"
             ) from error
-        bars = range(*np.searchsorted(self.dates, [bounds[0], bounds[1] + 1]).tolist())
+        known = f"{self.source}, whose {len(self.dates)} bars of {self.symbol} run from {date_text(self.dates[0])}"
+        known += f" to {date_text(self.dates[-1])}"
+        if begin < self.dates[0].astype("M8[D]") - DATE_SLACK or end > self.dates[-1].astype("M8[D]") + DATE_SLACK:
+            raise ValueError(f"the period {first} to {last} lies outside {known}")
+        bars = range(*np.searchsorted(self.dates, np.array([begin, end + 1], dtype="M8[s]")).tolist())
         if len(bars) < 2:
-            raise ValueError(
-                f"the period {first} to {last} holds {len(bars)} bars of {self.symbol}, whose data run from "
-                f"{self.dates[0]} to {self.dates[-1]}: at least 2 are needed"
-            )
+            raise ValueError(f"the period {first} to {last} holds {len(bars)} bars of {known}: at least 2 are needed")
         return bars
 
 
-def ewma_volatility(close: np.ndarray) -> np.ndarray:
+def date_text(time: np.datetime64) -> str:
+    """As a person writes it: a day without its midnight."""
+    return str(time).removesuffix("T00:00:00").replace("T", " ")
+
+
+def ewma_volatility(close: np.ndarray, bars_per_year: float = DAYS_PER_YEAR) -> np.ndarray:
     """
-    RiskMetrics volatility, started from the first day's squared return.
+    RiskMetrics volatility, started from the first bar's squared return. Its memory is the same number of days whatever
+    the bars.
 
     :param close: closing prices, shape (T,)
+    :param bars_per_year: bars in a year of trading
     :return: annualised volatility in points (per cent) at each close, shape (T,); the first bar, which has no return,
         takes the value of the second
     """
     squared = pd.Series(np.diff(np.log(close)) ** 2)
-    variance = squared.ewm(alpha=1 - RISKMETRICS_LAMBDA, adjust=False).mean().to_numpy()
-    points = 100.0 * np.sqrt(BARS_PER_YEAR * variance)
+    decay = RISKMETRICS_LAMBDA ** (DAYS_PER_YEAR / bars_per_year)
+    variance = squared.ewm(alpha=1 - decay, adjust=False).mean().to_numpy()
+    points = 100.0 * np.sqrt(bars_per_year * variance)
     return np.concatenate([points[:1], points])
 
 
@@ -102,38 +144,202 @@ def estimated_index(volatility: np.ndarray) -> np.ndarray:
     return VIX_INTERCEPT + VIX_SLOPE * volatility
 
 
-def regimes(index: np.ndarray) -> np.ndarray:
+def regimes(index: np.ndarray, bounds: Sequence[float] = REGIME_BOUNDS) -> np.ndarray:
     """
     :param index: volatility index in points, shape (T,)
-    :return: position in ``REGIMES`` for every day, shape (T,)
+    :param bounds: where normal, volatile and crash begin
+    :return: position in ``REGIMES`` for every bar, shape (T,)
     """
-    labels: np.ndarray = np.digitize(index, REGIME_BOUNDS)
+    labels: np.ndarray = np.digitize(index, bounds)
     return labels
 
 
-def load_sp500(volatility_index: Literal["estimated", "real"] = "estimated") -> Market:
+def infer_bars_per_year(dates: np.ndarray) -> float:
     """
-    Daily bars of the S&P 500, 1999-01-04 to 2018-12-31.
+    :param dates: times of the bars
+    :return: the median number of bars a day times 252 days, or 365 where weekends are traded; for weekly and rarer bars
+        their number in a year
+    """
+    days, bars = np.unique(dates.astype("M8[D]"), return_counts=True)
+    gap = float(np.median(np.diff(days).astype(int))) if len(days) > 1 else 1.0
+    if gap > 1:
+        return float(round(365.25 / gap))
+    weekends = np.mean((days.astype(int) + 3) % 7 >= 5)  # day 0 of the epoch was a Thursday
+    return float(np.median(bars)) * (365 if weekends > 0.1 else DAYS_PER_YEAR)
 
-    :param volatility_index: "estimated" from the prices throughout, so that a label means the same in every year; or
-        "real": the VIX where there is one (from 2014), estimated before
+
+def load_shipped(name: str, volatility_index: VolatilityIndex = "auto") -> Market:
+    """
+    Daily bars that ship with ``arch``, 1999-01-04 to 2018-12-31.
+
+    :param name: "sp500" or "nasdaq"
+    :param volatility_index: "auto" and "estimated": from the prices throughout, so that a label means the same in every
+        year; "real", for the S&P 500 only: the VIX where there is one (from 2014), estimated before
     :return: the market
+    :raises ValueError: if "real" is asked of the NASDAQ
     """
-    from arch.data import sp500, vix
+    from arch.data import nasdaq, sp500, vix
 
-    prices = sp500.load()
+    prices = {"sp500": sp500, "nasdaq": nasdaq}[name].load()
     close = prices["Close"].to_numpy(dtype=np.float64)
     volatility = ewma_volatility(close)
     index = estimated_index(volatility)
     if volatility_index == "real":
+        if name != "sp500":
+            raise ValueError(f"market.volatility_index=real: there is no real index for {name}")
         real = vix.load()["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
         index = np.where(np.isnan(real), index, real)
-    return Market(
-        symbol="S&P 500",
-        dates=prices.index.to_numpy().astype("datetime64[D]"),
-        open=prices["Open"].to_numpy(dtype=np.float64),
-        close=close,
-        volatility=volatility,
-        index=index,
-        regime=regimes(index),
-    )
+    dates = prices.index.to_numpy().astype("M8[s]")
+    return Market(SHIPPED[name], name, dates, prices["Open"].to_numpy(dtype=np.float64), close, volatility, index)
+
+
+def load_markets(
+    entries: Sequence[str], volatility_index: VolatilityIndex = "auto", bars_per_year: float | None = None
+) -> list[Market]:
+    """
+    :param entries: each a shipped name, a CSV or Parquet file (one symbol, or a long table with a ``symbol`` column),
+        or a folder of such files
+    :param volatility_index: "auto": a file's own column, or estimated; "estimated"; "real": refused where there is none
+    :param bars_per_year: of the files; None: inferred from their dates
+    :return: one market per symbol, in the order found
+    :raises ValueError: in one sentence with file, rows and dates, if the data cannot be used
+    """
+    markets: list[Market] = []
+    for entry in entries:
+        if entry in SHIPPED:
+            markets.append(load_shipped(entry, volatility_index))
+            continue
+        path = Path(entry)
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"the folder {path} holds no .csv or .parquet file")
+        for file in files:
+            markets += _markets_of(file, volatility_index, bars_per_year)
+    first_of: dict[str, Market] = {}
+    for market in markets:
+        other = first_of.setdefault(market.symbol, market)
+        if other is not market:
+            raise ValueError(f"the symbol {market.symbol} is in {other.source} and in {market.source}")
+        if market.bars_per_year != markets[0].bars_per_year:
+            raise ValueError(
+                f"{markets[0].symbol} has {markets[0].bars_per_year:g} bars per year and {market.symbol} "
+                f"{market.bars_per_year:g}: one run needs one number; if they are the same, state market.bars_per_year"
+            )
+    return markets
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # "NA" is a ticker too; and the columns that must hold numbers are looked at one by one later.
+    return pd.read_csv(path, skipinitialspace=True, keep_default_na=False, na_values=[""], low_memory=False)
+
+
+READERS = {".csv": _read_csv, ".parquet": pd.read_parquet}
+
+
+def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: float | None) -> list[Market]:
+    """All symbols of a file."""
+    if path.suffix.lower() not in READERS:
+        raise ValueError(f"{path} is no data: give one of {', '.join(SHIPPED)}, a .csv, a .parquet or a folder of them")
+    try:
+        table = READERS[path.suffix.lower()](path)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file {path}") from error
+    except Exception as error:  # parsers raise whatever their format met
+        raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # Parquet keeps an index of dates
+        table = table.reset_index()
+    names = [str(name).strip().lower().replace(" ", "_") for name in table.columns]
+    table.columns = pd.Index([COLUMN_NAMES.get(name, name) for name in names])
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{path} has the column {twice} twice")
+    missing = [name for name in ("date", *PRICES) if name not in table]
+    if missing:
+        raise ValueError(f"{path} lacks the column {' and '.join(missing)}: it has {', '.join(names)}")
+    table["row"] = np.arange(1, len(table) + 1)
+    if "symbol" not in table:
+        return [_market(path.stem, path, table, volatility_index, bars_per_year)]
+    _refuse(path, table, table["symbol"].isna(), "symbol is missing")
+    groups = table.groupby(table["symbol"].astype(str), sort=False)
+    return [_market(symbol, path, bars, volatility_index, bars_per_year) for symbol, bars in groups]
+
+
+def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str) -> None:
+    """Raise if a row is bad, naming the first one."""
+    if bad.any():
+        first = table[bad].iloc[0]
+        more = int(bad.sum()) - 1
+        raise ValueError(
+            f"{path}, row {first['row']} after the header (date {first['date']}): {what}"
+            + (f"; {more} more row(s) likewise" if more else "")
+        )
+
+
+def _market(
+    symbol: str, path: Path, bars: pd.DataFrame, volatility_index: VolatilityIndex, bars_per_year: float | None
+) -> Market:
+    """One symbol's bars, checked."""
+    parsed = pd.to_datetime(bars["date"].astype(str), format="ISO8601", errors="coerce", utc=True)
+    _refuse(path, bars, parsed.isna(), "the date is not in ISO form, like 2011-03-04 or 2011-03-04 15:30")
+    dates = parsed.dt.tz_localize(None)
+    step = dates.diff()
+    _refuse(path, bars, step == pd.Timedelta(0), f"{symbol} has the bar before at the same date")
+    _refuse(path, bars, step < pd.Timedelta(0), f"{symbol} has a later date in the bar before: sort by date")
+    optional = [name for name in ("adjusted_close", "volume") if name in bars]
+    numbers = {name: pd.to_numeric(bars[name], errors="coerce").astype(np.float64) for name in (*PRICES, *optional)}
+    for name, column in numbers.items():
+        _refuse(path, bars, ~np.isfinite(column), f"{name} of {symbol} is not a finite number")
+        if name == "volume":
+            _refuse(path, bars, column < 0, f"volume of {symbol} is negative")
+        else:
+            _refuse(path, bars, column <= 0, f"{name} of {symbol} is not positive")
+    _refuse(path, bars, numbers["high"] < numbers["low"], f"high of {symbol} is below its low")
+    if len(bars) < MIN_BARS:
+        raise ValueError(
+            f"{path} has {len(bars)} row(s) of {symbol}, from {bars['date'].iloc[0]} to {bars['date'].iloc[-1]}: at "
+            f"least {MIN_BARS} are needed"
+        )
+    close = numbers.get("adjusted_close", numbers["close"])
+    ratio = (close / close.shift()).fillna(1.0)
+    wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
+    _refuse(path, bars, wild, f"close of {symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar")
+    times = dates.to_numpy().astype("M8[s]")
+    per_year = infer_bars_per_year(times) if bars_per_year is None else float(bars_per_year)
+    opens = (numbers["open"] * close / numbers["close"]).to_numpy()
+    volatility = ewma_volatility(close.to_numpy(), per_year)
+    index = _own_index(symbol, path, bars, volatility_index)
+    index = estimated_index(volatility) if index is None else index
+    return Market(symbol, str(path), times, opens, close.to_numpy(), volatility, index, per_year)
+
+
+def _own_index(symbol: str, path: Path, bars: pd.DataFrame, wanted: VolatilityIndex) -> np.ndarray | None:
+    """The file's volatility index, NaN where it has none; None if it is not to be used."""
+    if wanted == "estimated" or "volatility_index" not in bars:
+        if wanted == "real":
+            raise ValueError(f"market.volatility_index=real: {path} has no column volatility_index")
+        return None
+    column = pd.to_numeric(bars["volatility_index"], errors="coerce").astype(np.float64)
+    _refuse(path, bars, column.isna() & bars["volatility_index"].notna(), "volatility_index is not a number")
+    _refuse(path, bars, (column <= 0) | np.isinf(column), f"volatility_index of {symbol} is not positive and finite")
+    values: np.ndarray = column.to_numpy()
+    return values
+
+
+def check_index_covers(market: Market, first: int, last: int) -> Market:
+    """
+    :param market: a market whose own index may be NaN where it has none
+    :param first: first bar that needs it
+    :param last: last bar that needs it
+    :return: the market, with estimates outside these bars
+    :raises ValueError: if it is missing between them
+    """
+    missing = np.isnan(market.index)
+    within = np.flatnonzero(missing[first : last + 1]) + first
+    if len(within):
+        raise ValueError(
+            f"{market.source} has no volatility_index for {len(within)} of the bars of {market.symbol} from "
+            f"{date_text(market.dates[first])} to {date_text(market.dates[last])}, the first on "
+            f"{date_text(market.dates[within[0]])}: complete the column, move the periods or set "
+            "market.volatility_index=estimated"
+        )
+    return replace(market, index=np.where(missing, estimated_index(market.volatility), market.index))

@@ -1,5 +1,5 @@
 """
-Trading one symbol at daily bars, all copies stepped at once in numpy.
+Trading at bars, one symbol per agent, all agents stepped at once in numpy.
 
 At the close of bar t the agent sees what is known then and names a target position, as a share of its equity. The order
 is filled at the open of bar t + 1 (or at the close of bar t, by option); until then the old position earns. The reward
@@ -8,6 +8,7 @@ is 100 times the growth of log equity from close to close, net of fees, slippage
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from market_regimes.data import BARS_PER_YEAR, Market
+from market_regimes.data import Market, date_text
 
 WINDOW = 20  # log returns in an observation
 INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 REWARD_SCALE = 100.0
 RUIN_EQUITY = 0.01  # share of the starting equity at which an episode ends: the logarithm needs a floor
+MAX_POSITION = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,40 +34,89 @@ class TradingCosts:
 
     :param position_low: smallest target position, as a share of equity; below 0: short selling
     :param position_high: largest target position; above 1: leverage
+    :param positions: the only target positions allowed, in place of the range from low to high; the action is then
+        which of them
     :param fee_bp: fee in basis points of the traded value
     :param slippage_bp: loss against the fill price, in basis points of the traded value
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
+    :param cash_rate: yearly interest on equity that is not invested
     :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
     :raises ValueError: if the positions are no range, a cost is negative or costs take 100 % of a trade
     """
 
     position_low: float = 0.0
     position_high: float = 1.0
+    positions: list[float] | None = None
     fee_bp: float = 1.0
     slippage_bp: float = 0.0
     financing_rate: float = 0.05
+    cash_rate: float = 0.0
     fill: Literal["next_open", "close"] = "next_open"
 
     def __post_init__(self) -> None:
-        if not -10 <= self.position_low < self.position_high <= 10:
+        if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
             raise ValueError(
-                "positions must have -10 <= position_low < position_high <= 10, "
+                f"positions must have {-MAX_POSITION:g} <= position_low < position_high <= {MAX_POSITION:g}, "
                 f"got {self.position_low} and {self.position_high}"
             )
-        for name in ("fee_bp", "slippage_bp", "financing_rate"):
+        if self.positions is not None and not (
+            len(set(self.positions)) == len(self.positions) >= 2
+            and all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions)
+        ):
+            raise ValueError(
+                f"positions must be at least two different numbers within [{-MAX_POSITION:g}, {MAX_POSITION:g}], "
+                f"got {self.positions}"
+            )
+        for name in ("fee_bp", "slippage_bp"):
             if not 0 <= getattr(self, name) < 1000:
                 raise ValueError(f"{name} must be within [0, 1000), got {getattr(self, name)}")
+        for name in ("financing_rate", "cash_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a yearly rate within [0, 1], got {getattr(self, name)}")
         if self.fill not in ("next_open", "close"):
             raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest target position."""
+        if self.positions is not None:
+            return min(self.positions), max(self.positions)
+        return self.position_low, self.position_high
+
+
+@dataclass(frozen=True)
+class Segment:
+    """
+    A stretch of a market to trade on.
+
+    :param market: the bars
+    :param period: bars whose returns may be earned; the first decision falls on the close before them
+    :param scale_on: bars whose statistics scale the observations: the training period, whatever ``period`` is
+    """
+
+    market: Market
+    period: range
+    scale_on: range
+
+    @property
+    def first(self) -> int:
+        """Bar at whose close the first decision falls."""
+        return max(self.period.start - 1, WINDOW)
+
+    @property
+    def last(self) -> int:
+        """Last bar."""
+        return self.period.stop - 1
 
 
 @dataclass
 class StepResult:
-    """What one step did, arrays of shape (n_envs,). Costs and turnover are shares of the equity before the step."""
+    """What one step did, arrays of shape (n_envs,). Trades and costs are shares of the equity before it."""
 
     growth: np.ndarray  # equity after the step over equity before it
-    turnover: np.ndarray
-    cost: np.ndarray
+    gross_growth: np.ndarray  # the same without fees, slippage and financing
+    trade: np.ndarray  # bought, below 0: sold
+    cost: np.ndarray  # fees, slippage and financing
     terminated: np.ndarray
     truncated: np.ndarray
 
@@ -78,48 +129,55 @@ class StepResult:
 
 class MarketCore:
     """
-    The market seen by n_envs independent agents: positions, equity and time, without any interface.
+    Markets seen by n_envs independent agents: positions, equity and time, without any interface. All markets lie in one
+    array, one after the other; ``bar`` and ``end`` are positions in it.
 
-    :param market: the bars
-    :param period: bars whose returns may be earned; the first decision falls on the close before them
-    :param scale_on: bars whose statistics scale the observations: the training period, whatever ``period`` is
+    :param segments: what may be traded, one symbol each, all with the same bars per year
     :param n_envs: number of agents
     :param costs: what trading costs and what may be held
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :raises ValueError: if the period is too short for its window and one step
+    :raises ValueError: if a period is too short for its window and one step, or its prices do not move
     """
 
     def __init__(
         self,
-        market: Market,
-        period: range,
-        scale_on: range,
+        segments: Sequence[Segment],
         n_envs: int = 1,
         costs: TradingCosts | None = None,
         episode_bars: int | None = 252,
     ):
         self.n_envs = n_envs
         self.costs = costs or TradingCosts()
-        self.features = _features(market, scale_on)
-        self.first = max(period.start - 1, WINDOW)
-        self.last = period.stop - 1
-        if self.first >= self.last:
-            raise ValueError(
-                f"the period's {len(period)} bars are too few: {WINDOW} returns are needed before the first decision "
-                f"and one bar after it"
-            )
+        self.markets = [segment.market for segment in segments]
         if episode_bars is not None and episode_bars < 1:
             raise ValueError(f"episode_bars must be at least 1, got {episode_bars}")
+        for segment in segments:
+            if segment.first >= segment.last:
+                raise ValueError(
+                    f"the period's {len(segment.period)} bars of {segment.market.symbol} are too few: {WINDOW} returns "
+                    f"are needed before the first decision and one bar after it"
+                )
+        self.offset = np.cumsum([0, *(len(market.close) for market in self.markets[:-1])])
+        self.first = self.offset + [segment.first for segment in segments]
+        self.last = self.offset + [segment.last for segment in segments]
         available = self.last - self.first
-        self.episode_bars = available if episode_bars is None else min(episode_bars, available)
-        # Simple returns of bar t + 1, split where its order is filled.
-        until_fill = market.open[1:] / market.close[:-1]
-        whole = market.close[1:] / market.close[:-1]
-        self.return_before_fill = (until_fill if self.costs.fill == "next_open" else np.ones_like(whole)) - 1.0
-        self.return_after_fill = whole / (1.0 + self.return_before_fill) - 1.0
+        self.episode_bars = available if episode_bars is None else np.minimum(episode_bars, available)
+
+        scaled = [_scaled(segment) for segment in segments]
+        self.windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([s[0] for s in scaled]), WINDOW)
+        self.context = np.concatenate([s[1] for s in scaled])
+        self.regime = np.concatenate([market.regime for market in self.markets])
+        self.index = np.concatenate([market.index for market in self.markets])
+        self.volatility = np.concatenate([market.volatility for market in self.markets])
+        returns = [_returns(market, self.costs.fill) for market in self.markets]
+        self.return_before_fill = np.concatenate([r[0] for r in returns])
+        self.return_after_fill = np.concatenate([r[1] for r in returns])
         self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
-        self.bar = np.full(n_envs, self.first)
-        self.end = np.full(n_envs, self.last)
+        self.bars_per_year = self.markets[0].bars_per_year
+
+        self.symbol = np.arange(n_envs) % len(segments)
+        self.bar = self.first[self.symbol]
+        self.end = self.last[self.symbol]
         self.position = np.zeros(n_envs)
         self.equity = np.ones(n_envs)
 
@@ -128,34 +186,47 @@ class MarketCore:
         Start new episodes, flat and with equity 1.
 
         :param which: mask of the agents to reset, shape (n_envs,)
-        :param generator: draws their first bars
+        :param generator: draws their symbols and first bars
         """
-        starts = generator.integers(self.first, self.last - self.episode_bars + 1, size=int(which.sum()))
+        symbol = generator.integers(len(self.markets), size=int(which.sum()))
+        starts = generator.integers(self.first[symbol], self.last[symbol] - self.episode_bars[symbol] + 1)
+        self.symbol[which] = symbol
         self.bar[which] = starts
-        self.end[which] = starts + self.episode_bars
+        self.end[which] = starts + self.episode_bars[symbol]
         self.position[which] = 0.0
         self.equity[which] = 1.0
 
     def observations(self) -> np.ndarray:
         """:return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index, position"""
-        return np.concatenate([self.features[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
+        window = self.windows[self.bar - (WINDOW - 1)]
+        return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
+
+    def targets(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: actions of the environment's action space, n_envs of them
+        :return: the target positions they mean, shape (n_envs,)
+        """
+        if self.costs.positions is not None:
+            return np.asarray(self.costs.positions)[np.asarray(actions, dtype=np.int64).reshape(self.n_envs)]
+        return np.asarray(actions, dtype=np.float64).reshape(self.n_envs)
 
     def step(self, targets: np.ndarray) -> StepResult:
         """
-        Fill the orders and go one bar on.
+        Fill the orders and go one bar on; an agent at its end stays there.
 
         :param targets: target positions as shares of equity, shape (n_envs,); clipped to the allowed range
         :return: what happened
         """
-        target = np.clip(targets, self.costs.position_low, self.costs.position_high)
+        target = np.clip(targets, *self.costs.bounds)
         first_return = self.return_before_fill[self.bar]
         second_return = self.return_after_fill[self.bar]
         overnight = self.position if self.costs.fill == "next_open" else target
-        financing = (
-            self.costs.financing_rate / BARS_PER_YEAR * (np.maximum(overnight - 1, 0) + np.maximum(-overnight, 0))
-        )
+        borrowed = np.maximum(overnight - 1, 0) + np.maximum(-overnight, 0)
+        financing = self.costs.financing_rate / self.bars_per_year * borrowed
+        interest = self.costs.cash_rate / self.bars_per_year * np.maximum(1 - np.maximum(overnight, 0), 0)
 
-        before_fill = np.maximum(1 + self.position * first_return - financing, 1e-9)
+        gross_before_fill = np.maximum(1 + self.position * first_return + interest, 1e-9)
+        before_fill = np.maximum(gross_before_fill - financing, 1e-9)
         drifted = self.position * (1 + first_return) / before_fill
         # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
         trade = target - drifted
@@ -166,33 +237,50 @@ class MarketCore:
         growth = np.maximum(before_fill * (1 - cost) * after_fill, RUIN_EQUITY / self.equity)
         self.equity = self.equity * growth
         self.position = target * (1 + second_return) / after_fill
-        self.bar = self.bar + 1
+        self.bar = np.minimum(self.bar + 1, self.end)
         terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
         truncated = (self.bar >= self.end) & ~terminated
-        return StepResult(growth, np.abs(trade) * before_fill, cost * before_fill, terminated, truncated)
+        return StepResult(
+            growth,
+            gross_before_fill * after_fill,
+            trade * before_fill,
+            cost * before_fill + financing,
+            terminated,
+            truncated,
+        )
 
 
-def _features(market: Market, scale_on: range) -> np.ndarray:
+def _returns(market: Market, fill: str) -> tuple[np.ndarray, np.ndarray]:
+    """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
+    until_fill = market.open[1:] / market.close[:-1] if fill == "next_open" else np.ones(len(market.close) - 1)
+    whole = market.close[1:] / market.close[:-1]
+    return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
+
+
+def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param market: the bars
-    :param scale_on: bars whose mean and standard deviation scale returns and volatility
-    :return: float32, shape (T, WINDOW + 2); rows before WINDOW, which lack history, are zero and never observed
+    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index, (T, 2)
+    :raises ValueError: if the prices do not move over ``scale_on``
     """
-    log_returns = np.diff(np.log(market.close), prepend=np.nan)
+    market, known = segment.market, slice(max(segment.scale_on.start, 1), segment.scale_on.stop)
     columns = []
-    for values in (log_returns, market.volatility):
-        known = values[max(scale_on.start, 1) : scale_on.stop]
-        columns.append((values - known.mean()) / known.std())
-    features = np.zeros((len(market.close), WINDOW + 2), dtype=np.float32)
-    features[WINDOW:, :WINDOW] = np.lib.stride_tricks.sliding_window_view(columns[0][1:], WINDOW)
-    features[WINDOW:, WINDOW] = columns[1][WINDOW:]
-    features[WINDOW:, WINDOW + 1] = market.index[WINDOW:] / INDEX_SCALE
-    return features
+    for values in (np.diff(np.log(market.close), prepend=np.log(market.close[0])), market.volatility):
+        std = values[known].std()
+        if not std > 0:
+            first, last = (date_text(time) for time in market.dates[known][[0, -1]])
+            raise ValueError(
+                f"{market.source}: close of {market.symbol} does not move from {first} to {last}, and nothing can be "
+                "learned from it"
+            )
+        columns.append(((values - values[known].mean()) / std).astype(np.float32))
+    return columns[0], np.stack([columns[1], (market.index / INDEX_SCALE).astype(np.float32)], axis=1)
 
 
-def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Box]:
+def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
     """Observation and action space of both interfaces."""
     observation = spaces.Box(-np.inf, np.inf, (WINDOW + 3,), np.float32)
+    if costs.positions is not None:
+        return observation, spaces.Discrete(len(costs.positions))
     return observation, spaces.Box(costs.position_low, costs.position_high, (1,), np.float32)
 
 
@@ -200,7 +288,7 @@ class MarketVecEnv(VecEnv):
     """
     ``MarketCore`` as a vectorised environment of Stable-Baselines3. The last step's ``StepResult`` is ``last_result``.
 
-    :param core: the market and its agents
+    :param core: the markets and their agents
     :param seed: seed of the starts of the episodes
     """
 
@@ -223,7 +311,7 @@ class MarketVecEnv(VecEnv):
         return self.core.observations()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._targets = np.asarray(actions, dtype=np.float64).reshape(self.num_envs)
+        self._targets = self.core.targets(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         result = self.core.step(self._targets)
@@ -254,11 +342,11 @@ class MarketVecEnv(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
 
-class MarketEnv(gym.Env[np.ndarray, np.ndarray]):
+class MarketEnv(gym.Env[np.ndarray, Any]):
     """
     ``MarketCore`` with one agent as a Gymnasium environment.
 
-    :param core: the market and its one agent
+    :param core: the markets and their one agent
     :raises ValueError: if the core has more agents
     """
 
@@ -278,8 +366,8 @@ class MarketEnv(gym.Env[np.ndarray, np.ndarray]):
         self.core.reset(np.ones(1, dtype=bool), self.np_random)
         return self.core.observations()[0], {}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """:param action: target position, shape (1,)"""
-        result = self.core.step(np.asarray(action, dtype=np.float64).reshape(1))
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """:param action: target position, shape (1,), or the number of one of ``TradingCosts.positions``"""
+        result = self.core.step(self.core.targets(action))
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         return self.core.observations()[0], float(result.reward[0]), terminated, truncated, {}

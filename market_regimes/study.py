@@ -1,10 +1,10 @@
-"""Runs: train an agent into a run folder, evaluate it from there."""
+"""Runs: train an agent into a run folder, resume it there, evaluate it from there."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import platform
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -12,41 +12,69 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from torch import nn, optim
 
 import distributional_ppo
 from distributional_ppo import DistributionalPPO
-from market_regimes.data import Market, load_sp500
-from market_regimes.env import REWARD_SCALE, MarketCore, MarketVecEnv, TradingCosts
-from market_regimes.evaluation import backtest, buy_and_hold, figures, summary
-from market_regimes.report import picture_of_equity, picture_of_training
+from market_regimes import checkpoint
+from market_regimes.checkpoint import CheckpointError, newest_first, write_file
+from market_regimes.data import SHIPPED, VolatilityIndex, check_index_covers, load_markets
+from market_regimes.env import REWARD_SCALE, MarketCore, MarketVecEnv, Segment, TradingCosts
+from market_regimes.evaluation import (
+    Decision,
+    backtest,
+    buy_and_hold,
+    discounted,
+    figures,
+    figures_by_regime,
+    joint,
+    random_timing,
+    summary,
+    tear_sheet,
+    trades,
+    volatility_targeting,
+)
+from market_regimes.report import picture_of_equity, picture_of_returns, picture_of_training
+from market_regimes.training import Training, until_interrupted
 
 PeriodName = Literal["train", "validation", "test"]
+CheckpointName = Literal["best", "last"]
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
 OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD)}
 EVALUATION_EPISODES = 20  # for environments other than the market
+EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
 
 
 @dataclass
 class MarketConfig:
     """
-    The data and how they are traded. Dates are included; every day's return belongs to one period.
+    The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
-    :param volatility_index: "estimated" from prices throughout, or "real": the VIX where there is one (from 2014)
+    :param data: "sp500", "nasdaq", CSV or Parquet files, or folders of them; several make one training on all symbols
+    :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
+        "real": the VIX from 2014 for the S&P 500, a file's own column
+    :param bars_per_year: of the files; None: inferred from their dates
+    :param regime_bounds: points of the volatility index at which normal, volatile and crash begin; None: 15, 25, 40 for
+        the S&P 500, for other symbols quantiles 0.383, 0.898 and 0.986 of the training period
     :param train: first and last day of the training period
     :param validation: first and last day of the period evaluated during training
     :param test: first and last day of the period evaluated at the end
-    :param episode_bars: days per training episode
+    :param episode_bars: bars per training episode
     :param trading: what trading costs and what may be held
     """
 
-    volatility_index: Literal["estimated", "real"] = "estimated"
+    data: str | list[str] = "sp500"
+    volatility_index: VolatilityIndex = "auto"
+    bars_per_year: float | None = None
+    regime_bounds: tuple[float, float, float] | None = None
     train: tuple[str, str] = ("1999-01-01", "2008-12-31")
     validation: tuple[str, str] = ("2009-01-01", "2010-12-31")
     test: tuple[str, str] = ("2011-01-01", "2018-12-31")
@@ -62,7 +90,10 @@ class RunConfig:
     :param env_id: "market", or the id of any Gymnasium environment
     :param total_timesteps: environment steps to train on
     :param n_envs: environment copies stepped together
+    :param normalize_observations: whether VecNormalize scales the observations by the statistics of those seen
     :param eval_every: environment steps between evaluations on the validation period
+    :param patience: stop after this many evaluations without a better one, None: never
+    :param checkpoint_every: environment steps between checkpoints
     :param out: folder of the run folders
     :param name: name of the run folder; None: environment and time
     :param progress_bar: whether to show one
@@ -71,10 +102,19 @@ class RunConfig:
     env_id: str = "market"
     total_timesteps: int = 100_000
     n_envs: int = 8
+    normalize_observations: bool = False
     eval_every: int = 20_000
+    patience: int | None = None
+    checkpoint_every: int = 20_000
     out: str = "runs"
     name: str | None = None
     progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("total_timesteps", "n_envs", "eval_every", "patience", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"run.{name} must be at least 1, got {value}")
 
 
 class Study:
@@ -85,57 +125,104 @@ class Study:
     :param market: the data, used if ``run.env_id`` is "market"
     :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
         ``policy_kwargs`` by name
-    :raises ValueError: on a value that is out of range, with the constructor's own words
+    :raises ValueError: on a value that is out of range, with the constructor's own words, and on data that cannot be
+        used
     :raises gymnasium.error.Error: on an unknown environment
     """
 
     def __init__(self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any]):
-        for name in ("total_timesteps", "n_envs", "eval_every"):
-            if getattr(run, name) < 1:
-                raise ValueError(f"run.{name} must be at least 1, got {getattr(run, name)}")
-        self.run, self.market_config, self.seed = run, market, algorithm["seed"]
-        self.market: Market | None = None
+        self.run, self.trading, self.seed = run, market.trading, algorithm["seed"]
+        self.segments: dict[str, list[Segment]] = {}
+        self.core: MarketCore | None = None
         if run.env_id == "market":
-            self.market = load_sp500(market.volatility_index)
-            self.periods = {name: self.market.period(*getattr(market, name)) for name in get_args(PeriodName)}
-            self._check_order()
+            self.segments = segments_of(market)
+            self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
+            for period in get_args(PeriodName):  # refuse what is too short now, not after the training
+                MarketCore(self.segments[period], costs=market.trading)
+        self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
 
-    def _check_order(self) -> None:
-        """Refuse periods that overlap or run backwards: the test period would not be one."""
-        train, validation, test = self.periods.values()
-        if not train.stop <= validation.start < validation.stop <= test.start:
-            raise ValueError("market.train, market.validation and market.test must follow one another without overlap")
-
     def _make_env(self) -> VecEnv:
-        if self.market is None:
-            if ":" in self.run.env_id:  # Gymnasium would import what stands before it
-                raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
-            return make_vec_env(self.run.env_id, self.run.n_envs, seed=self.seed)
-        train = self.periods["train"]
-        config = self.market_config
-        core = MarketCore(self.market, train, train, self.run.n_envs, config.trading, config.episode_bars)
-        return VecMonitor(MarketVecEnv(core, seed=self.seed))
+        env: VecEnv
+        if self.core is not None:
+            env = VecMonitor(MarketVecEnv(self.core, seed=self.seed))
+        elif ":" in self.run.env_id:  # Gymnasium would import what stands before it
+            raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
+        else:
+            env = make_vec_env(self.run.env_id, self.run.n_envs, seed=self.seed)
+        return VecNormalize(env, norm_reward=False) if self.run.normalize_observations else env
 
-    def train(self, config_text: str) -> Path:
+    def start(self, config_text: str) -> Path:
         """
+        Train from the beginning.
+
         :param config_text: the resolved configuration, kept in the run folder
-        :return: the run folder, with configuration, TensorBoard events, CSV, checkpoint and ``training.png``
+        :return: the run folder, with configuration, provenance, TensorBoard events, ``progress.csv``, checkpoints,
+            ``training.png`` and ``model.zip``, the best model as ``DistributionalPPO.load`` reads it
         :raises ValueError: if the folder exists already
+        :raises KeyboardInterrupt: with the folder, if the user stopped the training
         """
         folder = Path(self.run.out) / (self.run.name or f"{self.run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            raise ValueError(f"the run folder {folder} exists already: choose another run.name") from error
-        (folder / "config.yaml").write_text(config_text)
-        (folder / "run.json").write_text(json.dumps(self._provenance(), indent=2))
-        self.model.set_logger(configure(str(folder), ["tensorboard", "csv"]))
-        self.model.learn(self.run.total_timesteps, Evaluation(self), progress_bar=self.run.progress_bar)
-        self.model.logger.close()
-        self.model.save(folder / "model.zip")
-        picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
+        if folder.exists():
+            raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        write_file(unfinished / "config.yaml", config_text)
+        write_file(unfinished / "run.json", json.dumps(self._provenance(), indent=2))
+        unfinished.rename(folder)
+        self._learn(folder, None)
         return folder
+
+    def resume(self, folder: Path, config_text: str) -> None:
+        """
+        Go on from the newest whole checkpoint: on the market and the CPU bit for bit as if nothing had happened. Of
+        files that are torn or foreign, a sentence says so.
+
+        :param folder: run folder
+        :param config_text: the resolved configuration, kept in the run folder
+        :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
+        :raises KeyboardInterrupt: with the folder, if the user stopped the training
+        """
+        self._check_provenance(folder)
+        for path in newest_first(folder):
+            try:
+                tensors, state = checkpoint.read(path)
+                checkpoint.restore(self.model, tensors, state, path)
+            except CheckpointError as error:
+                print(f"{error}; trying the one before", file=sys.stderr)
+                continue
+            write_file(folder / "config.yaml", config_text)
+            if self.core is None:
+                print(f"{self.run.env_id} cannot be put back to where it was: the run goes on with new episodes")
+            self._learn(folder, (tensors, state))
+            return
+        raise ValueError(f"{folder} holds no checkpoint to resume from")
+
+    def _learn(self, folder: Path, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(f"another process is training in {folder}") from error
+        with lock, until_interrupted() as interrupted:
+            training = Training(self, folder, interrupted, resumed)
+            self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
+            try:
+                self.model.learn(
+                    self.run.total_timesteps - self.model.num_timesteps,
+                    training,
+                    progress_bar=self.run.progress_bar,
+                    reset_num_timesteps=resumed is None,
+                )
+            except KeyboardInterrupt as stop:  # asked twice
+                raise KeyboardInterrupt(folder) from stop
+            if training.stopped == "interrupted":
+                raise KeyboardInterrupt(folder)
+            if training.stopped:
+                print(training.stopped)
+            picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
+            self.load(folder)
+            self.model.save(folder / "model.zip")
 
     def _provenance(self) -> dict[str, Any]:
         """What the run's numbers depend on besides its configuration."""
@@ -150,108 +237,188 @@ class Study:
             "python": platform.python_version(),
             "packages": packages,
             "seed": self.seed,
-            "data_sha256": None if self.market is None else self.market.fingerprint(),
+            "data": {
+                segment.market.symbol: {
+                    "sha256": segment.market.fingerprint(),
+                    "bars": len(segment.market.dates),
+                    "bars_per_year": segment.market.bars_per_year,
+                    "regime_bounds": segment.market.bounds,
+                }
+                for segment in self.segments.get("train", [])
+            },
         }
 
-    def load(self, folder: Path) -> None:
+    def _check_provenance(self, folder: Path) -> None:
+        """Raise if a run folder is none or was trained on other data."""
+        try:
+            data = json.loads((folder / "run.json").read_text())["data"]
+            seen = {symbol: entry["sha256"] for symbol, entry in data.items()}
+        except FileNotFoundError as error:
+            raise ValueError(f"{folder} is no run folder: it has no run.json") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise ValueError(f"{folder / 'run.json'} is torn or no run's") from error
+        if seen != {symbol: entry["sha256"] for symbol, entry in self._provenance()["data"].items()}:
+            raise ValueError(f"{folder} was trained on data with another fingerprint: its figures would not compare")
+
+    def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """
-        Take the parameters of a run. They are read as tensors only; no code in the file is run.
+        Take the parameters of a run. They are read as tensors only; no code in the files is run.
 
         :param folder: a run folder
-        :raises ValueError: if the folder is none, or holds a run on other data
+        :param which: "best" by validation, or the "last" checkpoint; best is the last where no evaluation says
+        :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         """
-        try:
-            provenance = json.loads((folder / "run.json").read_text())
-            if provenance.get("data_sha256") != self._provenance()["data_sha256"]:
-                raise ValueError(
-                    f"{folder} was trained on data with another fingerprint: its figures would not compare"
-                )
-            self.model.set_parameters(str(folder / "model.zip"), device=self.model.device)
-        except FileNotFoundError as error:
-            raise ValueError(f"{folder} is no finished run folder: it has no {Path(error.filename).name}") from error
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{folder / 'model.zip'} does not hold the parameters of this run") from error
+        self._check_provenance(folder)
+        paths = list(newest_first(folder))
+        if which == "best":
+            try:
+                best = json.loads((folder / "best.json").read_text())
+                paths.insert(0, checkpoint.path_of(folder, int(best["step"])))
+            except FileNotFoundError:
+                pass
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{folder / 'best.json'} is torn or no run's") from error
+        for path in paths:
+            try:
+                checkpoint.load_agent(self.model, checkpoint.read(path)[0], path)
+                return
+            except CheckpointError as error:
+                print(f"{error}; trying the one before", file=sys.stderr)
+        raise ValueError(f"{folder} holds no checkpoint that can be used")
+
+    def agent(self, seen: list[np.ndarray] | None = None) -> Decision:
+        """
+        :param seen: receives the observations as the policy gets them
+        :return: the deterministic policy as a decision rule
+        """
+        normalizer = self.model.get_vec_normalize_env()
+
+        def decide(core: MarketCore) -> np.ndarray:
+            observations: Any = core.observations()
+            if normalizer is not None:
+                observations = normalizer.normalize_obs(observations)
+            if seen is not None:
+                seen.append(observations)
+            return core.targets(self.model.predict(observations, deterministic=True)[0])
+
+        return decide
+
+    def score(self) -> tuple[dict[str, float | None], Any]:
+        """
+        :return: what an evaluation during training logs, from the validation period or new episodes; and the picture of
+            the predicted returns, None for environments other than the market
+        """
+        if self.core is None:
+            return {"mean_reward": self._reward_figures()["mean_reward"]}, None
+        segments, seen = self.segments["validation"], list[np.ndarray]()
+        frames = backtest(segments, self.trading, self.agent(seen))
+        together = joint(frames)
+        all_figures = figures(together, self.core.bars_per_year)
+        scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
+        scores["mean_reward"] = float(REWARD_SCALE * np.log1p(together["return"]).sum())
+        by_regime = figures_by_regime(frames, self.core.bars_per_year)
+        scores |= {f"sharpe_{regime}": cell["sharpe_ratio"] for regime, cell in by_regime.items()}
+        return scores, self._picture_of_returns(frames, seen, "validation")
+
+    def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
+        """The critic's quantiles beside what came, as a figure."""
+        lengths = [len(frame) for frame in frames.values()]
+        observations = np.concatenate([np.stack(seen)[:length, i] for i, length in enumerate(lengths)])
+        with torch.no_grad():
+            quantiles = self.model.policy.predict_quantiles(observations).cpu().numpy()
+        last_values = quantiles[np.cumsum(lengths) - 1].mean(axis=1)
+        outcomes = discounted(frames, last_values, self.model.gamma)
+        return picture_of_returns(frames, quantiles, outcomes, f"discounted rewards, {period}")
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """
-        Score the deterministic policy and write ``evaluation-PERIOD.json``, on the market also ``equity-PERIOD.png``.
+        Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also ``trades-PERIOD.csv``,
+        ``tearsheet-PERIOD.html`` and the pictures ``equity-PERIOD.png`` and ``returns-PERIOD.png``.
 
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
-        :return: what the JSON holds: on the market ``evaluation.summary`` of agent and buy-and-hold
+        :return: what the JSON holds: on the market ``evaluation.summary`` of the agent, buy-and-hold, volatility
+            targeting and the agent's trades at random times
         """
-        if self.market is None:
-            result: dict[str, Any] = {"agent": _reward_figures(self.model, self.run.env_id, self.seed)}
+        if self.core is None:
+            result: dict[str, Any] = {"joint": {"agent": self._reward_figures()}, "symbols": {}}
         else:
-            frames = {"agent": self.backtest(period, self.model), "buy and hold": self.backtest(period, None)}
-            result = summary(frames)
-            days = " to ".join(str(day) for day in frames["agent"].index[[0, -1]].date)
-            picture_of_equity(frames, folder / f"equity-{period}.png", f"{self.market.symbol}, {period}: {days}")
-        (folder / f"evaluation-{period}.json").write_text(json.dumps(result, indent=2))
+            result = self._evaluate_on_market(folder, self.segments[period], period, self.core.bars_per_year)
+        write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
         return result
 
-    def backtest(self, period: PeriodName, model: DistributionalPPO | None) -> Any:
-        """
-        :param period: period of the market
-        :param model: the agent; None: buy-and-hold
-        :return: data frame of ``evaluation.backtest``
-        """
-        assert self.market is not None
-        decide = buy_and_hold if model is None else lambda obs: model.predict(obs, deterministic=True)[0]
-        trading = self.market_config.trading
-        if model is None:  # the benchmark holds 1 whatever the agent may
-            low, high = min(trading.position_low, 0.0), max(trading.position_high, 1.0)
-            trading = replace(trading, position_low=low, position_high=high)
-        return backtest(self.market, self.periods[period], self.periods["train"], trading, decide)
+    def _evaluate_on_market(
+        self, folder: Path, segments: list[Segment], period: PeriodName, bars_per_year: float
+    ) -> dict[str, Any]:
+        seen: list[np.ndarray] = []
+        agent = backtest(segments, self.trading, self.agent(seen))
+        # The benchmarks may hold from 0 to 1 whatever the agent may.
+        low, high = self.trading.bounds
+        free = replace(self.trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
+        shifted, sharpe_of_shifts = random_timing(segments, self.trading, agent, self.seed or 0)
+        strategies = {
+            "agent": agent,
+            "buy and hold": backtest(segments, free, buy_and_hold),
+            "volatility target": backtest(segments, free, volatility_targeting(segments)),
+            "random timing": shifted,
+        }
+        result = summary(strategies, bars_per_year)
+        sharpe = result["joint"]["agent"]["sharpe_ratio"]
+        result["share_of_random_timings_below_agent"] = (
+            None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
+        )
+        together = {name: joint(frames) for name, frames in strategies.items()}
+        days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
+        title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {period}: {days}"
+        picture_of_equity(together, folder / f"equity-{period}.png", title)
+        self._picture_of_returns(agent, seen, f"{period}: {days}").savefig(folder / f"returns-{period}.png")
+        trades(agent).to_csv(folder / f"trades-{period}.csv")
+        returns, held = together["agent"]["return"], together["buy and hold"]["return"]
+        tear_sheet(returns, held, folder / f"tearsheet-{period}.html", title, bars_per_year)
+        return result
+
+    def _reward_figures(self) -> dict[str, float | None]:
+        """Mean and spread of the returns of new episodes, away from the training seeds."""
+        env: VecEnv = make_vec_env(
+            self.run.env_id, n_envs=5, seed=None if self.seed is None else self.seed + EVALUATION_SEED
+        )
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:
+            env = VecNormalize(env, training=False, norm_reward=False)
+            env.obs_rms = normalizer.obs_rms
+        returns, _ = evaluate_policy(self.model, env, EVALUATION_EPISODES, return_episode_rewards=True)
+        env.close()
+        return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
 
 
-class Evaluation(BaseCallback):
+def segments_of(config: MarketConfig) -> dict[str, list[Segment]]:
     """
-    Scores the deterministic policy on the validation period every ``run.eval_every`` steps and after the last update:
-    ``eval/mean_reward`` and, on the market, ``eval/sharpe_ratio`` and ``eval/max_drawdown``.
-
-    :param study: the run
+    :param config: the data
+    :return: per period one segment for each symbol
+    :raises ValueError: if the data cannot be used, the periods overlap or run backwards (the test period would be none)
     """
-
-    def __init__(self, study: Study):
-        super().__init__()
-        self.study = study
-        self.due = study.run.eval_every
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= self.due:
-            self.due = self.num_timesteps + self.study.run.eval_every
-            self._evaluate()
-
-    def _on_training_end(self) -> None:
-        self._evaluate()
-
-    def _evaluate(self) -> None:
-        model = self.study.model
-        if self.study.market is None:
-            scores = {"mean_reward": _reward_figures(model, self.study.run.env_id, self.study.seed)["mean_reward"]}
-        else:
-            frame = self.study.backtest("validation", model)
-            defined = figures(frame)
-            scores = {name: defined[name] for name in ("sharpe_ratio", "max_drawdown")}
-            scores["mean_reward"] = float(
-                REWARD_SCALE * np.log(frame["equity"].iloc[-1])
-            )  # the sum of the period's rewards
-        for name, value in scores.items():
-            if value is not None:
-                self.logger.record(f"eval/{name}", value)
-        self.logger.dump(self.num_timesteps)
-
-
-def _reward_figures(model: DistributionalPPO, env_id: str, seed: int | None) -> dict[str, float | None]:
-    """Mean and spread of the returns of new episodes, away from the training seeds."""
-    env = make_vec_env(env_id, n_envs=5, seed=None if seed is None else seed + 10_000)
-    returns, _ = evaluate_policy(model, env, EVALUATION_EPISODES, return_episode_rewards=True)
-    env.close()
-    return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
+    bounds = config.regime_bounds
+    if bounds is not None and not 0 < bounds[0] < bounds[1] < bounds[2]:
+        raise ValueError(f"market.regime_bounds must be three increasing positive numbers, got {bounds}")
+    if config.bars_per_year is not None and not 1 <= config.bars_per_year < 1e7:
+        raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {config.bars_per_year}")
+    entries = [config.data] if isinstance(config.data, str) else config.data
+    if not entries:
+        raise ValueError("market.data names no data")
+    segments: dict[str, list[Segment]] = {name: [] for name in get_args(PeriodName)}
+    for market in load_markets(entries, config.volatility_index, config.bars_per_year):
+        periods = {name: market.period(*getattr(config, name)) for name in segments}
+        train, validation, test = periods.values()
+        if not train.stop <= validation.start < validation.stop <= test.start:
+            raise ValueError("market.train, market.validation and market.test must follow one another without overlap")
+        market = check_index_covers(market, train.start, test.stop - 1)
+        if bounds is not None:
+            market = replace(market, bounds=bounds)
+        elif market.symbol != SHIPPED["sp500"]:
+            market = market.with_bounds_of(train)
+        for name, period in periods.items():
+            segments[name].append(Segment(market, period, train))
+    return segments
 
 
 def schedule(value: str | float) -> str | float:

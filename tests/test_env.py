@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
-from market_regimes.data import ewma_volatility, load_sp500
-from market_regimes.env import RUIN_EQUITY, WINDOW, MarketCore, MarketEnv, MarketVecEnv, TradingCosts
+from market_regimes.data import ewma_volatility, load_shipped
+from market_regimes.env import RUIN_EQUITY, WINDOW, MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
 
-MARKET = load_sp500()
+MARKET = load_shipped("sp500")
 TRAIN = MARKET.period("1999-01-01", "2008-12-31")
 TEST = MARKET.period("2011-01-01", "2018-12-31")
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
@@ -20,9 +20,9 @@ FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
 
 def run(actions, costs=FREE, market=MARKET, period=TEST):
     """All observations, log growths and the core after one pass over the period with one target per step."""
-    core = MarketCore(market, period, TRAIN, costs=costs, episode_bars=None)
+    core = MarketCore([Segment(market, period, TRAIN)], costs=costs, episode_bars=None)
     observations, growths = [core.observations()[0]], []
-    for action in actions[: core.episode_bars]:
+    for action in actions[: core.episode_bars[0]]:
         result = core.step(np.array([action]))
         observations.append(core.observations()[0])
         growths.append(np.log(result.growth[0]))
@@ -126,7 +126,7 @@ def test_ruin_ends_the_episode_with_its_loss():
 
 def test_same_seed_same_episodes_and_another_seed_others():
     def rewards(seed):
-        env = MarketVecEnv(MarketCore(MARKET, TRAIN, TRAIN, 4, episode_bars=10), seed=0)
+        env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 4, episode_bars=10), seed=0)
         env.seed(seed)
         env.reset()
         return np.array([env.step(np.ones((4, 1)))[1] for _ in range(25)])
@@ -136,7 +136,7 @@ def test_same_seed_same_episodes_and_another_seed_others():
 
 
 def test_episodes_end_by_truncation_and_start_anew_flat():
-    env = MarketVecEnv(MarketCore(MARKET, TRAIN, TRAIN, 3, episode_bars=5), seed=0)
+    env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, episode_bars=5), seed=0)
     env.reset()
     for step in range(5):
         observations, _, dones, infos = env.step(np.ones((3, 1)))
@@ -148,16 +148,16 @@ def test_episodes_end_by_truncation_and_start_anew_flat():
 
 
 def test_copies_do_not_disturb_one_another():
-    together = MarketCore(MARKET, TRAIN, TRAIN, 3, episode_bars=None)
+    together = MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, episode_bars=None)
     actions = np.random.default_rng(2).uniform(0, 1, (50, 3))
     growths = np.array([together.step(row).growth for row in actions])
     for i in range(3):
-        alone = MarketCore(MARKET, TRAIN, TRAIN, 1, episode_bars=None)
+        alone = MarketCore([Segment(MARKET, TRAIN, TRAIN)], 1, episode_bars=None)
         assert np.array_equal(growths[:, i], [alone.step(row).growth[0] for row in actions[:, i : i + 1]])
 
 
 def test_episodes_stay_within_their_period():
-    core = MarketCore(MARKET, TEST, TRAIN, 512)
+    core = MarketCore([Segment(MARKET, TEST, TRAIN)], 512)
     core.reset(np.ones(512, dtype=bool), np.random.default_rng(0))
     assert core.bar.min() >= TEST.start - 1
     assert core.end.max() <= TEST.stop - 1
@@ -166,8 +166,8 @@ def test_episodes_stay_within_their_period():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # both checkers advise [-1, 1] actions and finite observations
 def test_both_checkers_pass():
-    check_sb3_env(MarketEnv(MarketCore(MARKET, TRAIN, TRAIN)))
-    check_gymnasium_env(MarketEnv(MarketCore(MARKET, TRAIN, TRAIN)), skip_render_check=True)
+    check_sb3_env(MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)])))
+    check_gymnasium_env(MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)])), skip_render_check=True)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_wrong_costs_are_refused(kwargs, match):
 
 def test_wrong_cores_are_refused():
     with pytest.raises(ValueError, match="too few"):
-        MarketCore(MARKET, range(0, 15), TRAIN)
+        MarketCore([Segment(MARKET, range(0, 15), TRAIN)])
     with pytest.raises(ValueError, match="episode_bars"):
-        MarketCore(MARKET, TRAIN, TRAIN, episode_bars=0)
+        MarketCore([Segment(MARKET, TRAIN, TRAIN)], episode_bars=0)
     with pytest.raises(ValueError, match="one agent"):
-        MarketEnv(MarketCore(MARKET, TRAIN, TRAIN, n_envs=2))
+        MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], n_envs=2))

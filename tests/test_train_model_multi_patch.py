@@ -43,10 +43,11 @@ def refused(capsys, *arguments):
 
 def test_run_folder_holds_everything(folder):
     names = {path.name.split(".")[0] for path in folder.iterdir()}
-    assert {"config", "run", "events", "progress", "model", "training", "evaluation-test", "equity-test"} <= names
+    assert {"config", "run", "best", "checkpoints", "events", "progress", "model", "training"} <= names
+    assert {f"{name}-test" for name in ("evaluation", "trades", "tearsheet", "equity", "returns")} <= names
     provenance = json.loads((folder / "run.json").read_text())
     assert provenance["seed"] == 0
-    assert len(provenance["data_sha256"]) == 64
+    assert len(provenance["data"]["S&P 500"]["sha256"]) == 64
     assert provenance["packages"]["torch"].startswith("2.")
     assert (folder / "equity-test.png").read_bytes().startswith(b"\x89PNG")
 
@@ -80,12 +81,12 @@ def test_evaluate_repeats_the_figures_of_training(folder, capsys):
     assert "sharpe_ratio" in printed
     assert "buy and hold" in printed
     assert "n/a" in printed  # no crash in the test period
-    assert before["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
+    assert before["joint"]["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
 
 
 def test_evaluate_takes_a_period(folder):
     main(["evaluate", str(folder), "--period", "validation"])
-    assert json.loads((folder / "evaluation-validation.json").read_text())["agent"]["days"] == 504
+    assert json.loads((folder / "evaluation-validation.json").read_text())["joint"]["agent"]["bars"] == 504
     assert (folder / "equity-validation.png").exists()
 
 
@@ -98,7 +99,7 @@ def test_same_command_same_run(folder, tmp_path):
 def test_any_gymnasium_environment_trains(tmp_path, capsys):
     main([*QUICK, f"--run.out={tmp_path}", "--run.name=pole", "--run.env_id=CartPole-v1", "--algorithm.gamma=0.9"])
     result = json.loads((tmp_path / "pole" / "evaluation-test.json").read_text())
-    assert result["agent"]["mean_reward"] > 5
+    assert result["joint"]["agent"]["mean_reward"] > 5
     assert "sharpe" not in capsys.readouterr().out
     assert "eval/sharpe_ratio" not in pd.read_csv(tmp_path / "pole" / "progress.csv").columns
 
@@ -159,20 +160,17 @@ def test_wrong_command_lines_are_refused(capsys, tmp_path, folder):
     assert "exists already" in refused(capsys, f"--run.out={folder.parent}", "--run.name=first")
 
 
-def test_evaluate_reads_no_code_and_refuses_other_data(capsys, folder, tmp_path):
+def test_evaluate_refuses_other_data_and_folders_that_are_none(capsys, folder, tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("config.yaml", "run.json"):
         (copy / name).write_bytes((folder / name).read_bytes())
-    assert "model.zip" in refused(capsys, "evaluate", str(copy))
-    (copy / "model.zip").write_bytes(pickle.dumps(print))
-    assert "zip" in refused(capsys, "evaluate", str(copy))
-    with zipfile.ZipFile(copy / "model.zip", "w") as archive:
-        archive.writestr("policy.pth", pickle.dumps(print, protocol=2))
-    assert "does not hold the parameters" in refused(capsys, "evaluate", str(copy))
-    provenance = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**provenance, "data_sha256": "0"}))
+    assert "holds no checkpoint" in refused(capsys, "evaluate", str(copy))
+    provenance = (copy / "run.json").read_text()
+    (copy / "run.json").write_text(provenance.replace(json.loads(provenance)["data"]["S&P 500"]["sha256"], "0"))
     assert "fingerprint" in refused(capsys, "evaluate", str(copy))
+    (copy / "run.json").write_text("{")
+    assert "torn" in refused(capsys, "evaluate", str(copy))
 
 
 def test_help_lists_every_flag_with_its_meaning():
@@ -194,5 +192,5 @@ def test_every_config_loads(config):
 def test_benchmark_holds_one_whatever_the_agent_may(tmp_path):
     main([*QUICK, f"--run.out={tmp_path}", "--run.name=half", "--market.trading.position_high=0.5"])
     result = json.loads((tmp_path / "half" / "evaluation-test.json").read_text())
-    assert result["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
-    assert result["agent"]["mean_position"] <= 0.51
+    assert result["joint"]["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
+    assert result["joint"]["agent"]["exposure"] <= 0.51

@@ -1,0 +1,317 @@
+"""What happens while a run trains: scalars by regime, evaluation, the best model, stopping, checkpoints, log files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, KVWriter, TensorBoardOutputFormat, filter_excluded_keys
+from torch import Tensor
+
+from distributional_ppo import DistributionalPPO
+from market_regimes import checkpoint
+from market_regimes.data import MIN_REGIME_DAYS, REGIMES
+
+if TYPE_CHECKING:
+    from market_regimes.study import Study
+
+GRADIENT_SAMPLES = 256  # per regime: evenly spaced over the rollout
+WEIGHT = "train/variance_scaling_weight"
+# TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
+PAGE: dict[str, Any] = {
+    "Variance gradient scaling": {
+        "weight (mean, min, max)": ["Margin", [WEIGHT, f"{WEIGHT}_min", f"{WEIGHT}_max"]],
+        "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
+        "variance of the quantiles": ["Multiline", ["train/quantile_variance_mean", "train/quantile_variance_std"]],
+        "value loss before the weight": ["Multiline", ["train/value_loss$", "train/value_loss_std"]],
+        "explained variance": ["Multiline", ["train/explained_variance"]],
+    }
+}
+MARKET_PAGE: dict[str, Any] = {
+    "Variance gradient scaling": {
+        **PAGE["Variance gradient scaling"],
+        "volatility index of the rollout": ["Multiline", ["rollout/volatility_index"]],
+    },
+    "Regimes": {
+        "value error / std of the returns": ["Multiline", [f"train/value_error_{name}" for name in REGIMES]],
+        "gradient norm of the value loss": ["Multiline", [f"train/value_grad_norm_{name}" for name in REGIMES]],
+        "validation: Sharpe ratio": ["Multiline", [f"eval/sharpe_{name}" for name in REGIMES]],
+    },
+}
+
+
+class ProgressCsv(KVWriter):
+    """
+    ``progress.csv``, a row per dump. Unlike SB3's writer it can go on after a given row, and a new column replaces the
+    file as a whole, so that a kill leaves all rows but the last one intact.
+
+    :param path: the file
+    :param rows: number of rows to keep of what is there
+    """
+
+    def __init__(self, path: Path, rows: int):
+        self.path = path
+        self.names: list[str] = []
+        self.rows: int = 0
+        old = self._read()[:rows]
+        self._replace([name for name in self.names if any(row.get(name) for row in old)], old)
+        self.rows = len(old)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            self.names = list(reader.fieldnames or [])
+        return rows
+
+    def _replace(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+        self.names = names
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Write one row; what is no number is left out."""
+        shown = filter_excluded_keys(key_values, key_excluded, "csv")
+        row = {name: str(value) for name, value in shown.items() if isinstance(value, int | float | np.number)}
+        new = sorted(row.keys() - set(self.names))
+        if new:
+            self._replace([*self.names, *new], self._read())
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self.names).writerow(row)
+        self.rows += 1
+
+    def close(self) -> None:
+        """Nothing is open between two rows."""
+
+
+def event_sizes(folder: Path) -> dict[str, int]:
+    """Sizes of the TensorBoard files, for ``cut_events``."""
+    return {path.name: path.stat().st_size for path in folder.glob("events.out.tfevents.*")}
+
+
+def cut_events(folder: Path, sizes: dict[str, int]) -> None:
+    """Take from the TensorBoard files what was written after ``sizes``: the resumed run writes it again."""
+    for path in folder.glob("events.out.tfevents.*"):
+        if path.name not in sizes:
+            path.unlink()
+        elif sizes[path.name] < path.stat().st_size:
+            with open(path, "r+b") as file:
+                file.truncate(sizes[path.name])
+
+
+@contextmanager
+def until_interrupted() -> Iterator[threading.Event]:
+    """
+    An event that Ctrl-C (or a request to terminate) sets, so that training ends where it can go on bit for bit. Asked a
+    second time, it ends at once.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("\nstopping after this update; once more to stop at once", flush=True)
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Training(BaseCallback):
+    """
+    At the start of a rollout, where a run can be resumed: evaluation on the validation period when it is due, the best
+    model, patience, checkpoints. At its end: scalars by regime.
+
+    :param study: the run
+    :param folder: run folder
+    :param interrupted: set when the user wants to stop
+    :param resumed: tensors and state of the checkpoint the run goes on from
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        interrupted: threading.Event,
+        resumed: tuple[checkpoint.Tensors, checkpoint.State] | None,
+    ):
+        super().__init__()
+        self.study, self.folder, self.interrupted, self.resumed = study, folder, interrupted, resumed
+        self.progress = ProgressCsv(folder / "progress.csv", rows=resumed[1]["csv_rows"] if resumed else 0)
+        self.stopped: str | None = None
+        self.rollout: list[np.ndarray] = []  # per step the bars at which the agents stand
+        # What a resumed run must know besides the model.
+        self.memory: dict[str, Any] = {
+            "evaluation_due": study.run.eval_every,
+            "checkpoint_due": 0,
+            "best": None,
+            "evaluations_without_better": 0,
+        }
+        if resumed:
+            self.memory = dict(resumed[1]["training"])
+            cut_events(folder, resumed[1]["events"])
+            self._write_best()
+        self.tensorboard = TensorBoardOutputFormat(str(folder))
+        if not resumed:
+            self.tensorboard.writer.add_custom_scalars(PAGE if study.core is None else MARKET_PAGE)
+            self.tensorboard.writer.flush()
+
+    @property
+    def algorithm(self) -> DistributionalPPO:
+        """The model, typed."""
+        assert isinstance(self.model, DistributionalPPO)
+        return self.model
+
+    def _on_rollout_start(self) -> None:
+        if self.resumed:
+            checkpoint.restore_generators(self.algorithm, *self.resumed)
+            self.resumed = None
+        better = False
+        if self.num_timesteps >= self.memory["evaluation_due"]:
+            self.memory["evaluation_due"] = self.num_timesteps + self.study.run.eval_every
+            better = self._evaluate()
+        patience = self.study.run.patience
+        if patience is not None and self.memory["evaluations_without_better"] >= patience:
+            self.stopped = f"stopped early: {patience} evaluations in a row without a better one"
+        elif self.interrupted.is_set():
+            self.stopped = "interrupted"
+        if better or self.stopped or self.num_timesteps >= self.memory["checkpoint_due"]:
+            self._save()
+        self.rollout = []
+        self._note_bars()
+
+    def _on_step(self) -> bool:
+        self._note_bars()
+        return self.stopped is None
+
+    def _note_bars(self) -> None:
+        if self.study.core is not None:
+            self.rollout.append(self.study.core.bar.copy())
+
+    def _on_rollout_end(self) -> None:
+        core = self.study.core
+        if core is None:
+            return
+        bars = np.stack(self.rollout[:-1])  # the last one belongs to the next rollout
+        self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
+        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
+            self.logger.record(f"train/{name}", value)
+
+    def _on_training_end(self) -> None:
+        if self.stopped is None:
+            self._save()  # before the evaluation: a longer run goes on from here as if it had not ended
+            self._evaluate()
+            self._write_best()
+            checkpoint.prune(self.folder, self._best_step())
+        self.tensorboard.close()
+
+    def _evaluate(self) -> bool:
+        """Write ``eval/`` scalars; return whether the model is the best so far."""
+        scores, figure = self.study.score()
+        for name, value in scores.items():
+            if value is not None:
+                self.logger.record(f"eval/{name}", value)
+        if figure is not None:
+            self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
+        self.logger.dump(self.num_timesteps)
+        score, best = scores[self.study.score_name], self.memory["best"]
+        better = score is not None and (best is None or score > best["score"])
+        self.memory["evaluations_without_better"] = 0 if better else self.memory["evaluations_without_better"] + 1
+        if better:
+            self.memory["best"] = {"step": self.num_timesteps, "score": score, "by": f"eval/{self.study.score_name}"}
+        return better
+
+    def _save(self) -> None:
+        self.memory["checkpoint_due"] = self.num_timesteps + self.study.run.checkpoint_every
+        tensors, state = checkpoint.capture(self.algorithm)
+        state |= {"training": self.memory, "csv_rows": self.progress.rows, "events": event_sizes(self.folder)}
+        checkpoint.write(self.folder, self.num_timesteps, tensors, state)
+        self._write_best()
+        checkpoint.prune(self.folder, self._best_step())
+
+    def _best_step(self) -> int | None:
+        return self.memory["best"]["step"] if self.memory["best"] else None
+
+    def _write_best(self) -> None:
+        if self.memory["best"]:
+            checkpoint.write_file(self.folder / "best.json", json.dumps(self.memory["best"]))
+        else:
+            (self.folder / "best.json").unlink(missing_ok=True)
+
+
+def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -> dict[str, float]:
+    """
+    How well the critic fits each regime, and how hard it is pulled there, before the update. Regimes with under
+    ``MIN_REGIME_DAYS`` samples, or whose returns are all equal, are left out.
+
+    :param model: after a rollout of T steps by E environments
+    :param regime: of every sample, shape (T, E)
+    :return: ``value_error_REGIME``: root mean square of value minus return, in units of that regime's return std;
+        ``value_grad_norm_REGIME``: norm of the gradient of the value loss (before ``vf_coef``) on up to
+        ``GRADIENT_SAMPLES`` of its samples, times the weight of as many from all regimes
+    """
+    buffer = model.rollout_buffer
+    figures: dict[str, float] = {}
+    weight = None
+    for position, name in enumerate(REGIMES):
+        samples = np.argwhere(regime == position)
+        returns = buffer.returns[regime == position].astype(np.float64)
+        if len(samples) < MIN_REGIME_DAYS or not returns.std() > 0:
+            continue
+        error = buffer.values[regime == position] - returns
+        figures[f"value_error_{name}"] = float(np.sqrt(np.mean(error**2)) / returns.std())
+        if model.policy.value_net.ret_std > 0:
+            weight = _weight(model, regime.size) if weight is None else weight
+            figures[f"value_grad_norm_{name}"] = weight * _gradient_norm(model, samples)
+    return figures
+
+
+def _quantiles_and_targets(model: DistributionalPPO, samples: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Predictions and targets in units of the loss, of ``GRADIENT_SAMPLES`` of the samples (step, environment)."""
+    count = min(GRADIENT_SAMPLES, len(samples))
+    rows = tuple(samples[np.linspace(0, len(samples) - 1, count).astype(int)].T)
+    observations, returns = (
+        torch.as_tensor(array[rows], device=model.device)
+        for array in (model.rollout_buffer.observations, model.rollout_buffer.returns)
+    )
+    with model.policy.value_net.emit_quantiles():
+        quantiles = model.policy.predict_values(observations)
+    return quantiles, model.policy.value_net.to_normalized(returns)
+
+
+def _weight(model: DistributionalPPO, samples: int) -> float:
+    """Weight of a minibatch that holds all regimes, 1 with scaling off."""
+    every = np.stack(np.unravel_index(np.arange(samples), model.rollout_buffer.returns.shape), axis=1)
+    with torch.no_grad():
+        weight = model._value_loss(*_quantiles_and_targets(model, every)).weight
+    return 1.0 if weight is None else float(weight)
+
+
+def _gradient_norm(model: DistributionalPPO, samples: np.ndarray) -> float:
+    """Norm of the gradient of the mean quantile-Huber loss over all parameters it depends on."""
+    loss = model._quantile_huber_loss(*_quantiles_and_targets(model, samples))
+    parameters = [parameter for parameter in model.policy.parameters() if parameter.requires_grad]
+    gradients = [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
+    return float(torch.stack([g.norm() for g in gradients]).norm())
