@@ -248,7 +248,7 @@ def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: fl
         raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if not isinstance(table.index, pd.RangeIndex):  # Parquet keeps an index of dates
         table = table.reset_index()
-    names = [str(name).strip().lower().replace(" ", "_") for name in table.columns]
+    names = ["_".join(str(name).lower().split()) for name in table.columns]
     table.columns = pd.Index([COLUMN_NAMES.get(name, name) for name in names])
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
@@ -256,11 +256,13 @@ def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: fl
     missing = [name for name in ("date", *PRICES) if name not in table]
     if missing:
         raise ValueError(f"{path} lacks the column {' and '.join(missing)}: it has {', '.join(names)}")
+    if table.empty:
+        raise ValueError(f"{path} has a header and no rows")
     table["row"] = np.arange(1, len(table) + 1)
     if "symbol" not in table:
         return [_market(path.stem, path, table, volatility_index, bars_per_year)]
     _refuse(path, table, table["symbol"].isna(), "symbol is missing")
-    groups = table.groupby(table["symbol"].astype(str), sort=False)
+    groups = table.groupby(table["symbol"].astype(str).str.split().str.join(" "), sort=False)
     return [_market(symbol, path, bars, volatility_index, bars_per_year) for symbol, bars in groups]
 
 
@@ -269,8 +271,9 @@ def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str) -> None:
     if bad.any():
         first = table[bad].iloc[0]
         more = int(bad.sum()) - 1
+        day = " ".join(str(first["date"]).split())[:40]
         raise ValueError(
-            f"{path}, row {first['row']} after the header (date {first['date']}): {what}"
+            f"{path}, row {first['row']} after the header (date {day}): {what}"
             + (f"; {more} more row(s) likewise" if more else "")
         )
 

@@ -1,5 +1,10 @@
-"""What every test needs: one thread per worker, since two workers share the cores; and a reader of event files."""
+"""
+What every test needs: one thread per worker, since two workers share the cores; a reader of event files; made-up
+prices.
+"""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -9,12 +14,28 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def read_scalars():
-    """A function from a folder with one event file to {tag: scalar events}."""
+    """A function from a run folder to {tag: scalar events}, over all its event files as TensorBoard reads them."""
 
     def read(folder):
-        (events,) = folder.glob("**/events*")
-        accumulator = EventAccumulator(str(events))
+        (folder,) = {path.parent for path in folder.glob("**/events*")}
+        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
         return {tag: accumulator.Scalars(tag) for tag in accumulator.Tags()["scalars"]}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def make_prices():
+    """A function that makes up bars of one symbol: calm stretches of 1 % a day, every fourth of them 3 %."""
+
+    def make(bars=600, seed=0, start="2000-01-03", frequency="B"):
+        rng = np.random.default_rng(seed)
+        sigma = np.where(np.arange(bars) // 60 % 4 == 3, 0.03, 0.01)
+        close = 100 * np.exp(np.cumsum(rng.normal(0.0003, sigma)))
+        opens = close * np.exp(rng.normal(0, 0.003, bars))
+        high, low = np.maximum(opens, close) * 1.002, np.minimum(opens, close) * 0.998
+        dates = pd.date_range(start, periods=bars, freq=frequency)
+        return pd.DataFrame(dict(date=dates, open=opens, high=high, low=low, close=close, volume=1000))
+
+    return make

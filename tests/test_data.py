@@ -3,10 +3,21 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from arch.data import vix
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from market_regimes.data import REGIMES, date_text, ewma_volatility, load_shipped, regimes
+from market_regimes.data import (
+    REGIMES,
+    check_index_covers,
+    date_text,
+    ewma_volatility,
+    load_markets,
+    load_shipped,
+    regimes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +88,178 @@ def test_fingerprint_tells_other_data(market):
     assert market.fingerprint() == load_shipped("sp500").fingerprint()
     assert market.fingerprint() != load_shipped("sp500", "real").fingerprint()
     assert market.fingerprint() != replace(market, close=market.close + 1e-9).fingerprint()
+
+
+def test_nasdaq_has_its_own_bounds_from_training():
+    nasdaq = load_shipped("nasdaq")
+    assert nasdaq.close[-1] == pytest.approx(6635.28, abs=0.01)
+    train = nasdaq.period("1999-01-01", "2008-12-31")
+    bounded = nasdaq.with_bounds_of(train)
+    assert bounded.bounds == pytest.approx(np.quantile(nasdaq.index[train.start : train.stop], [0.383, 0.898, 0.986]))
+    shares = np.bincount(bounded.regime[train.start : train.stop]) / len(train)
+    assert shares == pytest.approx([0.383, 0.515, 0.088, 0.014], abs=0.001)
+
+
+def test_training_bounds_know_nothing_of_later_prices(market):
+    train = market.period("1999-01-01", "2008-12-31")
+    index = market.index.copy()
+    index[train.stop :] *= 5.0
+    assert replace(market, index=index).with_bounds_of(train).bounds == market.with_bounds_of(train).bounds
+
+
+@pytest.fixture
+def write(tmp_path, make_prices):
+    """A function that writes a table, by default made-up prices, and gives its path."""
+
+    def write(table=None, name="prices.csv", **columns):
+        table = (make_prices() if table is None else table).assign(**columns)
+        path = tmp_path / name
+        table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
+        return str(path)
+
+    return write
+
+
+def test_csv_and_parquet_give_the_same_market(write, make_prices):
+    (from_csv,), (from_parquet,) = load_markets([write()]), load_markets([write(name="prices.parquet")])
+    assert from_csv.symbol == from_parquet.symbol == "prices"
+    assert from_csv.close == pytest.approx(make_prices()["close"].to_numpy(), rel=1e-12)
+    assert np.array_equal(from_csv.dates, from_parquet.dates)
+    assert from_csv.volatility == pytest.approx(ewma_volatility(from_csv.close))
+    indexed = make_prices().set_index("date")
+    assert np.array_equal(load_markets([write(indexed, "indexed.parquet")])[0].dates, from_csv.dates)
+
+
+def test_long_tables_and_folders_give_a_market_per_symbol(write, make_prices, tmp_path):
+    table = pd.concat([make_prices(seed=i).assign(symbol=name) for i, name in enumerate(["A", "NA", "7"])])
+    markets = load_markets([write(table.sort_values("date", kind="stable"), "long.csv")])
+    assert [m.symbol for m in markets] == ["A", "NA", "7"]
+    assert markets[1].close == pytest.approx(make_prices(seed=1)["close"].to_numpy())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("B", "A"):
+        make_prices().to_csv(folder / f"{name}.csv", index=False)
+    assert [m.symbol for m in load_markets([str(folder), "sp500"])] == ["A", "B", "S&P 500"]
+    with pytest.raises(ValueError, match=r"symbol A is in .*A\.csv and in .*long\.csv"):
+        load_markets([str(folder), write(table, "long.csv")])
+
+
+def test_other_spellings_and_adjusted_closes(write, make_prices):
+    table = make_prices()
+    table["adj"] = table["close"] * np.linspace(0.5, 1.0, len(table))  # dividends: earlier prices count for less
+    table.columns = ["Date", "Open", "High", "Low", "Close", "Volume", "Adj Close"]
+    (market,) = load_markets([write(table)])
+    assert market.close == pytest.approx(table["Adj Close"].to_numpy())
+    assert market.open / market.close == pytest.approx((table["Open"] / table["Close"]).to_numpy())
+
+
+def test_own_index_is_taken_and_must_cover_the_periods(write, make_prices):
+    own = np.full(600, 33.0)
+    own[:50] = np.nan
+    path = write(vix=own)
+    (market,) = load_markets([path])
+    covered = check_index_covers(market, 50, 599)
+    assert np.all(covered.index[50:] == 33.0)
+    assert covered.index[:50] == pytest.approx(6.517 + 0.7027 * market.volatility[:50])
+    with pytest.raises(ValueError, match=r"no volatility_index for 10 of the bars .* the first on 2000-02-28"):
+        check_index_covers(market, 40, 599)
+    assert np.isfinite(load_markets([path], "estimated")[0].index).all()
+    with pytest.raises(ValueError, match="no column volatility_index"):
+        load_markets([write()], "real")
+    with pytest.raises(ValueError, match="no real index"):
+        load_markets(["nasdaq"], "real")
+
+
+@pytest.mark.parametrize(
+    ("frequency", "expected"),
+    [("B", 252), ("D", 365), ("h", 24 * 365), ("W", 52), ("MS", 12)],
+)
+def test_bars_per_year_are_inferred(make_prices, write, frequency, expected):
+    (market,) = load_markets([write(make_prices(frequency=frequency))])
+    assert market.bars_per_year == expected
+    assert load_markets([write(make_prices(frequency=frequency))], bars_per_year=1000)[0].bars_per_year == 1000
+
+
+def test_intraday_bars_of_trading_days(make_prices, write):
+    days = pd.bdate_range("2010-01-04", periods=100)
+    times = [day + pd.Timedelta(hours=9.5 + hour) for day in days for hour in range(7)]
+    (market,) = load_markets([write(make_prices(700).assign(date=times))])
+    assert market.bars_per_year == 7 * 252
+    assert len(market.period("2010-01-04", "2010-01-05")) == 14
+    hourly = load_markets([write(make_prices(700), "daily.csv"), write(make_prices(700).assign(date=times))][:1])
+    assert hourly[0].bars_per_year == 252
+    with pytest.raises(ValueError, match=r"daily has 252 bars per year and prices 1764"):
+        load_markets([write(make_prices(700), "daily.csv"), write(make_prices(700).assign(date=times))])
+
+
+def spoiled(table, row, column, value):
+    table = table.astype({column: object})
+    table.loc[row - 1, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda t: t.drop(columns=["close", "low"]), r"prices\.csv lacks the column low and close: it has date, open"),
+        (lambda t: t.iloc[::-1], r"row 2 .*2002-04-1\d.*later date in the bar before"),
+        (lambda t: pd.concat([t[:100], t[99:]]), r"row 101 .*2000-05-19.*same date"),
+        (lambda t: spoiled(t, 17, "close", np.nan), r"row 17 after the header \(date 2000-01-25\): close of prices"),
+        (lambda t: spoiled(t, 17, "open", "n/a"), "row 17 .*open of prices is not a finite number"),
+        (lambda t: spoiled(t, 17, "high", np.inf), "row 17 .*high of prices is not a finite number"),
+        (lambda t: spoiled(t, 17, "close", 0), "row 17 .*close of prices is not positive"),
+        (lambda t: spoiled(t, 17, "low", -3), "row 17 .*low of prices is not positive"),
+        (lambda t: t.assign(high=t["low"] * 0.9), "row 1 .*high of prices is below its low; 599 more"),
+        (lambda t: spoiled(t, 17, "volume", -1), "volume of prices is negative"),
+        (lambda t: spoiled(t, 17, "date", "25/01/2000"), r"row 17 .*25/01/2000.*ISO"),
+        (lambda t: spoiled(t, 17, "date", None), "row 17 .*ISO"),
+        (lambda t: t.assign(close=[1e-3] * 17 + [1e3] * 583, low=1e-4, high=1e4), "row 18 .*factor"),
+        (lambda t: t[:59], r"59 row\(s\) of prices, from 2000-01-03 to 2000-03-23: at least 60"),
+        (lambda t: t[:0], "header and no rows"),
+        (lambda t: t.assign(Date=t["date"]), "column date twice"),
+        (lambda t: t.assign(symbol=[None] + ["A"] * 599), "row 1 .*symbol is missing"),
+        (lambda t: t.assign(vix=-1.0), "volatility_index of prices is not positive"),
+        (lambda t: t.assign(vix="high"), "volatility_index is not a number"),
+    ],
+)
+def test_bad_data_are_refused_in_one_sentence(write, make_prices, spoil, expected):
+    path = write(spoil(make_prices()))
+    with pytest.raises(ValueError, match=expected) as refusal:
+        load_markets([path])
+    assert "\n" not in str(refusal.value)
+    assert path in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"", "cannot be read"), (b"\xff\xfe\x00\x01", "prices.csv"), (b"PK\x03\x04", "prices.csv"), (b"a,b\n1", "lacks")],
+)
+def test_files_that_are_no_table_are_refused(tmp_path, content, expected):
+    for name in ("prices.csv", "prices.parquet"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=expected if name.endswith("csv") else "cannot be read"):
+            load_markets([str(tmp_path / name)])
+
+
+def test_paths_that_are_no_data_are_refused(tmp_path):
+    for entry, expected in (("nowhere.csv", "no file"), ("sp5000", "sp500, nasdaq"), (str(tmp_path), "holds no .csv")):
+        with pytest.raises(ValueError, match=expected):
+            load_markets([entry])
+
+
+def test_periods_outside_the_data_are_refused(market):
+    market.period("1998-12-28", "2019-01-08")  # a few days over: holidays
+    for first, last in (("1990-01-01", "2008-12-31"), ("2011-01-01", "2030-12-31")):
+        with pytest.raises(ValueError, match=r"lies outside sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
+            market.period(first, last)
+
+
+@given(st.binary(max_size=300) | st.text(alphabet='date,opnhiglwcs0123456789.-\n"e', max_size=400).map(str.encode))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_file_makes_a_library_fail(tmp_path, content):
+    for header in (b"", b"date,open,high,low,close\n"):
+        (tmp_path / "prices.csv").write_bytes(header + content)
+        with pytest.raises(ValueError, match=r"prices\.csv") as refusal:  # 60 rows do not fit
+            load_markets([str(tmp_path / "prices.csv")])
+        assert type(refusal.value) is ValueError
+        assert "\n" not in str(refusal.value)

@@ -35,11 +35,12 @@ def by_hand(actions, costs, period=TEST):
     """Equity after each step from shares and cash, one agent, plain Python."""
     shares, cash, equities = 0.0, 1.0, []
     rate = (costs.fee_bp + costs.slippage_bp) / 1e4
-    daily = costs.financing_rate / 252
+    daily, interest = costs.financing_rate / 252, costs.cash_rate / 252
     for bar, action in zip(range(period.start - 1, period.stop - 1), actions, strict=False):
         close, fill, next_close = MARKET.close[bar], MARKET.open[bar + 1], MARKET.close[bar + 1]
         equity = cash + shares * close
         cash -= daily * (max(shares * close - equity, 0) + max(-shares * close, 0))
+        cash += interest * max(equity - max(shares * close, 0), 0)
         equity = cash + shares * fill
         low, high = (
             -10 * equity / fill,
@@ -61,6 +62,7 @@ def by_hand(actions, costs, period=TEST):
         FREE,
         TradingCosts(fee_bp=5.0, slippage_bp=3.0),
         TradingCosts(position_low=-1.0, position_high=2.0, fee_bp=10.0, financing_rate=0.1),
+        TradingCosts(position_low=-1.0, position_high=1.0, fee_bp=2.0, cash_rate=0.06),
     ],
 )
 def test_equity_is_that_of_shares_and_cash(costs):
@@ -164,10 +166,75 @@ def test_episodes_stay_within_their_period():
     assert len(np.unique(core.bar)) > 200
 
 
+def test_gross_is_net_without_costs():
+    actions = np.random.default_rng(3).uniform(-1, 2, 100)
+    costs = TradingCosts(position_low=-1.0, position_high=2.0, fee_bp=20.0, slippage_bp=5.0, financing_rate=0.2)
+    core = MarketCore([Segment(MARKET, TEST, TRAIN)], costs=costs, episode_bars=None)
+    for action in actions:
+        position, result = core.position.copy(), core.step(np.array([action]))
+        bar = core.bar[0]
+        overnight = MARKET.open[bar] / MARKET.close[bar - 1] - 1
+        day = MARKET.close[bar] / MARKET.open[bar] - 1
+        assert result.gross_growth == pytest.approx((1 + position * overnight) * (1 + action * day))
+        assert result.growth < result.gross_growth
+        assert result.cost >= 25e-4 * np.abs(result.trade) * (1 - 1e-12)
+
+
+NASDAQ = load_shipped("nasdaq")
+BOTH = [Segment(market, TRAIN, TRAIN) for market in (MARKET, NASDAQ)]
+
+
+def test_every_symbol_is_traded_as_if_alone():
+    actions = np.random.default_rng(4).uniform(0, 1, (50, 2))
+    together = MarketCore(BOTH, 2, FREE, episode_bars=None)
+    alone = [MarketCore([segment], 1, FREE, episode_bars=None) for segment in BOTH]
+    for row in actions:
+        for i, core in enumerate(alone):
+            assert np.array_equal(together.observations()[i], core.observations()[0])
+        result = together.step(row)
+        assert result.growth.tolist() == [core.step(row[i : i + 1]).growth[0].tolist() for i, core in enumerate(alone)]
+
+
+def test_episodes_start_in_every_symbol_and_stay_in_its_period():
+    core = MarketCore(BOTH, 1000)
+    core.reset(np.ones(1000, dtype=bool), np.random.default_rng(0))
+    assert np.bincount(core.symbol) == pytest.approx([500, 500], abs=60)
+    for symbol in (0, 1):
+        bars = core.bar[core.symbol == symbol] - symbol * len(MARKET.close)
+        assert TRAIN.start - 1 <= bars.min()
+        assert bars.max() + 252 <= TRAIN.stop - 1
+    observations = core.observations()
+    nasdaq = np.flatnonzero(core.symbol == 1)[0]
+    bar = core.bar[nasdaq] - len(MARKET.close)
+    returns = np.diff(np.log(NASDAQ.close[: TRAIN.stop]))
+    last = np.diff(np.log(NASDAQ.close[bar - WINDOW : bar + 1]))
+    assert observations[nasdaq][:WINDOW] == pytest.approx((last - returns.mean()) / returns.std(), abs=1e-4)
+
+
+def test_an_agent_at_its_end_stays_there():
+    short = Segment(NASDAQ, range(30, 35), TRAIN)
+    core = MarketCore([Segment(MARKET, range(30, 60), TRAIN), short], 2, FREE, episode_bars=None)
+    for _ in range(30):
+        core.step(np.ones(2))
+    assert core.bar.tolist() == [59, len(MARKET.close) + 34]
+
+
+def test_discrete_positions_are_what_the_action_chooses():
+    costs = replace(FREE, positions=[-1.0, 0.0, 0.5])
+    env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, costs), seed=0)
+    env.reset()
+    assert env.action_space.n == 3
+    env.step(np.array([0, 1, 2]))
+    drift = 1 + env.core.return_after_fill[env.core.bar - 1] * np.array([-1.0, 0.0, 0.5])
+    expected = np.array([-1.0, 0.0, 0.5]) * (1 + env.core.return_after_fill[env.core.bar - 1]) / drift
+    assert env.core.position == pytest.approx(expected)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # both checkers advise [-1, 1] actions and finite observations
 def test_both_checkers_pass():
-    check_sb3_env(MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)])))
-    check_gymnasium_env(MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)])), skip_render_check=True)
+    for costs in (FREE, replace(FREE, positions=[0.0, 1.0])):
+        check_sb3_env(MarketEnv(MarketCore(BOTH, costs=costs)))
+        check_gymnasium_env(MarketEnv(MarketCore(BOTH, costs=costs)), skip_render_check=True)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +244,11 @@ def test_both_checkers_pass():
         (dict(fee_bp=-1.0), "fee_bp"),
         (dict(slippage_bp=float("nan")), "slippage_bp"),
         (dict(fill="yesterday"), "fill"),
+        (dict(cash_rate=-0.1), "cash_rate"),
+        (dict(financing_rate=5.0), "yearly rate"),
+        (dict(positions=[1.0]), "two different"),
+        (dict(positions=[0.0, 11.0]), r"\[-10, 10\]"),
+        (dict(positions=[0.0, float("nan")]), "positions"),
     ],
 )
 def test_wrong_costs_are_refused(kwargs, match):
@@ -189,5 +261,8 @@ def test_wrong_cores_are_refused():
         MarketCore([Segment(MARKET, range(0, 15), TRAIN)])
     with pytest.raises(ValueError, match="episode_bars"):
         MarketCore([Segment(MARKET, TRAIN, TRAIN)], episode_bars=0)
+    still = replace(MARKET, close=np.full_like(MARKET.close, 5.0))
+    with pytest.raises(ValueError, match=r"close of S&P 500 does not move from 1999-01-05 to 2008-12-31"):
+        MarketCore([Segment(still, TRAIN, TRAIN)])
     with pytest.raises(ValueError, match="one agent"):
         MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], n_envs=2))

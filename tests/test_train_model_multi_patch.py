@@ -1,10 +1,8 @@
 """The command line as a user meets it: each test runs ``main`` on a command and looks at what it leaves."""
 
 import json
-import pickle
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
