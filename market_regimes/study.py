@@ -43,7 +43,7 @@ from market_regimes.evaluation import (
     volatility_targeting,
 )
 from market_regimes.report import picture_of_equity, picture_of_returns, picture_of_training
-from market_regimes.training import Training, until_interrupted
+from market_regimes.training import Memory, Training, until_interrupted
 
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
@@ -170,7 +170,7 @@ class Study:
         write_file(unfinished / "config.yaml", config_text)
         write_file(unfinished / "run.json", json.dumps(self._provenance(), indent=2))
         unfinished.rename(folder)
-        self._learn(folder, None)
+        self._learn(folder, Memory(evaluation_due=self.run.eval_every), None)
         return folder
 
     def resume(self, folder: Path, config_text: str) -> None:
@@ -188,24 +188,25 @@ class Study:
             try:
                 tensors, state = checkpoint.read(path)
                 checkpoint.restore(self.model, tensors, state, path)
+                memory = Memory.of(state, path)
             except CheckpointError as error:
                 print(f"{error}; trying the one before", file=sys.stderr)
                 continue
             write_file(folder / "config.yaml", config_text)
             if self.core is None:
                 print(f"{self.run.env_id} cannot be put back to where it was: the run goes on with new episodes")
-            self._learn(folder, (tensors, state))
+            self._learn(folder, memory, (tensors, state))
             return
         raise ValueError(f"{folder} holds no checkpoint to resume from")
 
-    def _learn(self, folder: Path, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+    def _learn(self, folder: Path, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise ValueError(f"another process is training in {folder}") from error
         with lock, until_interrupted() as interrupted:
-            training = Training(self, folder, interrupted, resumed)
+            training = Training(self, folder, interrupted, memory, resumed)
             self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
             try:
                 self.model.learn(

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,47 @@ def until_interrupted() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@dataclass
+class Memory:
+    """
+    What a resumed run must know besides the model.
+
+    :param evaluation_due: step from which on the next evaluation falls
+    :param checkpoint_due: the same of the next checkpoint
+    :param evaluations_without_better: evaluations since the best one
+    :param best_step: step of the best model
+    :param best_score: its score
+    :param csv_rows: rows of ``progress.csv``
+    :param event_sizes: sizes of the TensorBoard files, by name
+    """
+
+    evaluation_due: int
+    checkpoint_due: int = 0
+    evaluations_without_better: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+    csv_rows: int = 0
+    event_sizes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: checkpoint.State, path: Path) -> Memory:
+        """
+        :param state: of a checkpoint
+        :param path: where it comes from, for the error
+        :raises CheckpointError: if it holds no memory
+        """
+        try:
+            memory = cls(**state["training"])
+            numbers = [memory.evaluation_due, memory.checkpoint_due, memory.evaluations_without_better, memory.csv_rows]
+            numbers += [memory.best_step or 0, *memory.event_sizes.values()]
+            if not all(type(number) is int and number >= 0 for number in numbers):
+                raise ValueError(f"expected counts, got {numbers}")
+            memory.best_score = None if memory.best_score is None else float(memory.best_score)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise checkpoint.CheckpointError(f"the checkpoint {path} does not fit this run: {error}") from error
+        return memory
+
+
 class Training(BaseCallback):
     """
     At the start of a rollout, where a run can be resumed: evaluation on the validation period when it is due, the best
@@ -147,7 +189,8 @@ class Training(BaseCallback):
     :param study: the run
     :param folder: run folder
     :param interrupted: set when the user wants to stop
-    :param resumed: tensors and state of the checkpoint the run goes on from
+    :param memory: what to go on from
+    :param resumed: tensors and state of the checkpoint the run goes on from, None: a new run
     """
 
     def __init__(
@@ -155,24 +198,17 @@ class Training(BaseCallback):
         study: Study,
         folder: Path,
         interrupted: threading.Event,
+        memory: Memory,
         resumed: tuple[checkpoint.Tensors, checkpoint.State] | None,
     ):
         super().__init__()
-        self.study, self.folder, self.interrupted, self.resumed = study, folder, interrupted, resumed
-        self.progress = ProgressCsv(folder / "progress.csv", rows=resumed[1]["csv_rows"] if resumed else 0)
+        self.study, self.folder, self.interrupted = study, folder, interrupted
+        self.memory, self.resumed = memory, resumed
+        self.progress = ProgressCsv(folder / "progress.csv", memory.csv_rows)
         self.stopped: str | None = None
         self.rollout: list[np.ndarray] = []  # per step the bars at which the agents stand
-        # What a resumed run must know besides the model.
-        self.memory: dict[str, Any] = {
-            "evaluation_due": study.run.eval_every,
-            "checkpoint_due": 0,
-            "best": None,
-            "evaluations_without_better": 0,
-        }
-        if resumed:
-            self.memory = dict(resumed[1]["training"])
-            cut_events(folder, resumed[1]["events"])
-            self._write_best()
+        cut_events(folder, memory.event_sizes)
+        self._write_best()
         self.tensorboard = TensorBoardOutputFormat(str(folder))
         if not resumed:
             self.tensorboard.writer.add_custom_scalars(PAGE if study.core is None else MARKET_PAGE)
@@ -189,15 +225,15 @@ class Training(BaseCallback):
             checkpoint.restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
         better = False
-        if self.num_timesteps >= self.memory["evaluation_due"]:
-            self.memory["evaluation_due"] = self.num_timesteps + self.study.run.eval_every
+        if self.num_timesteps >= self.memory.evaluation_due:
+            self.memory.evaluation_due = self.num_timesteps + self.study.run.eval_every
             better = self._evaluate()
         patience = self.study.run.patience
-        if patience is not None and self.memory["evaluations_without_better"] >= patience:
+        if patience is not None and self.memory.evaluations_without_better >= patience:
             self.stopped = f"stopped early: {patience} evaluations in a row without a better one"
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
-        if better or self.stopped or self.num_timesteps >= self.memory["checkpoint_due"]:
+        if better or self.stopped or self.num_timesteps >= self.memory.checkpoint_due:
             self._save()
         self.rollout = []
         self._note_bars()
@@ -224,7 +260,7 @@ class Training(BaseCallback):
             self._save()  # before the evaluation: a longer run goes on from here as if it had not ended
             self._evaluate()
             self._write_best()
-            checkpoint.prune(self.folder, self._best_step())
+            checkpoint.prune(self.folder, self.memory.best_step)
         self.tensorboard.close()
 
     def _evaluate(self) -> bool:
@@ -236,27 +272,25 @@ class Training(BaseCallback):
         if figure is not None:
             self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
         self.logger.dump(self.num_timesteps)
-        score, best = scores[self.study.score_name], self.memory["best"]
-        better = score is not None and (best is None or score > best["score"])
-        self.memory["evaluations_without_better"] = 0 if better else self.memory["evaluations_without_better"] + 1
+        score, memory = scores[self.study.score_name], self.memory
+        better = score is not None and (memory.best_score is None or score > memory.best_score)
+        memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
         if better:
-            self.memory["best"] = {"step": self.num_timesteps, "score": score, "by": f"eval/{self.study.score_name}"}
+            memory.best_step, memory.best_score = self.num_timesteps, score
         return better
 
     def _save(self) -> None:
-        self.memory["checkpoint_due"] = self.num_timesteps + self.study.run.checkpoint_every
+        self.memory.checkpoint_due = self.num_timesteps + self.study.run.checkpoint_every
+        self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
         tensors, state = checkpoint.capture(self.algorithm)
-        state |= {"training": self.memory, "csv_rows": self.progress.rows, "events": event_sizes(self.folder)}
-        checkpoint.write(self.folder, self.num_timesteps, tensors, state)
+        checkpoint.write(self.folder, self.num_timesteps, tensors, {**state, "training": asdict(self.memory)})
         self._write_best()
-        checkpoint.prune(self.folder, self._best_step())
-
-    def _best_step(self) -> int | None:
-        return self.memory["best"]["step"] if self.memory["best"] else None
+        checkpoint.prune(self.folder, self.memory.best_step)
 
     def _write_best(self) -> None:
-        if self.memory["best"]:
-            checkpoint.write_file(self.folder / "best.json", json.dumps(self.memory["best"]))
+        if self.memory.best_step is not None:
+            best = {"step": self.memory.best_step, f"eval/{self.study.score_name}": self.memory.best_score}
+            checkpoint.write_file(self.folder / "best.json", json.dumps(best))
         else:
             (self.folder / "best.json").unlink(missing_ok=True)
 

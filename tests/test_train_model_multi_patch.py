@@ -1,18 +1,27 @@
 """The command line as a user meets it: each test runs ``main`` on a command and looks at what it leaves."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 import train_model_multi_patch
+from market_regimes.checkpoint import newest_first, read
 from market_regimes.study import MarketConfig, RunConfig, Study
 from train_model_multi_patch import main
 
@@ -136,6 +145,16 @@ def test_file_values_become_python_values():
         ("run: {n_envs: 2}\nalgorithm:", "algorithm"),
         ("algorithm:", "algorithm"),
         ("market: {test: ['2011', '2018']}", "ISO dates"),
+        ("market: {data: nowhere.csv}", "no file nowhere.csv"),
+        ("market: {data: []}", "names no data"),
+        ("market: {data: nasdaq, volatility_index: real}", "no real index"),
+        ("market: {volatility_index: reel}", "estimated"),
+        ("market: {regime_bounds: [30, 20, 40]}", "increasing"),
+        ("market: {bars_per_year: 0}", "bars_per_year"),
+        ("market: {train: [1990-01-01, 2008-12-31]}", "lies outside sp500"),
+        ("market: {trading: {positions: [1.0]}}", "two different"),
+        ("run: {patience: 0}", "patience"),
+        ("seeds: all", "0-4"),
         ("run: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )
@@ -169,6 +188,199 @@ def test_evaluate_refuses_other_data_and_folders_that_are_none(capsys, folder, t
     assert "fingerprint" in refused(capsys, "evaluate", str(copy))
     (copy / "run.json").write_text("{")
     assert "torn" in refused(capsys, "evaluate", str(copy))
+
+
+def same_run(one, other, read_scalars):
+    """Whether two runs have the same scalars, but for ``time/``, the same figures and the same parameters."""
+    rows = [pd.read_csv(folder / "progress.csv") for folder in (one, other)]
+    rows = [frame.drop(columns=[c for c in frame if c.startswith("time/")]) for frame in rows]
+    pd.testing.assert_frame_equal(*rows, check_exact=True)
+    events = [
+        {tag: [(e.step, e.value) for e in points] for tag, points in read_scalars(folder).items() if "time/" not in tag}
+        for folder in (one, other)
+    ]
+    assert events[0] == events[1]
+    for name in ("best.json", "evaluation-test.json", "trades-test.csv"):
+        assert (one / name).read_text() == (other / name).read_text()
+    tensors = [read(next(newest_first(folder)))[0]["parameters"] for folder in (one, other)]
+    for part in ("policy", "policy.optimizer"):
+        flat = [str(torch.utils._pytree.tree_leaves(t[part])) for t in tensors]
+        assert flat[0] == flat[1]
+    policies = [t["policy"] for t in tensors]
+    assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
+
+
+EVERYTHING = [*QUICK, "--run.total_timesteps=3072", "--market.data=[sp500,nasdaq]", "--run.normalize_observations=true"]
+EVERYTHING += ["--algorithm.use_sde=true", "--run.checkpoint_every=256", "--algorithm.learning_rate=lin_0.001"]
+
+
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train_model_multi_patch.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def wait_for_rows(folder, rows, process):
+    """Until the run has written so many rows."""
+    path, end = folder / "progress.csv", time.monotonic() + 60
+    while not path.exists() or path.read_text().count("\n") <= rows:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_killed_three_times_and_resumed_the_run_is_the_same(tmp_path, read_scalars):
+    main([*EVERYTHING, f"--run.out={tmp_path}", "--run.name=whole"])
+    folder = tmp_path / "killed"
+    process = start(*EVERYTHING, f"--run.out={tmp_path}", "--run.name=killed")
+    for rows in (1, 6, 11):
+        wait_for_rows(folder, rows, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start("train", "--resume", str(folder))
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    same_run(tmp_path / "whole", folder, read_scalars)
+
+
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars):
+    process = start(*QUICK, f"--run.out={tmp_path}", "--run.name=stopped")
+    wait_for_rows(tmp_path / "stopped", 1, process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    command = f"train_model_multi_patch.py train --resume {tmp_path / 'stopped'}"
+    assert command in output
+    main(["train", "--resume", str(tmp_path / "stopped")])
+    same_run(folder, tmp_path / "stopped", read_scalars)
+
+
+def test_n_steps_and_n_more_are_2n(folder, tmp_path, read_scalars):
+    main([*QUICK, f"--run.out={tmp_path}", "--run.name=half", "--run.total_timesteps=512"])
+    main(["train", "--resume", str(tmp_path / "half"), "--run.total_timesteps=1024"])
+    same_run(folder, tmp_path / "half", read_scalars)
+    assert yaml.safe_load((tmp_path / "half" / "config.yaml").read_text())["run"]["total_timesteps"] == 1024
+
+
+def test_a_finished_run_resumes_to_the_same(folder, tmp_path, read_scalars):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    main(["--resume", str(copy)])
+    same_run(folder, copy, read_scalars)
+
+
+def test_resume_takes_the_newest_whole_checkpoint(folder, tmp_path, capsys, read_scalars):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    newest = next(newest_first(copy))
+    (newest / "state.json").write_text("{")
+    main(["--resume", str(copy)])
+    assert f"{newest} is torn" in capsys.readouterr().err
+    same_run(folder, copy, read_scalars)
+
+
+def test_resume_refuses_what_it_cannot_do(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert "algorithm.gamma" in refused(capsys, "--resume", str(copy), "--algorithm.gamma=0.5")
+    assert "leave --config" in refused(capsys, "--resume", str(copy), "--seeds=0-1")
+    assert "no run folder" in refused(capsys, "--resume", str(tmp_path))
+    with FileLock(copy / ".lock"):
+        assert "another process" in refused(capsys, "--resume", str(copy))
+    shutil.rmtree(copy / "checkpoints")
+    assert "no checkpoint to resume from" in refused(capsys, "--resume", str(copy))
+
+
+def test_other_environments_go_on_with_new_episodes(tmp_path, capsys):
+    pole = [*QUICK, "--run.env_id=CartPole-v1", f"--run.out={tmp_path}", "--run.name=pole"]
+    main([*pole, "--run.total_timesteps=512"])
+    main(["--resume", str(tmp_path / "pole"), "--run.total_timesteps=1024"])
+    assert "new episodes" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "pole" / "progress.csv")
+    assert rows["time/total_timesteps"].dropna().tolist() == [256, 512, 768, 1024]
+
+
+def test_several_seeds_in_one_command(folder, tmp_path, capsys):
+    main([*QUICK, "--seeds=0,2", f"--run.out={tmp_path}", "--run.name=group"])
+    group = tmp_path / "group"
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("seed 0", "seed 2", "median", "buy and hold"))
+    results = json.loads((group / "seeds-test.json").read_text())
+    assert list(results) == ["0", "2"]
+    assert results["0"] == json.loads((folder / "evaluation-test.json").read_text())
+    assert yaml.safe_load((group / "seed-2" / "config.yaml").read_text())["algorithm"]["seed"] == 2
+    main(["evaluate", str(group), "--period=validation", "--checkpoint=last"])
+    assert (group / "seeds-validation.json").exists()
+    shutil.rmtree(group / "seed-2")  # as if the first seed only had been trained
+    main(["--resume", str(group)])
+    assert json.loads((group / "seeds-test.json").read_text()) == results
+
+
+def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsys):
+    table = pd.concat([make_prices(seed=i).assign(symbol=name, vix=20.0 + i) for i, name in enumerate("AB")])
+    table.to_csv(tmp_path / "prices.csv", index=False)
+    own = [f"--market.data={tmp_path / 'prices.csv'}", "--market.train=[2000-01-03,2001-06-30]"]
+    own += ["--market.validation=[2001-07-01,2001-10-31]", "--market.test=[2001-11-01,2002-04-19]"]
+    own += [
+        "--market.trading.positions=[-1,0,1]",
+        "--market.trading.cash_rate=0.03",
+        "--market.regime_bounds=[15,20.5,40]",
+    ]
+    main([*QUICK, *own, f"--run.out={tmp_path}", "--run.name=own"])
+    result = json.loads((tmp_path / "own" / "evaluation-test.json").read_text())
+    assert list(result["symbols"]) == ["A", "B"]
+    regimes = {symbol: of["agent"]["regimes"] for symbol, of in result["symbols"].items()}
+    assert regimes["A"]["normal"]["bars"] == regimes["B"]["volatile"]["bars"] == result["joint"]["agent"]["bars"]
+    trades = pd.read_csv(tmp_path / "own" / "trades-test.csv")
+    assert set(trades["target"]) <= {-1.0, 0.0, 1.0}
+    assert "by symbol" in capsys.readouterr().out
+
+
+def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices):
+    table = pd.concat([make_prices(8000, seed=i).assign(symbol=f"S{i}") for i in range(20)])
+    table.to_csv(tmp_path / "prices.csv", index=False)
+    own = [f"--market.data={tmp_path / 'prices.csv'}", "--market.train=[2000-01-03,2015-12-31]"]
+    own += ["--market.validation=[2016-01-01,2020-12-31]", "--market.test=[2021-01-01,2030-08-30]"]
+    code = "import resource, sys, train_model_multi_patch as t; t.main(sys.argv[1:]); "
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    command = [sys.executable, "-c", code, *QUICK, *own, f"--run.out={tmp_path}", "--run.name=many"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout.split()[-1]) < 2 * 2**20  # kilobytes
+    assert len(json.loads((tmp_path / "many" / "evaluation-test.json").read_text())["symbols"]) == 20
+
+
+FLAGS = [a.dest for a in train_model_multi_patch._train_parser()._actions if "." in a.dest]
+VALUES = st.one_of(
+    st.floats(),
+    st.integers(-5, 500),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=5),
+    st.lists(st.floats(0, 1), max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FLAGS)), VALUES, min_size=1, max_size=3))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_configuration_gives_one_sentence_or_finite_parameters(capsys, tmp_path, values):
+    config = tmp_path / "config.yaml"
+    nested = {}
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    config.write_text(yaml.safe_dump(nested))
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+    tiny = ["--run.total_timesteps=64", "--algorithm.n_steps=16", "--run.progress_bar=false", "--run.n_envs=2"]
+    tiny += [f"--run.out={tmp_path / 'runs'}", "--run.name=run", "--algorithm.batch_size=16", "--algorithm.n_epochs=1"]
+    parser = train_model_multi_patch._train_parser()
+    try:
+        read_config = parser.parse_args(["--config", str(config), *tiny])
+        study = train_model_multi_patch._train(parser, read_config, None)[0]
+    except SystemExit:
+        assert capsys.readouterr().err.strip().split("\n")[-1].startswith("error: ")
+    else:
+        assert all(torch.isfinite(p).all() for p in study.model.policy.parameters())
 
 
 def test_help_lists_every_flag_with_its_meaning():
