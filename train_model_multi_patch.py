@@ -19,7 +19,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import jsonargparse
 from docstring_parser import parse as parse_docstring
@@ -154,6 +154,10 @@ def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
     for section in ("run", "market", "algorithm"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
+    for action in parser._actions:  # a null passes every type check of jsonargparse
+        may_be_null = action.default is None or type(None) in get_args(getattr(action, "_typehint", None))
+        if not may_be_null and config.get(action.dest, action) is None:
+            parser.error(f"{action.dest} must have a value, got null")
     try:
         objects = parser.instantiate(config)
         return Study(objects.run, objects.market, config.algorithm.as_dict())
@@ -202,7 +206,7 @@ def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) 
             folder = study.start(text)
         else:
             study.resume(folder, text)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         parser.error(str(error))
     return study, folder
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -140,6 +142,7 @@ class Study:
             for period in get_args(PeriodName):  # refuse what is too short now, not after the training
                 MarketCore(self.segments[period], costs=market.trading)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
+        _check_ranges(algorithm)
         self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
 
     def _make_env(self) -> VecEnv:
@@ -161,6 +164,8 @@ class Study:
             ``training.png`` and ``model.zip``, the best model as ``DistributionalPPO.load`` reads it
         :raises ValueError: if the folder exists already
         :raises KeyboardInterrupt: with the folder, if the user stopped the training
+        :raises FloatingPointError: if a NaN or an infinity turns up
+        :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
         folder = Path(self.run.out) / (self.run.name or f"{self.run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}")
         if folder.exists():
@@ -182,6 +187,8 @@ class Study:
         :param config_text: the resolved configuration, kept in the run folder
         :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         :raises KeyboardInterrupt: with the folder, if the user stopped the training
+        :raises FloatingPointError: if a NaN or an infinity turns up
+        :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
         self._check_provenance(folder)
         for path in newest_first(folder):
@@ -217,6 +224,12 @@ class Study:
                 )
             except KeyboardInterrupt as stop:  # asked twice
                 raise KeyboardInterrupt(folder) from stop
+            except (ValueError, OSError, FloatingPointError):
+                raise
+            except Exception as error:
+                write_file(folder / "traceback.txt", traceback.format_exc())
+                reason = f"{type(error).__name__}: {error}; see {folder / 'traceback.txt'}"
+                raise RuntimeError(f"training failed in {folder} with {reason}") from error
             if training.stopped == "interrupted":
                 raise KeyboardInterrupt(folder)
             if training.stopped:
@@ -420,6 +433,32 @@ def segments_of(config: MarketConfig) -> dict[str, list[Segment]]:
         for name, period in periods.items():
             segments[name].append(Segment(market, period, train))
     return segments
+
+
+# Of the algorithm's numbers: lower and upper bound, both included. What is not here the constructor checks.
+RANGES = {
+    "gamma": (0, 1),
+    "gae_lambda": (0, 1),
+    "ent_coef": (-1e6, 1e6),
+    "vf_coef": (0, 1e6),
+    "max_grad_norm": (1e-12, math.inf),
+    "learning_rate": (0, 1e6),
+    "clip_range": (1e-12, 1e6),
+    "n_steps": (1, 10**9),
+    "target_kl": (0, math.inf),
+    "stats_window_size": (1, 10**9),
+    "sde_sample_freq": (-1, 10**9),
+    "seed": (0, 2**32 - 1),
+}
+
+
+def _check_ranges(algorithm: dict[str, Any]) -> None:
+    """Raise on a number that PPO would take without a word and that no training can use."""
+    for name, (low, high) in RANGES.items():
+        value = algorithm.get(name)
+        number = float(value.removeprefix("lin_")) if isinstance(value, str) else value
+        if number is not None and not low <= number <= high:
+            raise ValueError(f"algorithm.{name} must be within [{low:g}, {high:g}], got {value}")
 
 
 def schedule(value: str | float) -> str | float:

@@ -18,6 +18,7 @@ from market_regimes.data import (
     load_shipped,
     regimes,
 )
+from market_regimes.env import MarketCore, Segment, TradingCosts
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +253,29 @@ def test_periods_outside_the_data_are_refused(market):
     for first, last in (("1990-01-01", "2008-12-31"), ("2011-01-01", "2030-12-31")):
         with pytest.raises(ValueError, match=r"lies outside sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
             market.period(first, last)
+
+
+CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=8), st.dates(), st.none())
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6), CELLS), min_size=1, max_size=4))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_cells_give_one_sentence_or_finite_steps(tmp_path, make_prices, cells):
+    table = make_prices(100).assign(vix=20.0).astype(object)
+    for row, column, value in cells:
+        table.iloc[row, column] = value
+    table.to_csv(tmp_path / "prices.csv", index=False)
+    try:
+        (market,) = load_markets([str(tmp_path / "prices.csv")])
+        market = check_index_covers(market, 25, 99)
+    except ValueError as refusal:
+        assert type(refusal) is ValueError  # noqa: PT017
+        assert "\n" not in str(refusal)  # noqa: PT017
+        return
+    core = MarketCore([Segment(market, range(60, 100), range(25, 60))], costs=TradingCosts(-10.0, 10.0))
+    for action in np.linspace(-10, 10, 40):
+        assert np.isfinite(core.observations()).all()
+        assert np.isfinite(core.step(np.array([action])).reward).all()
 
 
 @given(st.binary(max_size=300) | st.text(alphabet='date,opnhiglwcs0123456789.-\n"e', max_size=400).map(str.encode))

@@ -1,5 +1,6 @@
 """``DistributionalPPO`` itself. The main oracle is SB3's PPO on the same seed."""
 
+import contextlib
 import copy
 import inspect
 import io
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -498,6 +501,18 @@ def test_non_finite_rollouts_raise_before_anything_changes(kwargs, match):
     with pytest.raises(FloatingPointError, match=match), np.errstate(all="ignore"):
         model.learn(128)
     assert unchanged(model, before)
+
+
+@given(st.floats(width=64), st.floats(-1e30, 1e30), st.booleans(), st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=25, deadline=None)
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_any_rewards_give_finite_parameters_or_an_error(reward, scale, normalize, learning_rate):
+    env = RandomEnv(reward=reward, scale=scale)
+    flags = dict(normalize_returns=normalize, use_popart=normalize, learning_rate=learning_rate)
+    model = DistributionalPPO("MlpPolicy", env, n_steps=32, batch_size=16, n_epochs=1, seed=0, device="cpu", **flags)
+    with contextlib.suppress(FloatingPointError):
+        model.learn(96)
+    assert all(torch.isfinite(value).all() for value in model.policy.state_dict().values())
 
 
 def test_a_non_finite_loss_is_undone_with_the_statistics_and_the_optimizer():

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
@@ -348,6 +348,7 @@ def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices)
 
 
 FLAGS = [a.dest for a in train_model_multi_patch._train_parser()._actions if "." in a.dest]
+FLAGS = [name for name in FLAGS if not any(other.startswith(name + ".") for other in FLAGS)]
 VALUES = st.one_of(
     st.floats(),
     st.integers(-5, 500),
@@ -358,9 +359,8 @@ VALUES = st.one_of(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(FLAGS)), VALUES, min_size=1, max_size=3))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_configuration_gives_one_sentence_or_finite_parameters(capsys, tmp_path, values):
+def train_or_refuse(capsys, tmp_path, values):
+    """A run of a few steps with these values either trains, to finite parameters, or is refused in one sentence."""
     config = tmp_path / "config.yaml"
     nested = {}
     for name, value in values.items():
@@ -380,7 +380,39 @@ def test_any_configuration_gives_one_sentence_or_finite_parameters(capsys, tmp_p
     except SystemExit:
         assert capsys.readouterr().err.strip().split("\n")[-1].startswith("error: ")
     else:
+        event("trained")
         assert all(torch.isfinite(p).all() for p in study.model.policy.parameters())
+
+
+@given(st.dictionaries(st.sampled_from(FLAGS), VALUES, min_size=1, max_size=3))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_configuration_gives_one_sentence_or_finite_parameters(capsys, tmp_path, values):
+    train_or_refuse(capsys, tmp_path, values)
+
+
+NUMBERS = {
+    "learning_rate": st.floats(0, 1e6),
+    "gamma": st.floats(0, 1),
+    "gae_lambda": st.floats(0, 1),
+    "clip_range": st.floats(1e-9, 1e3),
+    "ent_coef": st.floats(-1e6, 1e6),
+    "vf_coef": st.floats(0, 1e6),
+    "max_grad_norm": st.floats(1e-9, 1e9),
+    "quantile_huber_kappa": st.floats(1e-30, 1e30),
+    "return_stats_rate": st.floats(1e-9, 1),
+    "variance_scaling_clip_min": st.floats(0, 1e6),
+    "variance_scaling_clip_max": st.floats(1e6, 1e30),
+    "normalize_returns": st.booleans(),
+    "use_variance_gradient_scaling": st.booleans(),
+    "policy_kwargs.n_quantiles": st.integers(2, 64),
+    "policy_kwargs.log_std_init": st.floats(-50, 50),
+}
+
+
+@given(st.fixed_dictionaries({}, optional={f"algorithm.{name}": values for name, values in NUMBERS.items()}))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_extreme_numbers_give_one_sentence_or_finite_parameters(capsys, tmp_path, values):
+    train_or_refuse(capsys, tmp_path, {"algorithm.use_popart": False, **values})
 
 
 def test_help_lists_every_flag_with_its_meaning():
