@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
 
@@ -17,7 +18,6 @@ PERCENT = {
     "hit_rate",
     "total_return",
     "gross_return",
-    "exposure",
     "costs_per_year",
     "share_of_random_timings_below_agent",
 }
@@ -33,9 +33,9 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     """
     strategies = result["joint"]
     first = next(iter(strategies.values()))
-    table = Table("figure", title=title)
-    by_regime = Table("regime", "bars", title="by regime: Sharpe ratio, exposure")
-    by_symbol = Table("symbol", title="by symbol: Sharpe ratio, largest drawdown")
+    table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
+    by_regime = Table("regime", "bars", title="by regime: Sharpe ratio, exposure", box=SIMPLE)
+    by_symbol = Table("symbol", title="by symbol: Sharpe ratio, largest drawdown", box=SIMPLE)
     for name in strategies:
         for each in (table, by_regime, by_symbol):
             each.add_column(name, justify="right")
@@ -70,7 +70,9 @@ def print_seeds(results: dict[int, dict[str, Any]], title: str) -> None:
     agents = {seed: result["joint"]["agent"] for seed, result in results.items()}
     benchmark = next(iter(results.values()))["joint"].get("buy and hold")
     columns = [*(f"seed {seed}" for seed in agents), "median", *(["buy and hold"] if benchmark else [])]
-    table = Table("figure", *columns, title=title)
+    table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
+    for column in columns:
+        table.add_column(column, justify="right")
     for figure in next(iter(agents.values())):
         if figure == "regimes":
             continue
@@ -92,7 +94,9 @@ def _text(figure: str, value: float | None) -> str:
         return "n/a"
     if figure in COUNTS:
         return f"{value:.0f}"
-    return f"{100 * value:.2f} %" if figure in PERCENT else f"{value:.2f}"
+    if figure == "exposure":
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.1f} %" if figure in PERCENT else f"{value:.2f}"
 
 
 def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:

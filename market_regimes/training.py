@@ -30,7 +30,7 @@ WEIGHT = "train/variance_scaling_weight"
 # TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
 PAGE: dict[str, Any] = {
     "Variance gradient scaling": {
-        "weight (mean, min, max)": ["Margin", [WEIGHT, f"{WEIGHT}_min", f"{WEIGHT}_max"]],
+        "weight: mean, min and max of an update": ["Multiline", [f"{WEIGHT}$", f"{WEIGHT}_min", f"{WEIGHT}_max"]],
         "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
         "variance of the quantiles": ["Multiline", ["train/quantile_variance_mean", "train/quantile_variance_std"]],
         "value loss before the weight": ["Multiline", ["train/value_loss$", "train/value_loss_std"]],
