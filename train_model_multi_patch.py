@@ -18,6 +18,7 @@ import inspect
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -211,9 +212,13 @@ def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) 
     return study, folder
 
 
-def _train_seeds(parser: Parser, config: jsonargparse.Namespace) -> dict[int, tuple[Study, Path]]:
+def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> dict[int, tuple[Study, Path]]:
     """One run folder per seed within the run's own; those that are there go on."""
-    group = Path(config.run.out) / (config.run.name or f"{config.run.env_id}-seeds-{config.seeds}")
+    group = resumed or Path(config.run.out) / (
+        config.run.name or f"{config.run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    if resumed is None and group.exists():
+        parser.error(f"the run folder {group} exists already: choose another run.name, or --resume {group}")
     group.mkdir(parents=True, exist_ok=True)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
     runs = {}
@@ -281,7 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
         _check_unchanged(train_parser, train, resume)
     try:
         if train.seeds:
-            runs = _train_seeds(train_parser, train)
+            runs = _train_seeds(train_parser, train, resume)
         else:
             study, folder = _train(train_parser, train, resume)
             runs = {train.algorithm.seed: (study, folder)}

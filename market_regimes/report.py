@@ -186,6 +186,8 @@ def picture_of_training(progress: Path, path: Path, title: str) -> None:
     :param title: heading
     """
     scalars = pd.read_csv(progress)
+    if "train/value_loss" not in scalars:  # nothing was trained, or someone removed the file
+        return
     scalars = scalars.dropna(subset=["train/value_loss"]).set_index("time/total_timesteps").filter(like="train/")
     figure, (weight, loss, explained) = _panels(6, height_ratios=[2, 1.5, 1.5])
     if "train/variance_scaling_weight" in scalars:

@@ -175,6 +175,7 @@ class Study:
         write_file(unfinished / "config.yaml", config_text)
         write_file(unfinished / "run.json", json.dumps(self._provenance(), indent=2))
         unfinished.rename(folder)
+        print(f"training in {folder}", flush=True)
         self._learn(folder, Memory(evaluation_due=self.run.eval_every), None)
         return folder
 
@@ -200,8 +201,8 @@ class Study:
                 print(f"{error}; trying the one before", file=sys.stderr)
                 continue
             write_file(folder / "config.yaml", config_text)
-            if self.core is None:
-                print(f"{self.run.env_id} cannot be put back to where it was: the run goes on with new episodes")
+            episodes = "" if self.core else f", with new episodes: {self.run.env_id} cannot be put back to where it was"
+            print(f"{folder} goes on from step {self.model.num_timesteps}{episodes}", flush=True)
             self._learn(folder, memory, (tensors, state))
             return
         raise ValueError(f"{folder} holds no checkpoint to resume from")
@@ -213,16 +214,23 @@ class Study:
         except Timeout as error:
             raise ValueError(f"another process is training in {folder}") from error
         with lock, until_interrupted() as interrupted:
-            training = Training(self, folder, interrupted, memory, resumed)
-            self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
             try:
+                training = Training(self, folder, interrupted, memory, resumed)
+                self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
                 self.model.learn(
                     self.run.total_timesteps - self.model.num_timesteps,
                     training,
                     progress_bar=self.run.progress_bar,
                     reset_num_timesteps=resumed is None,
                 )
-            except KeyboardInterrupt as stop:  # asked twice
+                if training.stopped == "interrupted":
+                    raise KeyboardInterrupt
+                if training.stopped:
+                    print(training.stopped)
+                picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
+                self.load(folder)
+                self.model.save(folder / "model.zip")
+            except KeyboardInterrupt as stop:
                 raise KeyboardInterrupt(folder) from stop
             except (ValueError, OSError, FloatingPointError):
                 raise
@@ -230,13 +238,6 @@ class Study:
                 write_file(folder / "traceback.txt", traceback.format_exc())
                 reason = f"{type(error).__name__}: {error}; see {folder / 'traceback.txt'}"
                 raise RuntimeError(f"training failed in {folder} with {reason}") from error
-            if training.stopped == "interrupted":
-                raise KeyboardInterrupt(folder)
-            if training.stopped:
-                print(training.stopped)
-            picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
-            self.load(folder)
-            self.model.save(folder / "model.zip")
 
     def _provenance(self) -> dict[str, Any]:
         """What the run's numbers depend on besides its configuration."""

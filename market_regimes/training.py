@@ -70,10 +70,13 @@ class ProgressCsv(KVWriter):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            self.names = list(reader.fieldnames or [])
+        try:
+            with open(self.path, newline="") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                self.names = list(reader.fieldnames or [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is torn beyond its last row: move it away to go on without it") from error
         return rows
 
     def _replace(self, names: list[str], rows: list[dict[str, str]]) -> None:

@@ -241,6 +241,9 @@ def test_killed_three_times_and_resumed_the_run_is_the_same(tmp_path, read_scala
     output = process.communicate()[0]
     assert process.returncode == 0, output
     same_run(tmp_path / "whole", folder, read_scalars)
+    figures = (folder / "evaluation-test.json").read_text()
+    main(["evaluate", str(folder)])  # with the statistics of the observations from the checkpoint
+    assert (folder / "evaluation-test.json").read_text() == figures
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars):
@@ -309,7 +312,9 @@ def test_several_seeds_in_one_command(folder, tmp_path, capsys):
     assert yaml.safe_load((group / "seed-2" / "config.yaml").read_text())["algorithm"]["seed"] == 2
     main(["evaluate", str(group), "--period=validation", "--checkpoint=last"])
     assert (group / "seeds-validation.json").exists()
+    assert "exists already" in refused(capsys, *QUICK, "--seeds=0,2", f"--run.out={tmp_path}", "--run.name=group")
     shutil.rmtree(group / "seed-2")  # as if the first seed only had been trained
+    group = group.rename(tmp_path / "moved")
     main(["--resume", str(group)])
     assert json.loads((group / "seeds-test.json").read_text()) == results
 
