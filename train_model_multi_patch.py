@@ -19,15 +19,18 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 import jsonargparse
 from docstring_parser import parse as parse_docstring
+from gymnasium.error import Error as GymnasiumError
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
 from market_regimes.checkpoint import write_file
+from market_regimes.data import SHIPPED
 from market_regimes.report import print_seeds, print_summary
 from market_regimes.study import (
     ACTIVATIONS,
@@ -47,6 +50,9 @@ DEFAULT_CONFIG = next(
 )
 COMMANDS = ("train", "evaluate")
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar"}  # when a run is resumed
+MAX_SEEDS = 1000
+# What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
+REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
 # What the run or the algorithm provides, and what would have to name a class that a file must not import.
 SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
 SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
@@ -104,22 +110,23 @@ def _add_constructor(parser: Parser, prefix: str, constructor: Any, docstring: s
         parser.add_argument(f"--{prefix}.{name}", type=TYPES.get(name, hint), default=default, help=helps.get(name, ""))
 
 
-def seeds(text: str) -> str:
+def seeds(text: str | int) -> str:
     """
     Seeds as 0-4 or 0,3,7.
 
-    :raises ValueError: on anything else
+    :raises ValueError: on anything else, and on more than ``MAX_SEEDS``
     """
-    if not _seeds_of(text):
-        raise ValueError("expected seeds like 0-4 or 0,3,7")
-    return text
+    found = _seeds_of(str(text))
+    if not 0 < len(found) <= MAX_SEEDS:
+        raise ValueError(f"expected seeds like 0-4 or 0,3,7, at most {MAX_SEEDS} of them")
+    return str(text)
 
 
-def _seeds_of(text: str) -> list[int]:
+def _seeds_of(text: str) -> Sequence[int]:
     """The seeds, none if there are not any."""
     if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
         first, last = (int(bound) for bound in text.split("-"))
-        return list(range(first, min(last, first + 999) + 1))
+        return range(first, last + 1)
     if re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
         return sorted({int(seed) for seed in text.split(",")})
     return []
@@ -162,7 +169,7 @@ def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
     try:
         objects = parser.instantiate(config)
         return Study(objects.run, objects.market, config.algorithm.as_dict())
-    except Exception as error:  # whatever it is, the configuration asked for it: nothing has run yet
+    except REFUSALS as error:
         parser.error(f"{type(error).__name__}: {error}")
 
 
@@ -185,13 +192,24 @@ def _with_config(arguments: list[str], parser: Parser) -> list[str]:
 
 def _check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path) -> None:
     """Refuse a resumed run with another configuration than the one it was started with."""
-    before = parser.parse_path(str(folder / "config.yaml")).as_flat()
+    before = _parsed(parser, ["--config", str(folder / "config.yaml")]).as_flat()
+    steps = getattr(before, "run.total_timesteps")
+    if config.run.total_timesteps < steps:
+        parser.error(f"{folder} was started with run.total_timesteps={steps}: a resumed run may only become longer")
     for name, value in vars(config.as_flat()).items():
-        if name not in MAY_CHANGE | {"resume", "config"} and getattr(before, name) != value:
+        if name not in MAY_CHANGE | {"resume", "config", "run.out", "run.name"} and getattr(before, name) != value:
             parser.error(
                 f"{folder} was started with {name}={getattr(before, name)}: a resumed run may change only "
                 f"{' and '.join(sorted(MAY_CHANGE))}"
             )
+
+
+def _parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
+    """Parse; a configuration that is no text ends the program with a sentence, as one with wrong keys does."""
+    try:
+        return parser.parse_args(arguments)
+    except (UnicodeDecodeError, RecursionError) as error:
+        parser.error(f"the configuration cannot be read: {type(error).__name__}")
 
 
 def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) -> tuple[Study, Path]:
@@ -227,6 +245,8 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
         one.seeds, one.algorithm.seed = None, seed
         one.run.out, one.run.name = str(group), f"seed-{seed}"
         folder = group / one.run.name
+        if folder.exists():
+            _check_unchanged(parser, one, folder)
         runs[seed] = _train(parser, one, folder if folder.exists() else None)
     return runs
 
@@ -235,7 +255,7 @@ def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, t
     """The runs of a folder, with their parameters: one, or one per seed."""
     if not (folder / "config.yaml").exists():
         parser.error(f"{folder} is no run folder: it has no config.yaml")
-    config = parser.parse_path(str(folder / "config.yaml"))
+    config = _parsed(parser, ["--config", str(folder / "config.yaml")])
     if config.seeds:
         parts = [_runs_in(parser, folder / f"seed-{seed}", which) for seed in _seeds_of(config.seeds)]
         return {seed: run for part in parts for seed, run in part.items()}
@@ -274,29 +294,43 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser(train_parser)
     if arguments[0] == "train":
         arguments = _with_config(arguments, parser)
-    config = parser.parse_args(arguments)
-    if config.command == "evaluate":
-        folder = config.evaluate.folder
-        runs = _runs_in(train_parser, folder, config.evaluate.checkpoint)
-        _evaluate(runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
-        return
-
-    train, resume = config.train, config.train.pop("resume")
-    if resume is not None:
-        _check_unchanged(train_parser, train, resume)
+    config = _parsed(parser, arguments)
     try:
-        if train.seeds:
-            runs = _train_seeds(train_parser, train, resume)
-        else:
-            study, folder = _train(train_parser, train, resume)
-            runs = {train.algorithm.seed: (study, folder)}
+        _run(train_parser, config)
     except KeyboardInterrupt as stop:
         name = Path(sys.argv[0]).name
         if stop.args:
-            folder = stop.args[0].parent if train.seeds else stop.args[0]
+            folder = stop.args[0].parent if config.train.seeds else stop.args[0]
             print(f"stopped; go on with: {'python ' if name.endswith('.py') else ''}{name} train --resume {folder}")
         sys.exit(130)
-    _evaluate(runs, "test", next(iter(runs.values()))[1].parent if train.seeds else None)
+
+
+def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Do what the command line says."""
+    if config.command == "evaluate":
+        folder = config.evaluate.folder
+        runs = _runs_in(parser, folder, config.evaluate.checkpoint)
+        _evaluate(runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
+        return
+    train, resume = config.train, config.train.pop("resume")
+    if resume is not None:
+        _check_unchanged(parser, train, resume)
+    else:
+        _find_files_from_anywhere(train)
+    if train.seeds:
+        runs = _train_seeds(parser, train, resume)
+        _evaluate(runs, "test", next(iter(runs.values()))[1].parent)
+    else:
+        _evaluate({train.algorithm.seed: _train(parser, train, resume)}, "test", None)
+
+
+def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:
+    """Make the paths of the data absolute, so that a run can be resumed and evaluated from another folder."""
+    data = config.get("market.data")
+    if data:
+        entries = [data] if isinstance(data, str) else data
+        found = [str(Path(e).resolve()) if e not in SHIPPED and Path(e).exists() else e for e in entries]
+        config["market.data"] = found[0] if isinstance(data, str) else found
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ a whole one from one that is torn or was changed (torch itself does not look at 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,7 +18,6 @@ import random
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.env import MarketVecEnv
 
 FOLDER = "checkpoints"
+NAME = r"\d{12}(\.\d{1,9})?"  # the step and, where it was trained again, the attempt
 KEEP = 2  # the newest ones: one may turn out torn by a failing disk
 
 Tensors = dict[str, Any]
@@ -60,14 +61,27 @@ def _sync_folder(folder: Path) -> None:
 
 
 def path_of(run_folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return run_folder / FOLDER / f"{step:012d}"
+    """Checkpoint of a step: the last one written of it, where there are several."""
+    attempts = [path for path in newest_first(run_folder) if _name(path)[0] == step]
+    return attempts[0] if attempts else run_folder / FOLDER / f"{step:012d}"
+
+
+def newest_first(run_folder: Path) -> list[Path]:
+    """Checkpoints of a run, whether whole or not."""
+    paths = [path for path in (run_folder / FOLDER).glob("*") if re.fullmatch(NAME, path.name)]
+    return sorted(paths, key=_name, reverse=True)
+
+
+def _name(path: Path) -> tuple[int, int]:
+    """Step and attempt in a checkpoint's name."""
+    step, _, attempt = path.name.partition(".")
+    return int(step), int(attempt or 0)
 
 
 def write(run_folder: Path, step: int, tensors: Tensors, state: State) -> None:
     """
     :param run_folder: folder of the run
-    :param step: environment steps trained; a checkpoint of the same step is replaced
+    :param step: environment steps trained; what there is of the same step stays until ``prune``
     :param tensors: nested dicts, lists and numbers around tensors
     :param state: what JSON can hold
     """
@@ -75,13 +89,13 @@ def write(run_folder: Path, step: int, tensors: Tensors, state: State) -> None:
     torch.save(tensors, buffer)
     content = {"sha256": _digest(buffer.getvalue(), state), "state": state}
     path = path_of(run_folder, step)
+    if path.exists():
+        path = path.with_name(f"{step:012d}.{_name(path)[1] + 1}")
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_file(temporary / "tensors.pt", buffer.getvalue())
     write_file(temporary / "state.json", json.dumps(content))
-    if path.exists():
-        shutil.rmtree(path)
     os.replace(temporary, path)
     _sync_folder(path.parent)
 
@@ -102,7 +116,7 @@ def read(path: Path) -> tuple[Tensors, State]:
         if _digest(tensors, content["state"]) != content["sha256"]:
             raise CheckpointError(f"the checkpoint {path} is torn or was changed: its SHA-256 differs")
         loaded = torch.load(io.BytesIO(tensors), map_location="cpu", weights_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"the checkpoint {path} is torn or none: {_first_line(error)}") from error
@@ -117,17 +131,23 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def newest_first(run_folder: Path) -> Iterator[Path]:
-    """Checkpoints of a run, whether whole or not."""
-    steps = [p for p in (run_folder / FOLDER).glob("*") if re.fullmatch(r"\d{12}", p.name)]
-    return iter(sorted(steps, reverse=True))
-
-
 def prune(run_folder: Path, best_step: int | None) -> None:
-    """Delete all but the ``KEEP`` newest checkpoints and that of the best model, and what a killed process left."""
-    best = None if best_step is None else path_of(run_folder, best_step)
-    for path in [p for i, p in enumerate(newest_first(run_folder)) if i >= KEEP and p != best]:
-        shutil.rmtree(path)
+    """
+    Delete all but the ``KEEP`` newest checkpoints, those of the models that were best at any of these and now, and what
+    a killed process left.
+    """
+    newest: dict[int, Path] = {}
+    for path in newest_first(run_folder):
+        newest.setdefault(_name(path)[0], path)
+    kept = list(newest)[:KEEP]
+    best = {best_step}
+    for step in kept:
+        with contextlib.suppress(CheckpointError, KeyError, TypeError):
+            best.add(read(newest[step])[1]["training"]["best_step"])
+    for path in newest_first(run_folder):
+        step = _name(path)[0]
+        if path != newest[step] or (step not in kept and step not in best):
+            shutil.rmtree(path)
     for path in (run_folder / FOLDER).glob("*.tmp"):
         shutil.rmtree(path)
 
@@ -203,12 +223,16 @@ def load_agent(model: DistributionalPPO, tensors: Tensors, path: Path) -> None:
     :raises CheckpointError: if they do not fit
     """
     try:
+        if not all(torch.isfinite(value).all() for value in tensors["parameters"]["policy"].values()):
+            raise ValueError("it holds numbers that are not finite")
         model.set_parameters(tensors["parameters"], exact_match=True, device=model.device)
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
             for key, rms in _statistics(normalizer).items():
-                saved = tensors["observation_statistics"][key]
-                rms.mean, rms.var = saved["mean"].numpy(), saved["var"].numpy()
+                saved = {name: value.numpy() for name, value in tensors["observation_statistics"][key].items()}
+                if not all(np.isfinite(value).all() for value in saved.values()):
+                    raise ValueError("its statistics of the observations are not finite")
+                rms.mean, rms.var = saved["mean"].reshape(rms.mean.shape), saved["var"].reshape(rms.var.shape)
                 rms.count = float(saved["count"])
     except Exception as error:  # whatever a foreign file makes torch or SB3 raise
         raise CheckpointError(f"the checkpoint {path} does not fit this run: {_first_line(error)}") from error

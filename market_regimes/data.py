@@ -34,14 +34,16 @@ MIN_REGIME_DAYS = 20  # figures on fewer bars are reported as n/a
 
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ"}
 PRICES = ("open", "high", "low", "close")
+OTHER_COLUMNS = ("date", "symbol", "adjusted_close", "volume", "volatility_index")
 COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
     **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
-    **dict.fromkeys(("adj_close", "adjclose", "adjusted"), "adjusted_close"),
-    **dict.fromkeys(("vix", "volatility"), "volatility_index"),
-    **dict.fromkeys(("ticker", "instrument"), "symbol"),
+    "adj_close": "adjusted_close",
+    "vix": "volatility_index",
+    "ticker": "symbol",
 }
 MIN_BARS = 60  # of a file: 20 returns of history in an observation, and something to train, validate and test on
-MAX_BAR_RATIO = 1e4  # of two closes in a row: beyond it a mistake in the file, not a market
+MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
+RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
 DATE_SLACK = 10  # days by which a period may begin before the data or end after them: holidays and weekends
 
 VolatilityIndex = Literal["auto", "estimated", "real"]
@@ -164,8 +166,9 @@ def infer_bars_per_year(dates: np.ndarray) -> float:
     gap = float(np.median(np.diff(days).astype(int))) if len(days) > 1 else 1.0
     if gap > 1:
         return float(round(365.25 / gap))
-    weekends = np.mean((days.astype(int) + 3) % 7 >= 5)  # day 0 of the epoch was a Thursday
-    return float(np.median(bars)) * (365 if weekends > 0.1 else DAYS_PER_YEAR)
+    weekend = (days.astype(int) + 3) % 7 >= 5  # day 0 of the epoch was a Thursday
+    share = bars[weekend].sum() / bars.sum()  # of the bars: currencies have a few on Sunday evenings
+    return float(np.median(bars)) * (365 if share > 0.1 else DAYS_PER_YEAR)
 
 
 def load_shipped(name: str, volatility_index: VolatilityIndex = "auto") -> Market:
@@ -229,8 +232,8 @@ def load_markets(
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    # "NA" is a ticker too; and the columns that must hold numbers are looked at one by one later.
-    return pd.read_csv(path, skipinitialspace=True, keep_default_na=False, na_values=[""], low_memory=False)
+    # As text: NA and 000001 are tickers, and the columns that must hold numbers are looked at one by one later.
+    return pd.read_csv(path, skipinitialspace=True, dtype=str, keep_default_na=False, na_values=[""])
 
 
 READERS = {".csv": _read_csv, ".parquet": pd.read_parquet}
@@ -249,10 +252,14 @@ def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: fl
     if not isinstance(table.index, pd.RangeIndex):  # Parquet keeps an index of dates
         table = table.reset_index()
     names = ["_".join(str(name).lower().split()) for name in table.columns]
+    first_of: dict[str, str] = {}
+    for name in names:
+        meant, _, number = name.rpartition(".")  # pandas calls a second close close.1
+        meant = meant if number.isdigit() else name
+        meant = COLUMN_NAMES.get(meant, meant)
+        if first_of.setdefault(meant, name) is not name and (meant in PRICES or meant in OTHER_COLUMNS):
+            raise ValueError(f"{path} has two columns for {meant}: {first_of[meant]} and {name}")
     table.columns = pd.Index([COLUMN_NAMES.get(name, name) for name in names])
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise ValueError(f"{path} has the column {twice} twice")
     missing = [name for name in ("date", *PRICES) if name not in table]
     if missing:
         raise ValueError(f"{path} lacks the column {' and '.join(missing)}: it has {', '.join(names)}")
@@ -269,50 +276,74 @@ def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: fl
 def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str) -> None:
     """Raise if a row is bad, naming the first one."""
     if bad.any():
-        first = table[bad].iloc[0]
+        first = int(np.argmax(bad.to_numpy()))
         more = int(bad.sum()) - 1
-        day = " ".join(str(first["date"]).split())[:40]
+        day = " ".join(str(table["date"].iloc[first]).split())[:40]
         raise ValueError(
-            f"{path}, row {first['row']} after the header (date {day}): {what}"
+            f"{path}, row {table['row'].iloc[first]} after the header (date {day}): {what}"
             + (f"; {more} more row(s) likewise" if more else "")
         )
+
+
+def _times(path: Path, bars: pd.DataFrame) -> pd.Series:
+    """
+    The dates to the second, by the clock they are written in: an exchange's day must not become another one in UTC.
+    """
+    text = bars["date"].map(str)
+    local = text.str.replace(r"(:\d{2}(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d{2}:?\d{2})$", r"\1", regex=True)
+    zoned = local != text
+    if zoned.any():
+        _refuse(path, bars, ~zoned, "the date has no time zone, and others have one")
+    parsed = pd.to_datetime(local, format="ISO8601", errors="coerce", utc=True)
+    _refuse(path, bars, parsed.isna(), "the date is not in ISO form, like 2011-03-04 or 2011-03-04 15:30")
+    return parsed.dt.tz_localize(None).dt.floor("s")
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """As float64, NaN where there is no number."""
+    if column.dtype == bool or column.dtype.kind in "mM":  # which pandas would count as numbers
+        return pd.Series(np.nan, column.index)
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
 
 
 def _market(
     symbol: str, path: Path, bars: pd.DataFrame, volatility_index: VolatilityIndex, bars_per_year: float | None
 ) -> Market:
     """One symbol's bars, checked."""
-    parsed = pd.to_datetime(bars["date"].astype(str), format="ISO8601", errors="coerce", utc=True)
-    _refuse(path, bars, parsed.isna(), "the date is not in ISO form, like 2011-03-04 or 2011-03-04 15:30")
-    dates = parsed.dt.tz_localize(None)
+    dates = _times(path, bars)
     step = dates.diff()
     _refuse(path, bars, step == pd.Timedelta(0), f"{symbol} has the bar before at the same date")
     _refuse(path, bars, step < pd.Timedelta(0), f"{symbol} has a later date in the bar before: sort by date")
     optional = [name for name in ("adjusted_close", "volume") if name in bars]
-    numbers = {name: pd.to_numeric(bars[name], errors="coerce").astype(np.float64) for name in (*PRICES, *optional)}
+    numbers = {name: _numbers(bars[name]) for name in (*PRICES, *optional)}
     for name, column in numbers.items():
         _refuse(path, bars, ~np.isfinite(column), f"{name} of {symbol} is not a finite number")
         if name == "volume":
             _refuse(path, bars, column < 0, f"volume of {symbol} is negative")
         else:
             _refuse(path, bars, column <= 0, f"{name} of {symbol} is not positive")
-    _refuse(path, bars, numbers["high"] < numbers["low"], f"high of {symbol} is below its low")
+    low, high = numbers["low"], numbers["high"]
+    _refuse(path, bars, high < low, f"high of {symbol} is below its low")
+    for name in ("open", "close"):
+        outside = (numbers[name] < low * (1 - RANGE_SLACK)) | (numbers[name] > high * (1 + RANGE_SLACK))
+        _refuse(path, bars, outside, f"{name} of {symbol} is outside its low and high")
     if len(bars) < MIN_BARS:
         raise ValueError(
             f"{path} has {len(bars)} row(s) of {symbol}, from {bars['date'].iloc[0]} to {bars['date'].iloc[-1]}: at "
             f"least {MIN_BARS} are needed"
         )
     close = numbers.get("adjusted_close", numbers["close"])
-    ratio = (close / close.shift()).fillna(1.0)
-    wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
-    _refuse(path, bars, wild, f"close of {symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar")
+    opens = numbers["open"] * close / numbers["close"]
+    for name, prices in (("open", opens), ("close", close)):
+        ratio = (prices / close.shift()).fillna(1.0)
+        wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
+        _refuse(path, bars, wild, f"{name} of {symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar")
     times = dates.to_numpy().astype("M8[s]")
     per_year = infer_bars_per_year(times) if bars_per_year is None else float(bars_per_year)
-    opens = (numbers["open"] * close / numbers["close"]).to_numpy()
     volatility = ewma_volatility(close.to_numpy(), per_year)
     index = _own_index(symbol, path, bars, volatility_index)
     index = estimated_index(volatility) if index is None else index
-    return Market(symbol, str(path), times, opens, close.to_numpy(), volatility, index, per_year)
+    return Market(symbol, str(path), times, opens.to_numpy(), close.to_numpy(), volatility, index, per_year)
 
 
 def _own_index(symbol: str, path: Path, bars: pd.DataFrame, wanted: VolatilityIndex) -> np.ndarray | None:
@@ -321,7 +352,7 @@ def _own_index(symbol: str, path: Path, bars: pd.DataFrame, wanted: VolatilityIn
         if wanted == "real":
             raise ValueError(f"market.volatility_index=real: {path} has no column volatility_index")
         return None
-    column = pd.to_numeric(bars["volatility_index"], errors="coerce").astype(np.float64)
+    column = _numbers(bars["volatility_index"])
     _refuse(path, bars, column.isna() & bars["volatility_index"].notna(), "volatility_index is not a number")
     _refuse(path, bars, (column <= 0) | np.isinf(column), f"volatility_index of {symbol} is not positive and finite")
     values: np.ndarray = column.to_numpy()

@@ -73,6 +73,11 @@ class TradingCosts:
         for name in ("financing_rate", "cash_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a yearly rate within [0, 1], got {getattr(self, name)}")
+        if (self.fee_bp + self.slippage_bp) / 1e4 * max(abs(bound) for bound in self.bounds) >= 1:
+            raise ValueError(
+                f"fee_bp={self.fee_bp} and slippage_bp={self.slippage_bp} take all equity of a trade to position "
+                f"{max(self.bounds, key=abs)}"
+            )
         if self.fill not in ("next_open", "close"):
             raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
 
@@ -286,13 +291,12 @@ def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
 
 class MarketVecEnv(VecEnv):
     """
-    ``MarketCore`` as a vectorised environment of Stable-Baselines3. The last step's ``StepResult`` is ``last_result``.
+    ``MarketCore`` as a vectorised environment of Stable-Baselines3.
 
     :param core: the markets and their agents
     :param seed: seed of the starts of the episodes
     """
 
-    last_result: StepResult
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
@@ -315,7 +319,6 @@ class MarketVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         result = self.core.step(self._targets)
-        self.last_result = result
         dones = result.terminated | result.truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observations = self.core.observations()

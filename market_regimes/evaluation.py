@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
-from market_regimes.env import REWARD_SCALE, MarketCore, Segment, TradingCosts
+from market_regimes.env import REWARD_SCALE, RUIN_EQUITY, MarketCore, Segment, TradingCosts
 
 Decision = Callable[[MarketCore], np.ndarray]  # what is known at a close -> one target position per agent
 RANDOM_RUNS = 100
@@ -35,7 +36,10 @@ def volatility_targeting(segments: Sequence[Segment]) -> Decision:
 
 
 def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
-    """All agents to their ends, each on its own symbol. Arrays (bars, n_envs); after ruin or end all is 0."""
+    """
+    All agents to their ends, each on its own symbol. Arrays (bars, n_envs); after ruin or end all is 0. ``decide`` is
+    asked once more at the end, so that it sees the last state too.
+    """
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     alive = np.ones(core.n_envs, dtype=bool)
     for _ in range(int((core.last - core.first).max())):
@@ -47,6 +51,7 @@ def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
             rows[name].append(np.where(alive, values, 0.0))
         rows["cost"].append(np.where(alive, result.cost, 0.0))
         alive = alive & ~(result.terminated | result.truncated)
+    decide(core)
     return {name: np.stack(values) for name, values in rows.items()}
 
 
@@ -237,19 +242,21 @@ def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def discounted(frames: dict[str, pd.DataFrame], last_values: np.ndarray, gamma: float) -> np.ndarray:
     """
-    What came after each decision: the discounted rewards to the end of the period, completed by the critic's value
-    there.
+    What came after each decision: the discounted rewards to ruin, or to the end of the period, where the critic's value
+    completes them.
 
     :param frames: from ``backtest``
     :param last_values: value of the last state, one per symbol
     :param gamma: discount factor
-    :return: one return per row of the frames, one frame after the other
+    :return: one return per row of the frames, one frame after the other; NaN after ruin
     """
     outcomes = []
-    for frame, value in zip(frames.values(), last_values, strict=True):
+    for frame, last_value in zip(frames.values(), last_values, strict=True):
         rewards = REWARD_SCALE * np.log1p(frame["return"].to_numpy())
-        outcome = np.empty(len(rewards))
-        for t in range(len(rewards) - 1, -1, -1):
+        outcome = np.full(len(rewards), np.nan)
+        ruined = np.flatnonzero(frame["equity"] <= RUIN_EQUITY * (1 + 1e-9))
+        end, value = (ruined[0] + 1, 0.0) if len(ruined) else (len(rewards), last_value)
+        for t in range(end - 1, -1, -1):
             value = rewards[t] + gamma * value
             outcome[t] = value
         outcomes.append(outcome)
@@ -265,11 +272,21 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
     :param path: HTML file to write
     :param title: heading
     :param bars_per_year: what annualises
+    :raises ValueError: if quantstats cannot make one of these returns; no file is left then
     """
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it asks for Arial and takes what there is
     agent, benchmark = agent.rename("agent"), benchmark.rename("buy and hold")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _quantstats().reports.html(agent, benchmark, output=str(path), title=title, periods_per_year=bars_per_year)
-    html = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"<link[^>]*href=.https?://[^>]*>", "", html), encoding="utf-8")
+    path.unlink(missing_ok=True)
+    made = path.with_name(path.name + ".tmp")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _quantstats().reports.html(
+                agent, benchmark, output=str(made), title=html.escape(title), periods_per_year=bars_per_year
+            )
+    except Exception as error:  # it fits lines and makes tables without looking whether there is anything to show
+        made.unlink(missing_ok=True)
+        raise ValueError(f"quantstats makes no tear sheet of these returns ({error})") from error
+    text = made.read_text(encoding="utf-8")
+    made.unlink()
+    path.write_text(re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text), encoding="utf-8")

@@ -150,7 +150,7 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
 
     :param frames: the agent's ``backtest``; M rows in all
     :param quantiles: predictions, shape (M, N)
-    :param outcomes: discounted rewards, shape (M,)
+    :param outcomes: discounted rewards, shape (M,), NaN where there are none
     :param title: heading
     :return: figure
     """
@@ -164,8 +164,9 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
     fan.plot(first.index, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
     fan.set(title=f"{next(iter(frames))}: {title}", ylabel="return, units of reward")
     fan.tick_params(axis="x", rotation=30)
-    below = outcomes[:, None] < np.sort(quantiles, axis=1)
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])
+    known = np.isfinite(outcomes)
+    below = outcomes[known, None] < np.sort(quantiles[known], axis=1)
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])[known]
     share.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     share.plot(tau, below.mean(axis=0), color="black", label="all")
     for name in REGIMES:

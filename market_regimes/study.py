@@ -192,7 +192,13 @@ class Study:
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
         self._check_provenance(folder)
-        for path in newest_first(folder):
+        paths = newest_first(folder)
+        if not paths:  # killed before it could write the first one
+            write_file(folder / "config.yaml", config_text)
+            print(f"{folder} begins anew: it has no checkpoint", flush=True)
+            self._learn(folder, Memory(evaluation_due=self.run.eval_every), None)
+            return
+        for path in paths:
             try:
                 tensors, state = checkpoint.read(path)
                 checkpoint.restore(self.model, tensors, state, path)
@@ -205,7 +211,7 @@ class Study:
             print(f"{folder} goes on from step {self.model.num_timesteps}{episodes}", flush=True)
             self._learn(folder, memory, (tensors, state))
             return
-        raise ValueError(f"{folder} holds no checkpoint to resume from")
+        raise ValueError(f"{folder} holds no checkpoint that can be resumed from")
 
     def _learn(self, folder: Path, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
@@ -223,13 +229,13 @@ class Study:
                     progress_bar=self.run.progress_bar,
                     reset_num_timesteps=resumed is None,
                 )
-                if training.stopped == "interrupted":
-                    raise KeyboardInterrupt
-                if training.stopped:
+                if training.stopped and not interrupted.is_set():
                     print(training.stopped)
                 picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
                 self.load(folder)
                 self.model.save(folder / "model.zip")
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
             except KeyboardInterrupt as stop:
                 raise KeyboardInterrupt(folder) from stop
             except (ValueError, OSError, FloatingPointError):
@@ -265,13 +271,12 @@ class Study:
 
     def _check_provenance(self, folder: Path) -> None:
         """Raise if a run folder is none or was trained on other data."""
-        try:
-            data = json.loads((folder / "run.json").read_text())["data"]
-            seen = {symbol: entry["sha256"] for symbol, entry in data.items()}
-        except FileNotFoundError as error:
-            raise ValueError(f"{folder} is no run folder: it has no run.json") from error
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise ValueError(f"{folder / 'run.json'} is torn or no run's") from error
+        if not (folder / "run.json").exists():
+            raise ValueError(f"{folder} is no run folder: it has no run.json")
+        data = _read_json(folder / "run.json").get("data")
+        if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
+            raise ValueError(f"{folder / 'run.json'} is torn or no run's")
+        seen = {symbol: entry.get("sha256") for symbol, entry in data.items()}
         if seen != {symbol: entry["sha256"] for symbol, entry in self._provenance()["data"].items()}:
             raise ValueError(f"{folder} was trained on data with another fingerprint: its figures would not compare")
 
@@ -284,15 +289,12 @@ class Study:
         :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         """
         self._check_provenance(folder)
-        paths = list(newest_first(folder))
-        if which == "best":
-            try:
-                best = json.loads((folder / "best.json").read_text())
-                paths.insert(0, checkpoint.path_of(folder, int(best["step"])))
-            except FileNotFoundError:
-                pass
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{folder / 'best.json'} is torn or no run's") from error
+        paths = newest_first(folder)
+        if which == "best" and (folder / "best.json").exists():
+            step = _read_json(folder / "best.json").get("step")
+            if type(step) is not int or step < 0:
+                raise ValueError(f"{folder / 'best.json'} is torn or no run's")
+            paths.insert(0, checkpoint.path_of(folder, step))
         for path in paths:
             try:
                 checkpoint.load_agent(self.model, checkpoint.read(path)[0], path)
@@ -337,13 +339,15 @@ class Study:
 
     def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
         """The critic's quantiles beside what came, as a figure."""
-        lengths = [len(frame) for frame in frames.values()]
-        observations = np.concatenate([np.stack(seen)[:length, i] for i, length in enumerate(lengths)])
-        with torch.no_grad():
-            quantiles = self.model.policy.predict_quantiles(observations).cpu().numpy()
-        last_values = quantiles[np.cumsum(lengths) - 1].mean(axis=1)
-        outcomes = discounted(frames, last_values, self.model.gamma)
-        return picture_of_returns(frames, quantiles, outcomes, f"discounted rewards, {period}")
+        states = np.stack(seen)  # one more than there are rows, the last state
+        quantiles, last_values = [], []
+        for i, frame in enumerate(frames.values()):
+            with torch.no_grad():
+                predicted = self.model.policy.predict_quantiles(states[: len(frame) + 1, i]).cpu().numpy()
+            quantiles.append(predicted[:-1])
+            last_values.append(predicted[-1].mean())
+        outcomes = discounted(frames, np.array(last_values), self.model.gamma)
+        return picture_of_returns(frames, np.concatenate(quantiles), outcomes, f"discounted rewards, {period}")
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """
@@ -357,17 +361,16 @@ class Study:
         """
         if self.core is None:
             result: dict[str, Any] = {"joint": {"agent": self._reward_figures()}, "symbols": {}}
-        else:
-            result = self._evaluate_on_market(folder, self.segments[period], period, self.core.bars_per_year)
-        write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
-        return result
+            write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
+            return result
+        return self._evaluate_on_market(folder, self.segments[period], period, self.core.bars_per_year)
 
     def _evaluate_on_market(
         self, folder: Path, segments: list[Segment], period: PeriodName, bars_per_year: float
     ) -> dict[str, Any]:
         seen: list[np.ndarray] = []
         agent = backtest(segments, self.trading, self.agent(seen))
-        # The benchmarks may hold from 0 to 1 whatever the agent may.
+        # The benchmarks may hold from 0 to 1 whatever the agent may, and more where it may.
         low, high = self.trading.bounds
         free = replace(self.trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
         shifted, sharpe_of_shifts = random_timing(segments, self.trading, agent, self.seed or 0)
@@ -382,6 +385,7 @@ class Study:
         result["share_of_random_timings_below_agent"] = (
             None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
         )
+        write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
         together = {name: joint(frames) for name, frames in strategies.items()}
         days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
         title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {period}: {days}"
@@ -389,7 +393,10 @@ class Study:
         self._picture_of_returns(agent, seen, f"{period}: {days}").savefig(folder / f"returns-{period}.png")
         trades(agent).to_csv(folder / f"trades-{period}.csv")
         returns, held = together["agent"]["return"], together["buy and hold"]["return"]
-        tear_sheet(returns, held, folder / f"tearsheet-{period}.html", title, bars_per_year)
+        try:
+            tear_sheet(returns, held, folder / f"tearsheet-{period}.html", title, bars_per_year)
+        except ValueError as error:
+            print(f"tearsheet-{period}.html is left out: {error}")
         return result
 
     def _reward_figures(self) -> dict[str, float | None]:
@@ -404,6 +411,19 @@ class Study:
         returns, _ = evaluate_policy(self.model, env, EVALUATION_EPISODES, return_episode_rewards=True)
         env.close()
         return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """
+    :raises ValueError: unless the file holds a JSON object
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} is torn or no run's") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is torn or no run's")
+    return content
 
 
 def segments_of(config: MarketConfig) -> dict[str, list[Segment]]:

@@ -40,8 +40,16 @@ def test_what_is_written_is_read(tmp_path):
     assert torch.equal(tensors["parameters"]["policy"]["w"], TENSORS["parameters"]["policy"]["w"])
     assert tensors["numbers"] == [1, 2.5, True, None]
     assert state == {"step": 7, "big": 2**100, "float": 0.1}
-    write(tmp_path, 7, TENSORS, {"step": 8})
-    assert read(path_of(tmp_path, 7))[1] == {"step": 8}
+
+
+def test_a_step_trained_again_is_never_without_a_checkpoint(tmp_path):
+    for attempt in range(12):
+        write(tmp_path, 7, TENSORS, {"attempt": attempt})
+        assert read(path_of(tmp_path, 7))[1] == {"attempt": attempt}
+    write(tmp_path, 3, TENSORS, {})
+    assert len(newest_first(tmp_path)) == 13
+    prune(tmp_path, None)
+    assert [path.name for path in newest_first(tmp_path)] == ["000000000007.11", "000000000003"]
 
 
 def test_a_write_that_fails_anywhere_leaves_the_one_before(tmp_path, monkeypatch):
@@ -66,13 +74,12 @@ def test_a_write_that_fails_anywhere_leaves_the_one_before(tmp_path, monkeypatch
                     break
                 except OSError:
                     failures += 1
-            states = []
-            for path in newest_first(run):
-                states.append(read(path)[1]["step"])  # what has its name is whole
+            states = [read(path)[1]["step"] for path in newest_first(run)]  # what has its name is whole
             assert states in ([1], [2, 1])
             write(run, 2, TENSORS, {"step": 2})
             prune(run, None)
-            assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [f"{step:012d}" for step in (1, 2)]
+            assert [read(path)[1]["step"] for path in newest_first(run)] == [2, 1]
+            assert len(list((run / "checkpoints").iterdir())) == 2
     assert failures >= 8
 
 
@@ -139,6 +146,13 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     assert not (tmp_path / "checkpoints" / "000000000009.tmp").exists()
 
 
+def test_pruning_keeps_what_a_kept_checkpoint_calls_the_best(tmp_path):
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, {}, {"training": {"best_step": 2}})
+    prune(tmp_path, best_step=4)
+    assert [int(p.name) for p in newest_first(tmp_path)] == [4, 3, 2]
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_file(tmp_path / "file", "old")
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("full")))
@@ -148,7 +162,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_restoring_gives_what_was_captured(run_folder, tmp_path):
-    path = next(newest_first(run_folder))
+    path = newest_first(run_folder)[0]
     study = small_study(tmp_path)
     tensors, state = read(path)
     checkpoint.restore(study.model, tensors, state, path)
@@ -174,7 +188,7 @@ def flatten(tree, prefix=""):
 
 def test_the_newest_whole_checkpoint_is_used(run_folder, tmp_path, capsys):
     copy = shutil.copytree(run_folder, tmp_path / "copy")
-    newest, before = list(newest_first(copy))[:2]
+    newest, before = newest_first(copy)[:2]
     (newest / "tensors.pt").write_bytes(b"")
     (copy / "best.json").unlink(missing_ok=True)
     study = small_study(tmp_path)
@@ -192,6 +206,40 @@ def test_checkpoints_of_another_network_do_not_fit(run_folder, tmp_path, capsys)
         with pytest.raises(ValueError, match="holds no checkpoint"):
             attempt(run_folder)
         assert "does not fit this run" in capsys.readouterr().err
+
+
+def test_parameters_that_are_not_finite_are_refused(run_folder, tmp_path, capsys):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    for path in newest_first(copy):
+        tensors, state = read(path)
+        tensors["parameters"]["policy"]["action_net.bias"][0] = torch.nan
+        write(copy, int(path.name), tensors, state)
+        shutil.rmtree(path)
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        small_study(tmp_path).load(copy)
+    assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", ['{"step": Infinity}', '{"step": "1"}', '{"step": true}', "[" * 100_000, "\0", "[]"]
+)
+def test_files_beside_the_checkpoints_are_refused_when_they_are_none(run_folder, tmp_path, content):
+    for name in ("best.json", "run.json"):
+        copy = shutil.copytree(run_folder, tmp_path / name)
+        (copy / name).write_text(content)
+        with pytest.raises(ValueError, match=rf"{name} is torn or no run's"):
+            small_study(tmp_path).load(copy)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(run_folder, tmp_path, capsys):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    for path in copy.iterdir():
+        if path.name not in ("config.yaml", "run.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    small_study(tmp_path).resume(copy, "")
+    assert "begins anew" in capsys.readouterr().out
+    first, second = (read(newest_first(folder)[0])[0]["parameters"]["policy"] for folder in (run_folder, copy))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 @pytest.mark.parametrize(
@@ -213,6 +261,7 @@ def test_states_with_the_right_digest_and_wrong_content_are_refused(run_folder, 
         tensors, state = read(path)
         spoil(state)
         write(copy, int(path.name), tensors, state)
-    with pytest.raises(ValueError, match="holds no checkpoint to resume from"):
+        shutil.rmtree(path)
+    with pytest.raises(ValueError, match="holds no checkpoint that can be resumed"):
         small_study(tmp_path).resume(copy, "")
     assert "does not fit this run" in capsys.readouterr().err

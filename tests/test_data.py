@@ -154,6 +154,39 @@ def test_other_spellings_and_adjusted_closes(write, make_prices):
     assert market.open / market.close == pytest.approx((table["Open"] / table["Close"]).to_numpy())
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Europe/Berlin", "America/New_York", "UTC"])
+def test_an_exchanges_day_stays_its_day(write, make_prices, zone):
+    table = make_prices()
+    naive = load_markets([write(table)])[0]
+    table["date"] = table["date"].dt.tz_localize(zone)
+    for name in ("zoned.csv", "zoned.parquet"):
+        (market,) = load_markets([write(table, name)])
+        assert np.array_equal(market.dates, naive.dates)
+        assert market.bars_per_year == 252
+
+
+def test_tickers_stay_text_and_second_columns_are_refused(write, make_prices, tmp_path):
+    (market,) = load_markets([write(make_prices(), symbol="000001")])
+    assert market.symbol == "000001"
+    path = tmp_path / "twice.csv"
+    path.write_text("date,open,high,low,close,close\n2000-01-03,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match=r"two columns for close: close and close\.1"):
+        load_markets([str(path)])
+    with pytest.raises(ValueError, match="two columns for date: date and time"):
+        load_markets([write(time="10:00")])
+
+
+def test_currencies_trade_252_days_though_they_open_on_sundays(write, make_prices):
+    hours = pd.date_range("2010-01-03 22:00", periods=24 * 7 * 8, freq="h")
+    open_ = [
+        t
+        for t in hours
+        if not (t.day_of_week == 5 or (t.day_of_week == 6 and t.hour < 22) or (t.day_of_week == 4 and t.hour >= 22))
+    ]
+    (market,) = load_markets([write(make_prices(len(open_)).assign(date=open_))])
+    assert market.bars_per_year == 24 * 252
+
+
 def test_own_index_is_taken_and_must_cover_the_periods(write, make_prices):
     own = np.full(600, 33.0)
     own[:50] = np.nan
@@ -214,10 +247,16 @@ def spoiled(table, row, column, value):
         (lambda t: spoiled(t, 17, "volume", -1), "volume of prices is negative"),
         (lambda t: spoiled(t, 17, "date", "25/01/2000"), r"row 17 .*25/01/2000.*ISO"),
         (lambda t: spoiled(t, 17, "date", None), "row 17 .*ISO"),
-        (lambda t: t.assign(close=[1e-3] * 17 + [1e3] * 583, low=1e-4, high=1e4), "row 18 .*factor"),
+        (
+            lambda t: t.assign(open=[1e-3] * 17 + [1e3] * 583, close=[1e-3] * 17 + [1e3] * 583, low=1e-4, high=1e4),
+            "row 18 .*open of prices changed by a factor",
+        ),
+        (lambda t: spoiled(t, 17, "open", 1e6), "row 17 .*open of prices is outside its low and high"),
+        (lambda t: spoiled(t, 17, "date", "2000-01-25T00:00+09:00"), "row 1 .*no time zone, and others have one"),
+        (lambda t: spoiled(t, 17, "close", "True"), "row 17 .*not a finite number"),
         (lambda t: t[:59], r"59 row\(s\) of prices, from 2000-01-03 to 2000-03-23: at least 60"),
         (lambda t: t[:0], "header and no rows"),
-        (lambda t: t.assign(Date=t["date"]), "column date twice"),
+        (lambda t: t.assign(Date=t["date"]), "two columns for date: date and date"),
         (lambda t: t.assign(symbol=[None] + ["A"] * 599), "row 1 .*symbol is missing"),
         (lambda t: t.assign(vix=-1.0), "volatility_index of prices is not positive"),
         (lambda t: t.assign(vix="high"), "volatility_index is not a number"),

@@ -247,6 +247,7 @@ def test_both_checkers_pass():
         (dict(cash_rate=-0.1), "cash_rate"),
         (dict(financing_rate=5.0), "yearly rate"),
         (dict(positions=[1.0]), "two different"),
+        (dict(position_high=10.0, fee_bp=500.0, slippage_bp=500.0), "take all equity"),
         (dict(positions=[0.0, 11.0]), r"\[-10, 10\]"),
         (dict(positions=[0.0, float("nan")]), "positions"),
     ],

@@ -186,11 +186,27 @@ def test_discounted_rewards_by_the_definition(held):
     assert discounted({"A": frame}, np.array([7.0]), 0.9) == pytest.approx(expected)
 
 
+def test_discounted_rewards_end_with_ruin():
+    crash = MARKET.period("2008-09-01", "2008-12-31")
+    costs = TradingCosts(position_low=-10.0, position_high=10.0)
+    frames = backtest([Segment(MARKET, crash, TRAIN)], costs, lambda core: np.full(core.n_envs, 10.0))
+    outcomes = discounted(frames, np.array([99.0]), 1.0)
+    assert outcomes[0] == pytest.approx(100 * np.log(0.01))
+    assert np.isnan(outcomes[-1])
+
+
+def test_the_decision_rule_sees_the_last_state_too():
+    seen = []
+    frame = backtest([SEGMENT], COSTS, lambda core: seen.append(core.bar.copy()) or np.zeros(1))["S&P 500"]
+    assert len(seen) == len(frame) + 1
+    assert MARKET.dates[seen[-1][0]] == frame.index[-1].to_numpy()
+
+
 def test_tear_sheet_loads_nothing_from_the_network(held, tmp_path):
     agent = backtest([SEGMENT], COSTS, alternate)["S&P 500"]
-    tear_sheet(agent["return"], held["return"], tmp_path / "sheet.html", "the title", 252)
+    tear_sheet(agent["return"], held["return"], tmp_path / "sheet.html", "the <title>", 252)
     html = (tmp_path / "sheet.html").read_text()
-    assert "the title" in html
+    assert "the &lt;title&gt;" in html
     assert "Sharpe" in html
     loaded = re.findall(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=.?https?://", html)
     assert loaded + re.findall(r"url\(.?https?://|@import", html) == []

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 import train_model_multi_patch
-from market_regimes.checkpoint import newest_first, read
+from market_regimes.checkpoint import newest_first
 from market_regimes.study import MarketConfig, RunConfig, Study
 from train_model_multi_patch import main
 
@@ -155,6 +155,7 @@ def test_file_values_become_python_values():
         ("market: {trading: {positions: [1.0]}}", "two different"),
         ("run: {patience: 0}", "patience"),
         ("seeds: all", "0-4"),
+        ("seeds: 0-5000", "at most 1000"),
         ("run: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )
@@ -202,12 +203,9 @@ def same_run(one, other, read_scalars):
     assert events[0] == events[1]
     for name in ("best.json", "evaluation-test.json", "trades-test.csv"):
         assert (one / name).read_text() == (other / name).read_text()
-    tensors = [read(next(newest_first(folder)))[0]["parameters"] for folder in (one, other)]
-    for part in ("policy", "policy.optimizer"):
-        flat = [str(torch.utils._pytree.tree_leaves(t[part])) for t in tensors]
-        assert flat[0] == flat[1]
-    policies = [t["policy"] for t in tensors]
-    assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
+    # Parameters, optimizer, statistics, environment, generators: not a bit differs.
+    tensors = [(newest_first(folder)[0] / "tensors.pt").read_bytes() for folder in (one, other)]
+    assert tensors[0] == tensors[1]
 
 
 EVERYTHING = [*QUICK, "--run.total_timesteps=3072", "--market.data=[sp500,nasdaq]", "--run.normalize_observations=true"]
@@ -274,7 +272,7 @@ def test_a_finished_run_resumes_to_the_same(folder, tmp_path, read_scalars):
 
 def test_resume_takes_the_newest_whole_checkpoint(folder, tmp_path, capsys, read_scalars):
     copy = shutil.copytree(folder, tmp_path / "copy")
-    newest = next(newest_first(copy))
+    newest = newest_first(copy)[0]
     (newest / "state.json").write_text("{")
     main(["--resume", str(copy)])
     assert f"{newest} is torn" in capsys.readouterr().err
@@ -288,8 +286,15 @@ def test_resume_refuses_what_it_cannot_do(folder, tmp_path, capsys):
     assert "no run folder" in refused(capsys, "--resume", str(tmp_path))
     with FileLock(copy / ".lock"):
         assert "another process" in refused(capsys, "--resume", str(copy))
-    shutil.rmtree(copy / "checkpoints")
-    assert "no checkpoint to resume from" in refused(capsys, "--resume", str(copy))
+    assert "only become longer" in refused(capsys, "--resume", str(copy), "--run.total_timesteps=512")
+    for path in newest_first(copy):
+        (path / "tensors.pt").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        main(["--resume", str(copy)])
+    assert "no checkpoint that can be resumed from" in capsys.readouterr().err
+    (copy / "config.yaml").write_bytes(b"\xff\xfe\x00run: \x80")
+    for command in (["--resume", str(copy)], ["evaluate", str(copy)], ["--config", str(copy / "config.yaml")]):
+        assert "error: " in refused(capsys, *command)
 
 
 def test_other_environments_go_on_with_new_episodes(tmp_path, capsys):
@@ -319,17 +324,20 @@ def test_several_seeds_in_one_command(folder, tmp_path, capsys):
     assert json.loads((group / "seeds-test.json").read_text()) == results
 
 
-def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsys):
+def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsys, monkeypatch):
     table = pd.concat([make_prices(seed=i).assign(symbol=name, vix=20.0 + i) for i, name in enumerate("AB")])
     table.to_csv(tmp_path / "prices.csv", index=False)
-    own = [f"--market.data={tmp_path / 'prices.csv'}", "--market.train=[2000-01-03,2001-06-30]"]
+    own = ["--market.data=prices.csv", "--market.train=[2000-01-03,2001-06-30]"]
     own += ["--market.validation=[2001-07-01,2001-10-31]", "--market.test=[2001-11-01,2002-04-19]"]
     own += [
         "--market.trading.positions=[-1,0,1]",
         "--market.trading.cash_rate=0.03",
         "--market.regime_bounds=[15,20.5,40]",
     ]
+    monkeypatch.chdir(tmp_path)
     main([*QUICK, *own, f"--run.out={tmp_path}", "--run.name=own"])
+    monkeypatch.chdir("/")
+    main(["evaluate", str(tmp_path / "own")])
     result = json.loads((tmp_path / "own" / "evaluation-test.json").read_text())
     assert list(result["symbols"]) == ["A", "B"]
     regimes = {symbol: of["agent"]["regimes"] for symbol, of in result["symbols"].items()}
@@ -337,6 +345,24 @@ def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsy
     trades = pd.read_csv(tmp_path / "own" / "trades-test.csv")
     assert set(trades["target"]) <= {-1.0, 0.0, 1.0}
     assert "by symbol" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("test_days", ["[2011-01-03,2011-01-04]", "[2011-01-01,2018-12-31]"])
+def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, monkeypatch):
+    def flat(self, seen):
+        def decide(core):
+            seen.append(core.observations())
+            return np.zeros(core.n_envs)
+
+        return decide
+
+    monkeypatch.setattr(Study, "agent", flat)
+    main([*QUICK, f"--run.out={tmp_path}", "--run.name=flat", f"--market.test={test_days}"])
+    result = json.loads((tmp_path / "flat" / "evaluation-test.json").read_text())
+    assert result["joint"]["agent"]["sharpe_ratio"] is None
+    assert result["share_of_random_timings_below_agent"] is None
+    assert (tmp_path / "flat" / "trades-test.csv").exists()
+    assert "tearsheet-test.html is left out" in capsys.readouterr().out
 
 
 def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices):

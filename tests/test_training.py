@@ -182,9 +182,11 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     titles = [chart.title for chart in layout.category[0].chart]
     assert titles[0].startswith("weight")
     assert titles[-1] == "volatility index of the rollout"  # under the others
-    for chart in charts.values():
-        for tag in chart.multiline.tag:
-            assert any(name == tag.rstrip("$") for name in known) or tag.endswith(("calm", "volatile", "crash")), tag
+    tags = {tag.rstrip("$") for chart in charts.values() for tag in chart.multiline.tag}
+    rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
+    rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
+    assert tags - set(known) <= rare
+    assert "train/value_error_calm" in tags & set(known)
     assert "rollout/volatility_index" in known
     assert "eval/sharpe_normal" in known
     assert "train/value_error_normal" in known
@@ -227,12 +229,30 @@ def test_the_best_model_is_kept_and_loaded(tmp_path):
     assert all(torch.equal(v, kept[256][k]) for k, v in exported.items())
 
 
+def test_a_longer_run_finds_the_best_model_the_shorter_one_replaced(tmp_path):
+    """The short run ends off the grid of evaluations, and its last model is its best; at once it never was one."""
+    long = dict(total_timesteps=1024, eval_every=256)
+    scores = {256: 0.9, 512: 0.1, 640: 1.5, 768: 0.2, 1024: 0.3}
+
+    def by_step(study):
+        study.score = lambda: ({study.score_name: scores[study.model.num_timesteps]}, None)
+        return study
+
+    at_once = by_step(small_study(tmp_path / "at once", **long)).start("")
+    halves = by_step(small_study(tmp_path / "halves", **{**long, "total_timesteps": 640})).start("")
+    assert json.loads((halves / "best.json").read_text())["step"] == 640
+    by_step(small_study(tmp_path / "halves", **long)).resume(halves, "")
+    assert (halves / "best.json").read_text() == (at_once / "best.json").read_text()
+    models = [DistributionalPPO.load(folder / "model.zip").policy.state_dict() for folder in (at_once, halves)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
 def test_patience_ends_a_run_that_gets_no_better(tmp_path, capsys):
     study = scored(small_study(tmp_path, patience=2, total_timesteps=10_000), [0.5, 0.6, 0.6, 0.1, 9.0])
     folder = study.start("")
     assert "stopped early: 2 evaluations" in capsys.readouterr().out
     assert json.loads((folder / "best.json").read_text())["step"] == 256
-    assert int(next(newest_first(folder)).name) == 512
+    assert int(newest_first(folder)[0].name) == 512
 
 
 def test_environments_without_a_market_have_their_own_page(tmp_path, read_scalars):
@@ -270,4 +290,17 @@ def test_asked_to_stop_the_run_is_saved_and_says_where(tmp_path):
     with pytest.raises(KeyboardInterrupt) as stop:
         study.start("")
     assert stop.value.args == (tmp_path / "run",)
-    assert int(next(newest_first(tmp_path / "run")).name) == 128
+    assert int(newest_first(tmp_path / "run")[0].name) == 128
+
+
+def test_asked_during_the_last_evaluation_the_run_does_not_go_on(tmp_path):
+    study = small_study(tmp_path, eval_every=10_000)
+
+    def score_and_ask():
+        os.kill(os.getpid(), signal.SIGINT)
+        return {study.score_name: 0.5}, None
+
+    study.score = score_and_ask
+    with pytest.raises(KeyboardInterrupt):
+        study.start("")
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 512
