@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 import jsonargparse
 from docstring_parser import parse as parse_docstring
@@ -72,20 +72,30 @@ TYPES: dict[str, Any] = {
 class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes without types
     """jsonargparse's parser; its errors are one sentence, with the nearest valid name."""
 
+    source: ClassVar[str] = ""  # the configuration being read
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
+        if self.source and ("parsing config" in message or "Unexpected config" in message):
+            message = f"{self.source}: {message}"
         known = {action.dest for action in _train_parser()._actions} | set(COMMANDS)
         words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
-        # Where names end alike, the shortest is meant: the command train, not the key market.train.
-        by_last_part = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-len(name), name))}
-        near = {
-            by_last_part[match]
-            for word in words
-            for match in difflib.get_close_matches(word.rpartition(".")[2], by_last_part, n=1, cutoff=0.75)
-        }
+        near = {match for word in words for match in _nearest(word, known)}
         hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
         print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def _nearest(word: str, known: set[str]) -> list[str]:
+    """The known name that is meant, if any: one that ends alike, one like it in its section, one like it anywhere."""
+    section, _, last = word.rpartition(".")
+    # Where names end alike, the shortest is meant: the command train, not the key market.train.
+    by_last_part = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-len(name), name))}
+    siblings = {name.rpartition(".")[2]: name for name in known if section and name.startswith(section + ".")}
+    for names, cutoff in ((by_last_part, 1.0), (siblings, 0.6), (by_last_part, 0.75)):
+        for match in difflib.get_close_matches(last, names, n=1, cutoff=cutoff):
+            return [names[match]]
+    return []
 
 
 def _add_constructor(parser: Parser, prefix: str, constructor: Any, docstring: str, skip: set[str]) -> None:
@@ -170,7 +180,7 @@ def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
         objects = parser.instantiate(config)
         return Study(objects.run, objects.market, config.algorithm.as_dict())
     except REFUSALS as error:
-        parser.error(f"{type(error).__name__}: {error}")
+        parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
 def _with_config(arguments: list[str], parser: Parser) -> list[str]:
@@ -206,10 +216,11 @@ def _check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Pat
 
 def _parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
     """Parse; a configuration that is no text ends the program with a sentence, as one with wrong keys does."""
+    Parser.source = next((arguments[i + 1] for i, name in enumerate(arguments[:-1]) if name == "--config"), "")
     try:
         return parser.parse_args(arguments)
     except (UnicodeDecodeError, RecursionError) as error:
-        parser.error(f"the configuration cannot be read: {type(error).__name__}")
+        parser.error(f"the configuration {Parser.source} cannot be read: {type(error).__name__}")
 
 
 def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) -> tuple[Study, Path]:
@@ -257,8 +268,13 @@ def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, t
         parser.error(f"{folder} is no run folder: it has no config.yaml")
     config = _parsed(parser, ["--config", str(folder / "config.yaml")])
     if config.seeds:
-        parts = [_runs_in(parser, folder / f"seed-{seed}", which) for seed in _seeds_of(config.seeds)]
-        return {seed: run for part in parts for seed, run in part.items()}
+        runs: dict[int, tuple[Study, Path]] = {}
+        for seed in _seeds_of(config.seeds):
+            if (folder / f"seed-{seed}").exists():
+                runs |= _runs_in(parser, folder / f"seed-{seed}", which)
+            else:
+                print(f"seed {seed} is not trained: train --resume {folder} does it")
+        return runs
     study = _study(parser, config)
     try:
         study.load(folder, which)
@@ -267,15 +283,20 @@ def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, t
     return {config.algorithm.seed: (study, folder)}
 
 
-def _evaluate(runs: dict[int, tuple[Study, Path]], period: PeriodName, group: Path | None) -> None:
+def _evaluate(parser: Parser, runs: dict[int, tuple[Study, Path]], period: PeriodName, group: Path | None) -> None:
     """Score runs, write their files and print; of several seeds the summary only."""
+    if not runs:
+        parser.error(f"{group} holds no trained run")
     results = {seed: study.evaluate(folder, period) for seed, (study, folder) in runs.items()}
     files = [f"evaluation-{period}.json"]
-    if next(iter(runs.values()))[0].core is not None:
+    if next(iter(runs.values()))[0].core is None:
+        if period != "test":
+            parser.error("--period is one of the market's; other environments play new episodes")
+    else:
         files += [f"trades-{period}.csv", f"tearsheet-{period}.html", f"equity-{period}.png", f"returns-{period}.png"]
     if group is None:
-        ((_, folder),) = runs.values()
-        print_summary(next(iter(results.values())), title=f"{folder}, {period}")
+        ((study, folder),) = runs.values()
+        print_summary(next(iter(results.values())), title=f"{folder}, step {study.step}, {period}")
         print(f"{folder}: {', '.join(files)}")
         print(f"tensorboard --logdir {folder.parent}")
     else:
@@ -310,7 +331,7 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     if config.command == "evaluate":
         folder = config.evaluate.folder
         runs = _runs_in(parser, folder, config.evaluate.checkpoint)
-        _evaluate(runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
+        _evaluate(parser, runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
         return
     train, resume = config.train, config.train.pop("resume")
     if resume is not None:
@@ -319,9 +340,10 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
         _find_files_from_anywhere(train)
     if train.seeds:
         runs = _train_seeds(parser, train, resume)
-        _evaluate(runs, "test", next(iter(runs.values()))[1].parent)
+        _evaluate(parser, runs, "test", next(iter(runs.values()))[1].parent)
     else:
-        _evaluate({train.algorithm.seed: _train(parser, train, resume)}, "test", None)
+        study, folder = _train(parser, train, resume)
+        _evaluate(parser, {study.seed: (study, folder)}, "test", None)
 
 
 def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:

@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[Tensors, State]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"the checkpoint {path} is torn or none: {_first_line(error)}") from error
+        raise CheckpointError(f"the checkpoint {path} is torn or none: {_reason(error)}") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"the checkpoint {path} holds something else than tensors and was not opened") from error
     if not isinstance(loaded, dict):
@@ -127,8 +127,10 @@ def read(path: Path) -> tuple[Tensors, State]:
     return loaded, content["state"]
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    text = " ".join(str(error).split())[:200]
+    return f"it lacks {text}" if isinstance(error, KeyError) else text or type(error).__name__
 
 
 def prune(run_folder: Path, best_step: int | None) -> None:
@@ -235,7 +237,7 @@ def load_agent(model: DistributionalPPO, tensors: Tensors, path: Path) -> None:
                 rms.mean, rms.var = saved["mean"].reshape(rms.mean.shape), saved["var"].reshape(rms.var.shape)
                 rms.count = float(saved["count"])
     except Exception as error:  # whatever a foreign file makes torch or SB3 raise
-        raise CheckpointError(f"the checkpoint {path} does not fit this run: {_first_line(error)}") from error
+        raise CheckpointError(f"the checkpoint {path} does not fit this run: {_reason(error)}") from error
 
 
 def restore(model: DistributionalPPO, tensors: Tensors, state: State, path: Path) -> None:
@@ -266,7 +268,7 @@ def restore(model: DistributionalPPO, tensors: Tensors, state: State, path: Path
             model._last_episode_starts = tensors["last_episode_starts"].numpy().copy()
         restore_generators(model, tensors, state)  # here only to refuse what is none
     except Exception as error:
-        raise CheckpointError(f"the checkpoint {path} does not fit this run: {_first_line(error)}") from error
+        raise CheckpointError(f"the checkpoint {path} does not fit this run: {_reason(error)}") from error
 
 
 def restore_generators(model: DistributionalPPO, tensors: Tensors, state: State) -> None:

@@ -9,6 +9,7 @@ exponential average of squared log returns, lambda 0.94 a day), annualised, mapp
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -34,7 +35,7 @@ MIN_REGIME_DAYS = 20  # figures on fewer bars are reported as n/a
 
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ"}
 PRICES = ("open", "high", "low", "close")
-OTHER_COLUMNS = ("date", "symbol", "adjusted_close", "volume", "volatility_index")
+OTHER_COLUMNS = ("symbol", "adjusted_close", "volatility_index")
 COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
     **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
     "adj_close": "adjusted_close",
@@ -43,6 +44,8 @@ COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
 }
 MIN_BARS = 60  # of a file: 20 returns of history in an observation, and something to train, validate and test on
 MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
+JUMP = 2.0  # factor between two closes from which a user is told
+GAP_DAYS = 20  # days without a bar from which a user is told
 RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
 DATE_SLACK = 10  # days by which a period may begin before the data or end after them: holidays and weekends
 
@@ -84,6 +87,24 @@ class Market:
         """:return: the market with its bounds at ``REGIME_QUANTILES`` of the index over the period"""
         return replace(self, bounds=tuple(np.quantile(self.index[period.start : period.stop], REGIME_QUANTILES)))
 
+    def oddities(self) -> list[str]:
+        """What is no error and may be one: a sentence each on prices that jump and on long gaps, for the largest."""
+        sentences = []
+        ratio = np.abs(np.diff(np.log(self.close)))
+        jump = int(np.argmax(ratio))
+        if ratio[jump] > np.log(JUMP):
+            change = 100 * (self.close[jump + 1] / self.close[jump] - 1)
+            sentences.append(
+                f"{self.source}: close of {self.symbol} moves by {change:+.0f} % on {date_text(self.dates[jump + 1])}; "
+                f"a split that was not adjusted? {int((ratio > np.log(JUMP)).sum())} such bar(s)"
+            )
+        days = np.diff(self.dates).astype("m8[D]").astype(int)
+        gap = int(np.argmax(days))
+        if days[gap] > max(GAP_DAYS, 10 * float(np.median(days))):
+            since = date_text(self.dates[gap])
+            sentences.append(f"{self.source}: {self.symbol} has no bar for {days[gap]} days from {since}")
+        return sentences
+
     def fingerprint(self) -> str:
         """SHA-256 over dates, prices, index and bounds: two runs with the same one saw the same data."""
         digest = hashlib.sha256(self.symbol.encode())
@@ -106,10 +127,12 @@ class Market:
             raise ValueError(
                 f"a period is given by two ISO dates like 2011-01-01, got {first!r} and {last!r}"
             ) from error
+        if begin > end:
+            raise ValueError(f"the period {first} to {last} ends before it begins")
         known = f"{self.source}, whose {len(self.dates)} bars of {self.symbol} run from {date_text(self.dates[0])}"
         known += f" to {date_text(self.dates[-1])}"
         if begin < self.dates[0].astype("M8[D]") - DATE_SLACK or end > self.dates[-1].astype("M8[D]") + DATE_SLACK:
-            raise ValueError(f"the period {first} to {last} lies outside {known}")
+            raise ValueError(f"the period {first} to {last} is not covered by {known}")
         bars = range(*np.searchsorted(self.dates, np.array([begin, end + 1], dtype="M8[s]")).tolist())
         if len(bars) < 2:
             raise ValueError(f"the period {first} to {last} holds {len(bars)} bars of {known}: at least 2 are needed")
@@ -239,33 +262,49 @@ def _read_csv(path: Path) -> pd.DataFrame:
 READERS = {".csv": _read_csv, ".parquet": pd.read_parquet}
 
 
-def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: float | None) -> list[Market]:
-    """All symbols of a file."""
+COMMAS = "separate columns by commas and write decimals with points"
+
+
+def _table_of(path: Path) -> pd.DataFrame:
+    """A file's rows, numbered, under the names of this module."""
     if path.suffix.lower() not in READERS:
-        raise ValueError(f"{path} is no data: give one of {', '.join(SHIPPED)}, a .csv, a .parquet or a folder of them")
+        raise ValueError(
+            f"market.data: {path} is none of {', '.join(SHIPPED)}, a .csv or .parquet file, or a folder of them"
+        )
     try:
         table = READERS[path.suffix.lower()](path)
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}") from error
     except Exception as error:  # parsers raise whatever their format met
-        raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # Parquet keeps an index of dates
-        table = table.reset_index()
+        raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        if path.suffix.lower() == ".csv":
+            raise ValueError(f"{path} has rows with more fields than its header: {COMMAS}")
+        table = table.reset_index()  # Parquet keeps an index of dates
     names = ["_".join(str(name).lower().split()) for name in table.columns]
-    first_of: dict[str, str] = {}
-    for name in names:
-        meant, _, number = name.rpartition(".")  # pandas calls a second close close.1
-        meant = meant if number.isdigit() else name
-        meant = COLUMN_NAMES.get(meant, meant)
-        if first_of.setdefault(meant, name) is not name and (meant in PRICES or meant in OTHER_COLUMNS):
-            raise ValueError(f"{path} has two columns for {meant}: {first_of[meant]} and {name}")
     table.columns = pd.Index([COLUMN_NAMES.get(name, name) for name in names])
+    for wanted in ("date", *PRICES, *OTHER_COLUMNS):
+        meant = [
+            name for name in names if wanted in (COLUMN_NAMES.get(n, n) for n in (name, re.sub(r"\.\d+$", "", name)))
+        ]
+        if len(meant) > 1:  # pandas calls a second close close.1
+            raise ValueError(f"{path} has two columns for {wanted}: {meant[0]} and {meant[1]}")
     missing = [name for name in ("date", *PRICES) if name not in table]
     if missing:
-        raise ValueError(f"{path} lacks the column {' and '.join(missing)}: it has {', '.join(names)}")
+        hint = ""
+        if any(mark in name for name in names for mark in ";\t"):
+            hint = f"; {COMMAS}"
+        elif names[:1] == ["price"]:
+            hint = "; yfinance writes a header of several rows: keep the first level of its columns only"
+        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}: it has {', '.join(names)}{hint}")
     if table.empty:
         raise ValueError(f"{path} has a header and no rows")
-    table["row"] = np.arange(1, len(table) + 1)
+    return table.assign(row=np.arange(1, len(table) + 1))
+
+
+def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: float | None) -> list[Market]:
+    """All symbols of a file."""
+    table = _table_of(path)
     if "symbol" not in table:
         return [_market(path.stem, path, table, volatility_index, bars_per_year)]
     _refuse(path, table, table["symbol"].isna(), "symbol is missing")
@@ -273,12 +312,14 @@ def _markets_of(path: Path, volatility_index: VolatilityIndex, bars_per_year: fl
     return [_market(symbol, path, bars, volatility_index, bars_per_year) for symbol, bars in groups]
 
 
-def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str) -> None:
-    """Raise if a row is bad, naming the first one."""
+def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str, column: str | None = None) -> None:
+    """Raise if a row is bad, naming the first one and what stands there in the column."""
     if bad.any():
         first = int(np.argmax(bad.to_numpy()))
         more = int(bad.sum()) - 1
         day = " ".join(str(table["date"].iloc[first]).split())[:40]
+        if column is not None:
+            what += f", it is {str(table[column].iloc[first])[:40]!r}"
         raise ValueError(
             f"{path}, row {table['row'].iloc[first]} after the header (date {day}): {what}"
             + (f"; {more} more row(s) likewise" if more else "")
@@ -314,14 +355,11 @@ def _market(
     step = dates.diff()
     _refuse(path, bars, step == pd.Timedelta(0), f"{symbol} has the bar before at the same date")
     _refuse(path, bars, step < pd.Timedelta(0), f"{symbol} has a later date in the bar before: sort by date")
-    optional = [name for name in ("adjusted_close", "volume") if name in bars]
-    numbers = {name: _numbers(bars[name]) for name in (*PRICES, *optional)}
+    used = [*PRICES, "adjusted_close"] if "adjusted_close" in bars else PRICES
+    numbers = {name: _numbers(bars[name]) for name in used}
     for name, column in numbers.items():
-        _refuse(path, bars, ~np.isfinite(column), f"{name} of {symbol} is not a finite number")
-        if name == "volume":
-            _refuse(path, bars, column < 0, f"volume of {symbol} is negative")
-        else:
-            _refuse(path, bars, column <= 0, f"{name} of {symbol} is not positive")
+        _refuse(path, bars, ~np.isfinite(column), f"{name} of {symbol} is not a finite number", name)
+        _refuse(path, bars, column <= 0, f"{name} of {symbol} is not positive", name)
     low, high = numbers["low"], numbers["high"]
     _refuse(path, bars, high < low, f"high of {symbol} is below its low")
     for name in ("open", "close"):
@@ -353,7 +391,8 @@ def _own_index(symbol: str, path: Path, bars: pd.DataFrame, wanted: VolatilityIn
             raise ValueError(f"market.volatility_index=real: {path} has no column volatility_index")
         return None
     column = _numbers(bars["volatility_index"])
-    _refuse(path, bars, column.isna() & bars["volatility_index"].notna(), "volatility_index is not a number")
+    no_number = column.isna() & bars["volatility_index"].notna()
+    _refuse(path, bars, no_number, f"volatility_index of {symbol} is not a number", "volatility_index")
     _refuse(path, bars, (column <= 0) | np.isinf(column), f"volatility_index of {symbol} is not positive and finite")
     values: np.ndarray = column.to_numpy()
     return values

@@ -34,7 +34,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     strategies = result["joint"]
     first = next(iter(strategies.values()))
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
-    by_regime = Table("regime", "bars", title="by regime: Sharpe ratio, exposure", box=SIMPLE)
+    by_regime = Table("regime", "bars", title="by regime, bars with a symbol in it: Sharpe ratio, exposure", box=SIMPLE)
     by_symbol = Table("symbol", title="by symbol: Sharpe ratio, largest drawdown", box=SIMPLE)
     for name in strategies:
         for each in (table, by_regime, by_symbol):
@@ -126,6 +126,8 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     :param path: PNG to write
     :param title: heading
     """
+    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+
     figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
     agent = next(iter(frames.values()))
     equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
@@ -136,6 +138,9 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")
+    equity.yaxis.set_major_locator(MaxNLocator(6))  # plain numbers, not powers of ten
+    equity.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    equity.yaxis.set_minor_locator(NullLocator())
     equity.legend(frameon=False)
     drawdown.set(ylabel="drawdown, %")
     exposure.set(ylabel="agent's position,\n% (20 bars)")
@@ -172,7 +177,8 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
     for name in REGIMES:
         if (regime == name).sum() >= MIN_REGIME_DAYS:
             share.plot(tau, below[regime == name].mean(axis=0), label=name, linewidth=1.0)
-    share.set(title="calibration", xlabel="quantile predicted", ylabel="share of outcomes below")
+    of = "all symbols" if len(frames) > 1 else next(iter(frames))
+    share.set(title=f"calibration, {of}", xlabel="quantile predicted", ylabel="share of outcomes below")
     for axis in (fan, share):
         axis.legend(frameon=False)
     return figure

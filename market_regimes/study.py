@@ -134,6 +134,7 @@ class Study:
 
     def __init__(self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any]):
         self.run, self.trading, self.seed = run, market.trading, algorithm["seed"]
+        self.step = 0  # of the checkpoint loaded
         self.segments: dict[str, list[Segment]] = {}
         self.core: MarketCore | None = None
         if run.env_id == "market":
@@ -141,9 +142,15 @@ class Study:
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
             for period in get_args(PeriodName):  # refuse what is too short now, not after the training
                 MarketCore(self.segments[period], costs=market.trading)
+            for segment in self.segments["train"]:
+                for sentence in segment.market.oddities():
+                    print(f"warning: {sentence}", file=sys.stderr)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         _check_ranges(algorithm)
-        self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
+        try:
+            self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
+        except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
+            raise ValueError(f"algorithm.policy={algorithm['policy']} does not fit {run.env_id}: {error}") from error
 
     def _make_env(self) -> VecEnv:
         env: VecEnv
@@ -176,7 +183,7 @@ class Study:
         write_file(unfinished / "run.json", json.dumps(self._provenance(), indent=2))
         unfinished.rename(folder)
         print(f"training in {folder}", flush=True)
-        self._learn(folder, Memory(evaluation_due=self.run.eval_every), None)
+        self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
         return folder
 
     def resume(self, folder: Path, config_text: str) -> None:
@@ -194,9 +201,8 @@ class Study:
         self._check_provenance(folder)
         paths = newest_first(folder)
         if not paths:  # killed before it could write the first one
-            write_file(folder / "config.yaml", config_text)
             print(f"{folder} begins anew: it has no checkpoint", flush=True)
-            self._learn(folder, Memory(evaluation_due=self.run.eval_every), None)
+            self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
             return
         for path in paths:
             try:
@@ -204,16 +210,17 @@ class Study:
                 checkpoint.restore(self.model, tensors, state, path)
                 memory = Memory.of(state, path)
             except CheckpointError as error:
-                print(f"{error}; trying the one before", file=sys.stderr)
+                print(f"{error}; trying another", file=sys.stderr)
                 continue
-            write_file(folder / "config.yaml", config_text)
             episodes = "" if self.core else f", with new episodes: {self.run.env_id} cannot be put back to where it was"
             print(f"{folder} goes on from step {self.model.num_timesteps}{episodes}", flush=True)
-            self._learn(folder, memory, (tensors, state))
+            self._learn(folder, config_text, memory, (tensors, state))
             return
         raise ValueError(f"{folder} holds no checkpoint that can be resumed from")
 
-    def _learn(self, folder: Path, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+    def _learn(
+        self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
+    ) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -222,6 +229,7 @@ class Study:
         with lock, until_interrupted() as interrupted:
             try:
                 training = Training(self, folder, interrupted, memory, resumed)
+                write_file(folder / "config.yaml", config_text)
                 self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
                 self.model.learn(
                     self.run.total_timesteps - self.model.num_timesteps,
@@ -231,7 +239,7 @@ class Study:
                 )
                 if training.stopped and not interrupted.is_set():
                     print(training.stopped)
-                picture_of_training(folder / "progress.csv", folder / "training.png", str(folder))
+                picture_of_training(folder / "progress.csv", folder / "training.png", folder.name)
                 self.load(folder)
                 self.model.save(folder / "model.zip")
                 if interrupted.is_set():
@@ -295,12 +303,14 @@ class Study:
             if type(step) is not int or step < 0:
                 raise ValueError(f"{folder / 'best.json'} is torn or no run's")
             paths.insert(0, checkpoint.path_of(folder, step))
-        for path in paths:
+        for path in dict.fromkeys(paths):
             try:
-                checkpoint.load_agent(self.model, checkpoint.read(path)[0], path)
+                tensors, state = checkpoint.read(path)
+                checkpoint.load_agent(self.model, tensors, path)
+                self.step = int(state["num_timesteps"])
                 return
             except CheckpointError as error:
-                print(f"{error}; trying the one before", file=sys.stderr)
+                print(f"{error}; trying another", file=sys.stderr)
         raise ValueError(f"{folder} holds no checkpoint that can be used")
 
     def agent(self, seen: list[np.ndarray] | None = None) -> Decision:
@@ -356,11 +366,11 @@ class Study:
 
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
-        :return: what the JSON holds: on the market ``evaluation.summary`` of the agent, buy-and-hold, volatility
-            targeting and the agent's trades at random times
+        :return: what the JSON holds: the ``step`` the agent was trained to; on the market ``evaluation.summary`` of the
+            agent, buy-and-hold, volatility targeting and the agent's trades at random times
         """
         if self.core is None:
-            result: dict[str, Any] = {"joint": {"agent": self._reward_figures()}, "symbols": {}}
+            result: dict[str, Any] = {"joint": {"agent": self._reward_figures()}, "symbols": {}, "step": self.step}
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
         return self._evaluate_on_market(folder, self.segments[period], period, self.core.bars_per_year)
@@ -380,7 +390,7 @@ class Study:
             "volatility target": backtest(segments, free, volatility_targeting(segments)),
             "random timing": shifted,
         }
-        result = summary(strategies, bars_per_year)
+        result = {**summary(strategies, bars_per_year), "step": self.step}
         sharpe = result["joint"]["agent"]["sharpe_ratio"]
         result["share_of_random_timings_below_agent"] = (
             None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))

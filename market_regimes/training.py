@@ -233,7 +233,7 @@ class Training(BaseCallback):
             better = self._evaluate()
         patience = self.study.run.patience
         if patience is not None and self.memory.evaluations_without_better >= patience:
-            self.stopped = f"stopped early: {patience} evaluations in a row without a better one"
+            self.stopped = f"stopped early: no better evaluation in {patience}"
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
         if better or self.stopped or self.num_timesteps >= self.memory.checkpoint_due:

@@ -83,6 +83,8 @@ def test_periods_include_both_dates_and_refuse_what_is_none(market):
         market.period("2020-01-01", "2021-01-01")
     with pytest.raises(ValueError, match="ISO dates"):
         market.period("first of May", "2021-01-01")
+    with pytest.raises(ValueError, match="ends before it begins"):
+        market.period("2011-01-01", "2010-01-01")
 
 
 def test_fingerprint_tells_other_data(market):
@@ -235,16 +237,18 @@ def spoiled(table, row, column, value):
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda t: t.drop(columns=["close", "low"]), r"prices\.csv lacks the column low and close: it has date, open"),
+        (
+            lambda t: t.drop(columns=["close", "low"]),
+            r"prices\.csv lacks the column\(s\) low, close: it has date, open",
+        ),
         (lambda t: t.iloc[::-1], r"row 2 .*2002-04-1\d.*later date in the bar before"),
         (lambda t: pd.concat([t[:100], t[99:]]), r"row 101 .*2000-05-19.*same date"),
         (lambda t: spoiled(t, 17, "close", np.nan), r"row 17 after the header \(date 2000-01-25\): close of prices"),
-        (lambda t: spoiled(t, 17, "open", "n/a"), "row 17 .*open of prices is not a finite number"),
+        (lambda t: spoiled(t, 17, "open", "n/a"), "row 17 .*open of prices is not a finite number, it is 'n/a'"),
         (lambda t: spoiled(t, 17, "high", np.inf), "row 17 .*high of prices is not a finite number"),
         (lambda t: spoiled(t, 17, "close", 0), "row 17 .*close of prices is not positive"),
         (lambda t: spoiled(t, 17, "low", -3), "row 17 .*low of prices is not positive"),
         (lambda t: t.assign(high=t["low"] * 0.9), "row 1 .*high of prices is below its low; 599 more"),
-        (lambda t: spoiled(t, 17, "volume", -1), "volume of prices is negative"),
         (lambda t: spoiled(t, 17, "date", "25/01/2000"), r"row 17 .*25/01/2000.*ISO"),
         (lambda t: spoiled(t, 17, "date", None), "row 17 .*ISO"),
         (
@@ -259,7 +263,7 @@ def spoiled(table, row, column, value):
         (lambda t: t.assign(Date=t["date"]), "two columns for date: date and date"),
         (lambda t: t.assign(symbol=[None] + ["A"] * 599), "row 1 .*symbol is missing"),
         (lambda t: t.assign(vix=-1.0), "volatility_index of prices is not positive"),
-        (lambda t: t.assign(vix="high"), "volatility_index is not a number"),
+        (lambda t: t.assign(vix="high"), "volatility_index of prices is not a number, it is 'high'"),
     ],
 )
 def test_bad_data_are_refused_in_one_sentence(write, make_prices, spoil, expected):
@@ -281,6 +285,31 @@ def test_files_that_are_no_table_are_refused(tmp_path, content, expected):
             load_markets([str(tmp_path / name)])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("date;open;high;low;close\n2000-01-03;1,5;2,0;1,0;1,5\n", "separate columns by commas"),
+        ("Price,Close,High,Low,Open\nTicker,SPY,SPY,SPY,SPY\nDate,,,,\n2000-01-03,1,1,1,1\n", "yfinance"),
+        ("date,open,high,low,close\n2000-01-03,1,234.5,1,235,1,233,1,234\n", "more fields than its header"),
+    ],
+)
+def test_other_dialects_are_refused_with_what_to_do(tmp_path, text, expected):
+    (tmp_path / "prices.csv").write_text(text)
+    with pytest.raises(ValueError, match=expected):
+        load_markets([str(tmp_path / "prices.csv")])
+
+
+def test_jumps_and_gaps_are_told(write, make_prices, market):
+    assert market.oddities() == []
+    table = make_prices()
+    table.loc[300:, ["open", "high", "low", "close"]] /= 4
+    table = table.drop(index=range(100, 130))
+    jump, gap = load_markets([write(table)])[0].oddities()
+    assert "close of prices moves by -7" in jump
+    assert str(table["date"][300].date()) in jump
+    assert f"no bar for 45 days from {table['date'][99].date()}" in gap
+
+
 def test_paths_that_are_no_data_are_refused(tmp_path):
     for entry, expected in (("nowhere.csv", "no file"), ("sp5000", "sp500, nasdaq"), (str(tmp_path), "holds no .csv")):
         with pytest.raises(ValueError, match=expected):
@@ -290,7 +319,7 @@ def test_paths_that_are_no_data_are_refused(tmp_path):
 def test_periods_outside_the_data_are_refused(market):
     market.period("1998-12-28", "2019-01-08")  # a few days over: holidays
     for first, last in (("1990-01-01", "2008-12-31"), ("2011-01-01", "2030-12-31")):
-        with pytest.raises(ValueError, match=r"lies outside sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
+        with pytest.raises(ValueError, match=r"is not covered by sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
             market.period(first, last)
 
 

@@ -82,6 +82,7 @@ def test_events_and_csv_hold_finite_scalars(folder, read_scalars):
 
 def test_evaluate_repeats_the_figures_of_training(folder, capsys):
     before = json.loads((folder / "evaluation-test.json").read_text())
+    assert before["step"] == json.loads((folder / "best.json").read_text())["step"]
     main(["evaluate", str(folder)])
     assert json.loads((folder / "evaluation-test.json").read_text()) == before
     printed = capsys.readouterr().out
@@ -151,7 +152,7 @@ def test_file_values_become_python_values():
         ("market: {volatility_index: reel}", "estimated"),
         ("market: {regime_bounds: [30, 20, 40]}", "increasing"),
         ("market: {bars_per_year: 0}", "bars_per_year"),
-        ("market: {train: [1990-01-01, 2008-12-31]}", "lies outside sp500"),
+        ("market: {train: [1990-01-01, 2008-12-31]}", "not covered by sp500"),
         ("market: {trading: {positions: [1.0]}}", "two different"),
         ("run: {patience: 0}", "patience"),
         ("seeds: all", "0-4"),
@@ -172,6 +173,7 @@ def test_wrong_command_lines_are_refused(capsys, tmp_path, folder):
     assert "use_variance_gradient_scaling" in refused(capsys, "--algorithm.use_variance_gradient_scalin=false")
     assert "algorithm.policy_kwargs.n_quantiles" in refused(capsys, "--algorithm.n_quantiles=3")
     assert "Did you mean" not in refused(capsys, "--algorithm.foo=3")
+    assert "Did you mean market.trading.fee_bp" in refused(capsys, "--market.trading.fees=2")
     assert "error" in refused(capsys, "--run.out=/proc/nowhere")
     assert "no run folder" in refused(capsys, "evaluate", str(tmp_path))
     assert "nowhere.yaml" in refused(capsys, "train", "--config", "nowhere.yaml")
@@ -302,6 +304,7 @@ def test_other_environments_go_on_with_new_episodes(tmp_path, capsys):
     main([*pole, "--run.total_timesteps=512"])
     main(["--resume", str(tmp_path / "pole"), "--run.total_timesteps=1024"])
     assert "new episodes" in capsys.readouterr().out
+    assert "one of the market's" in refused(capsys, "evaluate", str(tmp_path / "pole"), "--period=train")
     rows = pd.read_csv(tmp_path / "pole" / "progress.csv")
     assert rows["time/total_timesteps"].dropna().tolist() == [256, 512, 768, 1024]
 
@@ -318,7 +321,10 @@ def test_several_seeds_in_one_command(folder, tmp_path, capsys):
     main(["evaluate", str(group), "--period=validation", "--checkpoint=last"])
     assert (group / "seeds-validation.json").exists()
     assert "exists already" in refused(capsys, *QUICK, "--seeds=0,2", f"--run.out={tmp_path}", "--run.name=group")
-    shutil.rmtree(group / "seed-2")  # as if the first seed only had been trained
+    os.rename(group / "seed-2", tmp_path / "aside")
+    main(["evaluate", str(group), "--period=validation"])
+    assert "seed 2 is not trained" in capsys.readouterr().out
+    # as if the first seed only had been trained
     group = group.rename(tmp_path / "moved")
     main(["--resume", str(group)])
     assert json.loads((group / "seeds-test.json").read_text()) == results

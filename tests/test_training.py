@@ -250,7 +250,7 @@ def test_a_longer_run_finds_the_best_model_the_shorter_one_replaced(tmp_path):
 def test_patience_ends_a_run_that_gets_no_better(tmp_path, capsys):
     study = scored(small_study(tmp_path, patience=2, total_timesteps=10_000), [0.5, 0.6, 0.6, 0.1, 9.0])
     folder = study.start("")
-    assert "stopped early: 2 evaluations" in capsys.readouterr().out
+    assert "stopped early: no better evaluation in 2" in capsys.readouterr().out
     assert json.loads((folder / "best.json").read_text())["step"] == 256
     assert int(newest_first(folder)[0].name) == 512
 
