@@ -26,7 +26,7 @@ from market_regimes.checkpoint import newest_first
 
 COMMAND = [sys.executable, str(Path(__file__).parent.parent / "train_model_multi_patch.py"), "train"]
 FLAGS = [
-    "--run.total_timesteps=30720",
+    "--run.total_timesteps=122880",
     "--run.eval_every=4096",
     "--run.checkpoint_every=2048",
     "--run.progress_bar=false",
