@@ -9,15 +9,23 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     u_bi   = y_b - q_bi
     huber  = u^2 / 2 where |u| <= kappa, kappa * (|u| - kappa / 2) elsewhere
     loss_b = mean_i |tau_i - 1{u_bi < 0}| * huber(u_bi) / kappa
+    loss_b = max(loss_b, the same of the clipped quantiles)              (with clip_range_vf)
     v_b    = var_i q_bi                                  (population variance, no gradient)
-    w      = clamp(mean_b v_b, clip_min, clip_max)       (one number for the minibatch)
+    w      = clamp(mean_b v_b, clip_min, clip_max)       (mode "batch": one number for the minibatch)
+    w_b    = clamp(m^2 / (v_b + 0.1), clip_min, clip_max)         (mode "dsac_t": m averages mean_b sqrt(v_b))
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
+
+With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
+Z_t = r_t + gamma * (1 - d_t) * (Z_t+1 with probability lambda, else the critic's quantiles at s_t+1).
+Twin critics have such a loss and weight each; the value is the smaller of their means.
 
 With ``normalize_returns`` the critic works on (return - ret_mean) / ret_std, and so do the loss and v_b;
 ``predict_values`` and ``predict_quantiles`` always answer in raw units.
 
 Sources: quantile regression, Dabney et al. 2017 (arXiv 1710.10044); the division by kappa, Dabney et al. 2018
-(IQN, arXiv 1806.06923, eq. 3); PopArt, van Hasselt et al. 2016 (arXiv 1602.07714, eq. 6-9); PPO, Schulman et al.
+(IQN, arXiv 1806.06923, eq. 3); sample replacement, Nam et al. 2021 (GMAC, arXiv 2105.11366); weights of "dsac_t",
+Duan et al. 2023 (DSAC-T, arXiv 2310.05858, in its authors' code); twin critics, Fujimoto et al. 2018 (arXiv
+1802.09477); PopArt, van Hasselt et al. 2016 (arXiv 1602.07714, eq. 6-9); PPO, Schulman et al.
 2017 (arXiv 1707.06347), in the implementation of Stable-Baselines3.
 
 Where this differs from Stable-Baselines3's PPO, other than by the critic and its loss:
@@ -30,7 +38,9 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
 6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
    ``DistributionalPPO_1``, not ``PPO_1``.
-7. ``clip_range_vf`` is not available yet and raises ``NotImplementedError``.
+7. ``clip_range_vf`` takes the larger of the unclipped and the clipped loss of each sample, as OpenAI's baselines do;
+   SB3's PPO takes the clipped one. It is not applied in the first update with ``normalize_returns``, which has no
+   older predictions to stay near.
 """
 
 from __future__ import annotations
@@ -59,7 +69,7 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples, Schedule
-from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,6 +84,17 @@ __all__ = [
     "quantile_midpoints",
     "variance_scaling_weight",
 ]
+
+VfClipMode = Literal["per_quantile", "mean_only", "mean_and_variance", "disable"]
+DSAC_T_BIAS = 0.1  # DSAC-T, its authors' code: keeps the weight finite where the variance is 0
+DSAC_T_RATE = 0.005  # likewise: of the moving average of the standard deviation
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "value_target": ("gae", "sr_lambda"),
+    "distributional_vf_clip_mode": (None, "per_quantile", "mean_only", "mean_and_variance", "disable"),
+    "clip_range_vf_units": ("raw", "std"),
+    "variance_scaling_mode": ("batch", "dsac_t"),
+}
+CHUNK = 8192  # observations of a rollout predicted at once
 
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
@@ -99,10 +120,14 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float) -> Ten
     For kappa far above the errors it is expectile regression, u^2 / 2 weighted by sign; towards 0, quantile regression.
 
     :param quantiles: predictions, shape (B, N)
-    :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1)
+    :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1), or M atoms each, (B, M)
     :param kappa: where the loss turns from quadratic to linear, > 0, in the units of the predictions
-    :return: shape (B,)
+    :return: shape (B,); the mean over the atoms
     """
+    if targets.dim() == 2 and targets.shape[1] > 1:
+        atoms = targets.shape[1]
+        pairs = quantile_huber_loss(quantiles.repeat_interleave(atoms, dim=0), targets.reshape(-1), kappa)
+        return pairs.reshape(-1, atoms).mean(dim=1)
     targets = targets.reshape(-1, 1)
     tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
     share = (tau - (targets < quantiles.detach()).to(tau.dtype)).abs()
@@ -121,6 +146,35 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
     if quantiles.dim() < 2:
         raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
     return quantiles.detach().var(dim=-1, unbiased=False)
+
+
+def clip_quantiles(
+    quantiles: Tensor, old: Tensor, eps: float | Tensor, mode: VfClipMode, variance_factor: float
+) -> Tensor:
+    """
+    Predictions held near those of the rollout.
+
+    :param quantiles: predictions, shape (B, N)
+    :param old: those of the policy that collected the rollout, shape (B, N), same units
+    :param eps: how far they may move, > 0, same units
+    :param mode: "per_quantile": every quantile by at most eps; "mean_only": all are shifted so that their mean moves by
+        at most eps; "mean_and_variance": and then drawn to their mean until their standard deviation is at most
+        ``variance_factor`` times the old one
+    :param variance_factor: for "mean_and_variance", > 0
+    :return: shape (B, N)
+    """
+    eps = torch.as_tensor(eps, dtype=old.dtype, device=old.device)
+    if mode == "per_quantile":
+        return old + (quantiles - old).clamp(-eps, eps)
+    mean, old_mean = quantiles.mean(dim=1, keepdim=True), old.mean(dim=1, keepdim=True)
+    clipped_mean = old_mean + (mean - old_mean).clamp(-eps, eps)
+    deviations = quantiles - mean
+    if mode == "mean_and_variance":
+        # Clamped, since the gradient of a root at 0 is infinite.
+        std = deviations.square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+        limit = variance_factor * old.std(dim=1, keepdim=True, unbiased=False)
+        deviations = deviations * (limit / std).clamp(max=1.0)
+    return clipped_mean + deviations
 
 
 def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float) -> Tensor:
@@ -150,6 +204,29 @@ def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
     return variance.mean().clamp(clip_min, clip_max)
 
 
+def sample_weights(variance: Tensor, std_average: Tensor, clip_min: float, clip_max: float) -> Tensor:
+    """
+    Weights of DSAC-T (arXiv 2310.05858, in its authors' code): small where the distribution is wide.
+
+    :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
+    :param std_average: moving average m of their mean standard deviation, scalar
+    :param clip_min: lower clamp
+    :param clip_max: upper clamp
+    :return: clamp(m^2 / (v_b + 0.1)), shape (B,). The 0.1 is absolute: it asks for normalised returns
+    """
+    return (std_average**2 / (variance + DSAC_T_BIAS)).clamp(clip_min, clip_max)
+
+
+def next_std_average(average: Tensor | None, variance: Tensor) -> Tensor:
+    """
+    :param average: moving average of the minibatches' mean standard deviation, scalar; None or 0: there was none
+    :param variance: variance of each sample's quantiles, shape (B,)
+    :return: with this minibatch taken in at ``DSAC_T_RATE``; the first as it is
+    """
+    std = variance.sqrt().mean()
+    return std if average is None else torch.where(average > 0, average + DSAC_T_RATE * (std - average), std)
+
+
 def _check_clip_range(clip_min: float, clip_max: float) -> None:
     """Raise unless 0 <= clip_min <= clip_max, both finite and clip_max > 0."""
     if not (0.0 <= clip_min <= clip_max < math.inf and clip_max > 0.0):
@@ -164,28 +241,34 @@ def _check_clip_range(clip_min: float, clip_max: float) -> None:
 
 class QuantileHead(nn.Module):
     """
-    The ``value_net`` of a quantile critic. SB3's policies call it like their own: ``forward`` gives the value, shape
-    (B, 1), in raw units. Inside ``emit_quantiles()`` it gives the N quantiles, shape (B, N), in the units of the loss.
+    The ``value_net`` of C quantile critics, 1 or 2. SB3's policies call it like their own: ``forward`` gives the value,
+    shape (B, 1), in raw units. Inside ``emit_quantiles()`` it gives the quantiles in the units of the loss, (B, C * N),
+    one critic's after the other's.
 
     The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
-    that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal).
+    that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
+    the moving average of mode "dsac_t", one per critic, 0 before its first value.
 
     :param value_net: SB3's value head; its last linear layer, of one output, is widened to N
     :param n_quantiles: N
+    :param n_critics: C; the second critic has a copy of the head, initialised anew, and the second half of the latents
     :raises ValueError: if ``value_net`` does not end in a linear layer of one output
     """
 
     ret_mean: Tensor
     ret_std: Tensor
     ret_updates: Tensor
+    std_average: Tensor
 
-    def __init__(self, value_net: nn.Module, n_quantiles: int):
+    def __init__(self, value_net: nn.Module, n_quantiles: int, n_critics: int = 1):
         super().__init__()
         self.net = value_net
+        self.n_critics = n_critics
         self._emits_quantiles = False
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
+        self.register_buffer("std_average", torch.zeros(n_critics))
         named = [(name, m) for name, m in value_net.named_modules() if isinstance(m, nn.Linear)]
         if not named or named[-1][1].out_features != 1:
             raise ValueError(
@@ -198,11 +281,14 @@ class QuantileHead(nn.Module):
             if last.bias is not None:
                 last.bias = nn.Parameter(last.bias.new_empty(n_quantiles))
             last.reset_parameters()
+        if n_critics > 1:
+            self.second = _another(value_net)
 
     @property
-    def last_layer(self) -> nn.Linear:
-        """The layer that gives the quantiles."""
-        return cast(nn.Linear, self.net.get_submodule(self.last_layer_name))
+    def last_layers(self) -> list[nn.Linear]:
+        """The layers that give the quantiles, one per critic."""
+        nets = [self.net, self.second] if self.n_critics > 1 else [self.net]
+        return [cast(nn.Linear, net.get_submodule(self.last_layer_name)) for net in nets]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -212,11 +298,29 @@ class QuantileHead(nn.Module):
 
     def forward(self, latent_vf: Tensor) -> Tensor:
         """
-        :param latent_vf: output of the value network, shape (B, features)
-        :return: mean of the quantiles in raw units, shape (B, 1); inside ``emit_quantiles()`` the quantiles, (B, N)
+        :param latent_vf: output of the value network, shape (B, features), of the critics side by side
+        :return: smallest mean of a critic's quantiles in raw units, shape (B, 1); inside ``emit_quantiles()`` the
+            quantiles, (B, C * N)
         """
-        quantiles = self.net(latent_vf)
-        return quantiles if self._emits_quantiles else self.to_raw(quantiles.mean(dim=1, keepdim=True))
+        if self.n_critics == 1:
+            quantiles = self.net(latent_vf)
+            return quantiles if self._emits_quantiles else self.to_raw(quantiles.mean(dim=1, keepdim=True))
+        first, second = latent_vf.chunk(2, dim=1)
+        quantiles = torch.cat([self.net(first), self.second(second)], dim=1)
+        if self._emits_quantiles:
+            return quantiles
+        return self.to_raw(self.of_smaller_mean(quantiles).mean(dim=1, keepdim=True))
+
+    def of_smaller_mean(self, quantiles: Tensor) -> Tensor:
+        """
+        :param quantiles: of all critics, shape (B, C * N)
+        :return: for every sample those of the critic with the smaller mean, shape (B, N)
+        """
+        if self.n_critics == 1:
+            return quantiles
+        first, second = quantiles.chunk(2, dim=1)
+        smaller = first.mean(dim=1, keepdim=True) <= second.mean(dim=1, keepdim=True)
+        return torch.where(smaller, first, second)
 
     @contextlib.contextmanager
     def emit_quantiles(self) -> Iterator[None]:
@@ -264,10 +368,39 @@ class QuantileHead(nn.Module):
         self.ret_mean.fill_(mean)
         self.ret_std.fill_(std)
         mean, std = self.ret_mean.item(), self.ret_std.item()  # as rounded to the buffer: the layer must match that
-        last = self.last_layer
-        if popart and old_std > 0 and std > 0 and last.bias is not None:
-            last.weight.mul_(old_std / std)
-            last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
+        for last in self.last_layers:
+            if popart and old_std > 0 and std > 0 and last.bias is not None:
+                last.weight.mul_(old_std / std)
+                last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
+
+
+def _another(module: nn.Module) -> nn.Module:
+    """A copy of a module with parameters drawn anew."""
+    other = copy.deepcopy(module)
+    parts: Any = other.modules()
+    for part in parts:
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+    return other
+
+
+class TwinNet(nn.Module):
+    """
+    Two networks in place of one, their outputs side by side.
+
+    :param first: the one
+    :param second: the other
+    :param split: whether each gets its half of the input, not all of it
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, split: bool):
+        super().__init__()
+        self.first, self.second, self.split = first, second, split
+
+    def forward(self, inputs: Any) -> Tensor:
+        """:return: shape (B, twice the features of one)"""
+        halves = inputs.chunk(2, dim=1) if self.split else (inputs, inputs)
+        return torch.cat([self.first(halves[0]), self.second(halves[1])], dim=1)
 
 
 class QuantileActorCriticPolicy(ActorCriticPolicy):
@@ -275,12 +408,18 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     Any actor-critic policy with a critic of N quantiles. Takes what ``ActorCriticPolicy`` takes, and:
 
     :param n_quantiles: number of quantiles N of the critic, at least 1
-    :raises ValueError: if ``n_quantiles`` is not a positive integer
+    :param n_critics: 1 or 2 (``DistributionalPPO`` sets it from ``use_twin_critics``): value network and head, and
+        the features extractor where it is not shared with the actor
+    :raises ValueError: if ``n_quantiles`` is not a positive integer, or two critics are asked of a policy whose
+        ``mlp_extractor`` has no ``value_net``
     """
 
     value_net: QuantileHead  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, n_quantiles: int = 32, **kwargs: Any):
+    def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
+        if n_critics not in (1, 2):
+            raise ValueError(f"n_critics must be 1 or 2, got {n_critics!r}")
+        self.n_critics = n_critics
         if not isinstance(n_quantiles, int | np.integer) or isinstance(n_quantiles, bool) or n_quantiles < 1:
             raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
         self.n_quantiles = int(n_quantiles)
@@ -290,11 +429,19 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         # SB3 writes `value_net` with one output into `_build`. Widening it at the assignment comes before
         # initialisation and optimizer, so both see the quantile head, whatever `_build` a subclass brings.
         if name == "value_net" and not isinstance(value, QuantileHead):
-            value = QuantileHead(value, self.n_quantiles)
+            value = QuantileHead(value, self.n_quantiles, self.n_critics)
+        elif name == "vf_features_extractor" and self.n_critics > 1 and not self.share_features_extractor:
+            value = TwinNet(value, self.make_features_extractor(), split=False)
+        elif name == "mlp_extractor" and self.n_critics > 1:
+            if not hasattr(value, "value_net"):
+                raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
+            split = not self.share_features_extractor
+            value.value_net = TwinNet(value.value_net, _another(value.value_net), split)
         super().__setattr__(name, value)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_quantiles": self.n_quantiles}
+        own = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
+        return {**super()._get_constructor_parameters(), **own}
 
     def evaluate_quantiles(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """
@@ -302,7 +449,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
         :param obs: observations, B of them
         :param actions: actions, B of them
-        :return: quantiles in the units of the loss, shape (B, N); log probability, (B,); entropy, (B,) or None
+        :return: quantiles in the units of the loss, shape (B, N), of two critics side by side (B, 2 * N); log
+            probability, (B,); entropy, (B,) or None
         """
         with self.value_net.emit_quantiles():
             return self.evaluate_actions(obs, actions)
@@ -312,13 +460,30 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         Quantiles of the return, whose mean is ``predict_values(obs)``.
 
         :param obs: observations, as tensors on the policy's device or as numpy arrays, B of them
-        :return: shape (B, N), raw units; in the order of the midpoints, though nothing keeps them from crossing
+        :return: shape (B, N), raw units, of the critic with the smaller mean; in the order of the midpoints, though
+            nothing keeps them from crossing
         """
         if isinstance(obs, np.ndarray) or (isinstance(obs, dict) and isinstance(next(iter(obs.values())), np.ndarray)):
             obs = self.obs_to_tensor(obs)[0]
         with self.value_net.emit_quantiles():
             quantiles = self.predict_values(obs)
-        return self.value_net.to_raw(quantiles)
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))
+
+    def predict_cvar(self, obs: Any, alpha: float) -> Tensor:
+        """
+        Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
+
+        :param obs: as in ``predict_quantiles``
+        :param alpha: within (0, 1]; 1 gives the mean
+        :return: shape (B,), raw units
+        :raises ValueError: if ``alpha`` is outside
+        """
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be within (0, 1], got {alpha}")
+        quantiles = self.predict_quantiles(obs).sort(dim=1).values
+        edges = torch.linspace(0, 1, self.n_quantiles + 1, dtype=quantiles.dtype, device=quantiles.device)
+        shares = edges.clamp(max=alpha).diff() / alpha
+        return (quantiles * shares).sum(dim=1)
 
 
 class QuantileActorCriticCnnPolicy(QuantileActorCriticPolicy, ActorCriticCnnPolicy):
@@ -362,20 +527,25 @@ class VarianceGradientScalingMixin:
     with quantiles of shape (B, N) and a result of shape () or (B,). Every call is multiplied by the weight of its own
     quantiles (``variance_scaling_weight``). With the flag off the host's result is returned as it is.
 
+    In mode "dsac_t" the weights are one per sample, so the host's result must have shape (B,), one loss per sample.
     Logs ``train/variance_scaling_weight`` and ``train/quantile_variance_mean`` when the host has an SB3 logger.
 
     :param args: passed to the host
     :param use_variance_gradient_scaling: whether to scale
     :param variance_scaling_clip_min: smallest weight
     :param variance_scaling_clip_max: largest weight, may equal the smallest
+    :param variance_scaling_mode: "batch" or "dsac_t", as in ``DistributionalPPO``
     :param kwargs: passed to the host
-    :raises ValueError: if the clamps are no range
+    :raises ValueError: if the clamps are no range or the mode is none; in mode "dsac_t" from the first loss that is a
+        scalar
     :raises TypeError: if the host is a ``DistributionalPPO``, which scales by itself, or has no loss to scale
     """
 
     use_variance_gradient_scaling: bool
     variance_scaling_clip_min: float
     variance_scaling_clip_max: float
+    variance_scaling_mode: Literal["batch", "dsac_t"]
+    _std_average: Tensor | None
 
     def __init__(
         self,
@@ -383,6 +553,7 @@ class VarianceGradientScalingMixin:
         use_variance_gradient_scaling: bool = True,
         variance_scaling_clip_min: float = 0.1,
         variance_scaling_clip_max: float = 10.0,
+        variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
         **kwargs: Any,
     ):
         if isinstance(self, DistributionalPPO):
@@ -390,10 +561,14 @@ class VarianceGradientScalingMixin:
         if not hasattr(super(), "_quantile_huber_loss"):
             raise TypeError("the mixin must stand before a host that has a _quantile_huber_loss method to scale")
         _check_clip_range(variance_scaling_clip_min, variance_scaling_clip_max)
+        if variance_scaling_mode not in CHOICES["variance_scaling_mode"]:
+            raise ValueError(f"variance_scaling_mode must be 'batch' or 'dsac_t', got {variance_scaling_mode!r}")
         flags = {
             "use_variance_gradient_scaling": use_variance_gradient_scaling,
             "variance_scaling_clip_min": variance_scaling_clip_min,
             "variance_scaling_clip_max": variance_scaling_clip_max,
+            "variance_scaling_mode": variance_scaling_mode,
+            "_std_average": None,
         }
         self.__dict__.update(flags)  # before, for a host whose constructor computes a loss
         super().__init__(*args, **kwargs)
@@ -404,11 +579,18 @@ class VarianceGradientScalingMixin:
         if not self.use_variance_gradient_scaling:
             return loss
         variance = quantile_variance(predicted_quantiles)
-        weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
+        low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
+        if self.variance_scaling_mode == "batch":
+            weight = batch_weight(variance, low, high)
+        elif loss.shape != variance.shape:
+            raise ValueError(f"mode 'dsac_t' weights samples: the loss must have shape (B,), got {tuple(loss.shape)}")
+        else:
+            self._std_average = next_std_average(self._std_average, variance)
+            weight = sample_weights(variance, self._std_average, low, high)
         # SB3 sets its logger in learn() and drops it in save(); a host's own logger may be of another kind.
         record_mean = getattr(getattr(self, "_logger", None), "record_mean", None)
         if record_mean is not None:
-            record_mean("train/variance_scaling_weight", weight.item())
+            record_mean("train/variance_scaling_weight", weight.mean().item())
             record_mean("train/quantile_variance_mean", variance.mean().item())
         return weight * loss
 
@@ -416,14 +598,16 @@ class VarianceGradientScalingMixin:
 # ------------------------------------------------------------------------------------------------- the algorithm
 
 
-class ValueLoss(NamedTuple):
-    """The value loss of a minibatch and what went into it; all scalars, all but ``scaled`` without gradient."""
+class Rollout(NamedTuple):
+    """What an update knows of the rollout beside the buffer; M = T * E rows in the order of its minibatches."""
 
-    scaled: Tensor  # what is minimised
-    unscaled: Tensor
-    weight: Tensor | None  # None with scaling off
-    variance_mean: Tensor
-    variance_std: Tensor
+    clip_range: float
+    clip_range_vf: float | None  # None: not clipped
+    values: np.ndarray  # of the policy that collected it, (M,), raw
+    returns: np.ndarray  # (M,), raw
+    old_quantiles: Tensor | None  # (M, C * N), raw
+    atoms: Tensor | None  # targets of "sr_lambda", (M, N), raw
+    calibration_error: float | None
 
 
 class DistributionalPPO(PPO):
@@ -442,7 +626,8 @@ class DistributionalPPO(PPO):
     :param gamma: discount factor
     :param gae_lambda: trade-off of bias against variance in the advantage and in the critic's target
     :param clip_range: clip range of the policy ratio, may be a function of the remaining progress
-    :param clip_range_vf: not available yet, must be None
+    :param clip_range_vf: how far the critic's predictions may move in an update before the loss stops rewarding it, may
+        be a function of the remaining progress; None: as far as they like
     :param normalize_advantage: whether to normalise the advantages of each minibatch
     :param ent_coef: weight of the entropy loss
     :param vf_coef: weight of the value loss, before the variance weight
@@ -461,17 +646,27 @@ class DistributionalPPO(PPO):
     :param _init_setup_model: whether to build the network with the instance
     :param quantile_huber_kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss;
         far above the errors the quantiles become expectiles, which are too narrow
+    :param value_target: "gae": every quantile learns the GAE(lambda) return, as in PPO; "sr_lambda": a sampled
+        distribution of lambda-returns (sample replacement), whose spread the quantiles then learn
     :param normalize_returns: let the critic predict (return - mean) / std of the returns seen; needed where the scale
         of rewards is unknown, since the variance weight is in squared units of the loss
     :param return_stats_rate: weight in (0, 1] of the newest rollout in those statistics; None weighs all alike
     :param use_popart: rescale the critic's last layer whenever the statistics move, so that its predictions in raw
         units do not; needs ``normalize_returns``
+    :param distributional_vf_clip_mode: what ``clip_range_vf`` holds back: "per_quantile" (also None), "mean_only",
+        "mean_and_variance"; "disable" ignores it
+    :param distributional_vf_clip_variance_factor: in "mean_and_variance" the largest ratio of the quantiles' standard
+        deviation to the old one
+    :param clip_range_vf_units: "raw": ``clip_range_vf`` in units of return; "std": in standard deviations of the
+        returns, needs ``normalize_returns``
+    :param use_twin_critics: two critics, each with its loss and weight; the value is the smaller mean, per state
     :param use_variance_gradient_scaling: multiply the value loss by the clamped mean variance of the quantiles
     :param variance_scaling_clip_min: smallest weight, >= 0
     :param variance_scaling_clip_max: largest weight, may equal the smallest
+    :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
+        smaller where the variance is larger; it belongs with ``normalize_returns``
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
     :raises TypeError: likewise if a flag is not a bool
-    :raises NotImplementedError: likewise if ``clip_range_vf`` is given
     :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
     """
 
@@ -512,48 +707,36 @@ class DistributionalPPO(PPO):
         _init_setup_model: bool = True,
         *,
         quantile_huber_kappa: float = 1.0,
+        value_target: Literal["gae", "sr_lambda"] = "gae",
         normalize_returns: bool = False,
         return_stats_rate: float | None = 0.1,
         use_popart: bool = False,
+        distributional_vf_clip_mode: VfClipMode | None = None,
+        distributional_vf_clip_variance_factor: float = 2.0,
+        clip_range_vf_units: Literal["raw", "std"] = "raw",
+        use_twin_critics: bool = False,
         use_variance_gradient_scaling: bool = True,
         variance_scaling_clip_min: float = 0.1,
         variance_scaling_clip_max: float = 10.0,
+        variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
     ):
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            n_steps,
-            batch_size,
-            n_epochs,
-            gamma,
-            gae_lambda,
-            clip_range,
-            clip_range_vf,
-            normalize_advantage,
-            ent_coef,
-            vf_coef,
-            max_grad_norm,
-            use_sde,
-            sde_sample_freq,
-            rollout_buffer_class,
-            rollout_buffer_kwargs,
-            target_kl,
-            stats_window_size,
-            tensorboard_log,
-            policy_kwargs,
-            verbose,
-            seed,
-            device,
-            _init_setup_model=False,
-        )
+        given = dict(locals())
+        of_ppo = inspect.signature(PPO.__init__).parameters.keys() & given.keys() - {"self", "_init_setup_model"}
+        super().__init__(**{name: given[name] for name in of_ppo}, _init_setup_model=False)
         self.quantile_huber_kappa = quantile_huber_kappa
+        self.value_target = value_target
         self.normalize_returns = normalize_returns
         self.return_stats_rate = return_stats_rate
         self.use_popart = use_popart
+        self.distributional_vf_clip_mode = distributional_vf_clip_mode
+        self.distributional_vf_clip_variance_factor = distributional_vf_clip_variance_factor
+        self.clip_range_vf_units = clip_range_vf_units
+        self.use_twin_critics = use_twin_critics
         self.use_variance_gradient_scaling = use_variance_gradient_scaling
         self.variance_scaling_clip_min = variance_scaling_clip_min
         self.variance_scaling_clip_max = variance_scaling_clip_max
+        self.variance_scaling_mode = variance_scaling_mode
+        self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
         self._deferred_dump: int | None = None
         self._update_is_written = True
         if _init_setup_model:
@@ -562,15 +745,23 @@ class DistributionalPPO(PPO):
     def _setup_model(self) -> None:
         self._check_flags()
         self.policy_class = _quantile_policy_class(self.policy_class)
+        self.policy_kwargs = {name: value for name, value in self.policy_kwargs.items() if name != "n_critics"}
+        if self.use_twin_critics:
+            self.policy_kwargs["n_critics"] = 2
         super()._setup_model()
         if self.normalize_returns:
             self.policy.value_net.ret_std.zero_()  # no statistics yet
-        if self.use_popart and self.policy.value_net.last_layer.bias is None:
+        if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
                 f"is variance_scaling_clip_min={self.variance_scaling_clip_min} throughout"
+            )
+        if self.variance_scaling_mode == "dsac_t" and not self.normalize_returns:
+            warnings.warn(
+                "variance_scaling_mode='dsac_t' adds an absolute 0.1 to the variance: without normalize_returns=True "
+                "the weights may sit at a clamp throughout"
             )
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "QuantileActorCriticPolicy") -> None:
@@ -578,11 +769,12 @@ class DistributionalPPO(PPO):
 
     def _check_flags(self) -> None:
         """Raise on a value that the constructor, or a keyword of ``load``, must not have."""
-        if self.clip_range_vf is not None:
-            raise NotImplementedError("clip_range_vf is not available for the quantile critic yet: leave it at None")
-        for name in ("normalize_returns", "use_popart", "use_variance_gradient_scaling"):
+        for name in ("normalize_returns", "use_popart", "use_variance_gradient_scaling", "use_twin_critics"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}")
         for name in ("batch_size", "n_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -593,6 +785,27 @@ class DistributionalPPO(PPO):
         if self.use_popart and not self.normalize_returns:
             raise ValueError("use_popart keeps normalised predictions steady: it needs normalize_returns=True")
         _check_clip_range(self.variance_scaling_clip_min, self.variance_scaling_clip_max)
+        self._check_vf_clipping()
+
+    def _check_vf_clipping(self) -> None:
+        """The part of ``_check_flags`` about ``clip_range_vf``."""
+        factor = self.distributional_vf_clip_variance_factor
+        if not 0 < factor < math.inf:
+            raise ValueError(f"distributional_vf_clip_variance_factor must be positive and finite, got {factor}")
+        if self.clip_range_vf is None:
+            mode, units = self.distributional_vf_clip_mode, self.clip_range_vf_units
+            if mode not in (None, "disable"):
+                raise ValueError(f"distributional_vf_clip_mode={mode!r} clips by clip_range_vf, which is None")
+            if units != "raw":
+                raise ValueError(f"clip_range_vf_units={units!r} without clip_range_vf has no effect")
+        elif self.distributional_vf_clip_mode != "disable":
+            if self.clip_range_vf_units == "std" and not self.normalize_returns:
+                raise ValueError("clip_range_vf_units='std' counts in stds of the returns: set normalize_returns=True")
+            if self.normalize_returns and not self.use_popart:
+                raise ValueError(
+                    "clip_range_vf with normalize_returns=True needs use_popart=True: without it every change of the "
+                    "statistics moves the predictions further than the clip range"
+                )
 
     def learn(
         self: SelfDistributionalPPO,
@@ -629,26 +842,134 @@ class DistributionalPPO(PPO):
             self._raise_if_not_finite("observations", self._last_obs, "environment or VecNormalize", error)
             raise
 
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
+        super()._update_info_buffer(infos, dones)
+        if self.value_target == "sr_lambda":
+            if self.rollout_buffer.pos == 0:
+                self._truncated = []
+            for i, info in enumerate(infos):
+                if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+                    self._truncated.append((self.rollout_buffer.pos, i, info["terminal_observation"]))
+
     def train(self) -> None:
-        """One update: the statistics of the returns, then ``n_epochs`` passes over the rollout in minibatches."""
+        """
+        One update: what the old critic says of the rollout, the statistics of the returns, then ``n_epochs`` passes
+        over the rollout in minibatches.
+        """
         self._check_rollout()
         before = copy.deepcopy(self.get_parameters())
+        rollout = self._look_at_rollout()
         self._update_return_statistics()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
 
         metrics: dict[str, list[Tensor]] = defaultdict(list)
         error: ValueError | None = None
         try:
-            self._train_epochs(clip_range, metrics)
+            self._train_epochs(rollout, metrics)
         except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
             error = refused
         b_metrics = {name: torch.stack(values).float().cpu().numpy() for name, values in metrics.items()}
         self._undo_if_not_finite(b_metrics, before, error)
         if error is not None:
             raise error
-        self._log_update(b_metrics, clip_range)
+        self._log_update(b_metrics, rollout)
+
+    @torch.no_grad()
+    def _look_at_rollout(self) -> Rollout:
+        """
+        What the update needs of the policy that collected the rollout, from one pass over it in evaluation mode.
+
+        For the passes over the minibatches the buffer's values give way to the numbers of their rows, by which a
+        minibatch finds its old quantiles and atoms in any buffer that shuffles.
+        """
+        head, buffer = self.policy.value_net, self.rollout_buffer
+        progress = self._current_progress_remaining
+        clip_range_vf = None
+        if self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable":
+            clip_range_vf = self.clip_range_vf(progress)  # type: ignore[operator]
+        self.policy.set_training_mode(False)
+        quantiles = head.to_raw(self._predict_all(buffer.observations))
+        has_statistics = bool(head.ret_std > 0)
+        rollout = Rollout(
+            clip_range=self.clip_range(progress),  # type: ignore[operator]
+            clip_range_vf=clip_range_vf if has_statistics else None,
+            values=buffer.swap_and_flatten(buffer.values).flatten(),
+            returns=buffer.swap_and_flatten(buffer.returns).flatten(),
+            old_quantiles=quantiles if clip_range_vf is not None and has_statistics else None,
+            atoms=self._sample_replacement(quantiles) if self.value_target == "sr_lambda" else None,
+            calibration_error=self._calibration_error(quantiles) if has_statistics else None,
+        )
+        if rollout.old_quantiles is not None or rollout.atoms is not None:
+            envs, steps = buffer.values.shape[1], buffer.values.shape[0]
+            buffer.values = np.arange(buffer.values.size).reshape(envs, steps).T
+        return rollout
+
+    def _predict_all(self, observations: Any) -> Tensor:
+        """
+        :param observations: of T steps in E environments, numpy array (T, E, ...) or a dict of them
+        :return: quantiles in the units of the loss, shape (T * E, C * N), in the order of the buffer's minibatches: all
+            steps of the first environment, then of the next
+        """
+        if isinstance(observations, dict):
+            flat: Any = {key: RolloutBuffer.swap_and_flatten(array) for key, array in observations.items()}
+            rows = len(next(iter(flat.values())))
+        else:
+            flat = RolloutBuffer.swap_and_flatten(observations)
+            rows = len(flat)
+        parts = []
+        with self.policy.value_net.emit_quantiles():
+            for start in range(0, rows, CHUNK):
+                chunk = slice(start, start + CHUNK)
+                part = {key: array[chunk] for key, array in flat.items()} if isinstance(flat, dict) else flat[chunk]
+                parts.append(self.policy.predict_values(obs_as_tensor(part, self.device)))
+        return torch.cat(parts)
+
+    def _calibration_error(self, quantiles: Tensor) -> float:
+        """
+        Mean over tau of |share of the rollout's returns below the quantile - tau|, of the policy that collected it.
+
+        :param quantiles: raw, shape (T * E, C * N)
+        """
+        quantiles = self.policy.value_net.of_smaller_mean(quantiles)
+        returns = torch.as_tensor(RolloutBuffer.swap_and_flatten(self.rollout_buffer.returns), device=self.device)
+        tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
+        return float(((returns < quantiles).to(tau.dtype).mean(dim=0) - tau).abs().mean())
+
+    def _sample_replacement(self, quantiles: Tensor) -> Tensor:
+        """
+        Targets of "sr_lambda" (Nam et al. 2021): backwards in time, Z_t = r_t + gamma * (1 - d_t) * Zn with Zn = Z_t+1
+        with probability lambda, else the critic's quantiles at s_t+1; at a truncation those of the last observation.
+
+        :param quantiles: raw, shape (T * E, C * N)
+        :return: atoms in raw units, shape (T * E, N), in the same order
+        """
+        head, buffer = self.policy.value_net, self.rollout_buffer
+        steps, envs = buffer.rewards.shape
+        own = head.of_smaller_mean(quantiles).reshape(envs, steps, -1).transpose(0, 1)
+        last = self.policy.predict_quantiles(self._last_obs)
+        following = torch.cat([own[1:], last[None]])
+        dones = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts)[None]]).astype(bool)
+        rewards = torch.as_tensor(buffer.rewards, device=self.device).clone()
+        goes_on = torch.as_tensor(~dones, device=self.device).to(rewards.dtype)
+        for step, env, observation in self._truncated:
+            terminal = self.policy.predict_quantiles(self.policy.obs_to_tensor(observation)[0])[0]
+            rewards[step, env] -= self.gamma * terminal.mean()  # which SB3 has put there
+            following[step, env] = terminal
+            goes_on[step, env] = 1.0
+
+        # A generator of its own, without state to save: the same step of the same seed draws the same.
+        seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
+        draws = np.random.default_rng([seed, self.num_timesteps]).random((steps, envs))
+        keeps = torch.as_tensor((draws < self.gae_lambda) & ~dones, device=self.device)
+        atoms = torch.empty_like(own)
+        z = last
+        for t in reversed(range(steps)):
+            z = torch.where(keeps[t, :, None], z, following[t])
+            z = rewards[t, :, None] + self.gamma * goes_on[t, :, None] * z
+            atoms[t] = z
+        return atoms.transpose(0, 1).reshape(steps * envs, -1)
 
     def _update_return_statistics(self) -> None:
         """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
@@ -659,17 +980,17 @@ class DistributionalPPO(PPO):
             head.ret_updates.zero_()
             head.set_statistics(0.0, 1.0, popart=True)
 
-    def _train_epochs(self, clip_range: float, metrics: dict[str, list[Tensor]]) -> None:
+    def _train_epochs(self, rollout: Rollout, metrics: dict[str, list[Tensor]]) -> None:
         """
         ``n_epochs`` passes over the rollout, or fewer where ``target_kl`` ends them.
 
-        :param clip_range: clip range of the policy ratio
+        :param rollout: from ``_look_at_rollout``
         :param metrics: receives one scalar tensor per name and minibatch
         """
         for epoch in range(self.n_epochs):
             self._n_updates += 1
             for rollout_data in self.rollout_buffer.get(self.batch_size):
-                loss, mb_metrics = self._minibatch_loss(rollout_data, clip_range)
+                loss, mb_metrics = self._minibatch_loss(rollout_data, rollout)
                 for name, value in mb_metrics.items():
                     metrics[name].append(value.detach())
                 if self.target_kl is not None and mb_metrics["approx_kl"] > 1.5 * self.target_kl:
@@ -681,32 +1002,27 @@ class DistributionalPPO(PPO):
                 metrics["grad_norm"].append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
                 self.policy.optimizer.step()
 
-    def _minibatch_loss(
-        self, rollout_data: RolloutBufferSamples, clip_range: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _minibatch_loss(self, rollout_data: RolloutBufferSamples, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """
         :param rollout_data: a minibatch of B samples, advantages and returns in raw units
-        :param clip_range: clip range of the policy ratio
+        :param rollout: from ``_look_at_rollout``
         :return: the loss to minimise and what is logged of it
         """
         actions = rollout_data.actions
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         quantiles, log_prob, entropy = self.policy.evaluate_quantiles(rollout_data.observations, actions)
+        head, targets, old = self.policy.value_net, rollout_data.returns, None
+        if rollout.atoms is not None:
+            targets = rollout.atoms[rollout_data.old_values.long()]
+        if rollout.old_quantiles is not None:
+            old = head.to_normalized(rollout.old_quantiles[rollout_data.old_values.long()])
 
-        policy_loss, metrics = self._policy_loss(log_prob, rollout_data, clip_range)
-        value_loss = self._value_loss(quantiles, self.policy.value_net.to_normalized(rollout_data.returns))
+        policy_loss, metrics = self._policy_loss(log_prob, rollout_data, rollout.clip_range)
+        value_loss, value_metrics = self._value_loss(quantiles, head.to_normalized(targets), old, rollout.clip_range_vf)
         entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss.scaled
-
-        metrics |= {"entropy_loss": entropy_loss, "value_loss": value_loss.unscaled, "loss": loss}
-        metrics |= {
-            "quantile_variance_mean": value_loss.variance_mean,
-            "quantile_variance_std": value_loss.variance_std,
-        }
-        if value_loss.weight is not None:
-            metrics["variance_scaling_weight"] = value_loss.weight
-        return loss, metrics
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        return loss, {**metrics, "entropy_loss": entropy_loss, "loss": loss, **value_metrics}
 
     def _policy_loss(
         self, log_prob: Tensor, rollout_data: RolloutBufferSamples, clip_range: float
@@ -728,20 +1044,79 @@ class DistributionalPPO(PPO):
             "clip_fraction": clip_fraction,
         }
 
-    def _value_loss(self, quantiles: Tensor, targets: Tensor) -> ValueLoss:
+    def _value_loss(
+        self, quantiles: Tensor, targets: Tensor, old: Tensor | None = None, clip_range_vf: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        Per-sample quantile-Huber loss, its mean, then the weight: scaling is always last.
+        The sum over the critics of their losses, all in the units of the loss.
 
-        :param quantiles: predictions in the units of the loss, shape (B, N)
-        :param targets: returns in the units of the loss, shape (B,)
+        :param quantiles: predictions, shape (B, C * N)
+        :param targets: returns, shape (B,), or atoms, (B, N)
+        :param old: predictions of the policy that collected the rollout, shape (B, C * N), None: no clipping
+        :param clip_range_vf: how far predictions may move from these, in the units of ``clip_range_vf_units``
+        :return: what to minimise, and what is logged: means over the critics, with two also of each
         """
-        loss = self._quantile_huber_loss(quantiles, targets)
+        critics = self.policy.n_critics
+        olds = [None] * critics if old is None else old.chunk(critics, dim=1)
+        loss = quantiles.new_zeros(())
+        logged: dict[str, list[Tensor]] = defaultdict(list)
+        for i, own in enumerate(quantiles.chunk(critics, dim=1)):
+            own_loss, metrics = self._critic_loss(own, targets, olds[i], clip_range_vf, i)
+            loss = own_loss if i == 0 else loss + own_loss
+            for name, value in metrics.items():
+                logged[name].append(value)
+        each = {f"{name}_{i + 1}": v for name, values in logged.items() for i, v in enumerate(values) if critics > 1}
+        return loss, {**{name: torch.stack(values).mean() for name, values in logged.items()}, **each}
+
+    def _critic_loss(
+        self, quantiles: Tensor, targets: Tensor, old: Tensor | None, clip_range_vf: float | None, critic: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        One critic's clipping, per-sample quantile-Huber loss, and last its weight.
+
+        :param quantiles: predictions, shape (B, N); the other arguments as in ``_value_loss``
+        :param critic: which critic
+        """
+        loss = self._quantile_huber_loss(quantiles, targets, reduction="none")
+        metrics = {}
+        if old is not None and clip_range_vf is not None:
+            eps = clip_range_vf / (self.policy.value_net.ret_std if self.clip_range_vf_units == "raw" else 1.0)
+            mode = self.distributional_vf_clip_mode or "per_quantile"
+            clipped = clip_quantiles(quantiles, old, eps, mode, self.distributional_vf_clip_variance_factor)
+            loss = torch.max(loss, self._quantile_huber_loss(clipped, targets, reduction="none"))
+            metrics["clip_fraction_vf"] = (clipped != quantiles).float().mean()
         variance = quantile_variance(quantiles)
-        weight = None
-        if self.use_variance_gradient_scaling:
-            weight = batch_weight(variance, self.variance_scaling_clip_min, self.variance_scaling_clip_max)
-        scaled = loss if weight is None else weight * loss
-        return ValueLoss(scaled, loss.detach(), weight, variance.mean(), variance.std(correction=0))
+        unscaled = loss.mean()
+        metrics |= {
+            "value_loss": unscaled.detach(),
+            "quantile_variance_mean": variance.mean(),
+            "quantile_variance_std": variance.std(correction=0),
+        }
+        if not self.use_variance_gradient_scaling:
+            return unscaled, metrics
+        if self.variance_scaling_mode == "dsac_t":
+            average = self.policy.value_net.std_average
+            average[critic] = next_std_average(average[critic], variance)
+        weight = self.variance_weight(variance, critic)
+        low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
+        metrics |= {
+            "variance_scaling_weight": weight.mean(),
+            "variance_scaling_weight_min": weight.min(),
+            "variance_scaling_weight_max": weight.max(),
+            "variance_scaling_clamped": ((weight <= low) | (weight >= high)).float().mean(),
+        }
+        return (weight * unscaled if weight.dim() == 0 else (weight * loss).mean()), metrics
+
+    def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
+        """
+        :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
+        :param critic: which critic
+        :return: what its loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
+        """
+        low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
+        if self.variance_scaling_mode == "batch":
+            return batch_weight(variance, low, high)
+        return sample_weights(variance, self.policy.value_net.std_average[critic], low, high)
 
     def _quantile_huber_loss(
         self,
@@ -753,7 +1128,7 @@ class DistributionalPPO(PPO):
         ``quantile_huber_loss`` at ``quantile_huber_kappa``.
 
         :param predicted_quantiles: shape (B, N)
-        :param targets: shape (B,) or (B, 1), in the units of the predictions
+        :param targets: shape (B,) or (B, 1), or (B, M) of M atoms each, in the units of the predictions
         :param reduction: over the samples; the loss of a sample is always the mean over its quantiles
         :return: shape (B,) for "none", else a scalar
         :raises ValueError: on another reduction
@@ -818,26 +1193,27 @@ class DistributionalPPO(PPO):
             "(normalize_returns=True takes any)."
         ) from cause
 
-    def _log_update(self, b_metrics: dict[str, np.ndarray], clip_range: float) -> None:
+    def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         for name, values in b_metrics.items():
-            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else values.mean(dtype=np.float64)))
+            last_or_extreme = {"loss": values[-1]}
+            if name.startswith("variance_scaling_weight_m"):
+                last_or_extreme[name] = values.min() if "_min" in name else values.max()
+            self.logger.record(f"train/{name}", float(last_or_extreme.get(name, values.mean(dtype=np.float64))))
         self.logger.record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
-        weights = b_metrics.get("variance_scaling_weight")
-        mean_weight = 1.0 if weights is None else float(weights.mean())
+        mean_weight = float(b_metrics.get("variance_scaling_weight", np.ones(1)).mean())
         self.logger.record("train/vf_coef_effective", self.vf_coef * mean_weight)
-        if weights is not None:
-            low, high = np.float32(self.variance_scaling_clip_min), np.float32(self.variance_scaling_clip_max)
-            self.logger.record("train/variance_scaling_weight_min", float(weights.min()))
-            self.logger.record("train/variance_scaling_weight_max", float(weights.max()))
-            self.logger.record("train/variance_scaling_clamped", np.mean((weights <= low) | (weights >= high)))
-        explained_var = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
+        if rollout.calibration_error is not None:
+            self.logger.record("train/quantile_calibration_error", rollout.calibration_error)
+        explained_var = explained_variance(rollout.values, rollout.returns)
         if np.isfinite(explained_var):  # NaN where all returns are equal
             self.logger.record("train/explained_variance", explained_var)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/clip_range", rollout.clip_range)
+        if rollout.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", rollout.clip_range_vf)
         self._update_is_written = False
         if self._deferred_dump is not None:
             self._write_update(functools.partial(super().dump_logs, self._deferred_dump))

@@ -56,7 +56,7 @@ REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, Run
 # What the run or the algorithm provides, and what would have to name a class that a file must not import.
 SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
 SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
-SKIPPED_POLICY = {"self", "observation_space", "action_space", "lr_schedule", "use_sde"}
+SKIPPED_POLICY = {"self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"}
 SKIPPED_POLICY |= {"features_extractor_class", "features_extractor_kwargs"}
 TYPES: dict[str, Any] = {
     "policy": Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"],

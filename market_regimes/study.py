@@ -46,11 +46,12 @@ from market_regimes.evaluation import (
 )
 from market_regimes.report import picture_of_equity, picture_of_returns, picture_of_training
 from market_regimes.training import Memory, Training, until_interrupted
+from upgd import UPGD, AdaptiveUPGD
 
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
-OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD)}
+OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, UPGD, AdaptiveUPGD)}
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
 
@@ -475,6 +476,7 @@ RANGES = {
     "max_grad_norm": (1e-12, math.inf),
     "learning_rate": (0, 1e6),
     "clip_range": (1e-12, 1e6),
+    "clip_range_vf": (1e-12, 1e6),
     "n_steps": (1, 10**9),
     "target_kl": (0, math.inf),
     "stats_window_size": (1, 10**9),

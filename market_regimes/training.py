@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, KVWriter, TensorBoardOutputFormat, filter_excluded_keys
 from torch import Tensor
 
-from distributional_ppo import DistributionalPPO
+from distributional_ppo import DistributionalPPO, quantile_variance
 from market_regimes import checkpoint
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
 
@@ -311,7 +311,8 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
     """
     buffer = model.rollout_buffer
     figures: dict[str, float] = {}
-    weight = None
+    every = np.stack(np.unravel_index(np.arange(regime.size), regime.shape), axis=1)
+    mixed = _weights(model, _quantiles_and_targets(model, every)[0])
     for position, name in enumerate(REGIMES):
         samples = np.argwhere(regime == position)
         returns = buffer.returns[regime == position].astype(np.float64)
@@ -320,8 +321,7 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
         error = buffer.values[regime == position] - returns
         figures[f"value_error_{name}"] = float(np.sqrt(np.mean(error**2)) / returns.std())
         if model.policy.value_net.ret_std > 0:
-            weight = _weight(model, regime.size) if weight is None else weight
-            figures[f"value_grad_norm_{name}"] = weight * _gradient_norm(model, samples)
+            figures[f"value_grad_norm_{name}"] = _gradient_norm(model, samples, mixed)
     return figures
 
 
@@ -338,17 +338,25 @@ def _quantiles_and_targets(model: DistributionalPPO, samples: np.ndarray) -> tup
     return quantiles, model.policy.value_net.to_normalized(returns)
 
 
-def _weight(model: DistributionalPPO, samples: int) -> float:
-    """Weight of a minibatch that holds all regimes, 1 with scaling off."""
-    every = np.stack(np.unravel_index(np.arange(samples), model.rollout_buffer.returns.shape), axis=1)
-    with torch.no_grad():
-        weight = model._value_loss(*_quantiles_and_targets(model, every)).weight
-    return 1.0 if weight is None else float(weight)
+def _weights(model: DistributionalPPO, quantiles: Tensor) -> list[Tensor]:
+    """What each critic's loss on these samples is multiplied by."""
+    if not model.use_variance_gradient_scaling:
+        return [quantiles.new_ones(())] * model.policy.n_critics
+    critics = quantiles.chunk(model.policy.n_critics, dim=1)
+    return [model.variance_weight(quantile_variance(own), i) for i, own in enumerate(critics)]
 
 
-def _gradient_norm(model: DistributionalPPO, samples: np.ndarray) -> float:
-    """Norm of the gradient of the mean quantile-Huber loss over all parameters it depends on."""
-    loss = model._quantile_huber_loss(*_quantiles_and_targets(model, samples))
+def _gradient_norm(model: DistributionalPPO, samples: np.ndarray, mixed: list[Tensor]) -> float:
+    """
+    Norm of the gradient of the value loss over all parameters it depends on.
+
+    :param samples: (step, environment) of the regime's samples
+    :param mixed: weights of a minibatch of all regimes, as training has them; those per sample are the samples' own
+    """
+    quantiles, targets = _quantiles_and_targets(model, samples)
+    weights = [own if own.dim() else shared for own, shared in zip(_weights(model, quantiles), mixed, strict=True)]
+    losses = [model._quantile_huber_loss(own, targets, "none") for own in quantiles.chunk(len(mixed), dim=1)]
+    total = torch.stack([(weight * loss).mean() for weight, loss in zip(weights, losses, strict=True)]).sum()
     parameters = [parameter for parameter in model.policy.parameters() if parameter.requires_grad]
-    gradients = [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
+    gradients = [g for g in torch.autograd.grad(total, parameters, allow_unused=True) if g is not None]
     return float(torch.stack([g.norm() for g in gradients]).norm())

@@ -159,12 +159,12 @@ def test_loss_is_the_weight_times_the_mean_and_the_weight_has_no_gradient(clips)
     quantiles, targets = torch.randn(32, 32).requires_grad_(), torch.randn(32)
     plain = model._quantile_huber_loss(quantiles, targets)
     weight = np.clip(np.var(quantiles.detach().numpy().astype(np.float64), axis=1).mean(), low, high)
-    loss = model._value_loss(quantiles, targets)
-    assert loss.unscaled.item() == plain.item()
-    assert loss.scaled.item() == (loss.weight * plain).item()
-    assert loss.weight.item() == pytest.approx(weight, rel=1e-6)
+    loss, metrics = model._value_loss(quantiles, targets)
+    assert metrics["value_loss"].item() == plain.item()
+    assert loss.item() == (metrics["variance_scaling_weight"] * plain).item()
+    assert metrics["variance_scaling_weight"].item() == pytest.approx(weight, rel=1e-6)
     (plain_gradient,) = torch.autograd.grad(plain, quantiles)
-    (gradient,) = torch.autograd.grad(loss.scaled, quantiles)
+    (gradient,) = torch.autograd.grad(loss, quantiles)
     assert torch.allclose(gradient, weight * plain_gradient, rtol=1e-5)
 
 
@@ -187,7 +187,7 @@ def test_one_quantile_with_scaling_warns():
 def test_a_flash_crash_trains_on_at_the_upper_clamp():
     model = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT)
     with torch.no_grad():  # quantiles spread by +-1e6: variance about 1e12
-        model.policy.value_net.last_layer.bias.copy_(torch.linspace(-1.7e6, 1.7e6, 32))
+        model.policy.value_net.last_layers[0].bias.copy_(torch.linspace(-1.7e6, 1.7e6, 32))
     model.learn(64)
     scalars = model.logger.name_to_value
     assert scalars["train/quantile_variance_mean"] == pytest.approx(1e12, rel=0.1)
@@ -328,7 +328,7 @@ class TouchingPolicy(ActorCriticPolicy):
 
 def test_own_policy_finds_the_weights_of_its_value_net():
     model = DistributionalPPO(TouchingPolicy, RandomEnv(), policy_kwargs=dict(n_quantiles=np.int64(4)), **SHORT)
-    assert model.policy.value_net.last_layer.weight.abs().sum() == 0
+    assert model.policy.value_net.last_layers[0].weight.abs().sum() == 0
     assert model.policy.value_net.weight.shape == (4, 64)
 
 
@@ -387,7 +387,7 @@ def test_batch_norm_statistics_move_only_in_training():
 @pytest.mark.parametrize(
     ("flags", "error", "match"),
     [
-        (dict(clip_range_vf=0.2), NotImplementedError, "clip_range_vf"),
+        (dict(clip_range_vf=0.2, normalize_returns=True), ValueError, "use_popart"),
         (dict(n_epochs=0), ValueError, "n_epochs"),
         (dict(quantile_huber_kappa=0.0), ValueError, "quantile_huber_kappa"),
         (dict(quantile_huber_kappa=float("inf")), ValueError, "quantile_huber_kappa"),
@@ -520,9 +520,9 @@ def test_a_non_finite_loss_is_undone_with_the_statistics_and_the_optimizer():
     before = copy.deepcopy(model.get_parameters())
     calls = []
 
-    def loss_that_fails(quantiles, targets, original=model._quantile_huber_loss):
+    def loss_that_fails(quantiles, targets, reduction, original=model._quantile_huber_loss):
         calls.append(1)
-        return original(quantiles, targets) * (float("nan") if len(calls) == 3 else 1.0)
+        return original(quantiles, targets, reduction) * (float("nan") if len(calls) == 3 else 1.0)
 
     model._quantile_huber_loss = loss_that_fails
     with pytest.raises(FloatingPointError, match=r"loss of minibatch 2 .*Check: learning_rate"):
@@ -560,6 +560,7 @@ EXPECTED = [
     "learning_rate",
     "loss",
     "policy_gradient_loss",
+    "quantile_calibration_error",
     "quantile_variance_mean",
     "quantile_variance_std",
     "value_loss",

@@ -133,7 +133,9 @@ def test_file_values_become_python_values():
         ("algorithm: {learning_rate: fast}", "algorithm.learning_rate"),
         ("algorithm: {policy_kwargs: {activation_fn: os.system}}", "Tanh"),
         ("algorithm: {policy: os.system}", "MlpPolicy"),
-        ("algorithm: {clip_range_vf: 0.2}", "clip_range_vf"),
+        ("algorithm: {clip_range_vf: 0.2, normalize_returns: true}", "use_popart"),
+        ("algorithm: {value_target: td}", "sr_lambda"),
+        ("algorithm: {clip_range_vf: far}", "clip_range_vf"),
         ("algorithm: {quantile_huber_kappa: -1.0}", "quantile_huber_kappa"),
         ("market: {train: [1999-01-01, 2012-12-31]}", "without overlap"),
         ("market: {test: [2030-01-01, 2031-12-31]}", "2018-12-31"),
@@ -211,6 +213,12 @@ def same_run(one, other, read_scalars):
 
 
 EVERYTHING = [*QUICK, "--run.total_timesteps=3072", "--market.data=[sp500,nasdaq]", "--run.normalize_observations=true"]
+EVERYTHING += [
+    "--algorithm.value_target=sr_lambda",
+    "--algorithm.use_twin_critics=true",
+    "--algorithm.clip_range_vf=0.5",
+]
+EVERYTHING += ["--algorithm.variance_scaling_mode=dsac_t", "--algorithm.policy_kwargs.optimizer_class=AdaptiveUPGD"]
 EVERYTHING += ["--algorithm.use_sde=true", "--run.checkpoint_every=256", "--algorithm.learning_rate=lin_0.001"]
 
 
@@ -464,8 +472,25 @@ def test_help_lists_every_flag_with_its_meaning():
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_loads(config):
     parser = train_model_multi_patch._train_parser()
-    loaded = parser.parse_path(str(config))
+    loaded = parser.parse_args([f"--config={ROOT / 'configs/train.yaml'}", f"--config={config}"])
     Study(*[getattr(parser.instantiate(loaded), name) for name in ("run", "market")], loaded.algorithm.as_dict())
+
+
+@pytest.mark.parametrize("system", ["vf_clipping", "twin_critics", "dsac_t", "sr_lambda", "upgd"])
+def test_each_system_has_a_config_that_trains_and_shows_itself(system, tmp_path):
+    configs = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("train", system)]
+    main(["train", *configs, *QUICK, f"--run.out={tmp_path}", "--run.name=run", "--run.eval_every=4096"])
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["algorithm"]
+    rows = pd.read_csv(tmp_path / "run" / "progress.csv")
+    assert (config["use_popart"], config["vf_coef"]) == (True, 1.8)  # train.yaml lies under it
+    shown = {
+        "vf_clipping": "train/clip_fraction_vf" in rows,
+        "twin_critics": "train/variance_scaling_weight_2" in rows,
+        "dsac_t": config["variance_scaling_mode"] == "dsac_t" and rows["train/variance_scaling_weight_max"].max() > 0,
+        "sr_lambda": config["value_target"] == "sr_lambda",
+        "upgd": config["policy_kwargs"]["optimizer_class"] == "AdaptiveUPGD",
+    }
+    assert shown[system]
 
 
 def test_benchmark_holds_one_whatever_the_agent_may(tmp_path):

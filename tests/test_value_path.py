@@ -1,0 +1,559 @@
+"""
+The systems around the value loss: clipping, twin critics, weights per sample, sampled targets, calibration.
+
+Oracles: worked arithmetic, numpy in float64, plain loops, sb3-contrib's loss, SB3's own GAE returns.
+"""
+
+import copy
+import itertools
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sb3_contrib.common.utils import quantile_huber_loss as contrib_loss
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from distributional_ppo import DistributionalPPO, VarianceGradientScalingMixin, clip_quantiles, quantile_huber_loss
+
+CLIP_MODES = ("per_quantile", "mean_only", "mean_and_variance")
+SHORT = dict(n_steps=32, batch_size=24, n_epochs=2, seed=0, device="cpu")  # 24: a short last minibatch
+NORMALISED = dict(normalize_returns=True, use_popart=True)
+
+
+class Episodes(gym.Env):
+    """Episodes of 7 steps that end by termination and by truncation in turn; random observations and rewards."""
+
+    observation_space = spaces.Box(-1, 1, (3,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, endless=False):
+        self.endless, self.episodes = endless, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        self.episodes += 1
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == 7 and not self.endless
+        observation = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        reward = float(self.np_random.normal(1.0, 2.0))
+        return observation, reward, over and self.episodes % 2 == 0, over and self.episodes % 2 == 1, {}
+
+
+def make(n_envs=3, env=None, **kwargs):
+    env = env or DummyVecEnv([Episodes] * n_envs)
+    return DistributionalPPO("MlpPolicy", env, **{**SHORT, **kwargs})
+
+
+def frozen_policy(model):
+    """A policy with the model's parameters as they are now."""
+    policy = make(**NORMALISED).policy
+    policy.load_state_dict(model.policy.state_dict())
+    return policy
+
+
+# ------------------------------------------------------------------------------------------------------- clipping
+
+OLD = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+NEW = torch.tensor([[1.0, 2.1, 3.0, 4.0, 6.5]])
+
+
+def test_clipping_by_hand():
+    per_quantile = clip_quantiles(NEW, OLD, 0.2, "per_quantile", 2.0)
+    assert per_quantile.tolist()[0] == pytest.approx([1, 2.1, 3, 4, 5.2])
+    shifted = clip_quantiles(NEW, OLD, 0.2, "mean_only", 2.0)  # mean 3.32 may be 3.20: all by -0.12
+    assert shifted.tolist()[0] == pytest.approx([0.88, 1.98, 2.88, 3.88, 6.38])
+    drawn = clip_quantiles(NEW, OLD, 0.2, "mean_and_variance", 1.0).double().numpy()[0]
+    assert drawn.mean() == pytest.approx(3.2)
+    assert drawn.std() == pytest.approx(np.sqrt(2.0))  # that of 1..5
+    expected = 3.2 + (NEW.numpy()[0] - 3.32) * np.sqrt(2.0) / NEW.double().numpy()[0].std()
+    assert drawn == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=10, max_size=10), st.floats(0.01, 10), st.floats(0.5, 3))
+@settings(max_examples=60, deadline=None)
+def test_clipped_predictions_stay_near(values, eps, factor):
+    old, new = torch.tensor(values, dtype=torch.float64).reshape(2, 1, 5).sort(dim=2).values
+    for mode in CLIP_MODES:
+        clipped = clip_quantiles(new, old, eps, mode, factor)
+        assert torch.all(clipped.diff() >= -1e-9)  # sorted in, sorted out
+        assert abs(clipped.mean() - old.mean()) <= eps + 1e-9
+        if mode == "per_quantile":
+            assert (clipped - old).abs().max() <= eps + 1e-9
+        if mode == "mean_and_variance":
+            assert clipped.std(unbiased=False) <= factor * old.std(unbiased=False) + 1e-5
+        near = old + (new - old).clamp(-eps / 2, eps / 2)
+        if mode != "mean_and_variance":
+            assert torch.allclose(clip_quantiles(near, old, eps, mode, factor), near)
+
+
+def test_equal_quantiles_have_a_finite_gradient():
+    quantiles = torch.ones(2, 5, requires_grad=True)
+    clip_quantiles(quantiles, OLD.expand(2, 5), 0.1, "mean_and_variance", 2.0).sum().backward()
+    assert torch.isfinite(quantiles.grad).all()
+
+
+@pytest.mark.parametrize("mode", CLIP_MODES)
+@pytest.mark.parametrize("variance_scaling_mode", ["batch", "dsac_t"])
+def test_the_loss_is_the_weight_times_the_larger_one(mode, variance_scaling_mode):
+    torch.manual_seed(0)
+    flags = dict(distributional_vf_clip_mode=mode, variance_scaling_mode=variance_scaling_mode)
+    model = make(clip_range_vf=0.3, policy_kwargs=dict(n_quantiles=8), **NORMALISED, **flags)
+    quantiles, targets = torch.randn(16, 8), torch.randn(16)
+    old = quantiles + torch.randn(16, 8)
+    model.policy.value_net.set_statistics(0.0, 2.0, popart=False)  # eps 0.3 raw is 0.15
+    loss, metrics = model._value_loss(quantiles, targets, old, 0.3)
+    both = [quantiles, clip_quantiles(quantiles, old, 0.15, mode, 2.0)]
+    per_sample = [
+        torch.stack([contrib_loss(q[i : i + 1], targets[i].reshape(1, 1), sum_over_quantiles=False) for i in range(16)])
+        for q in both
+    ]
+    larger = torch.max(*per_sample)
+    variance = quantiles.double().numpy().var(axis=1)
+    if variance_scaling_mode == "batch":
+        expected = np.clip(variance.mean(), 0.1, 10.0) * larger.mean().item()
+    else:
+        weights = np.clip(np.sqrt(variance).mean() ** 2 / (variance + 0.1), 0.1, 10.0)
+        expected = (weights * larger.double().numpy()).mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert metrics["value_loss"].item() == pytest.approx(larger.mean().item(), rel=1e-5)
+    assert larger.mean() > max(part.mean() for part in per_sample)  # the mean of the larger, not the larger mean
+    assert metrics["clip_fraction_vf"].item() > 0.5
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_old_quantiles_belong_to_their_observations(n_envs, monkeypatch):
+    model = make(n_envs, clip_range_vf=0.1, **NORMALISED)
+    model.learn(n_envs * 32)
+    frozen = frozen_policy(model)
+    original, seen = DistributionalPPO._minibatch_loss, []
+
+    def spy(self, rollout_data, rollout):
+        rows = rollout_data.old_values.long()
+        seen.extend(rows.tolist())
+        with torch.no_grad():
+            expected = frozen.predict_quantiles(rollout_data.observations)
+        assert torch.allclose(rollout.old_quantiles[rows], expected, atol=1e-5)
+        return original(self, rollout_data, rollout)
+
+    monkeypatch.setattr(DistributionalPPO, "_minibatch_loss", spy)
+    model.learn(n_envs * 32, reset_num_timesteps=False)
+    assert sorted(seen) == sorted(2 * list(range(n_envs * 32)))
+
+
+def parameters(**kwargs):
+    return make(**kwargs).learn(192).policy.state_dict()
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_clipping_changes_the_update_and_disable_does_not():
+    plain = parameters()
+    assert same(plain, parameters(clip_range_vf=0.1, distributional_vf_clip_mode="disable"))
+    for mode in CLIP_MODES:
+        assert not same(plain, parameters(clip_range_vf=1e-3, distributional_vf_clip_mode=mode))
+    default, named = (parameters(clip_range_vf=0.1, distributional_vf_clip_mode=m) for m in (None, "per_quantile"))
+    assert same(default, named)
+
+
+def test_scaled_rewards_with_clipping_in_std_leave_the_parameters():
+    class Larger(gym.RewardWrapper):
+        def reward(self, reward):
+            return 1024.0 * reward
+
+    flags = dict(clip_range_vf=0.2, clip_range_vf_units="std", **NORMALISED)
+    one = parameters(**flags)
+    other = parameters(env=DummyVecEnv([lambda: Larger(Episodes())] * 3), **flags)
+    for name, value in one.items():
+        if "ret_" not in name:
+            assert torch.allclose(value, other[name], atol=1e-5), name
+
+
+def test_scalars_of_clipping_and_explained_variance():
+    logged = []
+    for flags in ({}, dict(clip_range_vf=0.5)):
+        model = make(**flags).learn(96)
+        logged.append(dict(model.logger.name_to_value))
+    plain, clipped = logged
+    assert clipped["train/explained_variance"] == plain["train/explained_variance"]  # the buffer's values come back
+    assert clipped["train/clip_range_vf"] == 0.5
+    assert 0 < clipped["train/clip_fraction_vf"] <= 1
+    assert "train/clip_fraction_vf" not in plain
+
+
+# ---------------------------------------------------------------------------------------------- weights per sample
+
+
+def test_dsac_t_weights_by_a_loop_in_numpy():
+    model = make(variance_scaling_mode="dsac_t", policy_kwargs=dict(n_quantiles=6), **NORMALISED)
+    rng, average = np.random.default_rng(0), None
+    for _ in range(5):
+        quantiles, targets = rng.normal(0, rng.uniform(0.1, 2, (9, 1)), (9, 6)), rng.normal(size=9)
+        variance = quantiles.var(axis=1)
+        std = np.sqrt(variance).mean()
+        average = std if average is None else average + 0.005 * (std - average)
+        weights = np.clip(average**2 / (variance + 0.1), 0.1, 10.0)
+        tensors = torch.tensor(quantiles, dtype=torch.float32), torch.tensor(targets, dtype=torch.float32)
+        per_sample = quantile_huber_loss(*tensors, 1.0).double().numpy()
+        loss, metrics = model._value_loss(*tensors)
+        assert loss.item() == pytest.approx((weights * per_sample).mean(), rel=1e-5)
+        assert metrics["variance_scaling_weight"].item() == pytest.approx(weights.mean(), rel=1e-5)
+        assert metrics["variance_scaling_weight_max"].item() == pytest.approx(weights.max(), rel=1e-5)
+        assert metrics["variance_scaling_clamped"].item() == pytest.approx(np.mean((weights <= 0.1) | (weights >= 10)))
+    assert model.policy.value_net.std_average.item() == pytest.approx(average, rel=1e-6)
+
+
+def test_the_average_is_saved_and_undone_with_the_update(tmp_path):
+    model = make(variance_scaling_mode="dsac_t", **NORMALISED).learn(192)
+    average = model.policy.value_net.std_average.clone()
+    assert average.item() > 0
+    model.save(tmp_path / "model")
+    loaded = DistributionalPPO.load(tmp_path / "model", env=model.get_env())
+    assert torch.equal(loaded.policy.value_net.std_average, average)
+    model.vf_coef = float("inf")
+    with pytest.raises(FloatingPointError):
+        model.learn(96, reset_num_timesteps=False)
+    assert torch.equal(model.policy.value_net.std_average, average)
+
+
+class Host:
+    def _quantile_huber_loss(self, predicted_quantiles, targets, reduction="none"):
+        return quantile_huber_loss(predicted_quantiles, targets, 1.0) if reduction == "none" else torch.ones(())
+
+
+class Patched(VarianceGradientScalingMixin, Host):
+    pass
+
+
+def test_the_mixin_weights_samples_too():
+    torch.manual_seed(0)
+    patched, model = Patched(variance_scaling_mode="dsac_t"), make(variance_scaling_mode="dsac_t", **NORMALISED)
+    for _ in range(3):
+        quantiles, targets = torch.randn(7, 4), torch.randn(7)
+        loss = patched._quantile_huber_loss(quantiles, targets)
+        assert loss.shape == (7,)
+        assert loss.mean().item() == model._value_loss(quantiles, targets)[0].item()
+    with pytest.raises(ValueError, match=r"shape \(B,\)"):
+        patched._quantile_huber_loss(quantiles, targets, reduction="mean")
+    with pytest.raises(ValueError, match="variance_scaling_mode"):
+        Patched(variance_scaling_mode="both")
+
+
+# --------------------------------------------------------------------------------------------------- twin critics
+
+
+class UnsharedPolicy(ActorCriticPolicy):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{**kwargs, "share_features_extractor": False})
+
+
+@pytest.mark.parametrize(
+    ("policy", "env"),
+    [
+        ("MlpPolicy", Episodes),
+        (UnsharedPolicy, Episodes),
+        ("CnnPolicy", lambda: FakeImageEnv(screen_height=36, screen_width=36, n_channels=1)),
+        ("MultiInputPolicy", lambda: SimpleMultiObsEnv(random_start=False)),
+    ],
+)
+@pytest.mark.parametrize("shared", [True, False])
+def test_twin_critics_train_save_and_take_the_smaller_mean(policy, env, shared, tmp_path):
+    kwargs = dict(share_features_extractor=shared) if isinstance(policy, str) else {}
+    model = DistributionalPPO(
+        policy,
+        DummyVecEnv([env]),
+        use_twin_critics=True,
+        policy_kwargs=dict(n_quantiles=4, **kwargs),
+        **SHORT,
+    )
+    model.learn(64)
+    observations = model.policy.obs_to_tensor(model.get_env().reset())[0]
+    with torch.no_grad(), model.policy.value_net.emit_quantiles():
+        both = model.policy.value_net.to_raw(model.policy.predict_values(observations)).reshape(-1, 2, 4)
+    assert not torch.equal(both[:, 0], both[:, 1])
+    with torch.no_grad():
+        values, quantiles = model.policy.predict_values(observations), model.policy.predict_quantiles(observations)
+    assert torch.allclose(values[:, 0], both.mean(dim=2).min(dim=1).values, atol=1e-6)
+    assert torch.allclose(quantiles.mean(dim=1), values[:, 0], atol=1e-6)
+    model.save(tmp_path / "model")
+    loaded = DistributionalPPO.load(tmp_path / "model")
+    assert loaded.use_twin_critics
+    with torch.no_grad():
+        assert torch.equal(loaded.policy.predict_quantiles(observations), quantiles)
+    for name in ("value_loss", "variance_scaling_weight", "quantile_variance_mean"):
+        each = [model.logger.name_to_value[f"train/{name}_{i}"] for i in (1, 2)]
+        assert model.logger.name_to_value[f"train/{name}"] == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_each_critic_has_its_own_loss_weight_and_gradient():
+    model = make(use_twin_critics=True, policy_kwargs=dict(n_quantiles=4), vf_coef=1.0)
+    torch.manual_seed(0)
+    quantiles, targets = torch.randn(9, 8) * torch.tensor([1.0] * 4 + [3.0] * 4), torch.randn(9)
+    loss, metrics = model._value_loss(quantiles, targets)
+    alone = [model._critic_loss(part, targets, None, None, i)[0] for i, part in enumerate(quantiles.chunk(2, dim=1))]
+    assert loss.item() == pytest.approx(sum(part.item() for part in alone))
+    assert metrics["variance_scaling_weight_2"] > 2 * metrics["variance_scaling_weight_1"]
+
+    observations = torch.randn(5, 3)
+    with model.policy.value_net.emit_quantiles():
+        first = model.policy.predict_values(observations)[:, :4]
+    model.policy.zero_grad()
+    first.sum().backward()
+    second = [*model.policy.mlp_extractor.value_net.second.parameters(), *model.policy.value_net.second.parameters()]
+    assert all(p.grad is None or not p.grad.any() for p in second)
+    assert model.policy.value_net.net.weight.grad.any()
+    owned = {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in second} <= owned
+
+
+def test_popart_moves_both_critics():
+    model = make(use_twin_critics=True, **NORMALISED).learn(192)
+    observations = torch.randn(5, 3)
+    head = model.policy.value_net
+
+    def both():
+        with torch.no_grad(), head.emit_quantiles():
+            return head.to_raw(model.policy.predict_values(observations))
+
+    before = both()
+    mean, std = head.ret_mean.item(), head.ret_std.item()
+    head.set_statistics(mean + 3.0, 2.0 * std, popart=True)
+    assert torch.allclose(both(), before, atol=1e-6 * (2 * abs(mean) + 3 + 3 * std) + 1e-5)
+
+
+def test_twin_critics_of_a_policy_without_a_value_network_are_refused():
+    class Bare(nn.Module):
+        latent_dim_pi = latent_dim_vf = 3
+
+        def forward(self, features):
+            return features, features
+
+    class BarePolicy(ActorCriticPolicy):
+        def _build_mlp_extractor(self):
+            self.mlp_extractor = Bare()
+
+    with pytest.raises(ValueError, match="use_twin_critics needs an mlp_extractor"):
+        DistributionalPPO(BarePolicy, DummyVecEnv([Episodes]), use_twin_critics=True)
+
+
+# ------------------------------------------------------------------------------------------------- sampled targets
+
+
+class KeepRollout(BaseCallback):
+    """Everything a plain loop needs, from the environment's own answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def _on_step(self):
+        # `rewards` is the environment's own array, into which SB3 adds its bootstrap after this
+        self.steps.append({k: copy.deepcopy(self.locals[k]) for k in ("rewards", "dones", "infos", "new_obs")})
+        return True
+
+
+def naive_targets(model, steps, lambda_):
+    """Sample replacement in plain Python, one environment after the other."""
+    n_envs = model.n_envs
+    draws = np.random.default_rng([model.seed, model.num_timesteps]).random((len(steps), n_envs))
+
+    def predict(observation):
+        with torch.no_grad():
+            return model.policy.predict_quantiles(observation[None])[0].double().numpy()
+
+    rows = []
+    for env in range(n_envs):
+        z, targets = predict(steps[-1]["new_obs"][env]), []
+        for t in reversed(range(len(steps))):
+            step = steps[t]
+            if step["dones"][env] and not step["infos"][env]["TimeLimit.truncated"]:
+                z = np.full(len(z), step["rewards"][env], dtype=np.float64)
+            elif step["dones"][env]:
+                z = step["rewards"][env] + model.gamma * predict(step["infos"][env]["terminal_observation"])
+            else:
+                following = z if draws[t, env] < lambda_ else predict(step["new_obs"][env])
+                z = step["rewards"][env] + model.gamma * following
+            targets.append(z)
+        rows += targets[::-1]
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_sampled_targets_by_a_plain_loop(lambda_, twin, n_envs, monkeypatch):
+    model = make(n_envs, value_target="sr_lambda", gae_lambda=lambda_, use_twin_critics=twin, **NORMALISED)
+    model.learn(n_envs * 32)
+    keep, seen = KeepRollout(), {}
+
+    def look(self, original=DistributionalPPO._look_at_rollout):
+        seen["rollout"] = original(self)
+        seen["expected"] = naive_targets(self, keep.steps, lambda_)
+        return seen["rollout"]
+
+    monkeypatch.setattr(DistributionalPPO, "_look_at_rollout", look)
+    model.learn(n_envs * 32, keep, reset_num_timesteps=False)
+    atoms = seen["rollout"].atoms.numpy()
+    assert atoms == pytest.approx(seen["expected"], abs=1e-4)
+    if lambda_ != 0.5:  # where nothing is drawn, the mean of the atoms is the return that SB3 computes
+        assert atoms.mean(axis=1) == pytest.approx(seen["rollout"].returns, abs=1e-4)
+    if lambda_ == 1.0:  # and where the episode terminates, all atoms are the return
+        terminations = [
+            t for t, s in enumerate(keep.steps) if s["dones"][0] and not s["infos"][0]["TimeLimit.truncated"]
+        ]
+        for t in terminations:
+            assert np.ptp(atoms[t - 6 : t + 1], axis=1).max() < 1e-5
+
+
+def test_pairs_of_quantiles_and_atoms_with_sb3_contrib():
+    torch.manual_seed(0)
+    quantiles, atoms = torch.randn(6, 5), torch.randn(6, 3)
+    expected = contrib_loss(quantiles, atoms, sum_over_quantiles=False)
+    assert quantile_huber_loss(quantiles, atoms, 1.0).mean().item() == pytest.approx(expected.item(), rel=1e-6)
+    one = quantile_huber_loss(quantiles, atoms[:, :1].expand(6, 4), 1.0)
+    assert torch.allclose(one, quantile_huber_loss(quantiles, atoms[:, 0], 1.0))
+
+
+def test_sampled_targets_teach_the_spread_of_an_endless_environment():
+    """Rewards of std 2, gamma 0.5: the return has std 2 / sqrt(1 - 0.25) = 2.309; its lambda-return for 0 has 2."""
+    spread = {}
+    for target in ("gae", "sr_lambda"):
+        env = DummyVecEnv([lambda: Episodes(endless=True)] * 8)
+        flags = dict(n_steps=256, batch_size=256, gamma=0.5, gae_lambda=0.0, learning_rate=1e-3, vf_coef=1.0)
+        flags |= dict(quantile_huber_kappa=0.01, value_target=target, use_variance_gradient_scaling=False, n_epochs=5)
+        model = make(env=env, policy_kwargs=dict(n_quantiles=16), **flags).learn(60_000)
+        spread[target] = model.policy.predict_quantiles(np.zeros((1, 3), dtype=np.float32)).std().item()
+    assert spread["gae"] == pytest.approx(2.0, abs=0.2)
+    assert spread["sr_lambda"] == pytest.approx(2.31, abs=0.2)
+
+
+# ------------------------------------------------------------------------------------------- calibration and risk
+
+
+def test_calibration_error_in_numpy():
+    model = make(**NORMALISED).learn(96)
+    frozen = frozen_policy(model)
+
+    class Oracle(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            buffer = self.model.rollout_buffer
+            quantiles = frozen.predict_quantiles(buffer.observations.reshape(-1, 3)).detach().numpy()
+            tau = (np.arange(32) + 0.5) / 32
+            below = (buffer.returns.reshape(-1, 1) < quantiles).mean(axis=0)
+            self.expected = np.abs(below - tau).mean()
+
+    oracle = Oracle()
+    model.learn(96, oracle, reset_num_timesteps=False)
+    assert model.logger.name_to_value["train/quantile_calibration_error"] == pytest.approx(oracle.expected, abs=1e-6)
+
+
+def test_cvar_is_the_mean_of_the_worst_share(monkeypatch):
+    policy = make(policy_kwargs=dict(n_quantiles=4)).policy
+    monkeypatch.setattr(policy, "predict_quantiles", lambda obs: torch.tensor([[4.0, 1.0, 3.0, 2.0]]))
+    assert policy.predict_cvar(None, 1.0).tolist() == pytest.approx([2.5])
+    assert policy.predict_cvar(None, 0.25).tolist() == pytest.approx([1.0])
+    assert policy.predict_cvar(None, 0.1).tolist() == pytest.approx([1.0])
+    assert policy.predict_cvar(None, 0.375).tolist() == pytest.approx([(0.25 * 1 + 0.125 * 2) / 0.375])
+    for alpha in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="alpha"):
+            policy.predict_cvar(None, alpha)
+
+
+# -------------------------------------------------------------------------------------------------- together
+
+FACTORS = {
+    "normalised": [{}, dict(normalize_returns=True), NORMALISED, dict(NORMALISED, return_stats_rate=None)],
+    "target": [dict(value_target=name) for name in ("gae", "sr_lambda")],
+    "clip": [{}, *(dict(clip_range_vf=0.2, distributional_vf_clip_mode=mode) for mode in (*CLIP_MODES, "disable"))],
+    "units": [dict(clip_range_vf_units=name) for name in ("raw", "std")],
+    "twin": [dict(use_twin_critics=flag) for flag in (False, True)],
+    "scaling": [dict(use_variance_gradient_scaling=False), {}, dict(variance_scaling_mode="dsac_t")],
+    "kappa": [dict(quantile_huber_kappa=kappa) for kappa in (0.1, 1.0)],
+    "policy": [dict(policy_kwargs=dict(n_quantiles=n, share_features_extractor=s)) for n, s in ((3, True), (8, False))],
+    "noise": [dict(use_sde=flag) for flag in (False, True)],
+    "end": [{}, dict(target_kl=0.01)],
+}
+
+
+def allowed(case):
+    clips = "clip_range_vf" in case and case.get("distributional_vf_clip_mode") != "disable"
+    if case.get("clip_range_vf_units") == "std" and ("clip_range_vf" not in case or not case.get("normalize_returns")):
+        return False
+    return not (clips and case.get("normalize_returns") and not case.get("use_popart"))
+
+
+def covering():
+    """Cases such that every allowed pair of two factors' values is in one: greedily, from random ones."""
+    rng = np.random.default_rng(0)
+    sizes = [len(values) for values in FACTORS.values()]
+    keys = list(FACTORS)
+
+    def case(choice):
+        return {k: v for i, key in enumerate(keys) for k, v in FACTORS[key][choice[i]].items()}
+
+    pool = [c for c in (tuple(rng.integers(sizes)) for _ in range(4000)) if allowed(case(c))]
+    missing = {(i, a, j, b) for c in pool for (i, a), (j, b) in itertools.combinations(enumerate(c), 2)}
+    chosen = []
+    while missing:
+        pairs = [{(i, a, j, b) for (i, a), (j, b) in itertools.combinations(enumerate(c), 2)} & missing for c in pool]
+        best = max(range(len(pool)), key=lambda n: len(pairs[n]))
+        chosen.append(case(pool[best]))
+        missing -= pairs[best]
+    return chosen
+
+
+@pytest.mark.parametrize("case", covering(), ids=str)
+@pytest.mark.filterwarnings("ignore::UserWarning:distributional_ppo")
+def test_every_pair_of_flags_trains_saves_and_goes_on(case, tmp_path):
+    env = make_vec_env("Pendulum-v1", 2, seed=0)
+    model = DistributionalPPO("MlpPolicy", env, **SHORT, **case).learn(128)
+    assert all(torch.isfinite(value).all() for value in model.policy.state_dict().values())
+    model.save(tmp_path / "model")
+    loaded = DistributionalPPO.load(tmp_path / "model", env=env)
+    for name, value in case.items():
+        if name not in ("clip_range_vf", "policy_kwargs"):
+            assert getattr(loaded, name) == value
+    assert same(model.policy.state_dict(), loaded.policy.state_dict())
+    loaded.learn(64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (dict(value_target="td"), "value_target must be one of 'gae', 'sr_lambda'"),
+        (dict(distributional_vf_clip_mode="all"), "distributional_vf_clip_mode must be one of"),
+        (dict(distributional_vf_clip_mode="mean_only"), "clip_range_vf, which is None"),
+        (dict(clip_range_vf_units="std"), "without clip_range_vf"),
+        (dict(clip_range_vf=0.2, clip_range_vf_units="std"), "set normalize_returns=True"),
+        (dict(clip_range_vf=0.2, clip_range_vf_units="percent"), "clip_range_vf_units must be one of"),
+        (dict(clip_range_vf=0.2, normalize_returns=True), "needs use_popart=True"),
+        (dict(clip_range_vf=-0.2), "clip_range_vf"),
+        (dict(clip_range_vf=0.2, distributional_vf_clip_variance_factor=0.0), "variance_factor"),
+        (dict(variance_scaling_mode="sample"), "variance_scaling_mode must be one of"),
+    ],
+)
+def test_wrong_combinations_are_refused_with_a_reason(flags, match):
+    with pytest.raises((ValueError, AssertionError), match=match):
+        make(**flags)
+
+
+def test_dsac_t_without_normalised_returns_warns():
+    with pytest.warns(UserWarning, match="absolute 0.1"):
+        make(variance_scaling_mode="dsac_t")
