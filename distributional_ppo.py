@@ -1057,16 +1057,16 @@ class DistributionalPPO(PPO):
         :return: what to minimise, and what is logged: means over the critics, with two also of each
         """
         critics = self.policy.n_critics
+        if critics == 1:
+            return self._critic_loss(quantiles, targets, old, clip_range_vf, 0)
         olds = [None] * critics if old is None else old.chunk(critics, dim=1)
-        loss = quantiles.new_zeros(())
-        logged: dict[str, list[Tensor]] = defaultdict(list)
-        for i, own in enumerate(quantiles.chunk(critics, dim=1)):
-            own_loss, metrics = self._critic_loss(own, targets, olds[i], clip_range_vf, i)
-            loss = own_loss if i == 0 else loss + own_loss
-            for name, value in metrics.items():
-                logged[name].append(value)
-        each = {f"{name}_{i + 1}": v for name, values in logged.items() for i, v in enumerate(values) if critics > 1}
-        return loss, {**{name: torch.stack(values).mean() for name, values in logged.items()}, **each}
+        parts = [
+            self._critic_loss(own, targets, olds[i], clip_range_vf, i)
+            for i, own in enumerate(quantiles.chunk(critics, dim=1))
+        ]
+        logged = {name: torch.stack([metrics[name] for _, metrics in parts]).mean() for name in parts[0][1]}
+        logged |= {f"{name}_{i + 1}": value for i, (_, metrics) in enumerate(parts) for name, value in metrics.items()}
+        return torch.stack([loss for loss, _ in parts]).sum(), logged
 
     def _critic_loss(
         self, quantiles: Tensor, targets: Tensor, old: Tensor | None, clip_range_vf: float | None, critic: int
@@ -1098,14 +1098,13 @@ class DistributionalPPO(PPO):
             average = self.policy.value_net.std_average
             average[critic] = next_std_average(average[critic], variance)
         weight = self.variance_weight(variance, critic)
+        metrics["variance_scaling_weight"] = weight.mean()
+        if weight.dim() == 0:
+            return weight * unscaled, metrics
         low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
-        metrics |= {
-            "variance_scaling_weight": weight.mean(),
-            "variance_scaling_weight_min": weight.min(),
-            "variance_scaling_weight_max": weight.max(),
-            "variance_scaling_clamped": ((weight <= low) | (weight >= high)).float().mean(),
-        }
-        return (weight * unscaled if weight.dim() == 0 else (weight * loss).mean()), metrics
+        metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weight.aminmax()
+        metrics["variance_scaling_clamped"] = ((weight <= low) | (weight >= high)).float().mean()
+        return (weight * loss).mean(), metrics
 
     def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
         """
@@ -1196,13 +1195,17 @@ class DistributionalPPO(PPO):
     def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         for name, values in b_metrics.items():
-            last_or_extreme = {"loss": values[-1]}
-            if name.startswith("variance_scaling_weight_m"):
-                last_or_extreme[name] = values.min() if "_min" in name else values.max()
-            self.logger.record(f"train/{name}", float(last_or_extreme.get(name, values.mean(dtype=np.float64))))
+            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else values.mean(dtype=np.float64)))
         self.logger.record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
-        mean_weight = float(b_metrics.get("variance_scaling_weight", np.ones(1)).mean())
+        weights = b_metrics.get("variance_scaling_weight")
+        mean_weight = 1.0 if weights is None else float(weights.mean())
         self.logger.record("train/vf_coef_effective", self.vf_coef * mean_weight)
+        if weights is not None:
+            low, high = np.float32(self.variance_scaling_clip_min), np.float32(self.variance_scaling_clip_max)
+            for name, pick in (("variance_scaling_weight_min", np.min), ("variance_scaling_weight_max", np.max)):
+                self.logger.record(f"train/{name}", float(pick(b_metrics.get(name, weights))))
+            clamped = b_metrics.get("variance_scaling_clamped", (weights <= low) | (weights >= high))
+            self.logger.record("train/variance_scaling_clamped", np.mean(clamped))
         if rollout.calibration_error is not None:
             self.logger.record("train/quantile_calibration_error", rollout.calibration_error)
         explained_var = explained_variance(rollout.values, rollout.returns)

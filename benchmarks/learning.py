@@ -29,6 +29,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from distributional_ppo import DistributionalPPO
+from upgd import AdaptiveUPGD
 
 CELLS = Path(__file__).with_suffix(".csv")
 STEPS = 100_000
@@ -67,6 +68,11 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "normalised, scaling off": NORMALIZED | OFF,
     "PopArt": POPART,
     "PopArt, scaling off": POPART | OFF,
+    "clipped": POPART | OFF | dict(clip_range_vf=0.2, clip_range_vf_units="std"),
+    "twin critics": OFF | dict(use_twin_critics=True),
+    "DSAC-T weights": POPART | dict(variance_scaling_mode="dsac_t"),
+    "sr_lambda": OFF | dict(value_target="sr_lambda"),
+    "AdaptiveUPGD": OFF | dict(policy_kwargs=dict(optimizer_class=AdaptiveUPGD)),
     "SB3 PPO": None,
 }
 

@@ -2,6 +2,13 @@
 The systems around the value loss: clipping, twin critics, weights per sample, sampled targets, calibration.
 
 Oracles: worked arithmetic, numpy in float64, plain loops, sb3-contrib's loss, SB3's own GAE returns.
+
+Mutations that must fail here: clipping around the new predictions; the maximum of the means; the smaller loss for the
+larger one; rows of the old quantiles in the other order, or not in the new units; eps in the other units; a batch mean of
+weights per sample; another rate or first value of their average; the larger of two means; PopArt on one critic only; a
+second critic that copies the first; lambda inverted; SB3's bootstrap left in the reward; a truncation taken for a
+termination; atoms in the other order; statistics before the look at the rollout; the absolute value of the mean for the
+calibration error; unsorted quantiles in the CVaR.
 """
 
 import copy
@@ -128,6 +135,8 @@ def test_the_loss_is_the_weight_times_the_larger_one(mode, variance_scaling_mode
         weights = np.clip(np.sqrt(variance).mean() ** 2 / (variance + 0.1), 0.1, 10.0)
         expected = (weights * larger.double().numpy()).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+    if variance_scaling_mode == "batch":  # to the last bit, and in this order
+        assert loss.item() == (metrics["variance_scaling_weight"] * metrics["value_loss"]).item()
     assert metrics["value_loss"].item() == pytest.approx(larger.mean().item(), rel=1e-5)
     assert larger.mean() > max(part.mean() for part in per_sample)  # the mean of the larger, not the larger mean
     assert metrics["clip_fraction_vf"].item() > 0.5
@@ -277,6 +286,8 @@ def test_twin_critics_train_save_and_take_the_smaller_mean(policy, env, shared, 
         policy,
         DummyVecEnv([env]),
         use_twin_critics=True,
+        clip_range_vf=0.5,
+        value_target="sr_lambda",
         policy_kwargs=dict(n_quantiles=4, **kwargs),
         **SHORT,
     )
@@ -318,6 +329,17 @@ def test_each_critic_has_its_own_loss_weight_and_gradient():
     assert model.policy.value_net.net.weight.grad.any()
     owned = {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in second} <= owned
+
+
+def test_the_critics_begin_differently_whatever_initialises_them():
+    for ortho_init in (True, False):
+        policy = make(use_twin_critics=True, policy_kwargs=dict(ortho_init=ortho_init)).policy
+        for module in (policy.mlp_extractor.value_net.first, policy.value_net.net):
+            other = (
+                policy.mlp_extractor.value_net.second if module is not policy.value_net.net else policy.value_net.second
+            )
+            pairs = zip(module.parameters(), other.parameters(), strict=True)
+            assert not any(torch.equal(p, q) for p, q in pairs if p.dim() > 1)
 
 
 def test_popart_moves_both_critics():
@@ -444,8 +466,9 @@ def test_sampled_targets_teach_the_spread_of_an_endless_environment():
 # ------------------------------------------------------------------------------------------- calibration and risk
 
 
-def test_calibration_error_in_numpy():
-    model = make(**NORMALISED).learn(96)
+@pytest.mark.parametrize("flags", [NORMALISED, dict(normalize_returns=True)], ids=["PopArt", "normalised"])
+def test_calibration_error_in_numpy(flags):
+    model = make(**flags).learn(96)
     frozen = frozen_policy(model)
 
     class Oracle(BaseCallback):
