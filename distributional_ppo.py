@@ -94,7 +94,6 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "clip_range_vf_units": ("raw", "std"),
     "variance_scaling_mode": ("batch", "dsac_t"),
 }
-CHUNK = 8192  # observations of a rollout predicted at once
 
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
@@ -161,20 +160,22 @@ def clip_quantiles(
         at most eps; "mean_and_variance": and then drawn to their mean until their standard deviation is at most
         ``variance_factor`` times the old one
     :param variance_factor: for "mean_and_variance", > 0
-    :return: shape (B, N)
+    :return: shape (B, N); to the last bit the predictions themselves where nothing is held back
     """
     eps = torch.as_tensor(eps, dtype=old.dtype, device=old.device)
     if mode == "per_quantile":
-        return old + (quantiles - old).clamp(-eps, eps)
+        moved = quantiles - old
+        return torch.where(moved.abs() > eps, old + moved.clamp(-eps, eps), quantiles)
     mean, old_mean = quantiles.mean(dim=1, keepdim=True), old.mean(dim=1, keepdim=True)
-    clipped_mean = old_mean + (mean - old_mean).clamp(-eps, eps)
-    deviations = quantiles - mean
-    if mode == "mean_and_variance":
-        # Clamped, since the gradient of a root at 0 is infinite.
-        std = deviations.square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-        limit = variance_factor * old.std(dim=1, keepdim=True, unbiased=False)
-        deviations = deviations * (limit / std).clamp(max=1.0)
-    return clipped_mean + deviations
+    moved = mean - old_mean
+    shifted = quantiles + (moved.clamp(-eps, eps) - moved)
+    if mode == "mean_only":
+        return shifted
+    center = old_mean + moved.clamp(-eps, eps)
+    # Clamped, since the gradient of a root at 0 is infinite.
+    std = (quantiles - mean).square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+    scale = variance_factor * old.std(dim=1, keepdim=True, unbiased=False) / std
+    return torch.where(scale < 1.0, center + (quantiles - mean) * scale, shifted)
 
 
 def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float) -> Tensor:
@@ -339,6 +340,10 @@ class QuantileHead(nn.Module):
         """From raw units to units of the loss. Where all returns were equal (std 0) the result is their deviation."""
         return (raw - self.ret_mean) / torch.where(self.ret_std > 0, self.ret_std, 1.0)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))  # archives without "dsac_t"
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def observe_returns(self, returns: np.ndarray, rate: float | None, popart: bool) -> None:
         """
         Take one rollout's returns into the statistics: a debiased exponential average of their mean and mean square.
@@ -368,8 +373,11 @@ class QuantileHead(nn.Module):
         self.ret_mean.fill_(mean)
         self.ret_std.fill_(std)
         mean, std = self.ret_mean.item(), self.ret_std.item()  # as rounded to the buffer: the layer must match that
+        if not (popart and old_std > 0 and std > 0):
+            return
+        self.std_average.mul_(old_std / std)
         for last in self.last_layers:
-            if popart and old_std > 0 and std > 0 and last.bias is not None:
+            if last.bias is not None:
                 last.weight.mul_(old_std / std)
                 last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
 
@@ -424,20 +432,27 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
         self.n_quantiles = int(n_quantiles)
         super().__init__(*args, **kwargs)
+        if n_critics > 1:
+            self._is_twin(getattr(self, "mlp_extractor", None))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # SB3 writes `value_net` with one output into `_build`. Widening it at the assignment comes before
         # initialisation and optimizer, so both see the quantile head, whatever `_build` a subclass brings.
         if name == "value_net" and not isinstance(value, QuantileHead):
             value = QuantileHead(value, self.n_quantiles, self.n_critics)
-        elif name == "vf_features_extractor" and self.n_critics > 1 and not self.share_features_extractor:
-            value = TwinNet(value, self.make_features_extractor(), split=False)
-        elif name == "mlp_extractor" and self.n_critics > 1:
-            if not hasattr(value, "value_net"):
-                raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
-            split = not self.share_features_extractor
-            value.value_net = TwinNet(value.value_net, _another(value.value_net), split)
+        elif name == "vf_features_extractor" and self.n_critics > 1 and not isinstance(value, TwinNet):
+            if not self.share_features_extractor:
+                value = TwinNet(value, self.make_features_extractor(), split=False)
+        elif name == "mlp_extractor" and self.n_critics > 1 and not self._is_twin(value):
+            value.value_net = TwinNet(value.value_net, _another(value.value_net), not self.share_features_extractor)
         super().__setattr__(name, value)
+
+    @staticmethod
+    def _is_twin(mlp_extractor: Any) -> bool:
+        """Whether it holds two value networks already; raise if it cannot."""
+        if not hasattr(mlp_extractor, "value_net"):
+            raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
+        return isinstance(mlp_extractor.value_net, TwinNet)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
@@ -745,10 +760,12 @@ class DistributionalPPO(PPO):
     def _setup_model(self) -> None:
         self._check_flags()
         self.policy_class = _quantile_policy_class(self.policy_class)
-        self.policy_kwargs = {name: value for name, value in self.policy_kwargs.items() if name != "n_critics"}
-        if self.use_twin_critics:
-            self.policy_kwargs["n_critics"] = 2
+        given = self.policy_kwargs
+        if "n_critics" in given:
+            raise ValueError("policy_kwargs has n_critics: set use_twin_critics instead")
+        self.policy_kwargs = {**given, "n_critics": 2} if self.use_twin_critics else given
         super()._setup_model()
+        self.policy_kwargs = given  # as saved and compared by load
         if self.normalize_returns:
             self.policy.value_net.ret_std.zero_()  # no statistics yet
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
@@ -870,6 +887,8 @@ class DistributionalPPO(PPO):
             self._train_epochs(rollout, metrics)
         except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
             error = refused
+        finally:
+            self.rollout_buffer.values = rollout.values.reshape(-1, 1)
         b_metrics = {name: torch.stack(values).float().cpu().numpy() for name, values in metrics.items()}
         self._undo_if_not_finite(b_metrics, before, error)
         if error is not None:
@@ -890,54 +909,63 @@ class DistributionalPPO(PPO):
         if self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable":
             clip_range_vf = self.clip_range_vf(progress)  # type: ignore[operator]
         self.policy.set_training_mode(False)
-        quantiles = head.to_raw(self._predict_all(buffer.observations))
+        quantiles = self._predict_rollout()
+        if quantiles is None and (clip_range_vf is not None or self.value_target == "sr_lambda"):
+            raise ValueError("clip_range_vf and value_target='sr_lambda' need a rollout buffer with its observations")
         has_statistics = bool(head.ret_std > 0)
         rollout = Rollout(
             clip_range=self.clip_range(progress),  # type: ignore[operator]
             clip_range_vf=clip_range_vf if has_statistics else None,
-            values=buffer.swap_and_flatten(buffer.values).flatten(),
-            returns=buffer.swap_and_flatten(buffer.returns).flatten(),
+            values=self._flat(buffer.values).flatten(),
+            returns=self._flat(buffer.returns).flatten(),
             old_quantiles=quantiles if clip_range_vf is not None and has_statistics else None,
             atoms=self._sample_replacement(quantiles) if self.value_target == "sr_lambda" else None,
             calibration_error=self._calibration_error(quantiles) if has_statistics else None,
         )
         if rollout.old_quantiles is not None or rollout.atoms is not None:
-            envs, steps = buffer.values.shape[1], buffer.values.shape[0]
-            buffer.values = np.arange(buffer.values.size).reshape(envs, steps).T
+            rows = np.arange(buffer.values.size)
+            steps, envs = buffer.values.shape
+            buffer.values = rows[:, None] if buffer.generator_ready else rows.reshape(envs, steps).T
         return rollout
 
-    def _predict_all(self, observations: Any) -> Tensor:
+    def _flat(self, array: np.ndarray) -> np.ndarray:
         """
-        :param observations: of T steps in E environments, numpy array (T, E, ...) or a dict of them
-        :return: quantiles in the units of the loss, shape (T * E, C * N), in the order of the buffer's minibatches: all
-            steps of the first environment, then of the next
+        :param array: of the rollout buffer, shape (T, E, ...), or (T * E, ...) once minibatches were taken
+        :return: shape (T * E, ...) in the order of the minibatches: all steps of the first environment, then the next
         """
+        return array if self.rollout_buffer.generator_ready else self.rollout_buffer.swap_and_flatten(array)
+
+    def _predict_rollout(self) -> Tensor | None:
+        """:return: raw quantiles, shape (T * E, C * N); None if the buffer keeps its observations elsewhere"""
+        observations = getattr(self.rollout_buffer, "observations", None)
         if isinstance(observations, dict):
-            flat: Any = {key: RolloutBuffer.swap_and_flatten(array) for key, array in observations.items()}
-            rows = len(next(iter(flat.values())))
+            flat: Any = {key: self._flat(array) for key, array in observations.items()}
+        elif isinstance(observations, np.ndarray):
+            flat = self._flat(observations)
         else:
-            flat = RolloutBuffer.swap_and_flatten(observations)
-            rows = len(flat)
+            return None
         parts = []
         with self.policy.value_net.emit_quantiles():
-            for start in range(0, rows, CHUNK):
-                chunk = slice(start, start + CHUNK)
+            for start in range(0, self.rollout_buffer.returns.size, self.batch_size):  # no more memory than training
+                chunk = slice(start, start + self.batch_size)
                 part = {key: array[chunk] for key, array in flat.items()} if isinstance(flat, dict) else flat[chunk]
                 parts.append(self.policy.predict_values(obs_as_tensor(part, self.device)))
-        return torch.cat(parts)
+        return self.policy.value_net.to_raw(torch.cat(parts))
 
-    def _calibration_error(self, quantiles: Tensor) -> float:
+    def _calibration_error(self, quantiles: Tensor | None) -> float | None:
         """
         Mean over tau of |share of the rollout's returns below the quantile - tau|, of the policy that collected it.
 
         :param quantiles: raw, shape (T * E, C * N)
         """
+        if quantiles is None:
+            return None
         quantiles = self.policy.value_net.of_smaller_mean(quantiles)
-        returns = torch.as_tensor(RolloutBuffer.swap_and_flatten(self.rollout_buffer.returns), device=self.device)
+        returns = torch.as_tensor(self._flat(self.rollout_buffer.returns), device=self.device).reshape(-1, 1)
         tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
         return float(((returns < quantiles).to(tau.dtype).mean(dim=0) - tau).abs().mean())
 
-    def _sample_replacement(self, quantiles: Tensor) -> Tensor:
+    def _sample_replacement(self, quantiles: Tensor | None) -> Tensor:
         """
         Targets of "sr_lambda" (Nam et al. 2021): backwards in time, Z_t = r_t + gamma * (1 - d_t) * Zn with Zn = Z_t+1
         with probability lambda, else the critic's quantiles at s_t+1; at a truncation those of the last observation.
@@ -945,6 +973,7 @@ class DistributionalPPO(PPO):
         :param quantiles: raw, shape (T * E, C * N)
         :return: atoms in raw units, shape (T * E, N), in the same order
         """
+        assert quantiles is not None
         head, buffer = self.policy.value_net, self.rollout_buffer
         steps, envs = buffer.rewards.shape
         own = head.of_smaller_mean(quantiles).reshape(envs, steps, -1).transpose(0, 1)
@@ -1064,7 +1093,11 @@ class DistributionalPPO(PPO):
             self._critic_loss(own, targets, olds[i], clip_range_vf, i)
             for i, own in enumerate(quantiles.chunk(critics, dim=1))
         ]
-        logged = {name: torch.stack([metrics[name] for _, metrics in parts]).mean() for name in parts[0][1]}
+        logged = {}
+        for name in parts[0][1]:
+            values = torch.stack([metrics[name] for _, metrics in parts])
+            extreme = {"variance_scaling_weight_min": values.min(), "variance_scaling_weight_max": values.max()}
+            logged[name] = extreme.get(name, values.mean())
         logged |= {f"{name}_{i + 1}": value for i, (_, metrics) in enumerate(parts) for name, value in metrics.items()}
         return torch.stack([loss for loss, _ in parts]).sum(), logged
 
@@ -1099,12 +1132,12 @@ class DistributionalPPO(PPO):
             average[critic] = next_std_average(average[critic], variance)
         weight = self.variance_weight(variance, critic)
         metrics["variance_scaling_weight"] = weight.mean()
-        if weight.dim() == 0:
+        if weight.dim() == 0 and self.policy.n_critics == 1:  # the rest follows from it
             return weight * unscaled, metrics
         low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
         metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weight.aminmax()
         metrics["variance_scaling_clamped"] = ((weight <= low) | (weight >= high)).float().mean()
-        return (weight * loss).mean(), metrics
+        return (weight * unscaled if weight.dim() == 0 else (weight * loss).mean()), metrics
 
     def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
         """
@@ -1115,7 +1148,9 @@ class DistributionalPPO(PPO):
         low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
         if self.variance_scaling_mode == "batch":
             return batch_weight(variance, low, high)
-        return sample_weights(variance, self.policy.value_net.std_average[critic], low, high)
+        average = self.policy.value_net.std_average[critic]
+        average = torch.where(average > 0, average, variance.sqrt().mean())  # there is none before the first update
+        return sample_weights(variance, average, low, high)
 
     def _quantile_huber_loss(
         self,
@@ -1234,6 +1269,9 @@ class DistributionalPPO(PPO):
         self._deferred_dump = None
         self._update_is_written = True
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_truncated"]
+
     def set_parameters(
         self,
         load_path_or_dict: str | dict[str, Any],
@@ -1250,6 +1288,9 @@ class DistributionalPPO(PPO):
         if not isinstance(params, dict):
             _, params, _ = load_from_zip_file(params, device=device, load_data=False)
         critic_keys = [key for key in params.get("policy", {}) if key.startswith("value_net.")]
+        twin = any(key.startswith("value_net.second.") for key in critic_keys)
+        if critic_keys and exact_match and twin != self.use_twin_critics:
+            raise ValueError(f"these are the parameters of a model with use_twin_critics={twin}: they do not fit")
         if critic_keys and "value_net.ret_std" not in critic_keys:
             if exact_match:
                 raise ValueError(

@@ -306,8 +306,8 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
     :param model: after a rollout of T steps by E environments
     :param regime: of every sample, shape (T, E)
     :return: ``value_error_REGIME``: root mean square of value minus return, in units of that regime's return std;
-        ``value_grad_norm_REGIME``: norm of the gradient of the value loss (before ``vf_coef``) on up to
-        ``GRADIENT_SAMPLES`` of its samples, times the weight of as many from all regimes
+        ``value_grad_norm_REGIME``: norm of the gradient of the value loss (before ``vf_coef``, on GAE
+        returns, not clipped) on up to ``GRADIENT_SAMPLES`` of its samples, times the weight of as many from all regimes
     """
     buffer = model.rollout_buffer
     figures: dict[str, float] = {}

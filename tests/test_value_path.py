@@ -4,7 +4,7 @@ The systems around the value loss: clipping, twin critics, weights per sample, s
 Oracles: worked arithmetic, numpy in float64, plain loops, sb3-contrib's loss, SB3's own GAE returns.
 
 Mutations that must fail here: clipping around the new predictions; the maximum of the means; the smaller loss for the
-larger one; rows of the old quantiles in the other order, or not in the new units; eps in the other units; a batch mean of
+larger one; rows of old quantiles in the other order, or not in the new units; eps in the other units; a batch mean of
 weights per sample; another rate or first value of their average; the larger of two means; PopArt on one critic only; a
 second critic that copies the first; lambda inverted; SB3's bootstrap left in the reward; a truncation taken for a
 termination; atoms in the other order; statistics before the look at the rollout; the absolute value of the mean for the
@@ -22,6 +22,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sb3_contrib.common.utils import quantile_huber_loss as contrib_loss
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
@@ -104,6 +105,12 @@ def test_clipped_predictions_stay_near(values, eps, factor):
         near = old + (new - old).clamp(-eps / 2, eps / 2)
         if mode != "mean_and_variance":
             assert torch.allclose(clip_quantiles(near, old, eps, mode, factor), near)
+
+
+@pytest.mark.parametrize("mode", CLIP_MODES)
+def test_what_is_near_is_not_touched(mode):
+    old, new = torch.randn(50, 8), torch.randn(50, 8)
+    assert torch.equal(clip_quantiles(new, old, 1e6, mode, 1e6), new)  # so that the clip fraction counts no rounding
 
 
 def test_equal_quantiles_have_a_finite_gradient():
@@ -194,12 +201,12 @@ def test_scaled_rewards_with_clipping_in_std_leave_the_parameters():
 
 def test_scalars_of_clipping_and_explained_variance():
     logged = []
-    for flags in ({}, dict(clip_range_vf=0.5)):
+    for flags in ({}, dict(clip_range_vf=0.01)):
         model = make(**flags).learn(96)
         logged.append(dict(model.logger.name_to_value))
     plain, clipped = logged
     assert clipped["train/explained_variance"] == plain["train/explained_variance"]  # the buffer's values come back
-    assert clipped["train/clip_range_vf"] == 0.5
+    assert clipped["train/clip_range_vf"] == 0.01
     assert 0 < clipped["train/clip_fraction_vf"] <= 1
     assert "train/clip_fraction_vf" not in plain
 
@@ -237,6 +244,22 @@ def test_the_average_is_saved_and_undone_with_the_update(tmp_path):
     with pytest.raises(FloatingPointError):
         model.learn(96, reset_num_timesteps=False)
     assert torch.equal(model.policy.value_net.std_average, average)
+
+
+def test_popart_keeps_the_average_in_the_units_of_the_loss():
+    head = make(variance_scaling_mode="dsac_t", **NORMALISED).learn(96).policy.value_net
+    average, std = head.std_average.item(), head.ret_std.item()
+    head.set_statistics(head.ret_mean.item(), 5 * std, popart=True)
+    assert head.std_average.item() == pytest.approx(average / 5)
+
+
+def test_archives_from_before_the_average_load(tmp_path):
+    model = make().learn(96)
+    parameters = model.get_parameters()
+    del parameters["policy"]["value_net.std_average"]
+    other = make(seed=1)
+    other.set_parameters(parameters)
+    assert same(model.policy.state_dict(), other.policy.state_dict())
 
 
 class Host:
@@ -368,8 +391,77 @@ def test_twin_critics_of_a_policy_without_a_value_network_are_refused():
         def _build_mlp_extractor(self):
             self.mlp_extractor = Bare()
 
-    with pytest.raises(ValueError, match="use_twin_critics needs an mlp_extractor"):
-        DistributionalPPO(BarePolicy, DummyVecEnv([Episodes]), use_twin_critics=True)
+    class NonePolicy(ActorCriticPolicy):
+        def _build(self, lr_schedule):
+            self.value_net = nn.Linear(3, 1)
+
+    for policy in (BarePolicy, NonePolicy):
+        with pytest.raises(ValueError, match="use_twin_critics needs an mlp_extractor"):
+            DistributionalPPO(policy, DummyVecEnv([Episodes]), use_twin_critics=True)
+
+
+def test_an_mlp_extractor_assigned_twice_is_doubled_once():
+    class AgainPolicy(ActorCriticPolicy):
+        def _build_mlp_extractor(self):
+            super()._build_mlp_extractor()
+            self.mlp_extractor = self.mlp_extractor.to(self.device)
+
+    DistributionalPPO(AgainPolicy, DummyVecEnv([Episodes]), use_twin_critics=True, **SHORT).learn(32)
+
+
+def test_twin_critics_are_a_flag_of_the_algorithm(tmp_path):
+    kwargs = dict(n_quantiles=4)
+    twin, single = make(use_twin_critics=True, policy_kwargs=kwargs), make(policy_kwargs=kwargs)
+    twin.save(tmp_path / "twin")
+    assert DistributionalPPO.load(tmp_path / "twin", policy_kwargs=kwargs).policy.n_critics == 2
+    with pytest.raises(ValueError, match="use_twin_critics=True: they do not fit"):
+        single.set_parameters(twin.get_parameters())
+    with pytest.raises(ValueError, match="use_twin_critics=True: they do not fit"):
+        DistributionalPPO.load(tmp_path / "twin", use_twin_critics=False)
+    with pytest.raises(ValueError, match="set use_twin_critics instead"):
+        make(policy_kwargs=dict(n_critics=2))
+
+
+def test_scalars_of_two_weights_are_not_those_of_their_mean():
+    model = make(use_twin_critics=True, policy_kwargs=dict(n_quantiles=4), variance_scaling_clip_min=0.5)
+    narrow, wide = torch.full((6, 4), 0.1), torch.tensor([[-1.0, -0.5, 0.5, 1.5]] * 6)
+    _, metrics = model._value_loss(torch.cat([narrow, wide], dim=1), torch.zeros(6))
+    assert metrics["variance_scaling_weight_min"].item() == 0.5
+    assert metrics["variance_scaling_weight_max"].item() == pytest.approx(wide[0].var(unbiased=False).item())
+    assert metrics["variance_scaling_clamped"].item() == 0.5
+
+
+class HalfBuffer(RolloutBuffer):
+    """Keeps its observations under a name of its own."""
+
+    def reset(self):
+        super().reset()
+        self.packed = self.observations.astype(np.float16)
+        del self.observations
+
+    def add(self, obs, *args):
+        self.packed[self.pos] = obs
+        self.observations = np.zeros((self.buffer_size, self.n_envs, *self.obs_shape), dtype=np.float32)
+        super().add(obs, *args)
+        del self.observations
+
+    def get(self, batch_size=None):
+        if not self.generator_ready:
+            self.observations = self.packed.astype(np.float32)
+        yield from super().get(batch_size)
+
+
+def test_buffers_of_any_kind_and_updates_repeated():
+    model = make(rollout_buffer_class=HalfBuffer).learn(96)
+    assert "train/quantile_calibration_error" not in model.logger.name_to_value
+    with pytest.raises(ValueError, match="a rollout buffer with its observations"):
+        make(rollout_buffer_class=HalfBuffer, clip_range_vf=0.1).learn(96)
+    for flags in ({}, dict(clip_range_vf=0.1), dict(value_target="sr_lambda")):
+        model = make(**flags).learn(96)
+        values = model.rollout_buffer.values.copy()
+        model.train()  # again on the same rollout, whose buffer is flat by now
+        assert np.array_equal(model.rollout_buffer.values, values)
+        assert values.dtype == np.float32
 
 
 # ------------------------------------------------------------------------------------------------- sampled targets
