@@ -18,7 +18,6 @@ import inspect
 import json
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, get_args
@@ -40,6 +39,7 @@ from market_regimes.study import (
     PeriodName,
     RunConfig,
     Study,
+    new_folder,
     schedule,
 )
 
@@ -243,11 +243,10 @@ def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) 
 
 def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> dict[int, tuple[Study, Path]]:
     """One run folder per seed within the run's own; those that are there go on."""
-    group = resumed or Path(config.run.out) / (
-        config.run.name or f"{config.run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    if resumed is None and group.exists():
-        parser.error(f"the run folder {group} exists already: choose another run.name, or --resume {group}")
+    try:
+        group = resumed or new_folder(config.run)
+    except ValueError as error:
+        parser.error(str(error))
     group.mkdir(parents=True, exist_ok=True)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
     runs = {}
@@ -287,12 +286,12 @@ def _evaluate(parser: Parser, runs: dict[int, tuple[Study, Path]], period: Perio
     """Score runs, write their files and print; of several seeds the summary only."""
     if not runs:
         parser.error(f"{group} holds no trained run")
+    on_market = next(iter(runs.values()))[0].core is not None
+    if not on_market and period != "test":
+        parser.error("--period is one of the market's; other environments play new episodes")
     results = {seed: study.evaluate(folder, period) for seed, (study, folder) in runs.items()}
     files = [f"evaluation-{period}.json"]
-    if next(iter(runs.values()))[0].core is None:
-        if period != "test":
-            parser.error("--period is one of the market's; other environments play new episodes")
-    else:
+    if on_market:
         files += [f"trades-{period}.csv", f"tearsheet-{period}.html", f"equity-{period}.png", f"returns-{period}.png"]
     if group is None:
         ((study, folder),) = runs.values()

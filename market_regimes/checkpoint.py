@@ -144,8 +144,10 @@ def prune(run_folder: Path, best_step: int | None) -> None:
     kept = list(newest)[:KEEP]
     best = {best_step}
     for step in kept:
-        with contextlib.suppress(CheckpointError, KeyError, TypeError):
-            best.add(read(newest[step])[1]["training"]["best_step"])
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, RecursionError
+        ):  # the tensors are not needed
+            best.add(json.loads((newest[step] / "state.json").read_text())["state"]["training"]["best_step"])
     for path in newest_first(run_folder):
         step = _name(path)[0]
         if path != newest[step] or (step not in kept and step not in best):

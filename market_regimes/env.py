@@ -97,11 +97,19 @@ class Segment:
     :param market: the bars
     :param period: bars whose returns may be earned; the first decision falls on the close before them
     :param scale_on: bars whose statistics scale the observations: the training period, whatever ``period`` is
+    :raises ValueError: if the period is too short for its window and one step
     """
 
     market: Market
     period: range
     scale_on: range
+
+    def __post_init__(self) -> None:
+        if self.first >= self.last:
+            raise ValueError(
+                f"the period's {len(self.period)} bars of {self.market.symbol} are too few: {WINDOW} returns are "
+                "needed before the first decision and one bar after it"
+            )
 
     @property
     def first(self) -> int:
@@ -141,7 +149,7 @@ class MarketCore:
     :param n_envs: number of agents
     :param costs: what trading costs and what may be held
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :raises ValueError: if a period is too short for its window and one step, or its prices do not move
+    :raises ValueError: if episodes have no bars, or prices do not move
     """
 
     def __init__(
@@ -156,12 +164,6 @@ class MarketCore:
         self.markets = [segment.market for segment in segments]
         if episode_bars is not None and episode_bars < 1:
             raise ValueError(f"episode_bars must be at least 1, got {episode_bars}")
-        for segment in segments:
-            if segment.first >= segment.last:
-                raise ValueError(
-                    f"the period's {len(segment.period)} bars of {segment.market.symbol} are too few: {WINDOW} returns "
-                    f"are needed before the first decision and one bar after it"
-                )
         self.offset = np.cumsum([0, *(len(market.close) for market in self.markets[:-1])])
         self.first = self.offset + [segment.first for segment in segments]
         self.last = self.offset + [segment.last for segment in segments]

@@ -28,7 +28,7 @@ import distributional_ppo
 from distributional_ppo import DistributionalPPO
 from market_regimes import checkpoint
 from market_regimes.checkpoint import CheckpointError, newest_first, write_file
-from market_regimes.data import SHIPPED, VolatilityIndex, check_index_covers, load_markets
+from market_regimes.data import SHIPPED, Market, VolatilityIndex, check_index_covers, load_markets
 from market_regimes.env import REWARD_SCALE, MarketCore, MarketVecEnv, Segment, TradingCosts
 from market_regimes.evaluation import (
     Decision,
@@ -120,6 +120,18 @@ class RunConfig:
                 raise ValueError(f"run.{name} must be at least 1, got {value}")
 
 
+def new_folder(run: RunConfig) -> Path:
+    """
+    :param run: names the folder, or leaves it to environment and time
+    :return: where the run, or the runs of several seeds, will lie
+    :raises ValueError: if it exists already
+    """
+    folder = Path(run.out) / (run.name or f"{run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if folder.exists():
+        raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
+    return folder
+
+
 class Study:
     """
     A configured run: the environment and the algorithm, built and checked, not yet trained.
@@ -141,11 +153,8 @@ class Study:
         if run.env_id == "market":
             self.segments = segments_of(market)
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
-            for period in get_args(PeriodName):  # refuse what is too short now, not after the training
-                MarketCore(self.segments[period], costs=market.trading)
-            for segment in self.segments["train"]:
-                for sentence in segment.market.oddities():
-                    print(f"warning: {sentence}", file=sys.stderr)
+            for sentence in [sentence for one in self._markets() for sentence in one.oddities()]:
+                print(f"warning: {sentence}", file=sys.stderr)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         _check_ranges(algorithm)
         try:
@@ -175,9 +184,7 @@ class Study:
         :raises FloatingPointError: if a NaN or an infinity turns up
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
-        folder = Path(self.run.out) / (self.run.name or f"{self.run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}")
-        if folder.exists():
-            raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
+        folder = new_folder(self.run)
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
@@ -268,15 +275,19 @@ class Study:
             "packages": packages,
             "seed": self.seed,
             "data": {
-                segment.market.symbol: {
-                    "sha256": segment.market.fingerprint(),
-                    "bars": len(segment.market.dates),
-                    "bars_per_year": segment.market.bars_per_year,
-                    "regime_bounds": segment.market.bounds,
+                market.symbol: {
+                    "sha256": market.fingerprint(),
+                    "bars": len(market.dates),
+                    "bars_per_year": market.bars_per_year,
+                    "regime_bounds": market.bounds,
                 }
-                for segment in self.segments.get("train", [])
+                for market in self._markets()
             },
         }
+
+    def _markets(self) -> list[Market]:
+        """All symbols; none in environments other than the market."""
+        return [] if self.core is None else self.core.markets
 
     def _check_provenance(self, folder: Path) -> None:
         """Raise if a run folder is none or was trained on other data."""
@@ -286,7 +297,7 @@ class Study:
         if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
             raise ValueError(f"{folder / 'run.json'} is torn or no run's")
         seen = {symbol: entry.get("sha256") for symbol, entry in data.items()}
-        if seen != {symbol: entry["sha256"] for symbol, entry in self._provenance()["data"].items()}:
+        if seen != {market.symbol: market.fingerprint() for market in self._markets()}:
             raise ValueError(f"{folder} was trained on data with another fingerprint: its figures would not compare")
 
     def load(self, folder: Path, which: CheckpointName = "best") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
 import threading
@@ -80,12 +81,11 @@ class ProgressCsv(KVWriter):
         return rows
 
     def _replace(self, names: list[str], rows: list[dict[str, str]]) -> None:
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        checkpoint.write_file(self.path, text.getvalue())
         self.names = names
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -263,7 +263,6 @@ class Training(BaseCallback):
             self._save()  # before the evaluation: a longer run goes on from here as if it had not ended
             self._evaluate()
             self._write_best()
-            checkpoint.prune(self.folder, self.memory.best_step)
         self.tensorboard.close()
 
     def _evaluate(self) -> bool:
