@@ -51,6 +51,7 @@ import difflib
 import functools
 import inspect
 import math
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -60,7 +61,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    sum_independent_dims,
+)
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -71,6 +78,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from torch import Tensor, nn
+from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
 
 __version__ = "0.1.0"
@@ -112,7 +120,7 @@ def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
     return (torch.arange(n_quantiles, dtype=like.dtype, device=like.device) + 0.5) / n_quantiles
 
 
-def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float) -> Tensor:
+def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float, tau: Tensor | None = None) -> Tensor:
     """
     Quantile-Huber loss of each sample, the mean over its quantiles (IQN, eq. 3, with one target per sample).
 
@@ -121,14 +129,15 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float) -> Ten
     :param quantiles: predictions, shape (B, N)
     :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1), or M atoms each, (B, M)
     :param kappa: where the loss turns from quadratic to linear, > 0, in the units of the predictions
+    :param tau: the midpoints, shape (N,), for those who have them at hand
     :return: shape (B,); the mean over the atoms
     """
+    tau = quantile_midpoints(quantiles.shape[1], like=quantiles) if tau is None else tau
     if targets.dim() == 2 and targets.shape[1] > 1:
         atoms = targets.shape[1]
-        pairs = quantile_huber_loss(quantiles.repeat_interleave(atoms, dim=0), targets.reshape(-1), kappa)
+        pairs = quantile_huber_loss(quantiles.repeat_interleave(atoms, dim=0), targets.reshape(-1), kappa, tau)
         return pairs.reshape(-1, atoms).mean(dim=1)
     targets = targets.reshape(-1, 1)
-    tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
     share = (tau - (targets < quantiles.detach()).to(tau.dtype)).abs()
     huber = F.huber_loss(quantiles, targets.expand_as(quantiles), reduction="none", delta=kappa)
     return (share * huber / kappa).mean(dim=1)
@@ -260,6 +269,7 @@ class QuantileHead(nn.Module):
     ret_std: Tensor
     ret_updates: Tensor
     std_average: Tensor
+    tau: Tensor
 
     def __init__(self, value_net: nn.Module, n_quantiles: int, n_critics: int = 1):
         super().__init__()
@@ -270,6 +280,7 @@ class QuantileHead(nn.Module):
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
         self.register_buffer("std_average", torch.zeros(n_critics))
+        self.register_buffer("tau", quantile_midpoints(n_quantiles, like=self.ret_mean), persistent=False)
         named = [(name, m) for name, m in value_net.named_modules() if isinstance(m, nn.Linear)]
         if not named or named[-1][1].out_features != 1:
             raise ValueError(
@@ -411,6 +422,73 @@ class TwinNet(nn.Module):
         return torch.cat([self.first(halves[0]), self.second(halves[1])], dim=1)
 
 
+class LeanCategoricalDistribution(CategoricalDistribution):
+    """SB3's, to the last bit, without an object of ``torch.distributions`` for every batch."""
+
+    logits: Tensor
+
+    def proba_distribution(self, action_logits: Tensor) -> LeanCategoricalDistribution:
+        self.logits = action_logits - action_logits.logsumexp(dim=-1, keepdim=True)
+        return self
+
+    @property
+    def distribution(self) -> Categorical:  # type: ignore[override]
+        """As SB3's attribute, for those who look at it."""
+        return Categorical(logits=self.logits)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        return self.logits.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        logits = self.logits.clamp(min=torch.finfo(self.logits.dtype).min)  # impossible actions: 0 * -inf is NaN
+        return -(logits * F.softmax(self.logits, dim=-1)).sum(-1)
+
+    def sample(self) -> Tensor:
+        probs = F.softmax(self.logits, dim=-1)
+        if torch.compiler.is_compiling():  # multinomial is no part of a graph
+            below = probs.cumsum(-1) <= torch.rand_like(probs[..., :1])
+            return below.sum(-1).clamp(max=probs.shape[-1] - 1)
+        return torch.multinomial(probs, 1, replacement=True).squeeze(-1)
+
+    def mode(self) -> Tensor:
+        return F.softmax(self.logits, dim=-1).argmax(dim=1)
+
+
+class LeanDiagGaussianDistribution(DiagGaussianDistribution):
+    """SB3's, to the last bit, without an object of ``torch.distributions`` for every batch."""
+
+    mean: Tensor
+    std: Tensor
+
+    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> LeanDiagGaussianDistribution:
+        self.mean, self.std = mean_actions, torch.ones_like(mean_actions) * log_std.exp()
+        return self
+
+    @property
+    def distribution(self) -> Normal:  # type: ignore[override]
+        """As SB3's attribute, for those who look at it."""
+        return Normal(self.mean, self.std)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        squares = -((actions - self.mean) ** 2) / (2 * self.std**2)
+        return sum_independent_dims(squares - self.std.log() - math.log(math.sqrt(2 * math.pi)))
+
+    def entropy(self) -> Tensor:
+        return sum_independent_dims(0.5 + 0.5 * math.log(2 * math.pi) + self.std.log())
+
+    def sample(self) -> Tensor:
+        return self.mean + torch.randn_like(self.mean) * self.std
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+
+LEAN_DISTRIBUTIONS: dict[type[Distribution], type[Any]] = {
+    CategoricalDistribution: LeanCategoricalDistribution,
+    DiagGaussianDistribution: LeanDiagGaussianDistribution,
+}
+
+
 class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
     Any actor-critic policy with a critic of N quantiles. Takes what ``ActorCriticPolicy`` takes, and:
@@ -423,6 +501,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
 
     value_net: QuantileHead  # type: ignore[assignment]
+    compiled_forward: Any = None  # for the time of a rollout
 
     def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
         if n_critics not in (1, 2):
@@ -445,6 +524,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
                 value = TwinNet(value, self.make_features_extractor(), split=False)
         elif name == "mlp_extractor" and self.n_critics > 1 and not self._is_twin(value):
             value.value_net = TwinNet(value.value_net, _another(value.value_net), not self.share_features_extractor)
+        elif name == "action_dist" and type(value) in LEAN_DISTRIBUTIONS:
+            value = LEAN_DISTRIBUTIONS[type(value)](value.action_dim)
         super().__setattr__(name, value)
 
     @staticmethod
@@ -458,6 +539,41 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         own = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
         return {**super()._get_constructor_parameters(), **own}
 
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        As ``ActorCriticPolicy.forward``.
+
+        :raises ValueError: if a log probability is NaN
+        """
+        if self.compiled_forward is None or deterministic:
+            actions, values, log_prob = super().forward(obs, deterministic)
+        else:
+            actions, values, log_prob = self.compiled_forward(self, obs)
+        if math.isnan(log_prob.sum().item()):
+            raise ValueError("the policy's log probabilities are NaN")
+        return actions, values, log_prob
+
+    def sample_actions(self, obs: PyTorchObs) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` compiles: the class's own ``forward``, which leaves no tensor behind in ``action_dist``."""
+        with self._kept_distribution():
+            return super().forward(obs)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def _kept_distribution(self) -> Iterator[None]:
+        """
+        Put ``action_dist`` back as it is: its tensors would keep the graph of a loss alive, and a compiled graph would
+        have to give them out.
+        """
+        kept = dict(self.action_dist.__dict__)
+        try:
+            yield
+        finally:
+            for name in list(self.action_dist.__dict__):
+                if name in kept:
+                    setattr(self.action_dist, name, kept[name])
+                else:
+                    delattr(self.action_dist, name)
+
     def evaluate_quantiles(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         ``evaluate_actions`` with the quantiles in place of the value.
@@ -467,7 +583,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :return: quantiles in the units of the loss, shape (B, N), of two critics side by side (B, 2 * N); log
             probability, (B,); entropy, (B,) or None
         """
-        with self.value_net.emit_quantiles():
+        with self.value_net.emit_quantiles(), self._kept_distribution():
             return self.evaluate_actions(obs, actions)
 
     def predict_quantiles(self, obs: Any) -> Tensor:
@@ -614,7 +730,7 @@ class VarianceGradientScalingMixin:
 
 
 class Rollout(NamedTuple):
-    """What an update knows of the rollout beside the buffer; M = T * E rows in the order of its minibatches."""
+    """What the old critic says of a rollout, before its returns enter the statistics; M = T * E rows, step by step."""
 
     clip_range: float
     clip_range_vf: float | None  # None: not clipped
@@ -623,6 +739,177 @@ class Rollout(NamedTuple):
     old_quantiles: Tensor | None  # (M, C * N), raw
     atoms: Tensor | None  # targets of "sr_lambda", (M, N), raw
     calibration_error: float | None
+
+
+class Samples(NamedTuple):
+    """What the loss is made of: the B samples of a minibatch, or all of a rollout."""
+
+    observations: Any
+    actions: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+    targets: Tensor  # (B,), or atoms, (B, N), in the units of the loss
+    old_quantiles: Tensor | None  # (B, C * N), likewise
+    clip_range: float | Tensor
+    clip_range_vf: float | Tensor | None
+
+    def at(self, rows: Tensor | None) -> Samples:
+        """
+        :param rows: numbers of samples, shape (B,); None: all
+        :return: these
+        """
+        if rows is None:
+            return self
+        observations = self.observations
+        if isinstance(observations, dict):
+            observations = {key: values[rows] for key, values in observations.items()}
+        else:
+            observations = observations[rows]
+        tensors = [None if tensor is None else tensor[rows] for tensor in self[1:6]]
+        return Samples(observations, *tensors, *self[6:])
+
+
+class UpdateMetrics:
+    """The metrics of an update's minibatches, kept on the device until all are there."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.values: list[Tensor] = []
+        self.norms: list[Tensor] = []
+
+    def add(self, names: tuple[str, ...], values: Tensor, norm: Tensor | None = None) -> None:
+        """
+        :param names: of the metrics
+        :param values: shape (n_metrics,)
+        :param norm: of the gradient; None: there was no step
+        """
+        self.names = names
+        self.values.append(values)
+        if norm is not None:
+            self.norms.append(norm)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """:return: by name the values of all minibatches"""
+        columns = torch.stack(self.values).cpu().numpy().T if self.values else ()
+        arrays = dict(zip(self.names, columns, strict=True))
+        if self.norms:
+            arrays["grad_norm"] = torch.stack(self.norms).float().cpu().numpy()
+        return arrays
+
+
+class UpdateFunctions(NamedTuple):
+    """The parts of an update, as they are or compiled for minibatches of one size."""
+
+    size: int  # 0: any
+    update: Callable[..., Any] | None  # both parts in one, if compiled
+    gradients: Callable[..., Any]
+    step: Callable[..., Any]
+
+    @property
+    def has_compiled_step(self) -> bool:
+        return self.update is not None or getattr(self.step, "__name__", "") != "_step"
+
+
+class Code(NamedTuple):
+    """A compiled function and what it depends on beside its arguments' tensors."""
+
+    call: Callable[..., Any]
+    reads: dict[str, Any]  # numbers, strings and flags, by the expression that gives them
+    constants: list[Tensor]  # tensors that may not be exchanged for others
+
+
+class Compiler:
+    """
+    Functions compiled into one graph each, for tensors of fixed shapes. Calls go without torch.compile's guards, which
+    take a third of the time of an update: what the guards would compare is compared once per rollout, by ``prepare``.
+    """
+
+    def __init__(self) -> None:
+        self.codes: dict[str, Code] = {}
+        self.builds: dict[str, int] = defaultdict(int)
+        self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
+        self.gradients: list[Tensor | None] = []  # one per parameter, None: it has none
+        self.step: Callable[..., Any] | None = None  # of the optimizer, without the wrappers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Compiler, ()  # compiled code can be neither copied nor pickled
+
+    def prepare(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        constants: Callable[[], list[Tensor]],
+        warn: bool = True,
+    ) -> Callable[..., Any] | None:
+        """
+        :param function: to be compiled, or used as it was if nothing that it reads has changed
+        :param args: an example, in the shapes of all calls to come
+        :param constants: gives the tensors that the function may take to be always the same
+        :param warn: whether to warn, once, where it cannot be compiled
+        :return: the compiled function; None where it cannot be compiled
+        """
+        name = function.__name__
+        code, scope = self.codes.get(name), dict(zip(inspect.signature(function).parameters, args, strict=True))
+        if code is not None:
+            old, now = code.constants, constants()
+            same = len(old) == len(now) and all(a is b for a, b in zip(old, now, strict=True))
+            if same and all(_evaluate(expression, scope) == value for expression, value in code.reads.items()):
+                return code.call
+        if self.builds[name] >= MAX_BUILDS:
+            return None
+        self.builds[name] += 1
+        if self.builds[name] == MAX_BUILDS and code is not None:
+            changed = [e for e, value in code.reads.items() if _evaluate(e, scope) != value] or "tensors were exchanged"
+            warnings.warn(f"compile=True: {name} is compiled for the last time, as it did not stay valid: {changed}")
+        print(f"Compiling {name}; this may take half a minute, and less the next time.", file=sys.stderr)
+        try:
+            call, reads = _compile(function, args, scope)
+        except Exception as error:  # of any kind: torch.compile passes on what the user's own code raises
+            self.builds[name] = MAX_BUILDS
+            if warn:
+                reason = str(error).strip().partition("\n")[0][:200]
+                hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
+                warnings.warn(f"compile=True: {name} is not compiled: {type(error).__name__}: {reason}{hint}")
+            return None
+        self.codes[name] = Code(call, reads, constants())
+        return call
+
+
+MAX_BUILDS = 8  # as torch.compile's own limit
+
+
+def _evaluate(expression: str, scope: dict[str, Any]) -> Any:
+    """The value of a guard's expression, such as ``self.ent_coef``; itself where it has none any more."""
+    try:
+        return eval(expression, {}, scope)
+    except Exception:
+        return expression
+
+
+def _compile(
+    function: Callable[..., Any], args: tuple[Any, ...], scope: dict[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """
+    :param function: becomes one graph; may call ``torch.autograd.grad``
+    :param args: an example
+    :param scope: the same by name
+    :return: the compiled function, and the plain values that it has read, by their expressions
+    """
+    reads: dict[str, Any] = {}
+
+    def note(guards: Any) -> list[bool]:
+        plain = {g.name: g.value for g in guards if g.has_value and isinstance(g.value, int | float | str | None)}
+        reads.update({name: value for name, value in plain.items() if _evaluate(name, scope) == value})
+        return [False] * len(guards)
+
+    options: dict[str, Any] = {"guard_filter_fn": note, "compile_threads": 1}
+    if next(iter(scope.values())).device.type == "cpu":
+        options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
+    with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True):  # type: ignore[no-untyped-call]
+        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        call = compiled.aot_compile((args, {}))
+    call.disable_guard_check()
+    return call, reads
 
 
 class DistributionalPPO(PPO):
@@ -680,6 +967,8 @@ class DistributionalPPO(PPO):
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
+    :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
+        up to rounding, other random actions. The first update of a program compiles, for some 20 seconds
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
     :raises TypeError: likewise if a flag is not a bool
     :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
@@ -734,6 +1023,7 @@ class DistributionalPPO(PPO):
         variance_scaling_clip_min: float = 0.1,
         variance_scaling_clip_max: float = 10.0,
         variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
+        compile: bool = False,
     ):
         given = dict(locals())
         of_ppo = inspect.signature(PPO.__init__).parameters.keys() & given.keys() - {"self", "_init_setup_model"}
@@ -751,6 +1041,9 @@ class DistributionalPPO(PPO):
         self.variance_scaling_clip_min = variance_scaling_clip_min
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
+        self.compile = compile
+        self._compiler = Compiler()
+        self._parameters: list[nn.Parameter] = []
         self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
         self._deferred_dump: int | None = None
         self._update_is_written = True
@@ -786,7 +1079,8 @@ class DistributionalPPO(PPO):
 
     def _check_flags(self) -> None:
         """Raise on a value that the constructor, or a keyword of ``load``, must not have."""
-        for name in ("normalize_returns", "use_popart", "use_variance_gradient_scaling", "use_twin_critics"):
+        flags = ("normalize_returns", "use_popart", "use_variance_gradient_scaling", "use_twin_critics", "compile")
+        for name in flags:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name, choices in CHOICES.items():
@@ -853,11 +1147,19 @@ class DistributionalPPO(PPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        policy = self.policy
+        if self.compile:
+            policy.set_training_mode(False)
+            with torch.no_grad():
+                example = (policy, obs_as_tensor(self._last_obs, self.device))  # type: ignore[arg-type]
+                policy.compiled_forward = self._compiler.prepare(type(policy).sample_actions, example, list)
         try:
             return super().collect_rollouts(*args, **kwargs)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             self._raise_if_not_finite("observations", self._last_obs, "environment or VecNormalize", error)
             raise
+        finally:
+            policy.compiled_forward = None
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
@@ -881,15 +1183,15 @@ class DistributionalPPO(PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
 
-        metrics: dict[str, list[Tensor]] = defaultdict(list)
+        metrics = UpdateMetrics()
         error: ValueError | None = None
         try:
             self._train_epochs(rollout, metrics)
         except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
             error = refused
         finally:
-            self.rollout_buffer.values = rollout.values.reshape(-1, 1)
-        b_metrics = {name: torch.stack(values).float().cpu().numpy() for name, values in metrics.items()}
+            self.rollout_buffer.values = rollout.values.reshape(self.rollout_buffer.values.shape)
+        b_metrics = metrics.arrays()
         self._undo_if_not_finite(b_metrics, before, error)
         if error is not None:
             raise error
@@ -900,8 +1202,8 @@ class DistributionalPPO(PPO):
         """
         What the update needs of the policy that collected the rollout, from one pass over it in evaluation mode.
 
-        For the passes over the minibatches the buffer's values give way to the numbers of their rows, by which a
-        minibatch finds its old quantiles and atoms in any buffer that shuffles.
+        A buffer class of the user's own shuffles by itself. For the passes over its minibatches its values give way to
+        the numbers of their rows, by which a minibatch finds its old quantiles and atoms.
         """
         head, buffer = self.policy.value_net, self.rollout_buffer
         progress = self._current_progress_remaining
@@ -916,38 +1218,48 @@ class DistributionalPPO(PPO):
         rollout = Rollout(
             clip_range=self.clip_range(progress),  # type: ignore[operator]
             clip_range_vf=clip_range_vf if has_statistics else None,
-            values=self._flat(buffer.values).flatten(),
-            returns=self._flat(buffer.returns).flatten(),
+            values=self._by_step(buffer.values).flatten(),
+            returns=self._by_step(buffer.returns).flatten(),
             old_quantiles=quantiles if clip_range_vf is not None and has_statistics else None,
             atoms=self._sample_replacement(quantiles) if self.value_target == "sr_lambda" else None,
             calibration_error=self._calibration_error(quantiles) if has_statistics else None,
         )
-        if rollout.old_quantiles is not None or rollout.atoms is not None:
-            rows = np.arange(buffer.values.size)
-            steps, envs = buffer.values.shape
-            buffer.values = rows[:, None] if buffer.generator_ready else rows.reshape(envs, steps).T
+        if self._has_own_minibatches and (rollout.old_quantiles is not None or rollout.atoms is not None):
+            rows = np.arange(buffer.returns.size).reshape(buffer.rewards.shape)
+            buffer.values = rows.T.reshape(-1, 1) if buffer.generator_ready else rows
         return rollout
 
-    def _flat(self, array: np.ndarray) -> np.ndarray:
+    @property
+    def _has_own_minibatches(self) -> bool:
+        """Whether the rollout buffer is of a class whose ``get()`` may do anything."""
+        return type(self.rollout_buffer) not in (RolloutBuffer, DictRolloutBuffer)
+
+    def _by_step(self, array: np.ndarray) -> np.ndarray:
         """
-        :param array: of the rollout buffer, shape (T, E, ...), or (T * E, ...) once minibatches were taken
-        :return: shape (T * E, ...) in the order of the minibatches: all steps of the first environment, then the next
+        :param array: of the rollout buffer, shape (T, E, ...), or (T * E, ...) once it has given minibatches, which
+            puts all steps of the first environment before those of the next
+        :return: shape (T * E, ...), all environments of the first step before those of the next
         """
-        return array if self.rollout_buffer.generator_ready else self.rollout_buffer.swap_and_flatten(array)
+        steps, envs = self.rollout_buffer.rewards.shape
+        if self.rollout_buffer.generator_ready:
+            array = array.reshape(envs, steps, *array.shape[1:]).swapaxes(0, 1)
+        return array.reshape(steps * envs, *array.shape[2:])
 
     def _predict_rollout(self) -> Tensor | None:
         """:return: raw quantiles, shape (T * E, C * N); None if the buffer keeps its observations elsewhere"""
         observations = getattr(self.rollout_buffer, "observations", None)
         if isinstance(observations, dict):
-            flat: Any = {key: self._flat(array) for key, array in observations.items()}
+            flat: Any = {key: self._by_step(array) for key, array in observations.items()}
         elif isinstance(observations, np.ndarray):
-            flat = self._flat(observations)
+            flat = self._by_step(observations)
         else:
             return None
         parts = []
+        numbers = sum(np.prod(a.shape[1:]) for a in (flat.values() if isinstance(flat, dict) else [flat]))
+        size = max(self.batch_size, 2**16 // int(numbers))  # no more memory than training
         with self.policy.value_net.emit_quantiles():
-            for start in range(0, self.rollout_buffer.returns.size, self.batch_size):  # no more memory than training
-                chunk = slice(start, start + self.batch_size)
+            for start in range(0, self.rollout_buffer.returns.size, size):
+                chunk = slice(start, start + size)
                 part = {key: array[chunk] for key, array in flat.items()} if isinstance(flat, dict) else flat[chunk]
                 parts.append(self.policy.predict_values(obs_as_tensor(part, self.device)))
         return self.policy.value_net.to_raw(torch.cat(parts))
@@ -961,7 +1273,7 @@ class DistributionalPPO(PPO):
         if quantiles is None:
             return None
         quantiles = self.policy.value_net.of_smaller_mean(quantiles)
-        returns = torch.as_tensor(self._flat(self.rollout_buffer.returns), device=self.device).reshape(-1, 1)
+        returns = torch.as_tensor(self._by_step(self.rollout_buffer.returns), device=self.device).reshape(-1, 1)
         tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
         return float(((returns < quantiles).to(tau.dtype).mean(dim=0) - tau).abs().mean())
 
@@ -976,7 +1288,7 @@ class DistributionalPPO(PPO):
         assert quantiles is not None
         head, buffer = self.policy.value_net, self.rollout_buffer
         steps, envs = buffer.rewards.shape
-        own = head.of_smaller_mean(quantiles).reshape(envs, steps, -1).transpose(0, 1)
+        own = head.of_smaller_mean(quantiles).reshape(steps, envs, -1)
         last = self.policy.predict_quantiles(self._last_obs)
         following = torch.cat([own[1:], last[None]])
         dones = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts)[None]]).astype(bool)
@@ -998,7 +1310,7 @@ class DistributionalPPO(PPO):
             z = torch.where(keeps[t, :, None], z, following[t])
             z = rewards[t, :, None] + self.gamma * goes_on[t, :, None] * z
             atoms[t] = z
-        return atoms.transpose(0, 1).reshape(steps * envs, -1)
+        return atoms.reshape(steps * envs, -1)
 
     def _update_return_statistics(self) -> None:
         """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
@@ -1009,58 +1321,253 @@ class DistributionalPPO(PPO):
             head.ret_updates.zero_()
             head.set_statistics(0.0, 1.0, popart=True)
 
-    def _train_epochs(self, rollout: Rollout, metrics: dict[str, list[Tensor]]) -> None:
+    def _train_epochs(self, rollout: Rollout, metrics: UpdateMetrics) -> None:
         """
         ``n_epochs`` passes over the rollout, or fewer where ``target_kl`` ends them.
 
         :param rollout: from ``_look_at_rollout``
-        :param metrics: receives one scalar tensor per name and minibatch
+        :param metrics: receives those of each minibatch
         """
-        for epoch in range(self.n_epochs):
-            self._n_updates += 1
-            for rollout_data in self.rollout_buffer.get(self.batch_size):
-                loss, mb_metrics = self._minibatch_loss(rollout_data, rollout)
-                for name, value in mb_metrics.items():
-                    metrics[name].append(value.detach())
-                if self.target_kl is not None and mb_metrics["approx_kl"] > 1.5 * self.target_kl:
-                    if self.verbose >= 1:
-                        print(f"Early stopping at epoch {epoch}: approx_kl is {mb_metrics['approx_kl']:.2f}")
-                    return
-                self.policy.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                metrics["grad_norm"].append(nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
-                self.policy.optimizer.step()
+        self._parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        samples = self._samples(rollout)
+        functions = self._update_functions(rollout, samples)
+        with self._optimizer_options(tensor_rates=functions.has_compiled_step):
+            for epoch in range(self.n_epochs):
+                self._n_updates += 1
+                for minibatch, rows in self._minibatches(rollout, samples):
+                    names, values, norm = self._run_update(functions, minibatch, rows)
+                    metrics.add(names, values, norm)
+                    if norm is None:
+                        if self.verbose >= 1:
+                            approx_kl = float(values[names.index("approx_kl")])
+                            print(f"Early stopping at epoch {epoch}: approx_kl is {approx_kl:.2f}")
+                        return
 
-    def _minibatch_loss(self, rollout_data: RolloutBufferSamples, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+    def _samples(self, rollout: Rollout) -> Samples | None:
         """
-        :param rollout_data: a minibatch of B samples, advantages and returns in raw units
         :param rollout: from ``_look_at_rollout``
+        :return: all samples as tensors, step by step; None with a rollout buffer of another class than SB3's
+        """
+        if self._has_own_minibatches:
+            return None
+        buffer, head = self.rollout_buffer, self.policy.value_net
+        observations: Any = buffer.observations
+        if isinstance(observations, dict):
+            observations = {key: self._by_step(array) for key, array in observations.items()}
+        else:
+            observations = self._by_step(observations)
+        actions = self._tensor(self._by_step(buffer.actions).astype(np.float32, copy=False))
+        targets = self._tensor(rollout.returns) if rollout.atoms is None else rollout.atoms
+        return Samples(
+            observations=obs_as_tensor(observations, self.device),
+            actions=actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions,
+            old_log_prob=self._tensor(self._by_step(buffer.log_probs)).flatten(),
+            advantages=self._tensor(self._by_step(buffer.advantages)).flatten(),
+            targets=head.to_normalized(targets),
+            old_quantiles=None if rollout.old_quantiles is None else head.to_normalized(rollout.old_quantiles),
+            clip_range=self._number(rollout.clip_range),
+            clip_range_vf=None if rollout.clip_range_vf is None else self._number(rollout.clip_range_vf),
+        )
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=self.device)
+
+    def _number(self, value: float) -> float | Tensor:
+        """A number that changes from update to update, which compiled code must not take for a constant."""
+        return torch.tensor(value, device=self.device) if self.compile else value
+
+    def _minibatches(self, rollout: Rollout, samples: Samples | None) -> Iterator[tuple[Samples, Tensor | None]]:
+        """
+        One pass over the rollout, in an order drawn anew, as SB3's buffer draws it.
+
+        :param rollout: from ``_look_at_rollout``
+        :param samples: from ``_samples``
+        :return: for each minibatch the samples from which it is taken and its rows there
+        """
+        buffer = self.rollout_buffer
+        if samples is None:
+            for data in buffer.get(self.batch_size):
+                yield self._samples_of(data, rollout), None
+            return
+        steps, envs = buffer.rewards.shape
+        order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3 counts environment by environment
+        rows = self._tensor(order % steps * envs + order // steps)
+        for start in range(0, len(rows), self.batch_size):
+            yield samples, rows[start : start + self.batch_size]
+
+    def _samples_of(self, data: RolloutBufferSamples, rollout: Rollout) -> Samples:
+        """
+        :param data: a minibatch of a buffer of the user's own class
+        :param rollout: from ``_look_at_rollout``
+        """
+        head, rows, targets, old = self.policy.value_net, data.old_values.long(), data.returns, None
+        if rollout.atoms is not None:
+            targets = rollout.atoms[rows]
+        if rollout.old_quantiles is not None:
+            old = head.to_normalized(rollout.old_quantiles[rows])
+        return Samples(
+            observations=data.observations,
+            actions=data.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else data.actions,
+            old_log_prob=data.old_log_prob,
+            advantages=data.advantages,
+            targets=head.to_normalized(targets),
+            old_quantiles=old,
+            clip_range=self._number(rollout.clip_range),
+            clip_range_vf=None if rollout.clip_range_vf is None else self._number(rollout.clip_range_vf),
+        )
+
+    def _update_functions(self, rollout: Rollout, samples: Samples | None) -> UpdateFunctions:
+        """
+        :param rollout: from ``_look_at_rollout``
+        :param samples: from ``_samples``
+        :return: the parts of an update, compiled where that is asked for and possible
+        """
+        own = type(self)
+        functions = UpdateFunctions(0, None, own._gradients, own._step)
+        if not self.compile:
+            return functions
+        if samples is None:
+            example, rows = next(self._minibatches(rollout, samples))
+            size = len(example.advantages)
+        else:
+            size = min(self.batch_size, len(samples.advantages))
+            example, rows = samples, torch.arange(size, device=self.device)
+        self._hold_gradients(example.at(rows))
+        optimizer, compiler = self.policy.optimizer, self._compiler
+        compiler.step = inspect.unwrap(type(optimizer).step)
+        hooks = [*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks]
+        with self._optimizer_options(tensor_rates=True):
+            if self.target_kl is None and not hooks:
+                update = compiler.prepare(own._update, (self, example, rows), self._held, warn=True)
+                if update is not None:
+                    return functions._replace(size=size, update=update)
+            gradients = compiler.prepare(own._gradients, (self, example, rows), self._held)
+            if gradients is None:
+                return functions
+            step = None if hooks else compiler.prepare(own._step, (self,), self._held)
+        return functions._replace(size=size, gradients=gradients, step=step or own._step)
+
+    def _hold_gradients(self, minibatch: Samples) -> None:
+        """Give the parameters gradients that stay where they are, but to those that the loss does not reach."""
+        held = self._compiler.gradients
+        if len(held) != len(self._parameters):
+            buffers = copy.deepcopy(dict(self.policy.named_buffers()))  # such as those of batch norm
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                loss, _ = self._minibatch_loss(minibatch)
+            self.policy.load_state_dict(buffers, strict=False)
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            held[:] = [None if gradient is None else torch.zeros_like(gradient) for gradient in gradients]
+        for parameter, gradient in zip(self._parameters, held, strict=True):
+            parameter.grad = gradient
+
+    def _held(self) -> list[Tensor]:
+        """What compiled code takes to be the same tensors in every call."""
+        state = [value for values in self.policy.optimizer.state.values() for value in values.values()]
+        tensors = [*self._parameters, *self._compiler.gradients, *self._compiler.rates, *state]
+        return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
+    def _run_update(
+        self, functions: UpdateFunctions, samples: Samples, rows: Tensor | None
+    ) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
+        """
+        :param functions: from ``_update_functions``
+        :param samples: the rollout's, or those of the minibatch
+        :param rows: which of them, shape (B,); None: all
+        :return: names and values of the metrics, (n_metrics,), and the gradient's norm; None: no step
+        """
+        size = len(samples.advantages if rows is None else rows)
+        if functions.size not in (0, size):  # a short last minibatch is not worth a compilation of its own
+            with self._optimizer_options(tensor_rates=False):
+                eager = UpdateFunctions(0, None, type(self)._gradients, type(self)._step)
+                return self._run_update(eager, samples, rows)
+        if functions.update is not None:
+            update: tuple[tuple[str, ...], Tensor, Tensor] = functions.update(self, samples, rows)
+            return update
+        names, values = functions.gradients(self, samples, rows)
+        if self.target_kl is not None and values[names.index("approx_kl")] > 1.5 * self.target_kl:
+            return names, values, None
+        return names, values, functions.step(self)
+
+    def _update(self, samples: Samples, rows: Tensor | None) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """Both parts of an update, to be compiled into one graph."""
+        return *self._gradients(samples, rows), self._step()
+
+    def _gradients(self, samples: Samples, rows: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
+        """
+        The first part of an update.
+
+        :param samples: the rollout's, or those of the minibatch
+        :param rows: which of them, shape (B,); None: all
+        :return: names and values of the metrics, (n_metrics,)
+        """
+        with torch.enable_grad():
+            loss, metrics = self._minibatch_loss(samples.at(rows))
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if self.compile and parameter.grad is not None and gradient is not None:
+                parameter.grad.copy_(gradient)
+            else:
+                parameter.grad = gradient
+        return tuple(metrics), torch.stack([value.detach().float() for value in metrics.values()])
+
+    def _step(self) -> Tensor:
+        """
+        The second part of an update: clipping and the optimizer's step.
+
+        :return: norm of the gradient before clipping
+        """
+        compiling = torch.compiler.is_compiling()
+        foreach = False if compiling else None
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm, foreach=foreach)
+        if compiling:  # without the hooks and graph breaks that torch puts around it
+            with torch.no_grad():
+                self._compiler.step(self.policy.optimizer)
+        else:
+            self.policy.optimizer.step()
+        return norm
+
+    @contextlib.contextmanager
+    def _optimizer_options(self, tensor_rates: bool) -> Iterator[None]:
+        """
+        The forms of options that are fast, for the time of an update.
+
+        :param tensor_rates: learning rates as tensors, for a compiled step; else all parameters in one call ("foreach")
+        """
+        groups, rates = self.policy.optimizer.param_groups, self._compiler.rates
+        kept = [dict(group) for group in groups]
+        if tensor_rates and len(rates) != len(groups):
+            rates[:] = [torch.tensor(0.0, device=self.device) for _ in groups]
+        for i, group in enumerate(groups):
+            if "foreach" in group and group["foreach"] is None and not group.get("fused"):
+                group["foreach"] = not tensor_rates
+            if tensor_rates:
+                group["lr"] = rates[i].fill_(group["lr"])
+        try:
+            yield
+        finally:
+            for group, old in zip(groups, kept, strict=True):
+                group.update({name: old[name] for name in ("foreach", "lr") if name in old})
+
+    def _minibatch_loss(self, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        :param minibatch: B samples
         :return: the loss to minimise and what is logged of it
         """
-        actions = rollout_data.actions
-        if isinstance(self.action_space, spaces.Discrete):
-            actions = actions.long().flatten()
-        quantiles, log_prob, entropy = self.policy.evaluate_quantiles(rollout_data.observations, actions)
-        head, targets, old = self.policy.value_net, rollout_data.returns, None
-        if rollout.atoms is not None:
-            targets = rollout.atoms[rollout_data.old_values.long()]
-        if rollout.old_quantiles is not None:
-            old = head.to_normalized(rollout.old_quantiles[rollout_data.old_values.long()])
-
-        policy_loss, metrics = self._policy_loss(log_prob, rollout_data, rollout.clip_range)
-        value_loss, value_metrics = self._value_loss(quantiles, head.to_normalized(targets), old, rollout.clip_range_vf)
+        quantiles, log_prob, entropy = self.policy.evaluate_quantiles(minibatch.observations, minibatch.actions)
+        policy_loss, metrics = self._policy_loss(log_prob, minibatch)
+        value_loss, value_metrics = self._value_loss(
+            quantiles, minibatch.targets, minibatch.old_quantiles, minibatch.clip_range_vf
+        )
         entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
         loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         return loss, {**metrics, "entropy_loss": entropy_loss, "loss": loss, **value_metrics}
 
-    def _policy_loss(
-        self, log_prob: Tensor, rollout_data: RolloutBufferSamples, clip_range: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _policy_loss(self, log_prob: Tensor, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
-        advantages = rollout_data.advantages
+        advantages, clip_range = minibatch.advantages, minibatch.clip_range
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        log_ratio = log_prob - rollout_data.old_log_prob
+        log_ratio = log_prob - minibatch.old_log_prob
         ratio = torch.exp(log_ratio)
         clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
         policy_loss = -torch.min(advantages * ratio, clipped).mean()
@@ -1074,7 +1581,7 @@ class DistributionalPPO(PPO):
         }
 
     def _value_loss(
-        self, quantiles: Tensor, targets: Tensor, old: Tensor | None = None, clip_range_vf: float | None = None
+        self, quantiles: Tensor, targets: Tensor, old: Tensor | None = None, clip_range_vf: float | Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         The sum over the critics of their losses, all in the units of the loss.
@@ -1102,7 +1609,7 @@ class DistributionalPPO(PPO):
         return torch.stack([loss for loss, _ in parts]).sum(), logged
 
     def _critic_loss(
-        self, quantiles: Tensor, targets: Tensor, old: Tensor | None, clip_range_vf: float | None, critic: int
+        self, quantiles: Tensor, targets: Tensor, old: Tensor | None, clip_range_vf: float | Tensor | None, critic: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         One critic's clipping, per-sample quantile-Huber loss, and last its weight.
@@ -1167,7 +1674,9 @@ class DistributionalPPO(PPO):
         :return: shape (B,) for "none", else a scalar
         :raises ValueError: on another reduction
         """
-        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa)
+        tau = self.policy.value_net.tau
+        tau = tau if len(tau) == predicted_quantiles.shape[1] else None
+        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa, tau)
         if reduction == "mean":
             return loss.mean()
         if reduction == "sum":
@@ -1270,7 +1779,7 @@ class DistributionalPPO(PPO):
         self._update_is_written = True
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_truncated"]
+        return [*super()._excluded_save_params(), "_truncated", "_compiler", "_parameters"]
 
     def set_parameters(
         self,

@@ -156,17 +156,18 @@ def test_old_quantiles_belong_to_their_observations(n_envs, monkeypatch):
     frozen = frozen_policy(model)
     original, seen = DistributionalPPO._minibatch_loss, []
 
-    def spy(self, rollout_data, rollout):
-        rows = rollout_data.old_values.long()
-        seen.extend(rows.tolist())
+    def spy(self, minibatch):
         with torch.no_grad():
-            expected = frozen.predict_quantiles(rollout_data.observations)
-        assert torch.allclose(rollout.old_quantiles[rows], expected, atol=1e-5)
-        return original(self, rollout_data, rollout)
+            expected = frozen.predict_quantiles(minibatch.observations)
+        old = self.policy.value_net.to_raw(minibatch.old_quantiles)
+        assert torch.allclose(old, expected, atol=1e-5)
+        seen.extend(map(tuple, minibatch.observations.tolist()))
+        return original(self, minibatch)
 
     monkeypatch.setattr(DistributionalPPO, "_minibatch_loss", spy)
     model.learn(n_envs * 32, reset_num_timesteps=False)
-    assert sorted(seen) == sorted(2 * list(range(n_envs * 32)))
+    everything = model.rollout_buffer.observations.reshape(n_envs * 32, -1).tolist()
+    assert sorted(seen) == sorted(2 * [tuple(row) for row in everything])
 
 
 def parameters(**kwargs):
@@ -502,8 +503,8 @@ def naive_targets(model, steps, lambda_):
                 following = z if draws[t, env] < lambda_ else predict(step["new_obs"][env])
                 z = step["rewards"][env] + model.gamma * following
             targets.append(z)
-        rows += targets[::-1]
-    return np.array(rows)
+        rows.append(targets[::-1])
+    return np.array(rows).swapaxes(0, 1).reshape(len(steps) * n_envs, -1)  # step by step, as in the buffer
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
@@ -529,8 +530,9 @@ def test_sampled_targets_by_a_plain_loop(lambda_, twin, n_envs, monkeypatch):
         terminations = [
             t for t, s in enumerate(keep.steps) if s["dones"][0] and not s["infos"][0]["TimeLimit.truncated"]
         ]
+        first = atoms[::n_envs]  # of the first environment
         for t in terminations:
-            assert np.ptp(atoms[t - 6 : t + 1], axis=1).max() < 1e-5
+            assert np.ptp(first[t - 6 : t + 1], axis=1).max() < 1e-5
 
 
 def test_pairs_of_quantiles_and_atoms_with_sb3_contrib():
