@@ -38,7 +38,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
 6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
    ``DistributionalPPO_1``, not ``PPO_1``.
-7. ``clip_range_vf`` takes the larger of the unclipped and the clipped loss of each sample, as OpenAI's baselines do;
+7. Torch's fused Adam on the CPU, which rounds differently, unless ``optimizer_kwargs`` say ``fused`` or ``foreach``.
+8. ``clip_range_vf`` takes the larger of the unclipped and the clipped loss of each sample, as OpenAI's baselines do;
    SB3's PPO takes the clipped one. It is not applied in the first update with ``normalize_returns``, which has no
    older predictions to stay near.
 """
@@ -827,6 +828,7 @@ class Compiler:
     def __init__(self) -> None:
         self.codes: dict[str, Code] = {}
         self.builds: dict[str, int] = defaultdict(int)
+        self.has_stepped = False
         self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
         self.gradients: list[Tensor | None] = []  # one per parameter, None: it has none
         self.step: Callable[..., Any] | None = None  # of the optimizer, without the wrappers
@@ -968,7 +970,7 @@ class DistributionalPPO(PPO):
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
     :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
-        up to rounding, other random actions. The first update of a program compiles, for some 20 seconds
+        up to rounding, other random actions. A program compiles before its second update, for some 20 seconds
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
     :raises TypeError: likewise if a flag is not a bool
     :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
@@ -1424,27 +1426,36 @@ class DistributionalPPO(PPO):
         """
         own = type(self)
         functions = UpdateFunctions(0, None, own._gradients, own._step)
-        if not self.compile:
+        optimizer, compiler = self.policy.optimizer, self._compiler
+        if not self.compile or not (optimizer.state or compiler.has_stepped):
+            compiler.has_stepped = True  # the optimizer's first step makes its state, which no graph should do
             return functions
         if samples is None:
+            generator = np.random.get_state()  # noqa: NPY002  # from which the buffer draws its order
             example, rows = next(self._minibatches(rollout, samples))
+            np.random.set_state(generator)  # noqa: NPY002
             size = len(example.advantages)
         else:
             size = min(self.batch_size, len(samples.advantages))
             example, rows = samples, torch.arange(size, device=self.device)
         self._hold_gradients(example.at(rows))
-        optimizer, compiler = self.policy.optimizer, self._compiler
         compiler.step = inspect.unwrap(type(optimizer).step)
-        hooks = [*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks]
+        # Of other optimizers nobody knows what a step does beside arithmetic.
+        traceable = type(optimizer).__module__.startswith("torch.optim.")
+        traceable &= not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
         with self._optimizer_options(tensor_rates=True):
-            if self.target_kl is None and not hooks:
-                update = compiler.prepare(own._update, (self, example, rows), self._held, warn=True)
+            if self.target_kl is None and traceable:
+                update = compiler.prepare(own._update, (self, example, rows), self._held, warn=False)
                 if update is not None:
                     return functions._replace(size=size, update=update)
             gradients = compiler.prepare(own._gradients, (self, example, rows), self._held)
             if gradients is None:
                 return functions
-            step = None if hooks else compiler.prepare(own._step, (self,), self._held)
+            step = compiler.prepare(own._step, (self,), self._held) if traceable else None
+        if not traceable and not compiler.builds["_step"]:
+            compiler.builds["_step"] = MAX_BUILDS
+            name = type(optimizer).__name__
+            warnings.warn(f"compile=True: the step of {name} is not compiled, as it has hooks or is not of torch.optim")
         return functions._replace(size=size, gradients=gradients, step=step or own._step)
 
     def _hold_gradients(self, minibatch: Samples) -> None:
@@ -1508,7 +1519,8 @@ class DistributionalPPO(PPO):
                 parameter.grad.copy_(gradient)
             else:
                 parameter.grad = gradient
-        return tuple(metrics), torch.stack([value.detach().float() for value in metrics.values()])
+        with torch.no_grad():
+            return tuple(metrics), torch.stack(list(metrics.values()))
 
     def _step(self) -> Tensor:
         """
@@ -1517,8 +1529,10 @@ class DistributionalPPO(PPO):
         :return: norm of the gradient before clipping
         """
         compiling = torch.compiler.is_compiling()
-        foreach = False if compiling else None
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm, foreach=foreach)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norms = [gradient.norm() for gradient in gradients] if compiling else torch._foreach_norm(gradients)
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        torch._foreach_mul_(gradients, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         if compiling:  # without the hooks and graph breaks that torch puts around it
             with torch.no_grad():
                 self._compiler.step(self.policy.optimizer)
@@ -1531,22 +1545,24 @@ class DistributionalPPO(PPO):
         """
         The forms of options that are fast, for the time of an update.
 
-        :param tensor_rates: learning rates as tensors, for a compiled step; else all parameters in one call ("foreach")
+        :param tensor_rates: learning rates as tensors, for a compiled step; else all parameters in one call, "fused" on
+            the CPU, where the optimizer has that, or "foreach", unless the user has said which
         """
         groups, rates = self.policy.optimizer.param_groups, self._compiler.rates
         kept = [dict(group) for group in groups]
         if tensor_rates and len(rates) != len(groups):
             rates[:] = [torch.tensor(0.0, device=self.device) for _ in groups]
         for i, group in enumerate(groups):
-            if "foreach" in group and group["foreach"] is None and not group.get("fused"):
-                group["foreach"] = not tensor_rates
+            if group.get("foreach", True) is None and group.get("fused") is None:
+                fused = "fused" in group and self.device.type == "cpu"
+                group["fused" if fused and not tensor_rates else "foreach"] = not tensor_rates
             if tensor_rates:
                 group["lr"] = rates[i].fill_(group["lr"])
         try:
             yield
         finally:
             for group, old in zip(groups, kept, strict=True):
-                group.update({name: old[name] for name in ("foreach", "lr") if name in old})
+                group.update({name: old[name] for name in ("fused", "foreach", "lr") if name in old})
 
     def _minibatch_loss(self, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """
@@ -1559,7 +1575,9 @@ class DistributionalPPO(PPO):
             quantiles, minibatch.targets, minibatch.old_quantiles, minibatch.clip_range_vf
         )
         entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        loss = policy_loss + self.vf_coef * value_loss
+        if self.ent_coef:  # a product with 0 would still cost its gradient
+            loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         return loss, {**metrics, "entropy_loss": entropy_loss, "loss": loss, **value_metrics}
 
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
@@ -1807,7 +1825,14 @@ class DistributionalPPO(PPO):
                     "fit. set_parameters(..., exact_match=False) takes what does, the actor above all"
                 )
             params = {name: value for name, value in params.items() if name != "policy.optimizer"}
+        optimizer = self.policy.optimizer
+        held = {parameter: dict(state) for parameter, state in optimizer.state.items()}
         super().set_parameters(params, exact_match, device)
+        for parameter, state in held.items():  # compiled code knows the optimizer's tensors by where they are
+            for name, value in optimizer.state.get(parameter, {}).items():
+                old = state.get(name)
+                if isinstance(old, Tensor) and isinstance(value, Tensor) and old.shape == value.shape:
+                    optimizer.state[parameter][name] = old.copy_(value)
 
     @classmethod
     def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:

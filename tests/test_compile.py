@@ -1,0 +1,168 @@
+"""``compile=True``. Oracle: the same class without it, on the same rollout."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
+
+from distributional_ppo import DistributionalPPO, LeanCategoricalDistribution
+from upgd import AdaptiveUPGD
+
+SMALL = dict(n_steps=24, batch_size=20, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)  # 48 = 20 + 20 + 8
+NET = dict(net_arch=[8], n_quantiles=4)
+EVERYTHING = dict(
+    normalize_returns=True,
+    use_popart=True,
+    clip_range_vf=0.5,
+    clip_range_vf_units="std",
+    distributional_vf_clip_mode="mean_and_variance",
+    use_twin_critics=True,
+    variance_scaling_mode="dsac_t",
+    value_target="sr_lambda",
+    ent_coef=0.01,
+)
+
+
+class OwnBuffer(RolloutBuffer):
+    """Of a class that may do anything in ``get``."""
+
+
+class Counting(torch.optim.Adam):
+    """A step that does more than arithmetic."""
+
+    steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        Counting.steps += 1
+        return super().step(closure)
+
+
+def make(compile, env="CartPole-v1", policy_kwargs=None, **kwargs):
+    flags = {**SMALL, **kwargs, "policy_kwargs": {**NET, **(policy_kwargs or {})}}
+    return DistributionalPPO("MlpPolicy", make_vec_env(env, 2, seed=0), compile=compile, **flags)
+
+
+def train_alike(eager, compiled, updates=2):
+    """Let both learn from the rollouts of the first; return the largest difference between parameters."""
+    for model in (eager, compiled):
+        _, model.callback = model._setup_learn(10_000)
+    for update in range(updates):
+        eager.collect_rollouts(eager.env, eager.callback, eager.rollout_buffer, eager.n_steps)
+        compiled.rollout_buffer = copy.deepcopy(eager.rollout_buffer)
+        for name in ("_last_obs", "_last_episode_starts", "_truncated", "num_timesteps"):
+            setattr(compiled, name, copy.deepcopy(getattr(eager, name)))
+        for model in (eager, compiled):
+            np.random.seed(update)
+            torch.manual_seed(update)
+            model.train()
+    pairs = zip(eager.policy.state_dict().values(), compiled.policy.state_dict().values(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def is_compiled(model, *names):
+    return set(model._compiler.codes) == set(names)
+
+
+def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
+    eager, compiled = make(False), make(True)
+    start = copy.deepcopy(compiled.policy.state_dict())
+    assert train_alike(eager, compiled) < 1e-5
+    assert is_compiled(compiled, "_update")
+    assert max(float((v - start[k]).abs().max()) for k, v in compiled.policy.state_dict().items()) > 1e-2
+    for name, value in eager.logger.name_to_value.items():
+        if name.startswith("train/"):
+            assert compiled.logger.name_to_value[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    assert compiled.policy.optimizer.param_groups[0]["lr"] == 1e-2  # a number again
+    # What the graph has read may change between updates, such as a coefficient by a callback.
+    for model in (eager, compiled):
+        model.ent_coef = 0.5
+        model.lr_schedule = lambda _: 3e-3
+    before = compiled._compiler.builds["_update"]
+    assert train_alike(eager, compiled, updates=1) < 1e-5
+    assert compiled._compiler.builds["_update"] == before + 1
+    # New parameters and optimizer state, in place of those compiled for, without a new compilation.
+    parameters = copy.deepcopy(eager.get_parameters())
+    train_alike(eager, compiled, updates=1)
+    for model in (eager, compiled):
+        model.set_parameters(parameters)
+    assert train_alike(eager, compiled, updates=1) < 1e-5
+    assert compiled._compiler.builds["_update"] == before + 1
+
+
+def test_all_features_of_the_value_path_with_a_kl_limit():
+    flags = dict(env="Pendulum-v1", target_kl=0.05, n_epochs=4, **EVERYTHING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="compile=True")
+        eager, compiled = make(False, **flags), make(True, **flags)
+        assert train_alike(eager, compiled, updates=3) < 2e-4
+    assert is_compiled(compiled, "_gradients", "_step")
+    assert eager.logger.name_to_value["train/n_updates"] == compiled.logger.name_to_value["train/n_updates"]
+
+
+def test_an_own_buffer_and_upgd():
+    flags = dict(rollout_buffer_class=OwnBuffer, clip_range_vf=0.2, batch_size=16)
+    optimizer = dict(optimizer_class=AdaptiveUPGD, optimizer_kwargs=dict(sigma=0.0))
+    eager, compiled = (make(compile, policy_kwargs=optimizer, **flags) for compile in (False, True))
+    with pytest.warns(UserWarning, match="the step of AdaptiveUPGD is not compiled"):
+        assert train_alike(eager, compiled) < 1e-5
+    assert is_compiled(compiled, "_gradients")
+
+
+def test_a_step_that_cannot_be_compiled_stays_eager_and_is_said_once():
+    Counting.steps = 0
+    compiled = make(True, policy_kwargs=dict(optimizer_class=Counting), batch_size=16).learn(48)
+    with pytest.warns(UserWarning, match="the step of Counting is not compiled"):
+        compiled.learn(48, reset_num_timesteps=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="compile=True")
+        compiled.learn(48, reset_num_timesteps=False)
+    assert is_compiled(compiled, "sample_actions", "_gradients")
+    assert Counting.steps == 3 * 2 * 3
+
+
+def test_without_a_compiler_it_says_so_and_is_the_eager_class():
+    absent = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with absent, pytest.warns(UserWarning, match=r"is not compiled.*Install g\+\+"):
+        compiled = make(True, policy_kwargs=dict(net_arch=[7])).learn(96)
+    eager = make(False, policy_kwargs=dict(net_arch=[7])).learn(96)
+    for a, b in zip(eager.policy.state_dict().values(), compiled.policy.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_rollouts_save_and_pickle(tmp_path):
+    model = make(True).learn(96)
+    buffer, policy = model.rollout_buffer, model.policy
+    assert policy.compiled_forward is None
+    with torch.no_grad():
+        _ = model.collect_rollouts(model.env, model._init_callback(None), buffer, 24)
+        observations = torch.as_tensor(buffer.observations).flatten(0, 1)
+        values, log_prob, _ = policy.evaluate_actions(observations, torch.as_tensor(buffer.actions).flatten())
+    assert buffer.values.flatten() == pytest.approx(values.flatten().numpy(), abs=1e-4)
+    assert buffer.log_probs.flatten() == pytest.approx(log_prob.numpy(), abs=1e-5)
+    assert 0 < buffer.actions.mean() < 1
+    model.save(tmp_path / "model")
+    loaded = DistributionalPPO.load(tmp_path / "model")
+    assert loaded.compile
+    for other in (loaded, pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy)):
+        other_policy = getattr(other, "policy", other)
+        assert torch.equal(other_policy.predict_values(observations), policy.predict_values(observations))
+
+
+def test_compiled_actions_follow_the_distribution():
+    logits = torch.tensor([[0.0, 1.0, -1.0, -50.0]]).expand(40_000, 4)
+    distribution = LeanCategoricalDistribution(4)
+    sample = torch.compile(lambda x: distribution.proba_distribution(x).sample(), backend="eager")
+    torch.manual_seed(0)
+    shares = torch.bincount(sample(logits), minlength=4) / 40_000
+    assert shares.tolist() == pytest.approx(logits[0].softmax(0).tolist(), abs=0.01)  # 4 standard errors
+
+
+def test_compile_is_a_flag():
+    with pytest.raises(TypeError, match="compile must be True or False"):
+        make("yes")
