@@ -766,8 +766,14 @@ class Samples(NamedTuple):
             observations = {key: values[rows] for key, values in observations.items()}
         else:
             observations = observations[rows]
-        tensors = [None if tensor is None else tensor[rows] for tensor in self[1:6]]
-        return Samples(observations, *tensors, *self[6:])
+        return self._replace(
+            observations=observations,
+            actions=self.actions[rows],
+            old_log_prob=self.old_log_prob[rows],
+            advantages=self.advantages[rows],
+            targets=self.targets[rows],
+            old_quantiles=None if self.old_quantiles is None else self.old_quantiles[rows],
+        )
 
 
 class UpdateMetrics:
@@ -907,7 +913,7 @@ def _compile(
     options: dict[str, Any] = {"guard_filter_fn": note, "compile_threads": 1}
     if next(iter(scope.values())).device.type == "cpu":
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
-    with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True):  # type: ignore[no-untyped-call]
+    with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True):
         compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         call = compiled.aot_compile((args, {}))
     call.disable_guard_check()
@@ -1531,11 +1537,11 @@ class DistributionalPPO(PPO):
         compiling = torch.compiler.is_compiling()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norms = [gradient.norm() for gradient in gradients] if compiling else torch._foreach_norm(gradients)
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         torch._foreach_mul_(gradients, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         if compiling:  # without the hooks and graph breaks that torch puts around it
             with torch.no_grad():
-                self._compiler.step(self.policy.optimizer)
+                cast(Any, self._compiler.step)(self.policy.optimizer)
         else:
             self.policy.optimizer.step()
         return norm
@@ -1582,7 +1588,7 @@ class DistributionalPPO(PPO):
 
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
-        advantages, clip_range = minibatch.advantages, minibatch.clip_range
+        advantages, clip_range = minibatch.advantages, cast(Any, minibatch.clip_range)
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - minibatch.old_log_prob
@@ -1693,8 +1699,8 @@ class DistributionalPPO(PPO):
         :raises ValueError: on another reduction
         """
         tau = self.policy.value_net.tau
-        tau = tau if len(tau) == predicted_quantiles.shape[1] else None
-        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa, tau)
+        own = len(tau) == predicted_quantiles.shape[1]
+        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa, tau if own else None)
         if reduction == "mean":
             return loss.mean()
         if reduction == "sum":

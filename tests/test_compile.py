@@ -58,7 +58,7 @@ def train_alike(eager, compiled, updates=2):
         for name in ("_last_obs", "_last_episode_starts", "_truncated", "num_timesteps"):
             setattr(compiled, name, copy.deepcopy(getattr(eager, name)))
         for model in (eager, compiled):
-            np.random.seed(update)
+            np.random.seed(update)  # noqa: NPY002
             torch.manual_seed(update)
             model.train()
     pairs = zip(eager.policy.state_dict().values(), compiled.policy.state_dict().values(), strict=True)

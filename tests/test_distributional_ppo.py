@@ -111,7 +111,10 @@ def sb3_ppo(*args, **kwargs):
         (RandomEnv(action_space=spaces.MultiBinary(3)), dict(policy_kwargs=dict(optimizer_class=torch.optim.SGD))),
         (RandomEnv(), dict(policy_kwargs=dict(ortho_init=False, share_features_extractor=False))),
         (RandomEnv(), dict(policy_kwargs=dict(features_extractor_class=OwnExtractor, net_arch=[8]))),
-        (RandomEnv(), dict(policy_kwargs=dict(optimizer_class=torch.optim.Adagrad, optimizer_kwargs=dict(fused=False)))),
+        (
+            RandomEnv(),
+            dict(policy_kwargs=dict(optimizer_class=torch.optim.Adagrad, optimizer_kwargs=dict(fused=False))),
+        ),
     ],
 )
 def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
