@@ -62,11 +62,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common import preprocessing
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
     Distribution,
+    MultiCategoricalDistribution,
     sum_independent_dims,
 )
 from stable_baselines3.common.policies import (
@@ -527,6 +529,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             value.value_net = TwinNet(value.value_net, _another(value.value_net), not self.share_features_extractor)
         elif name == "action_dist" and type(value) in LEAN_DISTRIBUTIONS:
             value = LEAN_DISTRIBUTIONS[type(value)](value.action_dim)
+        elif name == "action_dist" and isinstance(value, MultiCategoricalDistribution):
+            value.action_dims = [int(n) for n in value.action_dims]  # numpy's would be variables of a compiled graph
         super().__setattr__(name, value)
 
     @staticmethod
@@ -913,6 +917,8 @@ def _compile(
     options: dict[str, Any] = {"guard_filter_fn": note, "compile_threads": 1}
     if next(iter(scope.values())).device.type == "cpu":
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
+    # It looks at a space in numpy, which torch.compile would take for tensors.
+    torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
     with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True):
         compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         call = compiled.aot_compile((args, {}))
@@ -1471,8 +1477,8 @@ class DistributionalPPO(PPO):
             buffers = copy.deepcopy(dict(self.policy.named_buffers()))  # such as those of batch norm
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 loss, _ = self._minibatch_loss(minibatch)
+                gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
             self.policy.load_state_dict(buffers, strict=False)
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
             held[:] = [None if gradient is None else torch.zeros_like(gradient) for gradient in gradients]
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient

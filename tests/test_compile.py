@@ -4,11 +4,16 @@ import copy
 import pickle
 import warnings
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
+from test_distributional_ppo import OwnExtractor, RandomEnv
 
 from distributional_ppo import DistributionalPPO, LeanCategoricalDistribution
 from upgd import AdaptiveUPGD
@@ -103,6 +108,32 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
         assert train_alike(eager, compiled, updates=3) < 2e-4
     assert is_compiled(compiled, "_gradients", "_step")
     assert eager.logger.name_to_value["train/n_updates"] == compiled.logger.name_to_value["train/n_updates"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "kwargs"),
+    [
+        ("MlpPolicy", lambda: gym.make("Pendulum-v1"), dict(use_sde=True, sde_sample_freq=4)),
+        (
+            "MlpPolicy",
+            lambda: RandomEnv(action_space=spaces.MultiDiscrete([2, 3])),
+            dict(policy_kwargs=dict(features_extractor_class=OwnExtractor, **NET)),  # with batch norm
+        ),
+        ("CnnPolicy", lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1, discrete=True), {}),
+        ("MultiInputPolicy", lambda: SimpleMultiObsEnv(discrete_actions=True), {}),
+    ],
+    ids=["gSDE", "MultiDiscrete, batch norm", "image", "dict"],
+)
+def test_policies_and_spaces(policy, env, kwargs):
+    settings = {**SMALL, "batch_size": 16, **kwargs}
+    models = [
+        DistributionalPPO(policy, DummyVecEnv([env, env]), compile=compile, **settings) for compile in (False, True)
+    ]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="compile=True")
+        assert train_alike(*models) < 5e-5
+        models[1].learn(48, reset_num_timesteps=False)
+    assert is_compiled(models[1], "_update", "sample_actions")
 
 
 def test_an_own_buffer_and_upgd():

@@ -1,0 +1,51 @@
+"""``benchmarks/speed.py``: its figures, not their size."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks import speed
+
+
+def test_interval_of_three_ratios_by_hand():
+    mean, low, high = speed.interval([1.0, math.e, math.e**2])  # logs 0, 1, 2: mean 1, std 1; t(0.975, 2) = 4.302653
+    assert mean == pytest.approx(math.e)
+    assert (low, high) == (
+        pytest.approx(math.exp(1 - 4.302653 / 3**0.5)),
+        pytest.approx(math.exp(1 + 4.302653 / 3**0.5)),
+    )
+    assert speed.interval([1.25]) == pytest.approx((1.25, 1.25, 1.25))
+
+
+def test_table_has_the_ratios_of_medians():
+    answers = {"SB3 PPO": [(2.0, 1000.0, 400.0)], "compiled": [(0.5, 4000.0, 600.0)]}
+    lines = speed.table(speed.rows_of("a case", answers)).splitlines()
+    assert lines[2:] == [
+        "| a case | SB3 PPO | 2.000 | 1,000 | 1.00 | 1.00 | 400 |",
+        "| a case | compiled | 0.500 | 4,000 | 4.00 | 4.00 | 600 |",
+    ]
+
+
+def test_an_unknown_case_is_refused_with_the_nearest():
+    with pytest.raises(SystemExit, match="did you mean '512 quantiles'"):
+        speed.select(["512 quantile"])
+
+
+@pytest.mark.parametrize("case", speed.CASES.values(), ids=speed.CASES)
+def test_every_case_can_be_built_and_trained(case):
+    small = {**case, "n_envs": 2, "n_steps": 8, "batch_size": 8}
+    for contender in ("SB3 PPO", "eager, scaling off"):
+        assert speed.make_model(contender, small).learn(16).num_timesteps == 16
+    assert not speed.make_model("compiled, scaling off", small).use_variance_gradient_scaling
+
+
+def test_the_committed_table_is_that_of_the_readme():
+    with speed.CSV.open() as file:
+        machine = file.readline().lstrip("# ").strip()
+        rows = list(csv.DictReader(file))
+    readme = Path(speed.__file__).with_name("README.md").read_text()
+    assert machine in readme
+    for line in speed.table(rows).splitlines():
+        assert line in readme
