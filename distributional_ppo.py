@@ -83,6 +83,7 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 __version__ = "0.1.0"
 __all__ = [
@@ -825,6 +826,7 @@ class Code(NamedTuple):
     """A compiled function and what it depends on beside its arguments' tensors."""
 
     call: Callable[..., Any]
+    shapes: list[Any]  # of the example's tensors
     reads: dict[str, Any]  # numbers, strings and flags, by the expression that gives them
     constants: list[Tensor]  # tensors that may not be exchanged for others
 
@@ -862,17 +864,22 @@ class Compiler:
         """
         name = function.__name__
         code, scope = self.codes.get(name), dict(zip(inspect.signature(function).parameters, args, strict=True))
+        shapes = [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in tree_leaves(args[1:])]
+        changed: list[str] = []
         if code is not None:
             old, now = code.constants, constants()
-            same = len(old) == len(now) and all(a is b for a, b in zip(old, now, strict=True))
-            if same and all(_evaluate(expression, scope) == value for expression, value in code.reads.items()):
+            if shapes != code.shapes or [id(tensor) for tensor in old] != [id(tensor) for tensor in now]:
+                changed = ["tensors"]
+            changed += [
+                expression for expression, value in code.reads.items() if _evaluate(expression, scope) != [value]
+            ]
+            if not changed:
                 return code.call
         if self.builds[name] >= MAX_BUILDS:
             return None
         self.builds[name] += 1
         if self.builds[name] == MAX_BUILDS and code is not None:
-            changed = [e for e, value in code.reads.items() if _evaluate(e, scope) != value] or "tensors were exchanged"
-            warnings.warn(f"compile=True: {name} is compiled for the last time, as it did not stay valid: {changed}")
+            warnings.warn(f"compile=True: {name} is compiled for the last time, for changed {', '.join(changed)}")
         print(f"Compiling {name}; this may take half a minute, and less the next time.", file=sys.stderr)
         try:
             call, reads = _compile(function, args, scope)
@@ -883,19 +890,20 @@ class Compiler:
                 hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
                 warnings.warn(f"compile=True: {name} is not compiled: {type(error).__name__}: {reason}{hint}")
             return None
-        self.codes[name] = Code(call, reads, constants())
+        self.codes[name] = Code(call, shapes, reads, constants())
         return call
 
 
 MAX_BUILDS = 8  # as torch.compile's own limit
 
 
-def _evaluate(expression: str, scope: dict[str, Any]) -> Any:
-    """The value of a guard's expression, such as ``self.ent_coef``; itself where it has none any more."""
+def _evaluate(expression: str, scope: dict[str, Any]) -> list[Any]:
+    """The plain value of a guard's expression, such as ``self.ent_coef``, in a list that is empty where it has none."""
     try:
-        return eval(expression, {}, scope)
+        value = eval(expression, {}, scope)
     except Exception:
-        return expression
+        return []
+    return [value] if isinstance(value, int | float | str | None) else []
 
 
 def _compile(
@@ -911,7 +919,7 @@ def _compile(
 
     def note(guards: Any) -> list[bool]:
         plain = {g.name: g.value for g in guards if g.has_value and isinstance(g.value, int | float | str | None)}
-        reads.update({name: value for name, value in plain.items() if _evaluate(name, scope) == value})
+        reads.update({name: value for name, value in plain.items() if _evaluate(name, scope) == [value]})
         return [False] * len(guards)
 
     options: dict[str, Any] = {"guard_filter_fn": note, "compile_threads": 1}

@@ -4,6 +4,7 @@ How fast is DistributionalPPO beside SB3's PPO and SBX's (JAX)?
     pip install -c constraints.txt -e ".[market,test,bench]"
     python benchmarks/speed.py            # measures, writes benchmarks/speed.csv, prints the tables
     python benchmarks/speed.py --table    # prints them from the file
+    python benchmarks/speed.py --picture docs/speed.png
 
 One process per contender and case; they are asked in turn, one at a time, so that a noisy machine disturbs all alike.
 An update is ``model.train()``, in ms per minibatch; learn is ``learn()`` over two rollouts, in environment steps per
@@ -200,6 +201,33 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """
+    ``learn()`` of each contender in the main cases, as bars.
+
+    :param rows: of the CSV
+    :param path: of the PNG
+    """
+    from matplotlib import pyplot
+
+    speeds = {(r["case"], r["contender"]): float(r["median"]) / 1e3 for r in rows if r["metric"] == "steps_per_s"}
+    cases = [case for case in CASES if any(name == case for name, _ in speeds)]
+    contenders = [c for c in CONTENDERS if any(name == c for _, name in speeds)]
+    figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
+    colours = ["#999999", "#E69F00", "#56B4E9", "#0072B2", "#009E73", "#CC79A7"]  # Okabe and Ito's
+    for i, contender in enumerate(contenders):
+        heights = [speeds.get((case, contender), 0.0) for case in cases]
+        places = [j + (i - (len(contenders) - 1) / 2) * 0.8 / len(contenders) for j in range(len(cases))]
+        label = contender if "PPO" in contender else f"DistributionalPPO, {contender}"
+        bars = axes.bar(places, heights, 0.8 / len(contenders), label=label, color=colours[i])
+        axes.bar_label(bars, fmt="%.1f", fontsize=7)
+    axes.set_xticks(range(len(cases)), [case.replace(", ", "\n", 1) for case in cases], fontsize=8)
+    axes.set_ylabel("learn(), 1,000 steps/s")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    figure.savefig(path, dpi=130)
+
+
 def machine(threads: int) -> str:
     """:return: one line: processor, cores, threads, versions"""
     info = Path("/proc/cpuinfo")
@@ -255,8 +283,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=CSV)
     parser.add_argument("--table", action="store_true", help="print the table of the output file and measure nothing")
+    parser.add_argument("--picture", type=Path, help="draw a PNG of the output file and measure nothing")
     options = parser.parse_args(arguments)
-    if not options.table:
+    if not (options.table or options.picture):
         contenders = [c for c in options.contenders if c != "SBX PPO" or importlib.util.find_spec("sbx")]
         rows: list[dict[str, Any]] = []
         for name, case in select(options.cases).items():
@@ -268,7 +297,10 @@ def main(arguments: list[str] | None = None) -> None:
             write(options.output, options.threads, rows)
     with options.output.open() as file:
         print(file.readline().lstrip("# "))
-        print(table(list(csv.DictReader(file))))
+        rows = list(csv.DictReader(file))
+    print(table(rows))
+    if options.picture:
+        picture(rows, options.picture)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,10 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     before = compiled._compiler.builds["_update"]
     assert train_alike(eager, compiled, updates=1) < 1e-5
     assert compiled._compiler.builds["_update"] == before + 1
+    for model in (eager, compiled):  # another size of minibatches
+        model.batch_size = 16
+    assert train_alike(eager, compiled, updates=1) < 1e-5
+    before += 1
     # New parameters and optimizer state, in place of those compiled for, without a new compilation.
     parameters = copy.deepcopy(eager.get_parameters())
     train_alike(eager, compiled, updates=1)
