@@ -38,7 +38,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
 6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
    ``DistributionalPPO_1``, not ``PPO_1``.
-7. Torch's fused Adam on the CPU, which rounds differently, unless ``optimizer_kwargs`` say ``fused`` or ``foreach``.
+7. Optimizers of torch that have a fused form take it on the CPU, unless ``optimizer_kwargs`` say ``fused`` or
+   ``foreach``: fused Adam rounds differently.
 8. ``clip_range_vf`` takes the larger of the unclipped and the clipped loss of each sample, as OpenAI's baselines do;
    SB3's PPO takes the clipped one. It is not applied in the first update with ``normalize_returns``, which has no
    older predictions to stay near.
@@ -747,6 +748,13 @@ class Rollout(NamedTuple):
     calibration_error: float | None
 
 
+def _rows_of(observations: Any, rows: Any) -> Any:
+    """Some of the observations, an array or tensor or a dict of them."""
+    if isinstance(observations, dict):
+        return {key: values[rows] for key, values in observations.items()}
+    return observations[rows]
+
+
 class Samples(NamedTuple):
     """What the loss is made of: the B samples of a minibatch, or all of a rollout."""
 
@@ -766,13 +774,8 @@ class Samples(NamedTuple):
         """
         if rows is None:
             return self
-        observations = self.observations
-        if isinstance(observations, dict):
-            observations = {key: values[rows] for key, values in observations.items()}
-        else:
-            observations = observations[rows]
         return self._replace(
-            observations=observations,
+            observations=_rows_of(self.observations, rows),
             actions=self.actions[rows],
             old_log_prob=self.old_log_prob[rows],
             advantages=self.advantages[rows],
@@ -810,16 +813,12 @@ class UpdateMetrics:
 
 
 class UpdateFunctions(NamedTuple):
-    """The parts of an update, as they are or compiled for minibatches of one size."""
+    """The compiled parts of an update, for minibatches of one size; None: as they are."""
 
-    size: int  # 0: any
-    update: Callable[..., Any] | None  # both parts in one, if compiled
-    gradients: Callable[..., Any]
-    step: Callable[..., Any]
-
-    @property
-    def has_compiled_step(self) -> bool:
-        return self.update is not None or getattr(self.step, "__name__", "") != "_step"
+    size: int | None = None
+    update: Callable[..., Any] | None = None  # both parts in one
+    gradients: Callable[..., Any] | None = None
+    step: Callable[..., Any] | None = None
 
 
 class Code(NamedTuple):
@@ -884,14 +883,24 @@ class Compiler:
         try:
             call, reads = _compile(function, args, scope)
         except Exception as error:  # of any kind: torch.compile passes on what the user's own code raises
-            self.builds[name] = MAX_BUILDS
-            if warn:
-                reason = str(error).strip().partition("\n")[0][:200]
-                hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
-                warnings.warn(f"compile=True: {name} is not compiled: {type(error).__name__}: {reason}{hint}")
+            reason = str(error).strip().partition("\n")[0][:200]
+            hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
+            self.refuse(name, f"{name} is not compiled: {type(error).__name__}: {reason}{hint}", warn)
             return None
         self.codes[name] = Code(call, shapes, reads, constants())
         return call
+
+    def refuse(self, name: str, message: str, warn: bool = True) -> None:
+        """
+        Leave a function as it is from now on.
+
+        :param name: of the function
+        :param message: why
+        :param warn: whether to warn, if this is the first time
+        """
+        if warn and self.builds[name] < MAX_BUILDS:
+            warnings.warn(f"compile=True: {message}")
+        self.builds[name] = MAX_BUILDS
 
 
 MAX_BUILDS = 8  # as torch.compile's own limit
@@ -1267,22 +1276,25 @@ class DistributionalPPO(PPO):
             array = array.reshape(envs, steps, *array.shape[1:]).swapaxes(0, 1)
         return array.reshape(steps * envs, *array.shape[2:])
 
-    def _predict_rollout(self) -> Tensor | None:
-        """:return: raw quantiles, shape (T * E, C * N); None if the buffer keeps its observations elsewhere"""
+    def _observations_by_step(self) -> Any:
+        """:return: as ``_by_step``, one array or a dict of them; None if the buffer keeps them elsewhere"""
         observations = getattr(self.rollout_buffer, "observations", None)
         if isinstance(observations, dict):
-            flat: Any = {key: self._by_step(array) for key, array in observations.items()}
-        elif isinstance(observations, np.ndarray):
-            flat = self._by_step(observations)
-        else:
+            return {key: self._by_step(array) for key, array in observations.items()}
+        return self._by_step(observations) if isinstance(observations, np.ndarray) else None
+
+    def _predict_rollout(self) -> Tensor | None:
+        """:return: raw quantiles, shape (T * E, C * N); None if the buffer keeps its observations elsewhere"""
+        observations = self._observations_by_step()
+        if observations is None:
             return None
         parts = []
-        numbers = sum(np.prod(a.shape[1:]) for a in (flat.values() if isinstance(flat, dict) else [flat]))
-        size = max(self.batch_size, 2**16 // int(numbers))  # no more memory than training
+        arrays = observations.values() if isinstance(observations, dict) else [observations]
+        numbers = sum(math.prod(array.shape[1:]) for array in arrays)
+        size = max(self.batch_size, 2**16 // numbers)  # no more memory than training
         with self.policy.value_net.emit_quantiles():
             for start in range(0, self.rollout_buffer.returns.size, size):
-                chunk = slice(start, start + size)
-                part = {key: array[chunk] for key, array in flat.items()} if isinstance(flat, dict) else flat[chunk]
+                part = _rows_of(observations, slice(start, start + size))
                 parts.append(self.policy.predict_values(obs_as_tensor(part, self.device)))
         return self.policy.value_net.to_raw(torch.cat(parts))
 
@@ -1353,7 +1365,8 @@ class DistributionalPPO(PPO):
         self._parameters = [p for p in self.policy.parameters() if p.requires_grad]
         samples = self._samples(rollout)
         functions = self._update_functions(rollout, samples)
-        with self._optimizer_options(tensor_rates=functions.has_compiled_step):
+        has_compiled_step = functions.update is not None or functions.step is not None
+        with self._optimizer_options(tensor_rates=has_compiled_step):
             for epoch in range(self.n_epochs):
                 self._n_updates += 1
                 for minibatch, rows in self._minibatches(rollout, samples):
@@ -1372,24 +1385,16 @@ class DistributionalPPO(PPO):
         """
         if self._has_own_minibatches:
             return None
-        buffer, head = self.rollout_buffer, self.policy.value_net
-        observations: Any = buffer.observations
-        if isinstance(observations, dict):
-            observations = {key: self._by_step(array) for key, array in observations.items()}
-        else:
-            observations = self._by_step(observations)
-        actions = self._tensor(self._by_step(buffer.actions).astype(np.float32, copy=False))
-        targets = self._tensor(rollout.returns) if rollout.atoms is None else rollout.atoms
-        return Samples(
-            observations=obs_as_tensor(observations, self.device),
-            actions=actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions,
+        buffer = self.rollout_buffer
+        everything = RolloutBufferSamples(
+            observations=obs_as_tensor(self._observations_by_step(), self.device),  # type: ignore[arg-type]
+            actions=self._tensor(self._by_step(buffer.actions).astype(np.float32, copy=False)),
+            old_values=self._tensor(rollout.values),
             old_log_prob=self._tensor(self._by_step(buffer.log_probs)).flatten(),
             advantages=self._tensor(self._by_step(buffer.advantages)).flatten(),
-            targets=head.to_normalized(targets),
-            old_quantiles=None if rollout.old_quantiles is None else head.to_normalized(rollout.old_quantiles),
-            clip_range=self._number(rollout.clip_range),
-            clip_range_vf=None if rollout.clip_range_vf is None else self._number(rollout.clip_range_vf),
+            returns=self._tensor(rollout.returns),
         )
+        return self._samples_of(everything, rollout, slice(None))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, device=self.device)
@@ -1409,7 +1414,7 @@ class DistributionalPPO(PPO):
         buffer = self.rollout_buffer
         if samples is None:
             for data in buffer.get(self.batch_size):
-                yield self._samples_of(data, rollout), None
+                yield self._samples_of(data, rollout, data.old_values.long()), None
             return
         steps, envs = buffer.rewards.shape
         order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3 counts environment by environment
@@ -1417,23 +1422,21 @@ class DistributionalPPO(PPO):
         for start in range(0, len(rows), self.batch_size):
             yield samples, rows[start : start + self.batch_size]
 
-    def _samples_of(self, data: RolloutBufferSamples, rollout: Rollout) -> Samples:
+    def _samples_of(self, data: RolloutBufferSamples, rollout: Rollout, rows: Any) -> Samples:
         """
-        :param data: a minibatch of a buffer of the user's own class
+        :param data: of the buffer
         :param rollout: from ``_look_at_rollout``
+        :param rows: index into the rollout's rows: which of them ``data`` has
         """
-        head, rows, targets, old = self.policy.value_net, data.old_values.long(), data.returns, None
-        if rollout.atoms is not None:
-            targets = rollout.atoms[rows]
-        if rollout.old_quantiles is not None:
-            old = head.to_normalized(rollout.old_quantiles[rows])
+        head, old = self.policy.value_net, rollout.old_quantiles
+        targets = data.returns if rollout.atoms is None else rollout.atoms[rows]
         return Samples(
             observations=data.observations,
             actions=data.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else data.actions,
             old_log_prob=data.old_log_prob,
             advantages=data.advantages,
             targets=head.to_normalized(targets),
-            old_quantiles=old,
+            old_quantiles=None if old is None else head.to_normalized(old[rows]),
             clip_range=self._number(rollout.clip_range),
             clip_range_vf=None if rollout.clip_range_vf is None else self._number(rollout.clip_range_vf),
         )
@@ -1445,11 +1448,10 @@ class DistributionalPPO(PPO):
         :return: the parts of an update, compiled where that is asked for and possible
         """
         own = type(self)
-        functions = UpdateFunctions(0, None, own._gradients, own._step)
         optimizer, compiler = self.policy.optimizer, self._compiler
         if not self.compile or not (optimizer.state or compiler.has_stepped):
             compiler.has_stepped = True  # the optimizer's first step makes its state, which no graph should do
-            return functions
+            return UpdateFunctions()
         if samples is None:
             generator = np.random.get_state()  # noqa: NPY002  # from which the buffer draws its order
             example, rows = next(self._minibatches(rollout, samples))
@@ -1467,16 +1469,16 @@ class DistributionalPPO(PPO):
             if self.target_kl is None and traceable:
                 update = compiler.prepare(own._update, (self, example, rows), self._held, warn=False)
                 if update is not None:
-                    return functions._replace(size=size, update=update)
+                    return UpdateFunctions(size, update)
             gradients = compiler.prepare(own._gradients, (self, example, rows), self._held)
             if gradients is None:
-                return functions
+                return UpdateFunctions()
             step = compiler.prepare(own._step, (self,), self._held) if traceable else None
-        if not traceable and not compiler.builds["_step"]:
-            compiler.builds["_step"] = MAX_BUILDS
-            name = type(optimizer).__name__
-            warnings.warn(f"compile=True: the step of {name} is not compiled, as it has hooks or is not of torch.optim")
-        return functions._replace(size=size, gradients=gradients, step=step or own._step)
+        if not traceable:
+            optimizer_name = type(optimizer).__name__
+            message = f"the step of {optimizer_name} is not compiled, as it has hooks or is not of torch.optim"
+            compiler.refuse("_step", message)
+        return UpdateFunctions(size, None, gradients, step)
 
     def _hold_gradients(self, minibatch: Samples) -> None:
         """Give the parameters gradients that stay where they are, but to those that the loss does not reach."""
@@ -1507,17 +1509,16 @@ class DistributionalPPO(PPO):
         :return: names and values of the metrics, (n_metrics,), and the gradient's norm; None: no step
         """
         size = len(samples.advantages if rows is None else rows)
-        if functions.size not in (0, size):  # a short last minibatch is not worth a compilation of its own
+        if functions.size not in (None, size):  # a short last minibatch is not worth a compilation of its own
             with self._optimizer_options(tensor_rates=False):
-                eager = UpdateFunctions(0, None, type(self)._gradients, type(self)._step)
-                return self._run_update(eager, samples, rows)
+                return self._run_update(UpdateFunctions(), samples, rows)
         if functions.update is not None:
             update: tuple[tuple[str, ...], Tensor, Tensor] = functions.update(self, samples, rows)
             return update
-        names, values = functions.gradients(self, samples, rows)
+        names, values = (functions.gradients or type(self)._gradients)(self, samples, rows)
         if self.target_kl is not None and values[names.index("approx_kl")] > 1.5 * self.target_kl:
             return names, values, None
-        return names, values, functions.step(self)
+        return names, values, (functions.step or type(self)._step)(self)
 
     def _update(self, samples: Samples, rows: Tensor | None) -> tuple[tuple[str, ...], Tensor, Tensor]:
         """Both parts of an update, to be compiled into one graph."""
@@ -1595,9 +1596,10 @@ class DistributionalPPO(PPO):
             quantiles, minibatch.targets, minibatch.old_quantiles, minibatch.clip_range_vf
         )
         entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
-        loss = policy_loss + self.vf_coef * value_loss
+        loss = policy_loss
         if self.ent_coef:  # a product with 0 would still cost its gradient
-            loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+            loss = loss + self.ent_coef * entropy_loss
+        loss = loss + self.vf_coef * value_loss
         return loss, {**metrics, "entropy_loss": entropy_loss, "loss": loss, **value_metrics}
 
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples) -> tuple[Tensor, dict[str, Tensor]]:
