@@ -33,7 +33,8 @@ REGIME_BOUNDS = (15.0, 25.0, 40.0)  # in points of the volatility index; a bound
 REGIME_QUANTILES = (0.383, 0.898, 0.986)
 MIN_REGIME_DAYS = 20  # figures on fewer bars are reported as n/a
 
-SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ"}
+SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", "synthetic": "synthetic"}
+KEEPS_BOUNDS = {"S&P 500", "synthetic"}  # symbols for which REGIME_BOUNDS hold
 PRICES = ("open", "high", "low", "close")
 OTHER_COLUMNS = ("symbol", "adjusted_close", "volatility_index")
 COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
@@ -219,12 +220,46 @@ def load_shipped(name: str, volatility_index: VolatilityIndex = "auto") -> Marke
     return Market(SHIPPED[name], name, dates, prices["Open"].to_numpy(dtype=np.float64), close, volatility, index)
 
 
+# The synthetic market, in per cent a day: drift and standard deviation, calm and stormy. Its stormy days are above the
+# index's 40, its calm ones below 15; a stretch lasts 120 and 50 days on average.
+SYNTHETIC_DRIFT, SYNTHETIC_STD = (0.08, -0.15), (0.7, 2.8)
+SYNTHETIC_ENDS = (1 / 120, 1 / 50)
+FLASH_CRASHES = (1 / 250, -8.0)  # share of the stormy days on which this comes on top, in per cent
+SYNTHETIC_SEED = 12  # every four years from 2007 on have 150 stormy days or more
+
+
+def load_synthetic(seed: int = SYNTHETIC_SEED) -> Market:
+    """
+    Twenty years of made-up daily bars whose truth is known: a hidden chain of calm, rising and stormy, falling
+    stretches (Hamilton 1989), returns of Student's t with 4 degrees of freedom, and flash crashes. The volatility index
+    is the true standard deviation of the next bar's return, annualised, so an agent can know what pays: to hold when it
+    is low.
+
+    :param seed: of the bars; the shipped market is that of the default
+    :return: the market
+    """
+    rng = np.random.default_rng(seed)
+    dates = pd.bdate_range("1999-01-04", "2018-12-31").to_numpy().astype("M8[s]")
+    stormy = np.zeros(len(dates), dtype=int)
+    ends = rng.random(len(dates))
+    for t in range(1, len(dates)):
+        stormy[t] = stormy[t - 1] ^ int(ends[t] < SYNTHETIC_ENDS[stormy[t - 1]])
+    std = np.array(SYNTHETIC_STD)[stormy]
+    noise = rng.standard_t(4, len(dates)) / np.sqrt(2.0)  # of variance 4 / (4 - 2)
+    crash = (stormy == 1) & (rng.random(len(dates)) < FLASH_CRASHES[0])
+    growth = (np.array(SYNTHETIC_DRIFT)[stormy] + std * noise + FLASH_CRASHES[1] * crash) / 100
+    close = 100 * np.exp(np.cumsum(growth))
+    opens = np.concatenate([close[:1], close[:-1] * np.exp(0.3 * growth[1:])])
+    index = np.sqrt(DAYS_PER_YEAR) * np.append(std[1:], std[-1])
+    return Market(SHIPPED["synthetic"], "synthetic", dates, opens, close, ewma_volatility(close), index)
+
+
 def load_markets(
     entries: Sequence[str], volatility_index: VolatilityIndex = "auto", bars_per_year: float | None = None
 ) -> list[Market]:
     """
-    :param entries: each a shipped name, a CSV or Parquet file (one symbol, or a long table with a ``symbol`` column),
-        or a folder of such files
+    :param entries: each a shipped name ("sp500", "nasdaq", "synthetic"), a CSV or Parquet file (one symbol, or a long
+        table with a ``symbol`` column), or a folder of such files
     :param volatility_index: "auto": a file's own column, or estimated; "estimated"; "real": refused where there is none
     :param bars_per_year: of the files; None: inferred from their dates
     :return: one market per symbol, in the order found
@@ -233,7 +268,7 @@ def load_markets(
     markets: list[Market] = []
     for entry in entries:
         if entry in SHIPPED:
-            markets.append(load_shipped(entry, volatility_index))
+            markets.append(load_synthetic() if entry == "synthetic" else load_shipped(entry, volatility_index))
             continue
         path = Path(entry)
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]

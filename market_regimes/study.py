@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +31,7 @@ import distributional_ppo
 from distributional_ppo import DistributionalPPO
 from market_regimes import checkpoint
 from market_regimes.checkpoint import CheckpointError, newest_first, write_file
-from market_regimes.data import SHIPPED, Market, VolatilityIndex, check_index_covers, load_markets
+from market_regimes.data import KEEPS_BOUNDS, Market, VolatilityIndex, check_index_covers, load_markets
 from market_regimes.env import REWARD_SCALE, MarketCore, MarketVecEnv, Segment, TradingCosts
 from market_regimes.evaluation import (
     Decision,
@@ -61,7 +64,8 @@ class MarketConfig:
     """
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", CSV or Parquet files, or folders of them; several make one training on all symbols
+    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), CSV or Parquet files, or folders of them;
+        several make one training on all symbols
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
@@ -120,6 +124,37 @@ class RunConfig:
                 raise ValueError(f"run.{name} must be at least 1, got {value}")
 
 
+MAX_SEEDS = 1000
+
+
+def seeds_of(text: str) -> list[int]:
+    """
+    :param text: seeds as 0-4 or 0,3,7
+    :return: the seeds
+    :raises ValueError: if it is none of these, or there are more than ``MAX_SEEDS``
+    """
+    found: Sequence[int] = []
+    if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
+        first, last = (int(bound) for bound in text.split("-"))
+        found = range(first, last + 1)
+    elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        found = sorted({int(seed) for seed in text.split(",")})
+    if not 0 < len(found) <= MAX_SEEDS:
+        raise ValueError(f"expected seeds like 0-4 or 0,3,7, at most {MAX_SEEDS} of them, got {text}")
+    return list(found)
+
+
+def versions() -> dict[str, str]:
+    """:return: of what the numbers depend on"""
+    found = {"distributional_ppo": distributional_ppo.__version__, "python": platform.python_version()}
+    for package in ("torch", "stable-baselines3", "gymnasium", "numpy", "arch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def new_folder(run: RunConfig) -> Path:
     """
     :param run: names the folder, or leaves it to environment and time
@@ -140,18 +175,25 @@ class Study:
     :param market: the data, used if ``run.env_id`` is "market"
     :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
         ``policy_kwargs`` by name
+    :param periods: of the market, one after the other; the first is trained on
     :raises ValueError: on a value that is out of range, with the constructor's own words, and on data that cannot be
         used
     :raises gymnasium.error.Error: on an unknown environment
     """
 
-    def __init__(self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any]):
+    def __init__(
+        self,
+        run: RunConfig,
+        market: MarketConfig,
+        algorithm: dict[str, Any],
+        periods: Sequence[PeriodName] = get_args(PeriodName),
+    ):
         self.run, self.trading, self.seed = run, market.trading, algorithm["seed"]
         self.step = 0  # of the checkpoint loaded
         self.segments: dict[str, list[Segment]] = {}
         self.core: MarketCore | None = None
         if run.env_id == "market":
-            self.segments = segments_of(market)
+            self.segments = segments_of(market, periods)
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
             for sentence in [sentence for one in self._markets() for sentence in one.oddities()]:
                 print(f"warning: {sentence}", file=sys.stderr)
@@ -263,16 +305,8 @@ class Study:
 
     def _provenance(self) -> dict[str, Any]:
         """What the run's numbers depend on besides its configuration."""
-        packages = {}
-        for package in ("torch", "stable-baselines3", "gymnasium", "numpy", "arch"):
-            try:
-                packages[package] = version(package)
-            except PackageNotFoundError:
-                packages[package] = "not installed"
         return {
-            "distributional_ppo": distributional_ppo.__version__,
-            "python": platform.python_version(),
-            "packages": packages,
+            **versions(),
             "seed": self.seed,
             "data": {
                 market.symbol: {
@@ -359,8 +393,14 @@ class Study:
         scores |= {f"sharpe_{regime}": cell["sharpe_ratio"] for regime, cell in by_regime.items()}
         return scores, self._picture_of_returns(frames, seen, "validation")
 
-    def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
-        """The critic's quantiles beside what came, as a figure."""
+    def predicted_and_came(
+        self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param frames: the agent's ``backtest``, M rows in all
+        :param seen: what ``agent`` noted in it
+        :return: the critic's quantiles before each row, shape (M, N), and the discounted rewards that came, (M,)
+        """
         states = np.stack(seen)  # one more than there are rows, the last state
         quantiles, last_values = [], []
         for i, frame in enumerate(frames.values()):
@@ -368,8 +408,11 @@ class Study:
                 predicted = self.model.policy.predict_quantiles(states[: len(frame) + 1, i]).cpu().numpy()
             quantiles.append(predicted[:-1])
             last_values.append(predicted[-1].mean())
-        outcomes = discounted(frames, np.array(last_values), self.model.gamma)
-        return picture_of_returns(frames, np.concatenate(quantiles), outcomes, f"discounted rewards, {period}")
+        return np.concatenate(quantiles), discounted(frames, np.array(last_values), self.model.gamma)
+
+    def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
+        """The critic's quantiles beside what came, as a figure."""
+        return picture_of_returns(frames, *self.predicted_and_came(frames, seen), f"discounted rewards, {period}")
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """
@@ -448,9 +491,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def segments_of(config: MarketConfig) -> dict[str, list[Segment]]:
+def segments_of(config: MarketConfig, periods: Sequence[PeriodName] = get_args(PeriodName)) -> dict[str, list[Segment]]:
     """
     :param config: the data
+    :param periods: which of its periods, the first of which is trained on
     :return: per period one segment for each symbol
     :raises ValueError: if the data cannot be used, the periods overlap or run backwards (the test period would be none)
     """
@@ -462,18 +506,19 @@ def segments_of(config: MarketConfig) -> dict[str, list[Segment]]:
     entries = [config.data] if isinstance(config.data, str) else config.data
     if not entries:
         raise ValueError("market.data names no data")
-    segments: dict[str, list[Segment]] = {name: [] for name in get_args(PeriodName)}
+    segments: dict[str, list[Segment]] = {name: [] for name in periods}
     for market in load_markets(entries, config.volatility_index, config.bars_per_year):
-        periods = {name: market.period(*getattr(config, name)) for name in segments}
-        train, validation, test = periods.values()
-        if not train.stop <= validation.start < validation.stop <= test.start:
-            raise ValueError("market.train, market.validation and market.test must follow one another without overlap")
-        market = check_index_covers(market, train.start, test.stop - 1)
+        bars = [market.period(*getattr(config, name)) for name in periods]
+        train = bars[0]
+        if any(before.stop > after.start for before, after in pairwise(bars)):
+            names = [f"market.{name}" for name in periods]
+            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} must follow one another without overlap")
+        market = check_index_covers(market, train.start, bars[-1].stop - 1)
         if bounds is not None:
             market = replace(market, bounds=bounds)
-        elif market.symbol != SHIPPED["sp500"]:
+        elif market.symbol not in KEEPS_BOUNDS:
             market = market.with_bounds_of(train)
-        for name, period in periods.items():
+        for name, period in zip(periods, bars, strict=True):
             segments[name].append(Segment(market, period, train))
     return segments
 

@@ -24,6 +24,7 @@ from market_regimes import checkpoint
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
 
 if TYPE_CHECKING:
+    from market_regimes.env import MarketCore
     from market_regimes.study import Study
 
 GRADIENT_SAMPLES = 256  # per regime: evenly spaced over the rollout
@@ -184,7 +185,43 @@ class Memory:
         return memory
 
 
-class Training(BaseCallback):
+class RolloutBars(BaseCallback):
+    """
+    Notes where in the market the samples of a rollout lie.
+
+    :param core: the environment's, None: another environment, nothing is noted
+    """
+
+    def __init__(self, core: MarketCore | None):
+        super().__init__()
+        self.core = core
+        self._noted: list[np.ndarray] = []
+
+    @property
+    def bars(self) -> np.ndarray:
+        """Positions in the core's arrays, shape (T, E), at the end of a rollout; the last ones noted are the next's."""
+        return np.stack(self._noted[:-1])
+
+    @property
+    def algorithm(self) -> DistributionalPPO:
+        """The model, typed."""
+        assert isinstance(self.model, DistributionalPPO)
+        return self.model
+
+    def _on_rollout_start(self) -> None:
+        self._noted = []
+        self._note()
+
+    def _on_step(self) -> bool:
+        self._note()
+        return True
+
+    def _note(self) -> None:
+        if self.core is not None:
+            self._noted.append(self.core.bar.copy())
+
+
+class Training(RolloutBars):
     """
     At the start of a rollout, where a run can be resumed: evaluation on the validation period when it is due, the best
     model, patience, checkpoints. At its end: scalars by regime.
@@ -204,24 +241,17 @@ class Training(BaseCallback):
         memory: Memory,
         resumed: tuple[checkpoint.Tensors, checkpoint.State] | None,
     ):
-        super().__init__()
+        super().__init__(study.core)
         self.study, self.folder, self.interrupted = study, folder, interrupted
         self.memory, self.resumed = memory, resumed
         self.progress = ProgressCsv(folder / "progress.csv", memory.csv_rows)
         self.stopped: str | None = None
-        self.rollout: list[np.ndarray] = []  # per step the bars at which the agents stand
         cut_events(folder, memory.event_sizes)
         self._write_best()
         self.tensorboard = TensorBoardOutputFormat(str(folder))
         if not resumed:
             self.tensorboard.writer.add_custom_scalars(PAGE if study.core is None else MARKET_PAGE)
             self.tensorboard.writer.flush()
-
-    @property
-    def algorithm(self) -> DistributionalPPO:
-        """The model, typed."""
-        assert isinstance(self.model, DistributionalPPO)
-        return self.model
 
     def _on_rollout_start(self) -> None:
         if self.resumed:
@@ -238,24 +268,17 @@ class Training(BaseCallback):
             self.stopped = "interrupted"
         if better or self.stopped or self.num_timesteps >= self.memory.checkpoint_due:
             self._save()
-        self.rollout = []
-        self._note_bars()
+        super()._on_rollout_start()
 
     def _on_step(self) -> bool:
-        self._note_bars()
-        return self.stopped is None
-
-    def _note_bars(self) -> None:
-        if self.study.core is not None:
-            self.rollout.append(self.study.core.bar.copy())
+        return super()._on_step() and self.stopped is None
 
     def _on_rollout_end(self) -> None:
-        core = self.study.core
+        core = self.core
         if core is None:
             return
-        bars = np.stack(self.rollout[:-1])  # the last one belongs to the next rollout
-        self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
-        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
+        self.logger.record("rollout/volatility_index", float(core.index[self.bars].mean()))
+        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[self.bars]).items():
             self.logger.record(f"train/{name}", value)
 
     def _on_training_end(self) -> None:
@@ -311,7 +334,7 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
     buffer = model.rollout_buffer
     figures: dict[str, float] = {}
     every = np.stack(np.unravel_index(np.arange(regime.size), regime.shape), axis=1)
-    mixed = _weights(model, _quantiles_and_targets(model, every)[0])
+    mixed = weights_of(model, quantiles_of_loss(model, _evenly_spaced(buffer.observations, every)))
     for position, name in enumerate(REGIMES):
         samples = np.argwhere(regime == position)
         returns = buffer.returns[regime == position].astype(np.float64)
@@ -320,40 +343,53 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
         error = buffer.values[regime == position] - returns
         figures[f"value_error_{name}"] = float(np.sqrt(np.mean(error**2)) / returns.std())
         if model.policy.value_net.ret_std > 0:
-            figures[f"value_grad_norm_{name}"] = _gradient_norm(model, samples, mixed)
+            figures[f"value_grad_norm_{name}"] = value_gradient_norm(
+                model, _evenly_spaced(buffer.observations, samples), _evenly_spaced(buffer.returns, samples), mixed
+            )
     return figures
 
 
-def _quantiles_and_targets(model: DistributionalPPO, samples: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Predictions and targets in units of the loss, of ``GRADIENT_SAMPLES`` of the samples (step, environment)."""
+def _evenly_spaced(array: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """``GRADIENT_SAMPLES`` of the samples (step, environment) of a rollout's array."""
     count = min(GRADIENT_SAMPLES, len(samples))
     rows = tuple(samples[np.linspace(0, len(samples) - 1, count).astype(int)].T)
-    observations, returns = (
-        torch.as_tensor(array[rows], device=model.device)
-        for array in (model.rollout_buffer.observations, model.rollout_buffer.returns)
-    )
+    chosen: np.ndarray = array[rows]
+    return chosen
+
+
+def quantiles_of_loss(model: DistributionalPPO, observations: np.ndarray) -> Tensor:
+    """
+    :param observations: shape (B, ...)
+    :return: predictions of all C critics in units of the loss, with their gradient, shape (B, C * N)
+    """
     with model.policy.value_net.emit_quantiles():
-        quantiles = model.policy.predict_values(observations)
-    return quantiles, model.policy.value_net.to_normalized(returns)
+        return model.policy.predict_values(torch.as_tensor(observations, device=model.device))
 
 
-def _weights(model: DistributionalPPO, quantiles: Tensor) -> list[Tensor]:
-    """What each critic's loss on these samples is multiplied by."""
+def weights_of(model: DistributionalPPO, quantiles: Tensor) -> list[Tensor]:
+    """
+    :param quantiles: from ``quantiles_of_loss``
+    :return: what each critic's loss on these samples is multiplied by: a scalar, or a weight per sample
+    """
     if not model.use_variance_gradient_scaling:
         return [quantiles.new_ones(())] * model.policy.n_critics
     critics = quantiles.chunk(model.policy.n_critics, dim=1)
     return [model.variance_weight(quantile_variance(own), i) for i, own in enumerate(critics)]
 
 
-def _gradient_norm(model: DistributionalPPO, samples: np.ndarray, mixed: list[Tensor]) -> float:
+def value_gradient_norm(
+    model: DistributionalPPO, observations: np.ndarray, returns: np.ndarray, mixed: list[Tensor]
+) -> float:
     """
-    Norm of the gradient of the value loss over all parameters it depends on.
+    Norm of the gradient of the weighted value loss, before ``vf_coef``, over all parameters it depends on.
 
-    :param samples: (step, environment) of the regime's samples
+    :param observations: of B samples
+    :param returns: theirs, raw, shape (B,)
     :param mixed: weights of a minibatch of all regimes, as training has them; those per sample are the samples' own
     """
-    quantiles, targets = _quantiles_and_targets(model, samples)
-    weights = [own if own.dim() else shared for own, shared in zip(_weights(model, quantiles), mixed, strict=True)]
+    quantiles = quantiles_of_loss(model, observations)
+    targets = model.policy.value_net.to_normalized(torch.as_tensor(returns, device=model.device))
+    weights = [own if own.dim() else shared for own, shared in zip(weights_of(model, quantiles), mixed, strict=True)]
     losses = [model._quantile_huber_loss(own, targets, "none") for own in quantiles.chunk(len(mixed), dim=1)]
     total = torch.stack([(weight * loss).mean() for weight, loss in zip(weights, losses, strict=True)]).sum()
     parameters = [parameter for parameter in model.policy.parameters() if parameter.requires_grad]
