@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
+from market_regimes.sanity import Check
 
 PERCENT = {
     "max_drawdown",
@@ -82,9 +84,50 @@ def print_seeds(results: dict[int, dict[str, Any]], title: str) -> None:
     Console().print(table)
 
 
+def print_checks(checks: list[Check], title: str) -> bool:
+    """
+    :param checks: from ``sanity.checks``
+    :param title: what was checked
+    :return: whether all passed
+    """
+    table = Table("check", "", Column("seen", justify="right"), title=title, box=SIMPLE)
+    for check in checks:
+        table.add_row(check.question, "yes" if check.passed else "NO", check.seen)
+    Console().print(table)
+    return all(check.passed for check in checks)
+
+
+LEARNING = {
+    "grad_ratio_stormy": "gradient\nstormy/calm",
+    "grad_ratio_crash": "gradient\ncrash/calm",
+    "spread_calm": "spread\ncalm",
+    "spread_stormy": "spread\nstormy",
+    "explained_variance": "explained\nvariance",
+    "test_sharpe": "Sharpe\ntest",
+}
+
+
+def print_by_regime(cells: pd.DataFrame) -> None:
+    """
+    Print how alike calm and stormy days are treated, per market and variant: medians over seeds and folds of the
+    gradient of the value loss on stormy samples over that on calm ones, and of the predicted spread over the true one.
+
+    :param cells: of a comparison
+    """
+    used = cells[cells["status"] == "ok"]
+    names = (Column(name, no_wrap=True) for name in ("market", "variant"))
+    numbers = (Column(name, justify="right") for name in LEARNING.values())
+    title = "calm and stormy days; 1 is ideal for the first four"
+    table = Table(*names, *numbers, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for keys, rows in used.groupby(["market", "variant"], sort=False):
+        medians = [median(list(rows[name])) if name in rows else None for name in LEARNING]
+        table.add_row(*(escape(str(key)) for key in keys), *(_text("ratio", value) for value in medians))
+    Console().print(table)
+
+
 def median(values: list[float | None]) -> float | None:
     """Median of the defined values, None where there is none."""
-    defined = [value for value in values if value is not None]
+    defined = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.median(defined)) if defined else None
 
 

@@ -1,0 +1,66 @@
+"""A short run's event file, read back: is the variance scaling there, in range, off its clamps, and healthy?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distributional_ppo import DistributionalPPO
+
+SANITY_STEPS = 1000
+HEALTHY_VARIANCE = (0.1, 2.0)  # of the quantiles, in units of the loss: the user's plan
+WEIGHT = "train/variance_scaling_weight"
+
+
+@dataclass(frozen=True)
+class Check:
+    """
+    :param question: what is asked
+    :param passed: the answer
+    :param seen: the numbers it comes from
+    """
+
+    question: str
+    passed: bool
+    seen: str
+
+
+def checks(folder: Path, model: DistributionalPPO) -> list[Check]:
+    """
+    :param folder: of a finished run
+    :param model: what was trained
+    :return: the checks, of every update the event file has
+    """
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    def span(tag: str) -> tuple[float, float]:
+        values = scalars.get(tag, [float("nan")])
+        return min(values), max(values)
+
+    updates, weights = len(scalars.get("train/value_loss", [])), len(scalars.get(WEIGHT, []))
+    low, high = model.variance_scaling_clip_min, model.variance_scaling_clip_max
+    weight, clamped = span(WEIGHT), span("train/variance_scaling_clamped")
+    variance = span("train/quantile_variance_mean")
+    flag = "" if model.use_variance_gradient_scaling else "; use_variance_gradient_scaling is off"
+    return [
+        Check("is the weight logged at every update?", 0 < weights == updates, f"{weights} of {updates}{flag}"),
+        Check(
+            f"is it within {low:g} and {high:g}?",
+            low * (1 - 1e-6) <= weight[0] <= weight[1] <= high * (1 + 1e-6),
+            f"{weight[0]:.3g} to {weight[1]:.3g}",
+        ),
+        Check(
+            "is it off its clamps in most minibatches?",
+            clamped[1] < 0.5,
+            f"at most {100 * clamped[1]:.0f} % at a clamp",
+        ),
+        Check(
+            f"is the quantiles' variance within {HEALTHY_VARIANCE[0]:g} and {HEALTHY_VARIANCE[1]:g}?",
+            HEALTHY_VARIANCE[0] <= variance[0] <= variance[1] <= HEALTHY_VARIANCE[1],
+            f"{variance[0]:.3g} to {variance[1]:.3g}",
+        ),
+    ]

@@ -1,0 +1,255 @@
+"""Is a variant better than the baseline, and how sure is that? Paired effects, intervals, Sharpe ratios."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from arch.bootstrap import IIDBootstrap, StationaryBootstrap, optimal_block_length
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+RESAMPLES = 2000
+SHARPE_RESAMPLES = 1000
+TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
+POWER, SIGNIFICANCE = 0.8, 0.05
+MIN_SEEDS = 5  # with fewer no bootstrap covers what it says
+MAX_SEEDS_NEEDED = 10**6
+MIN_DAYS = 20
+
+
+@dataclass(frozen=True)
+class Effect:
+    """
+    Variant minus baseline of one metric, over paired cells. None: undefined.
+
+    :param pairs: cells in which both are defined
+    :param baseline: interquartile mean of the baseline's cells
+    :param variant: the same of the variant's
+    :param difference: interquartile mean of the paired differences
+    :param low: lower end of its 95 % interval
+    :param high: upper end
+    :param relative: difference over the size of ``baseline``
+    :param relative_low: ``low`` likewise
+    :param relative_high: ``high`` likewise
+    :param improvement: probability that a cell of the variant is better than one of the baseline in the same fold
+    :param seeds_needed: seeds with which a t test would show a difference of this size, with a power of 0.8
+    """
+
+    pairs: int
+    baseline: float | None = None
+    variant: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    relative: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
+    improvement: float | None = None
+    seeds_needed: int | None = None
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """
+    :param values: shape (..., M); those not finite are left out
+    :return: mean of the middle half of each row, as ``scipy.stats.trim_mean``, shape (...); NaN where there is none
+    """
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=-1)  # NaN come last
+    count = np.isfinite(ordered).sum(axis=-1, keepdims=True)
+    cut = (TRIM * count).astype(int)
+    place = np.arange(values.shape[-1])
+    kept = np.where((place >= cut) & (place < count - cut), ordered, 0.0).sum(axis=-1)
+    number = (count - 2 * cut)[..., 0]
+    means: np.ndarray = np.divide(kept, number, out=np.full(kept.shape, np.nan), where=number > 0)
+    return means
+
+
+def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, seed: int = 0) -> Effect:
+    """
+    Seeds are drawn again with replacement, each with all its folds: folds are what they are, seeds could be others. The
+    percentiles are expanded for few seeds (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 4.2).
+
+    :param variant: shape (n_seeds, n_folds), NaN where undefined
+    :param baseline: likewise, of the same seeds and folds
+    :param higher_is_better: direction of the metric
+    :param seed: of the bootstrap
+    :return: the effect
+    """
+    both = np.isfinite(variant) & np.isfinite(baseline)
+    variant, baseline = (np.where(both, cells, np.nan) for cells in (variant, baseline))
+    differences, pairs = variant - baseline, int(both.sum())
+    if not pairs:
+        return Effect(0)
+    base, value = (float(interquartile_mean(cells.reshape(-1))) for cells in (baseline, variant))
+    difference = float(interquartile_mean(differences.reshape(-1)))
+    interval = _interval(differences, seed)
+    low, high = interval or (None, None)
+    scale = abs(base) if abs(base) > 1e-12 else None
+
+    def over(number: float | None) -> float | None:
+        return None if number is None or scale is None else number / scale
+
+    return Effect(
+        pairs,
+        base,
+        value,
+        difference,
+        low,
+        high,
+        over(difference),
+        over(low),
+        over(high),
+        _improvement(variant, baseline, higher_is_better),
+        _seeds_needed(differences),
+    )
+
+
+def _interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
+    """None with fewer than ``MIN_SEEDS`` seeds."""
+    used = differences[np.isfinite(differences).any(axis=1)]
+    if len(used) < MIN_SEEDS:
+        return None
+    bootstrap = IIDBootstrap(np.arange(len(used)), seed=np.random.default_rng(seed))
+    rows = np.stack([drawn[0] for drawn, _ in bootstrap.bootstrap(RESAMPLES)])
+    means = interquartile_mean(used[rows].reshape(RESAMPLES, -1))
+    expanded = stats.t.ppf(1 - SIGNIFICANCE / 2, len(used) - 1) * math.sqrt(len(used) / (len(used) - 1))
+    low, high = np.nanquantile(means, stats.norm.cdf([-expanded, expanded]))
+    return float(low), float(high)
+
+
+def _improvement(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool) -> float | None:
+    """The statistic of Mann and Whitney over its maximum, mean over the folds."""
+    shares = []
+    for own, other in zip(variant.T, baseline.T, strict=True):
+        own, other = own[np.isfinite(own)], other[np.isfinite(other)]
+        if len(own) and len(other):
+            sign = np.sign(own[:, None] - other[None, :])
+            shares.append(float((0.5 + 0.5 * sign).mean()))
+    if not shares:
+        return None
+    share = float(np.mean(shares))
+    return share if higher_is_better else 1 - share
+
+
+def _seeds_needed(differences: np.ndarray) -> int | None:
+    """By the t test of the mean over the folds, which the seeds repeat."""
+    used = differences[np.isfinite(differences).any(axis=1)]
+    per_seed = np.nanmean(used, axis=1)
+    if len(per_seed) < 2 or not per_seed.std(ddof=1) > 0 or per_seed.mean() == 0:
+        return None
+    size = abs(float(per_seed.mean() / per_seed.std(ddof=1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where it does not converge it says so and gives NaN
+        needed = float(np.ravel(TTestPower().solve_power(effect_size=size, alpha=SIGNIFICANCE, power=POWER))[0])
+    if not np.isfinite(needed):
+        needed = float((stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)) / size) ** 2
+    return max(2, min(math.ceil(needed), MAX_SEEDS_NEEDED))
+
+
+def verdict(found: Effect, higher_is_better: bool) -> str:
+    """
+    :param found: the effect
+    :param higher_is_better: direction of the metric
+    :return: "better", "worse", "no difference shown" where the interval holds 0, "n/a" where there is none
+    """
+    if found.low is None or found.high is None:
+        return "n/a"
+    if found.low <= 0 <= found.high:
+        return "no difference shown"
+    return "better" if (found.low > 0) == higher_is_better else "worse"
+
+
+def against_hope(found: Effect, hoped: tuple[float, float]) -> str:
+    """
+    :param found: the effect
+    :param hoped: range of the relative change; its modest end is the one nearer 0
+    :return: "reached" where the whole interval is beyond the modest end, "not reached" where it falls short of it,
+        "cannot tell" else, "n/a" without an interval
+    """
+    if found.relative_low is None or found.relative_high is None:
+        return "n/a"
+    modest, bold = sorted(hoped, key=abs)
+    sign = 1.0 if bold > modest else -1.0
+    near, far = sorted(sign * (end - modest) for end in (found.relative_low, found.relative_high))
+    if near > 0:
+        return "reached"
+    return "not reached" if far < 0 else "cannot tell"
+
+
+def sharpe_difference(
+    variant: np.ndarray, baseline: np.ndarray, bars_per_year: float, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """
+    Days are drawn again in blocks, both series together (Politis & Romano 1994), as returns and their spread are alike
+    from day to day.
+
+    :param variant: simple returns, shape (T,)
+    :param baseline: of the same days
+    :param bars_per_year: what annualises
+    :param seed: of the bootstrap
+    :return: difference of the Sharpe ratios, lower and upper end of its 95 % interval; None where one is undefined
+    """
+    if len(variant) < MIN_DAYS or not (variant.std() > 1e-12 and baseline.std() > 1e-12):
+        return None
+
+    def difference(both: np.ndarray) -> np.ndarray:
+        spread = both.std(axis=0, ddof=1)
+        ratios = np.divide(both.mean(axis=0), spread, out=np.zeros(2), where=spread > 1e-12)
+        return np.array([math.sqrt(bars_per_year) * (ratios[0] - ratios[1])])
+
+    both = np.stack([variant, baseline], axis=1)
+    gap = variant - baseline
+    block = float(optimal_block_length(gap)["stationary"].iloc[0]) if gap.std() > 1e-12 else 1.0
+    block = max(1.0, block) if np.isfinite(block) else 1.0
+    bootstrap = StationaryBootstrap(math.ceil(block), both, seed=np.random.default_rng(seed))
+    low, high = bootstrap.conf_int(difference, SHARPE_RESAMPLES, method="percentile")[:, 0]
+    return float(difference(both)[0]), float(low), float(high)
+
+
+def expected_maximum_sharpe(variance: float, trials: int) -> float:
+    """
+    What the best of many trials without skill is expected to show (Bailey & Lopez de Prado 2014, eq. 1).
+
+    :param variance: of the trials' Sharpe ratios
+    :param trials: their number, at least 2
+    :return: Sharpe ratio, per bar as the trials'
+    """
+    one = stats.norm.ppf(1 - 1 / trials)
+    two = stats.norm.ppf(1 - 1 / (trials * math.e))
+    return float(math.sqrt(variance) * ((1 - np.euler_gamma) * one + np.euler_gamma * two))
+
+
+def deflated_sharpe_of_moments(
+    sharpe: float, bars: int, skewness: float, kurtosis: float, benchmark: float
+) -> float | None:
+    """
+    :param sharpe: Sharpe ratio per bar
+    :param bars: number of returns
+    :param skewness: of the returns
+    :param kurtosis: of the returns, 3 for normal ones
+    :param benchmark: Sharpe ratio per bar to be exceeded
+    :return: probability that the true Sharpe ratio exceeds it (eq. 2); None where the moments allow none
+    """
+    spread = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
+    if not spread > 0:
+        return None
+    return float(stats.norm.cdf((sharpe - benchmark) * math.sqrt(bars - 1) / math.sqrt(spread)))
+
+
+def deflated_sharpe(returns: np.ndarray, trial_sharpes: np.ndarray) -> float | None:
+    """
+    Probability that the true Sharpe ratio exceeds what the best of the trials would show by luck.
+
+    :param returns: simple returns, shape (T,)
+    :param trial_sharpes: Sharpe ratios per bar of all that was tried; those not finite are left out
+    :return: None with fewer than two trials, or without spread in the returns
+    """
+    trials = trial_sharpes[np.isfinite(trial_sharpes)]
+    if len(trials) < 2 or len(returns) < MIN_DAYS or not returns.std() > 1e-12:
+        return None
+    benchmark = expected_maximum_sharpe(float(trials.var(ddof=1)), len(trials))
+    sharpe = float(returns.mean() / returns.std(ddof=1))
+    kurtosis = float(stats.kurtosis(returns, fisher=False))
+    return deflated_sharpe_of_moments(sharpe, len(returns), float(stats.skew(returns)), kurtosis, benchmark)
