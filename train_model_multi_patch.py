@@ -6,6 +6,9 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py train --resume runs/NAME    go on after an interruption
     python train_model_multi_patch.py train --seeds 0-4           five runs and their summary
     python train_model_multi_patch.py evaluate runs/NAME --period validation
+    python train_model_multi_patch.py sanity                      1,000 steps: does the scaling work on these data?
+    python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
+    python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
 
 Defaults are overruled by the file, the file by flags. Every flag is a key of the file and a parameter of a constructor;
 ``train --help`` lists them.
@@ -16,9 +19,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 import re
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
@@ -29,8 +33,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
 from market_regimes.checkpoint import write_file
+from market_regimes.comparison import RESERVED, CompareConfig, Comparison, Fold, cells_of, folds_of
 from market_regimes.data import SHIPPED
-from market_regimes.report import print_seeds, print_summary
+from market_regimes.report import print_by_regime, print_checks, print_seeds, print_summary
+from market_regimes.sanity import SANITY_STEPS, checks
 from market_regimes.study import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -41,16 +47,18 @@ from market_regimes.study import (
     Study,
     new_folder,
     schedule,
+    seeds_of,
 )
+from market_regimes.verdicts import print_verdicts, tables_of, write_tables
 
 HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
-DEFAULT_CONFIG = next(
-    (p for p in (HERE / "configs/train.yaml", HERE / "market_regimes/configs/train.yaml") if p.exists()), None
-)
-COMMANDS = ("train", "evaluate")
-MAY_CHANGE = {"run.total_timesteps", "run.progress_bar"}  # when a run is resumed
-MAX_SEEDS = 1000
+CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
+DEFAULT_CONFIGS = {"train": "train.yaml", "sanity": "train.yaml", "compare": "compare.yaml", "regimes": "regimes.yaml"}
+COMMANDS = (*DEFAULT_CONFIGS, "evaluate")
+# When a run or a comparison is resumed.
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar"}
+MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
 # What the run or the algorithm provides, and what would have to name a class that a file must not import.
@@ -76,12 +84,13 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
-        if self.source and ("parsing config" in message or "Unexpected config" in message):
-            message = f"{self.source}: {message}"
-        known = {action.dest for action in _train_parser()._actions} | set(COMMANDS)
+        known = {action.dest for action in _compare_parser("")._actions} | set(COMMANDS)
         words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
         near = {match for word in words for match in _nearest(word, known)}
         hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
+        about_source = "parsing config" in message or "Unexpected config" in message or ", variants." in self.source
+        if self.source and about_source:
+            message = f"{self.source}: {message}"
         print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
         sys.exit(2)
 
@@ -124,34 +133,40 @@ def seeds(text: str | int) -> str:
     """
     Seeds as 0-4 or 0,3,7.
 
-    :raises ValueError: on anything else, and on more than ``MAX_SEEDS``
+    :raises ValueError: on anything else, and on too many
     """
-    found = _seeds_of(str(text))
-    if not 0 < len(found) <= MAX_SEEDS:
-        raise ValueError(f"expected seeds like 0-4 or 0,3,7, at most {MAX_SEEDS} of them")
+    seeds_of(str(text))
     return str(text)
-
-
-def _seeds_of(text: str) -> Sequence[int]:
-    """The seeds, none if there are not any."""
-    if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
-        first, last = (int(bound) for bound in text.split("-"))
-        return range(first, last + 1)
-    if re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-        return sorted({int(seed) for seed in text.split(",")})
-    return []
 
 
 def _train_parser() -> Parser:
     parser = Parser(allow_abbrev=False, description="Train an agent into a run folder, evaluate it on the test period.")
+    _add_study(parser)
+    parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
+    return parser
+
+
+def _add_study(parser: Parser) -> None:
+    """What configures a run, and where it comes from."""
     parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of these keys")
     parser.add_argument("--resume", type=Path, help="run folder to go on in, as it was configured")
-    parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_class_arguments(MarketConfig, "market")
     _add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED)
     for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
         _add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, policy.__doc__ or "", SKIPPED_POLICY)
+
+
+def _compare_parser(description: str) -> Parser:
+    parser = Parser(allow_abbrev=False, description=description)
+    _add_study(parser)
+    parser.add_class_arguments(CompareConfig, "compare")
+    parser.add_argument(
+        "--variants",
+        type=dict[str, dict[str, Any]],
+        default={},
+        help=f"per name the keys of algorithm that make the variant; also {', '.join(RESERVED)}",
+    )
     return parser
 
 
@@ -164,11 +179,18 @@ def _parser(train: Parser) -> Parser:
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
     evaluate.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
     commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
+    for name, help in (
+        ("sanity", "1,000 steps, and whether the scaling works in them"),
+        ("compare", "train variants x seeds x folds and answer with statistics"),
+        ("regimes", "compare kappa x mode: which treats calm and stormy days alike?"),
+    ):
+        one = _train_parser() if name == "sanity" else _compare_parser(help)
+        commands.add_subcommand(name, one, help=help)
     return parser
 
 
-def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
-    """Build the run; a value that a constructor refuses ends the program with its words."""
+def _study(parser: Parser, config: jsonargparse.Namespace, fold: MarketConfig | None = None) -> Study:
+    """Build the run, on a fold if one is given; a value that a constructor refuses ends the program with its words."""
     for section in ("run", "market", "algorithm"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
@@ -178,14 +200,16 @@ def _study(parser: Parser, config: jsonargparse.Namespace) -> Study:
             parser.error(f"{action.dest} must have a value, got null")
     try:
         objects = parser.instantiate(config)
+        if fold is not None:
+            return Study(objects.run, fold, config.algorithm.as_dict(), ("train", "test"))
         return Study(objects.run, objects.market, config.algorithm.as_dict())
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
 def _with_config(arguments: list[str], parser: Parser) -> list[str]:
-    """The command line of ``train`` with the file it starts from: the run's own if one is resumed."""
-    names = [argument.split("=")[0] for argument in arguments]
+    """The command line with the file it starts from: the run's own if one is resumed."""
+    command, names = arguments[0], [argument.split("=")[0] for argument in arguments]
     if "--resume" in names:
         position = names.index("--resume")
         value = arguments[position].partition("=")[2] or "".join(arguments[position + 1 : position + 2])
@@ -194,23 +218,25 @@ def _with_config(arguments: list[str], parser: Parser) -> list[str]:
             parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
         if not config.exists():
             parser.error(f"{value} is no run folder: it has no config.yaml")
-        return ["train", "--config", str(config), *arguments[1:]]
-    if DEFAULT_CONFIG and "--config" not in names:
-        return ["train", "--config", str(DEFAULT_CONFIG), *arguments[1:]]
+        return [command, "--config", str(config), *arguments[1:]]
+    if CONFIGS and "--config" not in names:
+        return [command, "--config", str(CONFIGS / DEFAULT_CONFIGS[command]), *arguments[1:]]
     return arguments
 
 
-def _check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path) -> None:
+def _check_unchanged(
+    parser: Parser, config: jsonargparse.Namespace, folder: Path, may_change: set[str] = MAY_CHANGE
+) -> None:
     """Refuse a resumed run with another configuration than the one it was started with."""
     before = _parsed(parser, ["--config", str(folder / "config.yaml")]).as_flat()
     steps = getattr(before, "run.total_timesteps")
-    if config.run.total_timesteps < steps:
+    if "run.total_timesteps" in may_change and config.run.total_timesteps < steps:
         parser.error(f"{folder} was started with run.total_timesteps={steps}: a resumed run may only become longer")
     for name, value in vars(config.as_flat()).items():
-        if name not in MAY_CHANGE | {"resume", "config", "run.out", "run.name"} and getattr(before, name) != value:
+        if name not in may_change | {"resume", "config", "run.out", "run.name"} and getattr(before, name) != value:
             parser.error(
                 f"{folder} was started with {name}={getattr(before, name)}: a resumed run may change only "
-                f"{' and '.join(sorted(MAY_CHANGE))}"
+                f"{' and '.join(sorted(may_change))}"
             )
 
 
@@ -250,7 +276,7 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     group.mkdir(parents=True, exist_ok=True)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
     runs = {}
-    for seed in _seeds_of(config.seeds):
+    for seed in seeds_of(config.seeds):
         one = config.clone()
         one.seeds, one.algorithm.seed = None, seed
         one.run.out, one.run.name = str(group), f"seed-{seed}"
@@ -268,7 +294,7 @@ def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, t
     config = _parsed(parser, ["--config", str(folder / "config.yaml")])
     if config.seeds:
         runs: dict[int, tuple[Study, Path]] = {}
-        for seed in _seeds_of(config.seeds):
+        for seed in seeds_of(config.seeds):
             if (folder / f"seed-{seed}").exists():
                 runs |= _runs_in(parser, folder / f"seed-{seed}", which)
             else:
@@ -312,7 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments.insert(0, "train")
     train_parser = _train_parser()
     parser = _parser(train_parser)
-    if arguments[0] == "train":
+    if arguments[0] in DEFAULT_CONFIGS:
         arguments = _with_config(arguments, parser)
     config = _parsed(parser, arguments)
     try:
@@ -320,8 +346,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         name = Path(sys.argv[0]).name
         if stop.args:
-            folder = stop.args[0].parent if config.train.seeds else stop.args[0]
-            print(f"stopped; go on with: {'python ' if name.endswith('.py') else ''}{name} train --resume {folder}")
+            folder = stop.args[0].parent if config[config.command].get("seeds") else stop.args[0]
+            command = f"{'python ' if name.endswith('.py') else ''}{name} {config.command}"
+            print(f"stopped; go on with: {command} --resume {folder}")
         sys.exit(130)
 
 
@@ -331,6 +358,9 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
         folder = config.evaluate.folder
         runs = _runs_in(parser, folder, config.evaluate.checkpoint)
         _evaluate(parser, runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
+        return
+    if config.command != "train":
+        {"sanity": _sanity, "compare": _compare, "regimes": _compare}[config.command](parser, config[config.command])
         return
     train, resume = config.train, config.train.pop("resume")
     if resume is not None:
@@ -345,13 +375,79 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
         _evaluate(parser, {study.seed: (study, folder)}, "test", None)
 
 
+def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Train a little, read the event file back, and exit with 1 if the scaling does not work as it should."""
+    config.run.total_timesteps = SANITY_STEPS
+    config.run.name = config.run.name or f"sanity-{time.strftime('%Y%m%d-%H%M%S')}"
+    config.algorithm.n_steps = min(config.algorithm.n_steps, max(2, math.ceil(SANITY_STEPS / (4 * config.run.n_envs))))
+    study, folder = _train(parser, config, None)
+    if not print_checks(checks(folder, study.model), f"{folder}, {study.model.num_timesteps} steps"):
+        sys.exit(1)
+
+
+def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Run what is not there yet, then write tables and report."""
+    parser, resume = _compare_parser(""), config.pop("resume")
+    if resume is not None:
+        _check_unchanged(parser, config, resume, MAY_CHANGE_COMPARE)
+    else:
+        _find_files_from_anywhere(config)
+        config.run.name = config.run.name or f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    if config.run.env_id != "market":
+        parser.error(f"compare needs run.env_id=market, got {config.run.env_id}: only markets have folds")
+    try:
+        compare, market = (parser.instantiate(config)[name] for name in ("compare", "market"))
+        folds = folds_of(compare, market)
+        algorithms = _algorithms(train_parser, config, next((f for f in folds if not f.missing), folds[0]))
+        run = parser.instantiate(config).run
+        cells = cells_of(compare, run, algorithms, config.variants, folds)
+        folder = resume or new_folder(run)
+    except REFUSALS as error:
+        parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    for fold in folds:
+        print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.train)}")
+    comparison = Comparison(folder, cells)
+    write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
+    print(f"{len(cells)} cells in {folder}", flush=True)
+    try:
+        comparison.run(compare.executor, compare.workers, run.progress_bar)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(folder) from stop
+    except ValueError as error:
+        parser.error(str(error))
+    tables = tables_of(comparison, folds, config.variants, compare.baseline)
+    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text())
+    print_by_regime(tables.cells)
+    print_verdicts(tables, f"{folder}, against {compare.baseline}")
+    print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
+
+
+def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> dict[str, dict[str, Any]]:
+    """Keyword arguments of every variant, each tried on a fold, so that nothing is trained before all can be."""
+    if not config.variants:
+        parser.error("there are no variants: give them by name under variants in the configuration")
+    source, algorithms = Parser.source, {}
+    for name, keys in config.variants.items():
+        Parser.source = f"{source}, variants.{name}"
+        own = {key: value for key, value in keys.items() if key not in RESERVED}
+        base = jsonargparse.Namespace({key: config[key].clone() for key in ("run", "market", "algorithm")})
+        run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
+        one = parser.parse_object({"algorithm": own, "run": run}, namespace=base)
+        if fold.missing is None:
+            _study(parser, one, fold.market)
+        algorithms[name] = one.algorithm.as_dict()
+    Parser.source = source
+    return algorithms
+
+
 def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:
     """Make the paths of the data absolute, so that a run can be resumed and evaluated from another folder."""
-    data = config.get("market.data")
-    if data:
-        entries = [data] if isinstance(data, str) else data
-        found = [str(Path(e).resolve()) if e not in SHIPPED and Path(e).exists() else e for e in entries]
-        config["market.data"] = found[0] if isinstance(data, str) else found
+    for name in ("market.data", "compare.markets"):
+        data = config.get(name)
+        if data:
+            entries = [data] if isinstance(data, str) else data
+            found = [str(Path(e).resolve()) if e not in SHIPPED and Path(e).exists() else e for e in entries]
+            config[name] = found[0] if isinstance(data, str) else found
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 CSV = Path(__file__).with_name("speed.csv")
 CONTENDERS = ("SB3 PPO", "SBX PPO", "eager", "compiled", "eager, scaling off", "compiled, scaling off")

@@ -33,11 +33,12 @@ def test_flag_table_names_every_flag_with_its_default():
 
 
 def test_flags_in_commands_exist():
-    known = {action.dest for action in train_model_multi_patch._train_parser()._actions} | {
+    known = {action.dest for action in train_model_multi_patch._compare_parser("")._actions} | {
         "period",
         "checkpoint",
         "logdir",
         "table",
+        "seeds",
     }
     used = set(re.findall(r"--([\w.]+)", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))))
     assert used <= known

@@ -1,9 +1,12 @@
 """The command line as a user meets it: each test runs ``main`` on a command and looks at what it leaves."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,11 +20,14 @@ import yaml
 from filelock import FileLock
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 import train_model_multi_patch
 from market_regimes.checkpoint import newest_first
+from market_regimes.evaluation import tear_sheet
 from market_regimes.study import MarketConfig, RunConfig, Study
 from train_model_multi_patch import main
 
@@ -35,6 +41,12 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     main([*QUICK, f"--run.out={out}", "--run.name=first"])
     return out / "first"
+
+
+@pytest.fixture(autouse=True)
+def no_tear_sheets(folder, monkeypatch):
+    """They take longer than all else in these runs; ``folder`` has one."""
+    monkeypatch.setattr("market_regimes.study.tear_sheet", lambda *args: None)
 
 
 def refused(capsys, *arguments):
@@ -55,7 +67,7 @@ def test_run_folder_holds_everything(folder):
     provenance = json.loads((folder / "run.json").read_text())
     assert provenance["seed"] == 0
     assert len(provenance["data"]["S&P 500"]["sha256"]) == 64
-    assert provenance["packages"]["torch"].startswith("2.")
+    assert provenance["torch"].startswith("2.")
     assert (folder / "equity-test.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -237,11 +249,11 @@ def wait_for_rows(folder, rows, process):
         time.sleep(0.002)
 
 
-def test_killed_three_times_and_resumed_the_run_is_the_same(tmp_path, read_scalars):
+def test_killed_twice_and_resumed_the_run_is_the_same(tmp_path, read_scalars):
     main([*EVERYTHING, f"--run.out={tmp_path}", "--run.name=whole"])
     folder = tmp_path / "killed"
     process = start(*EVERYTHING, f"--run.out={tmp_path}", "--run.name=killed")
-    for rows in (1, 6, 11):
+    for rows in (1, 8):
         wait_for_rows(folder, rows, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -371,6 +383,7 @@ def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, mo
         return decide
 
     monkeypatch.setattr(Study, "agent", flat)
+    monkeypatch.setattr("market_regimes.study.tear_sheet", tear_sheet)
     main([*QUICK, f"--run.out={tmp_path}", "--run.name=flat", f"--market.test={test_days}"])
     result = json.loads((tmp_path / "flat" / "evaluation-test.json").read_text())
     assert result["joint"]["agent"]["sharpe_ratio"] is None
@@ -469,7 +482,14 @@ def test_help_lists_every_flag_with_its_meaning():
     assert "clamped mean variance" in text
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+COMPARISONS = {"compare", "regimes"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem not in COMPARISONS],
+    ids=lambda path: path.name,
+)
 def test_every_config_loads(config):
     parser = train_model_multi_patch._train_parser()
     loaded = parser.parse_args([f"--config={ROOT / 'configs/train.yaml'}", f"--config={config}"])
@@ -498,3 +518,157 @@ def test_benchmark_holds_one_whatever_the_agent_may(tmp_path):
     result = json.loads((tmp_path / "half" / "evaluation-test.json").read_text())
     assert result["joint"]["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
     assert result["joint"]["agent"]["exposure"] <= 0.51
+
+
+SMALL = ["--compare.seeds=0", "--compare.first_test=2011-01-01", "--compare.test_years=8", "--run.progress_bar=false"]
+SMALL += [
+    "--run.total_timesteps=2048",
+    "--compare.workers=1",
+    "--algorithm.n_epochs=1",
+    "--compare.last_test=2018-12-31",
+]
+TWO = """--variants={"baseline": {}, "batch": {"use_variance_gradient_scaling": true}}"""
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two variants, one cell each; and what was printed."""
+    out = tmp_path_factory.mktemp("comparisons")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main(["compare", *SMALL, TWO, f"--run.out={out}", "--run.name=two"])
+    return out / "two", printed.getvalue()
+
+
+def test_compare_writes_tables_and_a_report(compared):
+    folder, printed = compared
+    cells = pd.read_csv(folder / "cells.csv")
+    assert cells[["market", "fold", "variant", "status"]].to_numpy().tolist() == [
+        ["sp500", "2011-01 to 2018-12", "baseline", "ok"],
+        ["sp500", "2011-01 to 2018-12", "batch", "ok"],
+    ]
+    assert pd.read_parquet(folder / "cells.parquet")["test_sharpe"].to_numpy() == pytest.approx(cells["test_sharpe"])
+    assert set(pd.read_parquet(folder / "curves.parquet")["variant"]) == {"baseline", "batch"}
+    assert len(pd.read_parquet(folder / "daily.parquet")) == 2 * 2012
+    assert "The value loss spreads less" in (folder / "report.html").read_text()
+    assert "The value loss spreads less (batch against baseline" in printed
+    assert "sp500, 2011-01 to 2018-12: train 1999-01-04 to 2010-12-01" in printed
+
+
+def test_a_comparison_goes_on_and_takes_more_seeds(compared, tmp_path, capsys):
+    folder = shutil.copytree(compared[0], tmp_path / "two")
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    main(["compare", "--resume", str(folder), "--compare.seeds=0-1"])
+    assert len(pd.read_csv(folder / "cells.csv")) == 4
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}.items()
+    changed = refused(capsys, "compare", "--resume", str(folder), "--algorithm.gamma=0.9")
+    assert "was started with algorithm.gamma=0.95" in changed
+
+
+def test_ctrl_c_says_how_the_comparison_goes_on(tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_model_multi_patch.Comparison, "run", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *SMALL, TWO, f"--run.out={tmp_path}", "--run.name=stopped"])
+    assert stop.value.code == 130
+    assert f" compare --resume {tmp_path / 'stopped'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variants={}"], "there are no variants"),
+        (["--variants={'a': {}}"], "compare.baseline=baseline is none of the variants a"),
+        (["--variants={'baseline': {'use_twin_critic': true}}"], "Did you mean algorithm.use_twin_critics?"),
+        (["--variants={'baseline': {'gamma': 'high'}}"], "variants.baseline"),
+        (["--variants={'baseline': {'vf_coef': -1}}"], "algorithm.vf_coef must be within"),
+        (["--variants={'baseline': {'n_envs': 0}}"], "run.n_envs must be at least 1"),
+        ([TWO, "--run.env_id=CartPole-v1"], "only markets have folds"),
+        ([TWO, "--compare.first_test=2030-01-01"], "leaves no test period"),
+        ([TWO, "--compare.basline=1"], "Did you mean compare.baseline?"),
+        ([TWO, "--compare.executor=threads"], "compare.executor"),
+        ([TWO, "--market.data=nowhere.csv"], "there is no file"),
+    ],
+)
+def test_comparisons_that_cannot_be_are_refused_before_any_training(tmp_path, capsys, arguments, words):
+    assert words in refused(capsys, "compare", *SMALL, f"--run.out={tmp_path}", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(COMPARISONS))
+def test_comparisons_are_configured_to_the_last_variant(name, tmp_path, monkeypatch, capsys):
+    """All variants are tried on a fold before the first one is trained."""
+
+    def nothing(self, *args):
+        assert len(self.cells) >= 90
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_model_multi_patch.Comparison, "run", nothing)
+    with pytest.raises(SystemExit):
+        main([name, f"--run.out={tmp_path}"])
+
+
+@pytest.mark.parametrize(("flag", "code"), [("true", None), ("false", 1)])
+def test_sanity_says_whether_the_scaling_works(tmp_path, capsys, flag, code):
+    arguments = ["sanity", f"--run.out={tmp_path}", f"--algorithm.use_variance_gradient_scaling={flag}"]
+    if code is None:
+        main([*arguments, "--run.progress_bar=false"])
+    else:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--run.progress_bar=false"])
+        assert stop.value.code == code
+    printed = capsys.readouterr().out
+    assert ("NO" in printed) == (code == 1)
+    assert ("4 of 4" in printed) == (code is None)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs Debian's chromium, chromium-driver"
+)
+def test_tensorboard_shows_the_scaling_page(folder, tmp_path):
+    port = socket.socket()
+    port.bind(("localhost", 0))
+    number = port.getsockname()[1]
+    port.close()
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", f"--port={number}", "--load_fast=false"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = webdriver.ChromeOptions()
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", f"user-data-dir={tmp_path}"):
+        options.add_argument(f"--{flag}")
+    for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    driver = None
+    try:
+        wait_until(lambda: socket.create_connection(("localhost", number)).close() is None)
+        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        driver.get(f"http://localhost:{number}/#custom_scalars")
+        shadows = """
+            const texts = [];
+            const walk = node => {
+                texts.push(...[...node.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent));
+                if (node.shadowRoot) walk(node.shadowRoot);
+                [...node.children].forEach(walk);
+            };
+            walk(document.body);
+            return texts.join(' ');
+        """
+        words = ("Variance gradient scaling", "weight", "volatility index of the rollout")
+        wait_until(lambda: all(word in driver.execute_script(shadows) for word in words))
+    finally:
+        if driver is not None:
+            driver.quit()
+        server.kill()
+        server.wait()
+
+
+def wait_until(condition, seconds=60):
+    """Until it holds; what it raises meanwhile is not there yet."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        assert time.monotonic() < end
+        time.sleep(0.2)
