@@ -402,11 +402,11 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         run = parser.instantiate(config).run
         cells = cells_of(compare, run, algorithms, config.variants, folds)
         folder = resume or new_folder(run)
+        comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.train)}")
-    comparison = Comparison(folder, cells)
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
     print(f"{len(cells)} cells in {folder}", flush=True)
     try:

@@ -18,12 +18,13 @@ from typing import Any, Literal, Protocol
 import loky
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from market_regimes.cells import Cell, run_cell
 from market_regimes.checkpoint import write_file
 from market_regimes.data import Market, load_markets
-from market_regimes.study import MarketConfig, RunConfig, seeds_of
+from market_regimes.study import MarketConfig, RunConfig, seeds_of, versions
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
 # Keys of a variant that are not the algorithm's.
@@ -78,12 +79,14 @@ class Fold:
     :param name: of the test period
     :param market: with the fold's training and test period
     :param missing: why it cannot be used, None: it can
+    :param fingerprint: of the market's data
     """
 
     label: str
     name: str
     market: MarketConfig
     missing: str | None
+    fingerprint: str
 
 
 def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
@@ -99,6 +102,7 @@ def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
         entries = [data] if isinstance(data, str) else data
         symbols = load_markets(entries, market.volatility_index, market.bars_per_year)
         label = "+".join(Path(entry).stem for entry in entries)
+        fingerprint = " ".join(symbol.fingerprint() for symbol in symbols)
         begin = max(pd.Timestamp(symbol.dates[0]) for symbol in symbols).normalize()
         end = min(pd.Timestamp(symbol.dates[-1]) for symbol in symbols).normalize()
         middle = (begin + (end - begin) / 2).normalize()
@@ -119,7 +123,7 @@ def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
             config = replace(market, data=data, train=train, test=test)
             missing = _missing(symbols, train, "training", MIN_TRAIN_BARS)
             missing = missing or _missing(symbols, test, "test", MIN_TEST_BARS)
-            folds.append(Fold(label, f"{test[0][:7]} to {test[1][:7]}", config, missing))
+            folds.append(Fold(label, f"{test[0][:7]} to {test[1][:7]}", config, missing, fingerprint))
             start = after
     return folds
 
@@ -270,13 +274,26 @@ class Comparison:
 
     :param folder: where they lie, one JSON file per cell, each whole or not there
     :param cells: all of them
+    :param data: fingerprints of the data by market, None: they are not looked at
     :param function: what runs one
+    :raises ValueError: if the folder's cells are of other data
     """
 
-    def __init__(self, folder: Path, cells: Sequence[Cell], function: Callable[[Cell], dict[str, Any]] = run_cell):
+    def __init__(
+        self,
+        folder: Path,
+        cells: Sequence[Cell],
+        data: dict[str, str] | None = None,
+        function: Callable[[Cell], dict[str, Any]] = run_cell,
+    ):
         self.folder, self.cells, self.function = folder, list(cells), function
         self.paths = {i: folder / "cells" / f"{_file_name(cell)}.json" for i, cell in enumerate(self.cells)}
         (folder / "cells").mkdir(parents=True, exist_ok=True)
+        provenance = folder / "run.json"
+        if data is not None and provenance.exists() and json.loads(provenance.read_text())["data"] != data:
+            raise ValueError(f"{folder} was started on data with another fingerprint: its cells would not compare")
+        if data is not None and not provenance.exists():
+            write_file(provenance, json.dumps({**versions(), "data": data}, indent=2))
 
     def run(self, executor: str, workers: int, progress_bar: bool = True) -> None:
         """
@@ -286,7 +303,15 @@ class Comparison:
         :param executor: key of ``EXECUTORS``
         :param workers: cells at a time
         :param progress_bar: whether to show one
+        :raises ValueError: if another process does, or the executor cannot be had
         """
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._run(executor, workers, progress_bar)
+        except Timeout as error:
+            raise ValueError(f"another process is comparing in {self.folder}") from error
+
+    def _run(self, executor: str, workers: int, progress_bar: bool) -> None:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), disable=not progress_bar) as progress:
             task = progress.add_task("cells", total=len(self.cells))

@@ -8,10 +8,10 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distributional_ppo import DistributionalPPO
+from market_regimes.training import WEIGHT
 
 SANITY_STEPS = 1000
 HEALTHY_VARIANCE = (0.1, 2.0)  # of the quantiles, in units of the loss: the user's plan
-WEIGHT = "train/variance_scaling_weight"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 from market_regimes.cells import Cell, run_cell
 from market_regimes.comparison import CompareConfig, Comparison, cells_of, folds_of
@@ -114,7 +115,7 @@ def comparison(tmp_path, variants, seeds="0-1"):
     counts = tmp_path / "counts"
     counts.mkdir(exist_ok=True)
     cells = [replace(cell, algorithm={**cell.algorithm, "counts": counts}) for cell in make_cells(variants, seeds)]
-    return Comparison(tmp_path / "run", cells, make_fake()), counts
+    return Comparison(tmp_path / "run", cells, function=make_fake()), counts
 
 
 ALGORITHM = dict(
@@ -146,7 +147,7 @@ def test_failing_cells_are_tried_twice_and_the_rest_give_what_they_give_here(tmp
     if executor == "ray":
         pytest.importorskip("ray", reason="needs the extra ray")
     made, counts = comparison(tmp_path, {"fine": {}, "raises": {}, "raises once": {}, "last": {}, "killed": {}}, "0")
-    made = Comparison(tmp_path / "with real", [REAL, *made.cells], made.function)
+    made = Comparison(tmp_path / "with real", [REAL, *made.cells], function=made.function)
     made.run(executor, workers=2, progress_bar=False)
     for i, cell in enumerate(made.cells):
         result = made.result(i)
@@ -185,3 +186,12 @@ def test_names_of_any_kind_have_files_of_their_own(tmp_path):
     assert len(set(made.paths.values())) == 4
     made.run("processes", workers=1, progress_bar=False)
     assert all(path.exists() for path in made.paths.values())
+
+
+def test_cells_of_other_data_and_two_processes_in_one_folder_are_refused(tmp_path):
+    Comparison(tmp_path, [], {"sp500": "one"})
+    Comparison(tmp_path, [], {"sp500": "one"})
+    with pytest.raises(ValueError, match="data with another fingerprint"):
+        Comparison(tmp_path, [], {"sp500": "two"})
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another process is comparing"):
+        Comparison(tmp_path, []).run("processes", workers=1)
