@@ -123,7 +123,12 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
             lambda: RandomEnv(action_space=spaces.MultiDiscrete([2, 3])),
             dict(policy_kwargs=dict(features_extractor_class=OwnExtractor, **NET)),  # with batch norm
         ),
-        ("CnnPolicy", lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1, discrete=True), {}),
+        (
+            "CnnPolicy",
+            lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1, discrete=True),
+            # Its images differ from run to run, and Adam makes a large step of the rounding of a gradient near 0.
+            dict(policy_kwargs=dict(optimizer_class=torch.optim.SGD)),
+        ),
         ("MultiInputPolicy", lambda: SimpleMultiObsEnv(discrete_actions=True), {}),
     ],
     ids=["gSDE", "MultiDiscrete, batch norm", "image", "dict"],
