@@ -22,7 +22,6 @@ import json
 import math
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
@@ -36,7 +35,6 @@ from market_regimes.checkpoint import write_file
 from market_regimes.comparison import RESERVED, CompareConfig, Comparison, Fold, cells_of, folds_of
 from market_regimes.data import SHIPPED
 from market_regimes.report import print_by_regime, print_checks, print_seeds, print_summary
-from market_regimes.sanity import SANITY_STEPS, checks
 from market_regimes.study import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -48,8 +46,8 @@ from market_regimes.study import (
     new_folder,
     schedule,
     seeds_of,
+    stamped,
 )
-from market_regimes.verdicts import print_verdicts, tables_of, write_tables
 
 HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
@@ -84,7 +82,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
-        known = {action.dest for action in _compare_parser("")._actions} | set(COMMANDS)
+        known = {action.dest for action in _compare_parser()._actions} | set(COMMANDS)
         words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
         near = {match for word in words for match in _nearest(word, known)}
         hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
@@ -157,7 +155,7 @@ def _add_study(parser: Parser) -> None:
         _add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, policy.__doc__ or "", SKIPPED_POLICY)
 
 
-def _compare_parser(description: str) -> Parser:
+def _compare_parser(description: str = "") -> Parser:
     parser = Parser(allow_abbrev=False, description=description)
     _add_study(parser)
     parser.add_class_arguments(CompareConfig, "compare")
@@ -377,8 +375,10 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Train a little, read the event file back, and exit with 1 if the scaling does not work as it should."""
+    from market_regimes.sanity import SANITY_STEPS, checks  # with TensorBoard's reader, for which train need not wait
+
     config.run.total_timesteps = SANITY_STEPS
-    config.run.name = config.run.name or f"sanity-{time.strftime('%Y%m%d-%H%M%S')}"
+    config.run.name = config.run.name or stamped("sanity")
     config.algorithm.n_steps = min(config.algorithm.n_steps, max(2, math.ceil(SANITY_STEPS / (4 * config.run.n_envs))))
     study, folder = _train(parser, config, None)
     if not print_checks(checks(folder, study.model), f"{folder}, {study.model.num_timesteps} steps"):
@@ -387,19 +387,21 @@ def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
-    parser, resume = _compare_parser(""), config.pop("resume")
+    from market_regimes.verdicts import print_verdicts, tables_of, write_tables  # a second that train need not wait
+
+    parser, resume = _compare_parser(), config.pop("resume")
     if resume is not None:
         _check_unchanged(parser, config, resume, MAY_CHANGE_COMPARE)
     else:
         _find_files_from_anywhere(config)
-        config.run.name = config.run.name or f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+        config.run.name = config.run.name or stamped("compare")
     if config.run.env_id != "market":
         parser.error(f"compare needs run.env_id=market, got {config.run.env_id}: only markets have folds")
     try:
-        compare, market = (parser.instantiate(config)[name] for name in ("compare", "market"))
-        folds = folds_of(compare, market)
+        objects = parser.instantiate(config)
+        run, compare = objects.run, objects.compare
+        folds = folds_of(compare, objects.market)
         algorithms = _algorithms(train_parser, config, next((f for f in folds if not f.missing), folds[0]))
-        run = parser.instantiate(config).run
         cells = cells_of(compare, run, algorithms, config.variants, folds)
         folder = resume or new_folder(run)
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import ConstantSchedule, explained_variance
 from distributional_ppo import DistributionalPPO, quantile_huber_loss
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
 from market_regimes.env import REWARD_SCALE
-from market_regimes.evaluation import backtest, buy_and_hold, discounted, figures, joint
+from market_regimes.evaluation import backtest, buy_and_hold, discounted, figures, joint, joint_in
 from market_regimes.study import MarketConfig, RunConfig, Study
 from market_regimes.training import (
     GRADIENT_SAMPLES,
@@ -169,9 +169,8 @@ class Measurements(RolloutBars):
         }
         for name, group in _groups(pool["regime"], pool["bar"]).items():
             result[f"value_loss_outliers_{name}"] = float((pool["loss"][group] > OUTLIER_LOSS).mean())
-            error = pool["value"][group] - pool["returns"][group]
-            result[f"value_error_{name}"] = _over(np.sqrt(np.mean(error**2)), pool["returns"][group].std())
-            result[f"spread_{name}"] = _over(np.sqrt(pool["variance"][group].mean()), np.sqrt(np.mean(error**2)))
+            fit = _fit(pool["value"][group], pool["variance"][group], pool["returns"][group])
+            result |= {f"{figure}_{name}": value for figure, value in fit.items()}
         result |= _gradients(self.algorithm, pool)
         return result | _gaps(result, "value_error")
 
@@ -182,6 +181,12 @@ def _defined(value: Any) -> float | None:
 
 def _over(numerator: float, denominator: float) -> float | None:
     return _defined(numerator / denominator) if denominator > 0 else None
+
+
+def _fit(values: np.ndarray, variances: np.ndarray, returns: np.ndarray) -> Figures:
+    """Root mean square error over the returns' std, and the predicted spread over that error, in which 1 is right."""
+    error = np.sqrt(np.mean((values - returns) ** 2))
+    return {"value_error": _over(error, returns.std()), "spread": _over(np.sqrt(variances.mean()), error)}
 
 
 def _groups(regime: np.ndarray, bar: np.ndarray) -> dict[str, np.ndarray]:
@@ -244,7 +249,7 @@ def _trading(frames: dict[str, pd.DataFrame], bars_per_year: float, prefix: str)
     result: Figures = {}
     for name, members in {"": tuple(range(len(REGIMES))), **GROUPS}.items():
         wanted = [REGIMES[i] for i in members]
-        days = joint({symbol: frame[frame["regime"].isin(wanted)] for symbol, frame in frames.items()})
+        days = joint_in(frames, wanted)
         suffix = f"_{name}" if name else ""
         if name and len(days) < MIN_REGIME_DAYS:
             continue
@@ -276,9 +281,8 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     for name, members in GROUPS.items():
         rows = np.isin(regime, [REGIMES[i] for i in members])
         if rows.sum() >= MIN_REGIME_DAYS:
-            error = np.sqrt(np.mean((quantiles[rows].mean(axis=1) - came[rows]) ** 2))
-            result[f"test_value_error_{name}"] = _over(error, came[rows].std())
-            result[f"test_spread_{name}"] = _over(np.sqrt(quantiles[rows].var(axis=1).mean()), error)
+            fit = _fit(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), came[rows])
+            result |= {f"test_{figure}_{name}": value for figure, value in fit.items()}
     together = joint(agent)
     days = together[["return", "position", "index"]].assign(hold=joint(held)["return"])
     return result | _gaps(result, "test_value_error"), days

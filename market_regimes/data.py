@@ -197,14 +197,16 @@ def infer_bars_per_year(dates: np.ndarray) -> float:
 
 def load_shipped(name: str, volatility_index: VolatilityIndex = "auto") -> Market:
     """
-    Daily bars that ship with ``arch``, 1999-01-04 to 2018-12-31.
+    Daily bars that ship with ``arch``, 1999-01-04 to 2018-12-31, or are made up.
 
-    :param name: "sp500" or "nasdaq"
+    :param name: "sp500", "nasdaq", or "synthetic", which has its own index
     :param volatility_index: "auto" and "estimated": from the prices throughout, so that a label means the same in every
         year; "real", for the S&P 500 only: the VIX where there is one (from 2014), estimated before
     :return: the market
     :raises ValueError: if "real" is asked of the NASDAQ
     """
+    if name == "synthetic":
+        return load_synthetic()
     from arch.data import nasdaq, sp500, vix
 
     prices = {"sp500": sp500, "nasdaq": nasdaq}[name].load()
@@ -268,7 +270,7 @@ def load_markets(
     markets: list[Market] = []
     for entry in entries:
         if entry in SHIPPED:
-            markets.append(load_synthetic() if entry == "synthetic" else load_shipped(entry, volatility_index))
+            markets.append(load_shipped(entry, volatility_index))
             continue
         path = Path(entry)
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]

@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,15 @@ def joint(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return mean.assign(equity=(1 + mean["return"]).cumprod(), gross_equity=(1 + mean["gross_return"]).cumprod())
 
 
+def joint_in(frames: dict[str, pd.DataFrame], regimes: Collection[str]) -> pd.DataFrame:
+    """
+    :param frames: from ``backtest``
+    :param regimes: names
+    :return: ``joint`` of the bars on which a symbol is in one of them, of the symbols that are
+    """
+    return joint({symbol: frame[frame["regime"].isin(regimes)] for symbol, frame in frames.items()})
+
+
 def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None]:
     """
     :param frame: from ``backtest`` or ``joint``
@@ -167,7 +176,7 @@ def figures_by_regime(frames: dict[str, pd.DataFrame], bars_per_year: float) -> 
     """
     table: dict[str, dict[str, float | None]] = {}
     for regime in REGIMES:
-        bars = joint({symbol: frame[frame["regime"] == regime] for symbol, frame in frames.items()})
+        bars = joint_in(frames, [regime])
         enough = len(bars) >= MIN_REGIME_DAYS
         table[regime] = {
             "bars": float(len(bars)),

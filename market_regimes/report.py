@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from market_regimes.data import MIN_REGIME_DAYS, REGIMES
-from market_regimes.sanity import Check
+
+if TYPE_CHECKING:
+    from market_regimes.sanity import Check
 
 PERCENT = {
     "max_drawdown",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from dataclasses import dataclass
@@ -111,12 +112,17 @@ def _interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
     used = differences[np.isfinite(differences).any(axis=1)]
     if len(used) < MIN_SEEDS:
         return None
-    bootstrap = IIDBootstrap(np.arange(len(used)), seed=np.random.default_rng(seed))
-    rows = np.stack([drawn[0] for drawn, _ in bootstrap.bootstrap(RESAMPLES)])
-    means = interquartile_mean(used[rows].reshape(RESAMPLES, -1))
+    means = interquartile_mean(used[_resampled(len(used), seed)].reshape(RESAMPLES, -1))
     expanded = stats.t.ppf(1 - SIGNIFICANCE / 2, len(used) - 1) * math.sqrt(len(used) / (len(used) - 1))
     low, high = np.nanquantile(means, stats.norm.cdf([-expanded, expanded]))
     return float(low), float(high)
+
+
+@functools.cache  # the same for every effect of a comparison
+def _resampled(seeds: int, seed: int) -> np.ndarray:
+    """Rows drawn with replacement, shape (RESAMPLES, seeds)."""
+    bootstrap = IIDBootstrap(np.arange(seeds), seed=np.random.default_rng(seed))
+    return np.stack([drawn[0] for drawn, _ in bootstrap.bootstrap(RESAMPLES)])
 
 
 def _improvement(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool) -> float | None:

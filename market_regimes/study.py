@@ -155,13 +155,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def stamped(name: str) -> str:
+    """:return: the name with the time, for a folder that nobody named"""
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def new_folder(run: RunConfig) -> Path:
     """
     :param run: names the folder, or leaves it to environment and time
     :return: where the run, or the runs of several seeds, will lie
     :raises ValueError: if it exists already
     """
-    folder = Path(run.out) / (run.name or f"{run.env_id}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(run.out) / (run.name or stamped(run.env_id))
     if folder.exists():
         raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
     return folder

@@ -277,8 +277,9 @@ class Training(RolloutBars):
         core = self.core
         if core is None:
             return
-        self.logger.record("rollout/volatility_index", float(core.index[self.bars].mean()))
-        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[self.bars]).items():
+        bars = self.bars
+        self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
+        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
             self.logger.record(f"train/{name}", value)
 
     def _on_training_end(self) -> None:

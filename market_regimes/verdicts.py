@@ -14,11 +14,9 @@ import pandas as pd
 
 from market_regimes.checkpoint import write_file
 from market_regimes.comparison import Comparison, Fold, Variants, why_not
-from market_regimes.html_report import Tables, write_report
+from market_regimes.html_report import ALL, Tables, write_report
 from market_regimes.statistics import Effect, against_hope, deflated_sharpe, effect, sharpe_difference, verdict
 from market_regimes.study import versions
-
-ALL = "all"  # the markets together
 
 
 @dataclass(frozen=True)
@@ -173,26 +171,29 @@ def analysed(cells: pd.DataFrame, curves: pd.DataFrame, daily: pd.DataFrame, bas
             "market": market,
             "variant": variant,
             "metric": metric,
-            **_row(_effect(part, variant, baseline, metric), metric),
+            **_row(_effect(values, variant, baseline, metric), metric),
         }
         for market in markets
         for part in [used if market == ALL else used[used["market"] == market]]
         for metric in METRICS
         if metric in part
+        for values in [_by_variant(part, metric)]
         for variant in variants
     ]
     return Tables(cells, curves, daily, pd.DataFrame(effects), _hopes(used, baseline), _sharpes(used, daily, baseline))
 
 
-def _matrix(cells: pd.DataFrame, variant: str, metric: str) -> pd.DataFrame:
-    rows = cells[cells["variant"] == variant]
-    return rows.pivot_table(index="seed", columns=["market", "fold"], values=metric, aggfunc="first")
+def _by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A row per seed; columns by variant, market and fold."""
+    return cells.pivot_table(index="seed", columns=["variant", "market", "fold"], values=metric, aggfunc="first")
 
 
-def _effect(cells: pd.DataFrame, variant: str, baseline: str, metric: str) -> Effect:
-    one, two = _matrix(cells, variant, metric), _matrix(cells, baseline, metric)
-    index, columns = one.index.union(two.index), one.columns.union(two.columns)
-    one, two = (each.reindex(index=index, columns=columns) for each in (one, two))
+def _effect(values: pd.DataFrame, variant: str, baseline: str, metric: str) -> Effect:
+    """:param values: from ``_by_variant``, of the metric"""
+    none = pd.DataFrame(index=values.index)
+    one, two = (values.get(name, none) for name in (variant, baseline))
+    columns = one.columns.union(two.columns)
+    one, two = (each.reindex(columns=columns) for each in (one, two))
     return effect(one.to_numpy(float), two.to_numpy(float), METRICS[metric].higher_is_better)
 
 
@@ -210,7 +211,7 @@ def _hopes(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
         against = hope.against or baseline
         if not {hope.variant, against} <= there or hope.metric not in cells:
             continue
-        found = _effect(cells, hope.variant, against, hope.metric)
+        found = _effect(_by_variant(cells, hope.metric), hope.variant, against, hope.metric)
         metric = METRICS[hope.metric]
         rows.append(
             {
@@ -291,7 +292,7 @@ def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str) 
         buffer = io.BytesIO()
         getattr(tables, name).to_parquet(buffer, index=False)
         write_file(folder / f"{name}.parquet", buffer.getvalue())
-    facts = {package: number for package, number in versions().items()}
+    facts = versions()
     facts["seconds of all cells"] = f"{tables.cells.get('seconds', pd.Series(dtype=float)).sum():,.0f}"
     write_report(folder / "report.html", tables, folder.name, baseline, config_text, facts)
 

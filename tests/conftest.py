@@ -1,12 +1,15 @@
 """
 What every test needs: one thread per worker, since two workers share the cores; a reader of event files; made-up
-prices.
+prices; a browser.
 """
+
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from selenium import webdriver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 torch.set_num_threads(1)
@@ -39,3 +42,23 @@ def make_prices():
         return pd.DataFrame(dict(date=dates, open=opens, high=high, low=low, close=close, volume=1000))
 
     return make
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium, whose console can be read."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    for switch in [
+        *f"{switches} disable-component-update disable-sync".split(),
+        f"user-data-dir={tmp_path / 'profile'}",
+    ]:
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
+    yield driver
+    driver.quit()

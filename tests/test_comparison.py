@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 from filelock import FileLock
+from test_cells import CELL
 
-from market_regimes.cells import Cell, run_cell
+from market_regimes.cells import run_cell
 from market_regimes.comparison import CompareConfig, Comparison, cells_of, folds_of
 from market_regimes.study import MarketConfig, RunConfig
 
@@ -118,28 +119,7 @@ def comparison(tmp_path, variants, seeds="0-1"):
     return Comparison(tmp_path / "run", cells, function=make_fake()), counts
 
 
-ALGORITHM = dict(
-    policy="MlpPolicy",
-    seed=0,
-    device="cpu",
-    n_steps=128,
-    batch_size=256,
-    n_epochs=2,
-    gamma=0.95,
-    normalize_returns=True,
-    quantile_huber_kappa=0.1,
-)
-
-
-REAL = Cell(
-    "synthetic",
-    "fold",
-    "real",
-    3,
-    RunConfig(total_timesteps=2048),
-    MarketConfig(data="synthetic", train=("1999-01-04", "2004-12-31"), test=("2005-02-01", "2006-12-31")),
-    ALGORITHM,
-)
+REAL = replace(CELL, variant="real")
 
 
 @pytest.mark.parametrize("executor", ["processes", "ray"])

@@ -33,7 +33,7 @@ def test_flag_table_names_every_flag_with_its_default():
 
 
 def test_flags_in_commands_exist():
-    known = {action.dest for action in train_model_multi_patch._compare_parser("")._actions} | {
+    known = {action.dest for action in train_model_multi_patch._compare_parser()._actions} | {
         "period",
         "checkpoint",
         "logdir",

@@ -1,7 +1,6 @@
 """The HTML report: what a stranger reads, that nothing is fetched, and that no odd table breaks it."""
 
 import re
-import shutil
 import time
 from html.parser import HTMLParser
 
@@ -318,26 +317,6 @@ def test_many_variants_are_small_multiples_and_long_lines_are_thinned(large):
     assert seconds < 20
     assert path.stat().st_size < 1_500_000
     assert Page(path.read_text()).text.count("other_5") > 9
-
-
-@pytest.fixture
-def browser(tmp_path):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    for switch in [
-        *f"{switches} disable-component-update disable-sync".split(),
-        f"user-data-dir={tmp_path / 'profile'}",
-    ]:
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
-    yield driver
-    driver.quit()
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(large, browser):

@@ -20,8 +20,6 @@ import yaml
 from filelock import FileLock
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
@@ -624,41 +622,28 @@ def test_sanity_says_whether_the_scaling_works(tmp_path, capsys, flag, code):
     assert ("4 of 4" in printed) == (code is None)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs Debian's chromium, chromium-driver"
-)
-def test_tensorboard_shows_the_scaling_page(folder, tmp_path):
-    port = socket.socket()
-    port.bind(("localhost", 0))
-    number = port.getsockname()[1]
-    port.close()
-    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", f"--port={number}", "--load_fast=false"]
+def test_tensorboard_shows_the_scaling_page(folder, browser):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}", f"--port={port}", "--load_fast=false"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    options = webdriver.ChromeOptions()
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", f"user-data-dir={tmp_path}"):
-        options.add_argument(f"--{flag}")
-    for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    driver = None
+    shadows = """
+        const texts = [];
+        const walk = node => {
+            texts.push(...[...node.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent));
+            if (node.shadowRoot) walk(node.shadowRoot);
+            [...node.children].forEach(walk);
+        };
+        walk(document.body);
+        return texts.join(' ');
+    """
+    words = ("Variance gradient scaling", "weight", "volatility index of the rollout")
     try:
-        wait_until(lambda: socket.create_connection(("localhost", number)).close() is None)
-        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-        driver.get(f"http://localhost:{number}/#custom_scalars")
-        shadows = """
-            const texts = [];
-            const walk = node => {
-                texts.push(...[...node.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent));
-                if (node.shadowRoot) walk(node.shadowRoot);
-                [...node.children].forEach(walk);
-            };
-            walk(document.body);
-            return texts.join(' ');
-        """
-        words = ("Variance gradient scaling", "weight", "volatility index of the rollout")
-        wait_until(lambda: all(word in driver.execute_script(shadows) for word in words))
+        wait_until(lambda: socket.create_connection(("localhost", port)).close() is None)
+        browser.get(f"http://localhost:{port}/#custom_scalars")
+        wait_until(lambda: all(word in browser.execute_script(shadows) for word in words))
     finally:
-        if driver is not None:
-            driver.quit()
         server.kill()
         server.wait()
 
