@@ -327,6 +327,60 @@ def test_own_policy_keeps_its_class_and_its_optimizer_groups():
     assert len(model.policy.optimizer.param_groups) == len(owned)
 
 
+@pytest.mark.parametrize(
+    ("policy", "flags", "policy_kwargs", "expected"),
+    [
+        ("MlpPolicy", {}, {}, [1e-5, 1e-8]),
+        ("MlpPolicy", dict(use_twin_critics=True), {}, [1e-5, 1e-8]),
+        ("MlpPolicy", {}, dict(share_features_extractor=False, features_extractor_class=OwnExtractor), [1e-5, 1e-8]),
+        ("MlpPolicy", dict(use_variance_gradient_scaling=False), dict(n_quantiles=1), [1e-5]),
+        ("MlpPolicy", {}, dict(optimizer_kwargs=dict(eps=1e-4)), [1e-4]),
+        ("MlpPolicy", {}, dict(optimizer_class=torch.optim.AdamW), [1e-8]),
+    ],
+)
+def test_only_the_critic_has_a_smaller_eps(policy, flags, policy_kwargs, expected):
+    policy = DistributionalPPO(policy, RandomEnv(), policy_kwargs=policy_kwargs, **flags, **SHORT).policy
+    groups = policy.optimizer.param_groups
+    assert [group["eps"] for group in groups] == expected
+    every = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(every) == sorted(id(parameter) for parameter in policy.parameters())
+    if len(groups) == 2:
+        observations = torch.rand(8, 3)
+        policy.get_distribution(observations).distribution.logits.sum().backward()
+        assert all(parameter.grad is None for parameter in groups[1]["params"])
+        policy.zero_grad()
+        policy.predict_quantiles(observations).sum().backward()
+        assert all(parameter.grad is None for parameter in groups[0]["params"])
+    copied = pickle.loads(pickle.dumps(policy))
+    assert [group["eps"] for group in copied.optimizer.param_groups] == expected
+    assert (
+        type(policy)(**policy._get_constructor_parameters()).optimizer.state_dict()["param_groups"][-1]["eps"]
+        == expected[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy_kwargs", "low", "high"), [({}, 0, 0.05), (dict(optimizer_kwargs=dict(eps=1e-5)), 0.5, 1)]
+)
+def test_a_small_weight_does_not_slow_the_critic(policy_kwargs, low, high):
+    """Adam divides a constant factor of the loss out (Kingma & Ba 2015, section 2.1) as far as eps lets it."""
+    moved = []
+    for factor in (1.0, 2.0**-7):
+        model = DistributionalPPO(
+            "MlpPolicy",
+            RandomEnv(),
+            use_variance_gradient_scaling=False,
+            max_grad_norm=1e9,
+            vf_coef=factor,
+            policy_kwargs=policy_kwargs,
+            **SHORT,
+        )
+        before = model.policy.value_net.weight.detach().clone()
+        model.learn(64)
+        moved.append(model.policy.value_net.weight.detach() - before)
+    assert low <= (moved[0] - moved[1]).norm() / moved[0].norm() < high
+
+
 class TouchingPolicy(ActorCriticPolicy):
     """A user's policy that touches its value_net after SB3 has built it."""
 
