@@ -1,138 +1,304 @@
 """
-Does DistributionalPPO learn as PPO does? RL Zoo settings, 100,000 steps, several seeds; one row per run in a CSV.
+Does DistributionalPPO learn as SB3's PPO does, and at any scale of the rewards? One row per run in a CSV.
 
-    python benchmarks/learning.py                # runs what the CSV lacks, then prints the table
-    python benchmarks/learning.py --table        # only the table
+    pip install -c constraints.txt -e ".[market,test,bench]"
+    python benchmarks/learning.py                # runs what the CSV lacks, then writes the tables and pictures
+    python benchmarks/learning.py --seeds 0      # only the tables and pictures of the runs there are
 
-A run is scored by the mean return of 50 deterministic episodes of its final policy. Settings: RL Baselines3 Zoo,
-hyperparams/ppo.yml, for the two tasks; nothing else is changed but what the variant names.
+A run is scored by the mean return of 50 deterministic episodes of its final policy, in the rewards of the task. Its
+settings are those of learning.yaml; nothing else is changed but what the variant names. The curve is the mean return of
+the training episodes that ended in each twentieth of the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
+import os
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gymnasium as gym
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.results import markdown, with_tables
 from distributional_ppo import DistributionalPPO
+from market_regimes.statistics import interquartile_mean, interval
+from market_regimes.study import python_values
 from upgd import AdaptiveUPGD
 
+ROOT = Path(__file__).parent.parent
 CELLS = Path(__file__).with_suffix(".csv")
-STEPS = 100_000
-TASKS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": dict(
-        n_envs=8,
-        n_steps=32,
-        batch_size=256,
-        n_epochs=20,
-        gamma=0.98,
-        gae_lambda=0.8,
-        learning_rate=LinearSchedule(0.001, 0.0, 1.0),
-        clip_range=LinearSchedule(0.2, 0.0, 1.0),
-    ),
-    "Pendulum-v1": dict(
-        n_envs=4,
-        n_steps=1024,
-        batch_size=64,
-        n_epochs=10,
-        gamma=0.9,
-        gae_lambda=0.95,
-        learning_rate=1e-3,
-        clip_range=0.2,
-        use_sde=True,
-        sde_sample_freq=4,
-    ),
-}
-GOALS = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0}
+SETTINGS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+BINS = 20
+
+
+def recommended() -> dict[str, Any]:
+    """The flags of configs/recommended.yaml over configs/train.yaml that PPO does not have."""
+    configs = [yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()) for name in ("train", "recommended")]
+    flags = {name: value for config in configs for name, value in config["algorithm"].items()}
+    return {name: value for name, value in flags.items() if name not in inspect.signature(PPO).parameters}
+
+
 OFF = dict(use_variance_gradient_scaling=False)
 NORMALIZED = dict(normalize_returns=True)
 POPART = dict(normalize_returns=True, use_popart=True)
 VARIANTS: dict[str, dict[str, Any] | None] = {
+    "SB3 PPO": None,
     "defaults": {},
     "scaling off": OFF,
+    "PopArt": POPART,
+    "recommended": recommended(),
+}
+SYSTEMS: dict[str, dict[str, Any]] = {
     "normalised": NORMALIZED,
     "normalised, scaling off": NORMALIZED | OFF,
-    "PopArt": POPART,
     "PopArt, scaling off": POPART | OFF,
     "clipped": POPART | OFF | dict(clip_range_vf=0.2, clip_range_vf_units="std"),
     "twin critics": OFF | dict(use_twin_critics=True),
     "DSAC-T weights": POPART | dict(variance_scaling_mode="dsac_t"),
     "sr_lambda": OFF | dict(value_target="sr_lambda"),
     "AdaptiveUPGD": OFF | dict(policy_kwargs=dict(optimizer_class=AdaptiveUPGD)),
-    "SB3 PPO": None,
 }
+SCALED_TASKS = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1, raw rewards"]
+TASKS = [task for task in SETTINGS if task != "Acrobot-v1, raw rewards"]
+SCALED_VARIANTS = ["SB3 PPO", "PopArt"]
+EXPONENTS = [-10, -5, 0, 5, 10]
+SYSTEM_TASKS = ["CartPole-v1", "Pendulum-v1"]
+COLORS = ["black", "tab:blue", "tab:cyan", "tab:orange", "tab:red"]
 
 
-def run_cell(task: str, variant: str, seed: int) -> dict[str, Any]:
+class Cell(NamedTuple):
+    """A run: its rewards are multiplied by 2**exponent."""
+
+    task: str
+    variant: str
+    exponent: int
+    seed: int
+
+
+def cells(seeds: int) -> list[Cell]:
+    """All runs, those first that answer most."""
+    runs = [Cell(*key) for key in itertools.product(TASKS, ["SB3 PPO", "defaults"], [0], range(seeds))]
+    runs += [Cell(*key) for key in itertools.product(SCALED_TASKS, SCALED_VARIANTS, EXPONENTS, range(seeds))]
+    runs += [Cell(*key) for key in itertools.product(TASKS, VARIANTS, [0], range(seeds))]
+    runs += [Cell(*key) for key in itertools.product(SYSTEM_TASKS, SYSTEMS, [0], range(seeds))]
+    return list(dict.fromkeys(runs))
+
+
+class Curve(BaseCallback):
+    """Keeps when each training episode ended and its return, before any normalisation."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.returns: list[list[float]] = [[] for _ in range(BINS)]
+
+    def _on_step(self) -> bool:
+        place = min(BINS - 1, (self.num_timesteps - 1) * BINS // self.steps)
+        self.returns[place] += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+        return True
+
+    def text(self) -> str:
+        """Means, "nan" where no episode ended."""
+        return " ".join(f"{np.mean(each):.4g}" if each else "nan" for each in self.returns)
+
+
+def environment(task: str, exponent: int, seed: int, settings: dict[str, Any]) -> VecEnv:
+    """
+    Copies as the zoo makes them. Monitor is inside, so that it sees the rewards of the task.
+
+    :param settings: of learning.yaml; what concerns the environment is taken out
+    """
+    env = make_vec_env(
+        task.partition(",")[0],
+        settings.pop("n_envs"),
+        seed=seed,
+        wrapper_class=gym.wrappers.TransformReward,  # type: ignore[arg-type]
+        wrapper_kwargs=dict(func=lambda reward: float(reward) * 2.0**exponent),
+    )
+    normalize = settings.pop("normalize", None)
+    if normalize is None:
+        return env
+    return VecNormalize(env, gamma=settings["gamma"], **({} if normalize is True else normalize))
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
     """Train once and score the final policy."""
     torch.set_num_threads(1)
+    torch.compiler.reset()  # a worker runs many cells, and a graph is compiled anew only so often
     warnings.simplefilter("ignore")
-    settings = dict(TASKS[task])
-    env = make_vec_env(task, settings.pop("n_envs"), seed=seed)
-    flags = VARIANTS[variant]
+    settings = dict(SETTINGS[cell.task])
+    steps, compiled = settings.pop("n_timesteps"), settings.pop("compile", False)
+    env = environment(cell.task, cell.exponent, cell.seed, settings)
+    settings = python_values(settings) | dict(seed=cell.seed, device="cpu")
+    flags = {**VARIANTS, **SYSTEMS}[cell.variant]
     start = time.perf_counter()
+    model: PPO
     if flags is None:
-        model = PPO("MlpPolicy", env, seed=seed, device="cpu", **settings)
+        model = PPO("MlpPolicy", env, **settings)
     else:
-        model = DistributionalPPO("MlpPolicy", env, seed=seed, device="cpu", **settings, **flags)
-    model.learn(STEPS)
+        settings["policy_kwargs"] |= flags.get("policy_kwargs", {})
+        model = DistributionalPPO("MlpPolicy", env, compile=compiled, **{**flags, **settings})
+    curve = Curve(steps)
+    model.learn(steps, callback=curve)
     seconds = time.perf_counter() - start
-    returns, _ = evaluate_policy(
-        model, make_vec_env(task, 10, seed=10_000 + seed), n_eval_episodes=50, return_episode_rewards=True
-    )
-    return {
-        "task": task,
-        "variant": variant,
-        "seed": seed,
-        "return": round(float(np.mean(returns)), 2),
-        "seconds": round(seconds, 1),
-    }
+    scored = make_vec_env(cell.task.partition(",")[0], 10, seed=10_000 + cell.seed)
+    if isinstance(env, VecNormalize):
+        scored = VecNormalize(scored, training=False, norm_reward=False)
+        scored.obs_rms = env.obs_rms
+    scores, _ = evaluate_policy(model, scored, n_eval_episodes=50, return_episode_rewards=True)
+    score = {"steps": steps, "return": round(float(np.mean(scores)), 2), "seconds": round(seconds, 1)}
+    return {**cell._asdict(), **score, "curve": curve.text()}
 
 
-def table(cells: pd.DataFrame) -> str:
-    """Markdown: per task and variant the returns of all seeds, sorted, and how many reach the goal."""
-    lines = ["| task | variant | returns, sorted | at the goal |", "|---|---|---|---|"]
-    for task, variant in itertools.product(TASKS, VARIANTS):
-        returns = sorted(cells.query("task == @task and variant == @variant")["return"], reverse=True)
-        reached = sum(value >= GOALS[task] for value in returns)
-        lines.append(
-            f"| {task} | {variant} | {', '.join(f'{value:.0f}' for value in returns)} | {reached} of {len(returns)} |"
-        )
-    return "\n".join(lines)
+def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, Any]], workers: int) -> pd.DataFrame:
+    """
+    Run in processes the cells that a file lacks, and write it after each.
+
+    :param path: CSV; need not exist
+    :param todo: cells, whose fields are columns
+    :param run: gives the row of a cell
+    :param workers: processes
+    :return: all rows
+    """
+    fields = list(todo[0]._fields) if todo else []
+    found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=fields)
+    done = set(found[fields].itertuples(index=False, name=None))
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    with ProcessPoolExecutor(workers) as pool:
+        for future in as_completed([pool.submit(run, cell) for cell in todo if cell not in done]):
+            row = future.result()
+            print(*row.values(), flush=True)
+            found = pd.concat([found, pd.DataFrame([row])], ignore_index=True)
+            found.sort_values(fields).to_csv(path, index=False)
+    return found
+
+
+def returns(found: pd.DataFrame, task: str, variant: str, exponent: int = 0) -> pd.Series[float]:
+    """:return: scores by seed"""
+    rows = found.query("task == @task and variant == @variant and exponent == @exponent")
+    return rows.set_index("seed")["return"].astype(float)
+
+
+def _iqm(scores: pd.Series[float], sign: str = "") -> str:
+    """Interquartile mean and its 95 % interval; of differences (with a sign) bold where that does not hold 0."""
+    middle, bounds = float(interquartile_mean(scores.to_numpy())), interval(scores.to_numpy()[:, None], 0)
+    if bounds is None:
+        return "n/a"
+    text = f"{middle:{sign}.4g} [{bounds[0]:{sign}.4g}, {bounds[1]:{sign}.4g}]"
+    return f"**{text}**" if sign and not bounds[0] <= 0 <= bounds[1] else text
+
+
+def learning_table(found: pd.DataFrame) -> str:
+    """Markdown: PPO's scores, and what the others' differ from them, seed by seed."""
+    rows = []
+    for task in TASKS:
+        base = returns(found, task, "SB3 PPO")
+        row = {"task": task, "steps": f"{SETTINGS[task]['n_timesteps']:,}", "SB3 PPO": _iqm(base)}
+        for variant in list(VARIANTS)[1:]:
+            row[f"{variant} - PPO"] = _iqm((returns(found, task, variant) - base).dropna(), sign="+")
+        rows.append(row)
+    return markdown(pd.DataFrame(rows))
+
+
+def scale_table(found: pd.DataFrame) -> str:
+    """Markdown: interquartile mean at each scale of the rewards, and in brackets its change from that at scale 1."""
+    rows = []
+    for task, variant in itertools.product(SCALED_TASKS, SCALED_VARIANTS):
+        row = {"task": task, "": variant}
+        one = float(interquartile_mean(returns(found, task, variant).to_numpy()))
+        for exponent in EXPONENTS:
+            value = float(interquartile_mean(returns(found, task, variant, exponent).to_numpy()))
+            row[f"2^{exponent}"] = f"{value:.4g}" + (f" ({(value - one) / abs(one):+.1%})" if exponent else "")
+        rows.append(row)
+    return markdown(pd.DataFrame(rows))
+
+
+def systems_table(found: pd.DataFrame) -> str:
+    """Markdown: the returns of all seeds, sorted, with each system of the class."""
+    rows = [
+        {
+            "task": task,
+            "variant": variant,
+            "returns, sorted": ", ".join(
+                f"{value:.0f}" for value in sorted(returns(found, task, variant), reverse=True)
+            ),
+        }
+        for task, variant in itertools.product(SYSTEM_TASKS, {**VARIANTS, **SYSTEMS})
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def learning_picture(found: pd.DataFrame, path: Path) -> None:
+    """Learning curves: interquartile mean over the seeds, and its 95 % interval."""
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
+    for axis, task in zip(axes.flat, TASKS, strict=True):
+        for variant, color in zip(VARIANTS, COLORS, strict=True):
+            rows = found.query("task == @task and variant == @variant and exponent == 0")
+            if rows.empty:
+                continue
+            curves = pd.DataFrame([curve.split() for curve in rows["curve"]]).astype(float).ffill(axis=1).to_numpy()
+            steps = (np.arange(BINS) + 1) / BINS * SETTINGS[task]["n_timesteps"]
+            axis.plot(steps, interquartile_mean(curves.T), color=color, label=variant)
+            bounds = [interval(column[:, None], 0) or (np.nan, np.nan) for column in curves.T]
+            axis.fill_between(steps, *zip(*bounds, strict=True), color=color, alpha=0.12, linewidth=0)
+        axis.set(title=task, xlabel="steps")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("return of training episodes")
+    axes[1, 0].set_ylabel("return of training episodes")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def scale_picture(found: pd.DataFrame, path: Path) -> None:
+    """Final returns over the scale of the rewards."""
+    figure, axes = plt.subplots(1, len(SCALED_TASKS), figsize=(12, 3.4), layout="constrained")
+    for axis, task in zip(axes, SCALED_TASKS, strict=True):
+        for variant, color in zip(SCALED_VARIANTS, ("black", "tab:blue"), strict=True):
+            scores = [returns(found, task, variant, exponent).to_numpy() for exponent in EXPONENTS]
+            axis.plot(EXPONENTS, [interquartile_mean(each) for each in scores], "o-", color=color, label=variant)
+            bounds = [interval(each[:, None], 0) or (np.nan, np.nan) for each in scores]
+            axis.fill_between(EXPONENTS, *zip(*bounds, strict=True), color=color, alpha=0.12, linewidth=0)
+        axis.set(title=task, xlabel="rewards times 2 to the power of")
+        axis.set_xticks(EXPONENTS)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("return of the final policy")
+    axes[0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the table of the runs there are")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    cells = (
-        pd.read_csv(CELLS) if CELLS.exists() else pd.DataFrame(columns=["task", "variant", "seed", "return", "seconds"])
-    )
-    done = set(cells[["task", "variant", "seed"]].itertuples(index=False, name=None))
-    todo = [cell for cell in itertools.product(TASKS, VARIANTS, range(args.seeds)) if cell not in done]
-    if todo and not args.table:
-        with ProcessPoolExecutor(args.workers) as pool:
-            for future in as_completed([pool.submit(run_cell, *cell) for cell in todo]):
-                print(future.result(), flush=True)
-                cells = pd.concat([cells, pd.DataFrame([future.result()])], ignore_index=True)
-                cells.sort_values(["task", "variant", "seed"]).to_csv(CELLS, index=False)
-    print(table(cells))
+    matplotlib.use("Agg")
+    found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
+    readme, page = ROOT / "README.md", CELLS.with_name("README.md")
+    readme.write_text(with_tables(readme.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))
+    page.write_text(with_tables(page.read_text(), {"systems": systems_table(found)}))
+    learning_picture(found, ROOT / "docs" / "learning.png")
+    scale_picture(found, ROOT / "docs" / "scale.png")
 
 
 if __name__ == "__main__":

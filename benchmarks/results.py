@@ -58,12 +58,12 @@ def tables() -> dict[str, str]:
     sharpe = pd.read_csv(SHARPE)
     sharpe["difference"] = [_interval(row) for row in sharpe.itertuples()]
     return {
-        "hopes": _markdown(
+        "hopes": markdown(
             found.hopes.assign(seeds_needed=found.hopes["seeds_needed"].astype("Int64")).rename(columns=_words)
         ),
-        "effects": _markdown(texts.rename(columns={name: METRICS[name].label for name in SHOWN}).reset_index()),
-        "medians": _markdown(medians.rename(columns=MEDIANS).map(lambda value: f"{value:.2f}").reset_index()),
-        "sharpe": _markdown(
+        "effects": markdown(texts.rename(columns={name: METRICS[name].label for name in SHOWN}).reset_index()),
+        "medians": markdown(medians.rename(columns=MEDIANS).map(lambda value: f"{value:.2f}").reset_index()),
+        "sharpe": markdown(
             sharpe[["market", "variant", "sharpe", "hold", "difference", "deflated"]].map(
                 lambda value: f"{value:.2f}" if isinstance(value, float) else value
             )
@@ -84,18 +84,20 @@ def _interval(row: object) -> str:
     return text if low <= 0 <= high else f"**{text}**"
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
+    """A table without its index."""
     rows = [[str(value).replace("nan", "n/a") for value in row] for row in table.itertuples(index=False)]
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def with_tables(page: str) -> str:
+def with_tables(page: str, tables: dict[str, str]) -> str:
     """
     :param page: Markdown with blocks between ``<!-- NAME -->`` and ``<!-- end -->``
+    :param tables: Markdown by name
     :return: with the tables in them
     """
-    for name, table in tables().items():
+    for name, table in tables.items():
         start = page.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n")
         page = page[:start] + table + "\n" + page[page.index("<!-- end -->", start) :]
     return page
@@ -107,7 +109,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     if folder is not None:
         take(folder)
-    PAGE.write_text(with_tables(PAGE.read_text()))
+    PAGE.write_text(with_tables(PAGE.read_text(), tables()))
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, se
         return Effect(0)
     base, value = (float(interquartile_mean(cells.reshape(-1))) for cells in (baseline, variant))
     difference = float(interquartile_mean(differences.reshape(-1)))
-    interval = _interval(differences, seed)
-    low, high = interval or (None, None)
+    bounds = interval(differences, seed)
+    low, high = bounds or (None, None)
     scale = abs(base) if abs(base) > 1e-12 else None
 
     def over(number: float | None) -> float | None:
@@ -107,8 +107,12 @@ def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, se
     )
 
 
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
-    """None with fewer than ``MIN_SEEDS`` seeds."""
+def interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
+    """
+    :param differences: shape (n_seeds, n_folds), NaN where undefined
+    :param seed: of the bootstrap
+    :return: 95 % interval of the interquartile mean, as in ``effect``; None with fewer than ``MIN_SEEDS`` seeds
+    """
     used = differences[np.isfinite(differences).any(axis=1)]
     if len(used) < MIN_SEEDS:
         return None

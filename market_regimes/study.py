@@ -205,7 +205,7 @@ class Study:
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         _check_ranges(algorithm)
         try:
-            self.model = DistributionalPPO(env=self._make_env(), **_python_values(algorithm))
+            self.model = DistributionalPPO(env=self._make_env(), **python_values(algorithm))
         except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
             raise ValueError(f"algorithm.policy={algorithm['policy']} does not fit {run.env_id}: {error}") from error
 
@@ -569,7 +569,7 @@ def schedule(value: str | float) -> str | float:
     return float(value)
 
 
-def _python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
+def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the constructor from values as YAML has them."""
     arguments = dict(algorithm)
     for name in ("learning_rate", "clip_range", "clip_range_vf"):

@@ -1,0 +1,114 @@
+"""The benchmarks of learning. Oracles: Monte Carlo draws, Gymnasium's own rewards, the signature of PPO."""
+
+import inspect
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+from stable_baselines3 import PPO
+
+from benchmarks import chain, learning
+from benchmarks.results import with_tables
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", chain.REWARDS)
+@pytest.mark.parametrize("state", range(chain.STATES))
+def test_exact_quantiles_are_those_of_draws(name, state):
+    rewards, rng, n = chain.REWARDS[name], np.random.default_rng(state), 20_000
+    returns = np.zeros(n)
+    for step in range(state, chain.STATES):
+        returns += chain.GAMMA ** (step - state) * np.array([rewards.draw(rng, step) for _ in range(n)])
+    taus = np.arange(1, 32) / 32
+    shares = np.array([(returns <= quantile).mean() for quantile in rewards.quantiles(taus, state)])
+    assert np.all(np.abs(shares - taus) < 5 * np.sqrt(taus * (1 - taus) / n))
+    assert rewards.std(state) == pytest.approx(returns.std(), rel=0.05)
+
+
+def test_sampled_targets_learn_the_distribution_and_gae_a_narrower_one():
+    """A tenth of the committed run's steps; lambda 0.5, where lambda-returns are much narrower than returns."""
+    errors = {
+        target: chain.run_cell(chain.Cell("Gaussian", target, 0.5, 8, 0.01, 0), 20_000) for target in chain.TARGETS
+    }
+    assert errors["sr_lambda"]["error"] < 0.1 < errors["gae"]["error"]
+
+
+class Cell(NamedTuple):
+    number: int
+
+
+def double(cell):
+    return {"number": cell.number, "double": 2 * cell.number}
+
+
+def triple(cell):
+    return {"number": cell.number, "double": 3 * cell.number}
+
+
+def test_only_missing_cells_are_run(tmp_path):
+    path = tmp_path / "cells.csv"
+    learning.run_missing(path, [Cell(1), Cell(2)], double, 1)
+    found = learning.run_missing(path, [Cell(1), Cell(2), Cell(3)], triple, 1)
+    assert sorted(found["double"]) == [2, 4, 9]
+    pd.testing.assert_frame_equal(pd.read_csv(path), found.sort_values("number").reset_index(drop=True))
+
+
+def test_rewards_are_scaled_for_the_learner_and_recorded_as_they_are():
+    settings = dict(n_envs=1, gamma=0.9)
+    env, raw = learning.environment("Pendulum-v1", 10, 0, settings), gym.make("Pendulum-v1")
+    assert settings == dict(gamma=0.9)
+    env.seed(7)
+    env.reset()
+    raw.reset(seed=7)
+    total = 0.0
+    for _ in range(200):
+        reward, info = raw.step(np.array([0.5], np.float32))[1], env.step(np.array([[0.5]], np.float32))
+        total += reward
+        assert info[1][0] == np.float32(reward * 1024)
+    assert info[3][0]["episode"]["r"] == pytest.approx(total, abs=1e-5)
+
+
+def test_a_run_is_scored_by_its_final_policy(monkeypatch):
+    monkeypatch.setitem(
+        learning.SETTINGS, "Acrobot-v1", learning.SETTINGS["Acrobot-v1"] | dict(n_timesteps=4096, n_steps=64)
+    )
+    first, second = (learning.run_cell(learning.Cell("Acrobot-v1", "PopArt", 0, 0)) for _ in range(2))
+    assert first.pop("seconds") > 0
+    assert second.pop("seconds") > 0
+    assert first == second
+    assert -500 <= first["return"] < 0
+    assert len(first["curve"].split()) == learning.BINS
+
+
+@pytest.mark.parametrize("task", learning.SETTINGS)
+def test_settings_are_parameters_of_ppo(task):
+    own = {"n_timesteps", "n_envs", "normalize", "compile"}
+    assert learning.SETTINGS[task].keys() - own <= inspect.signature(PPO).parameters.keys()
+
+
+def test_recommended_is_the_config():
+    flags = learning.recommended()
+    assert flags["variance_scaling_mode"] == "dsac_t"
+    assert not flags.keys() & inspect.signature(PPO).parameters.keys()
+
+
+def test_tables_are_those_of_the_committed_runs():
+    readme, page = (ROOT / "README.md").read_text(), (ROOT / "benchmarks" / "README.md").read_text()
+    runs, chains = pd.read_csv(learning.CELLS), pd.read_csv(chain.CELLS)
+    assert readme == with_tables(
+        readme, {"learning": learning.learning_table(runs), "scale": learning.scale_table(runs)}
+    )
+    assert page == with_tables(page, {"systems": learning.systems_table(runs), "chain": chain.table(chains)})
+
+
+def test_no_task_is_learnt_worse_than_by_ppo():
+    """On the committed runs: the interval of the difference, constructor defaults, is nowhere wholly below zero."""
+    table = learning.learning_table(pd.read_csv(learning.CELLS))
+    column = [name.strip() for name in table.splitlines()[0].split("|")].index("defaults - PPO")
+    cells = [line.split("|")[column].strip() for line in table.splitlines()[2:]]
+    assert len(cells) == len(learning.TASKS)
+    assert not [cell for cell in cells if cell.startswith("**-")]
