@@ -1449,13 +1449,17 @@ class DistributionalPPO(PPO):
         :param rollout: from ``_look_at_rollout``
         :param rows: index into the rollout's rows: which of them ``data`` has
         """
-        head, old = self.policy.value_net, rollout.old_quantiles
+        head, old, advantages = self.policy.value_net, rollout.old_quantiles, data.advantages
+        if self.normalize_returns and self.normalize_advantage:
+            # By a power of 2, so that no bit is lost: what is added to their std for stability then weighs the same at
+            # any scale of the rewards.
+            advantages = torch.ldexp(advantages, -torch.frexp(head.ret_std).exponent)
         targets = data.returns if rollout.atoms is None else rollout.atoms[rows]
         return Samples(
             observations=data.observations,
             actions=data.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else data.actions,
             old_log_prob=data.old_log_prob,
-            advantages=data.advantages,
+            advantages=advantages,
             targets=head.to_normalized(targets),
             old_quantiles=None if old is None else head.to_normalized(old[rows]),
             clip_range=self._number(rollout.clip_range),
