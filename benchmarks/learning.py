@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import itertools
+import math
 import os
 import sys
 import time
@@ -198,12 +199,16 @@ def returns(found: pd.DataFrame, task: str, variant: str, exponent: int = 0) -> 
     return rows.set_index("seed")["return"].astype(float)
 
 
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.{0 if abs(value) >= 100 else 1}f}"
+
+
 def _iqm(scores: pd.Series[float], sign: str = "") -> str:
     """Interquartile mean and its 95 % interval; of differences (with a sign) bold where that does not hold 0."""
     middle, bounds = float(interquartile_mean(scores.to_numpy())), interval(scores.to_numpy()[:, None], 0)
     if bounds is None:
         return "n/a"
-    text = f"{middle:{sign}.4g} [{bounds[0]:{sign}.4g}, {bounds[1]:{sign}.4g}]"
+    text = f"{_number(middle, sign)} [{_number(bounds[0], sign)}, {_number(bounds[1], sign)}]"
     return f"**{text}**" if sign and not bounds[0] <= 0 <= bounds[1] else text
 
 
@@ -227,7 +232,8 @@ def scale_table(found: pd.DataFrame) -> str:
         one = float(interquartile_mean(returns(found, task, variant).to_numpy()))
         for exponent in EXPONENTS:
             value = float(interquartile_mean(returns(found, task, variant, exponent).to_numpy()))
-            row[f"2^{exponent}"] = f"{value:.4g}" + (f" ({(value - one) / abs(one):+.1%})" if exponent else "")
+            change = f" ({(value - one) / abs(one):+.0%})" if exponent else ""
+            row[f"2^{exponent}"] = "n/a" if math.isnan(value) else f"{_number(value)}{change}"
         rows.append(row)
     return markdown(pd.DataFrame(rows))
 
@@ -243,6 +249,7 @@ def systems_table(found: pd.DataFrame) -> str:
             ),
         }
         for task, variant in itertools.product(SYSTEM_TASKS, {**VARIANTS, **SYSTEMS})
+        if len(returns(found, task, variant))
     ]
     return markdown(pd.DataFrame(rows))
 
