@@ -430,7 +430,9 @@ def _own_index(symbol: str, path: Path, bars: pd.DataFrame, wanted: VolatilityIn
     column = _numbers(bars["volatility_index"])
     no_number = column.isna() & bars["volatility_index"].notna()
     _refuse(path, bars, no_number, f"volatility_index of {symbol} is not a number", "volatility_index")
-    _refuse(path, bars, (column <= 0) | np.isinf(column), f"volatility_index of {symbol} is not positive and finite")
+    # Observations are float32, in which 1e39 is infinite; no market is near the bound.
+    _refuse(path, bars, column <= 0, f"volatility_index of {symbol} is not positive")
+    _refuse(path, bars, column > 1e6, f"volatility_index of {symbol} is over 1,000,000")
     values: np.ndarray = column.to_numpy()
     return values
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from arch.data import vix
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from market_regimes.data import (
@@ -327,6 +327,7 @@ CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6), CELLS), min_size=1, max_size=4))
+@example([(59, 6, 1e39)])
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_cells_give_one_sentence_or_finite_steps(tmp_path, make_prices, cells):
     table = make_prices(100).assign(vix=20.0).astype(object)
