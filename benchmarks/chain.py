@@ -10,7 +10,6 @@ from the distribution function by root finding. Errors are in standard deviation
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -31,7 +29,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.learning import run_missing
+from benchmarks.learning import arguments, run_missing
 from benchmarks.results import markdown, with_tables
 from distributional_ppo import DistributionalPPO
 
@@ -225,11 +223,7 @@ def picture(found: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
-    matplotlib.use("Agg")
+    args = arguments(__doc__, seeds=3)
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
     PAGE.write_text(with_tables(PAGE.read_text(), {"chain": table(found)}))
     picture(found, PICTURE)

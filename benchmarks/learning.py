@@ -294,12 +294,17 @@ def scale_picture(found: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+def arguments(description: str | None, seeds: int) -> argparse.Namespace:
+    """The command line of a benchmark that keeps cells; pictures are drawn without a screen."""
     matplotlib.use("Agg")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--workers", type=int, default=2)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments(__doc__, seeds=5)
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
     readme, page = ROOT / "README.md", CELLS.with_name("README.md")
     readme.write_text(with_tables(readme.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))

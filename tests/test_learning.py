@@ -118,7 +118,7 @@ def test_the_committed_runs_are_the_same_at_every_scale_with_popart(task):
 
 
 def test_on_the_committed_runs_sampled_targets_give_the_quantiles_of_the_return():
-    """Within 0.05 standard deviations, each quantile of each state on average; all at the two smaller kappas."""
-    runs = pd.read_csv(chain.CELLS).query("value_target == 'sr_lambda' and kappa < 0.1")
-    assert len(runs) >= 36
+    """Within 0.05 standard deviations, each quantile of each state on average, wherever kappa is small."""
+    runs = pd.read_csv(chain.CELLS).query("value_target == 'sr_lambda' and kappa <= 0.1")
+    assert len(runs) >= 45
     assert runs["error"].max() < 0.05
