@@ -46,6 +46,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 9. Adam's eps, unless ``optimizer_kwargs`` are given or N is 1, is 1e-8 for what only the critic uses, else PPO's 1e-5.
    The mean over N quantiles and a weight of 0.1 make the critic's gradients smaller than PPO's, the head's 1000 times
    with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
+10. All quantiles begin as one, PPO's value of the same seed, unless ``equal_init`` is False. Drawn one by one, their
+   mean has weights of 1 / sqrt(N) the norm of PPO's, and the layers before the head learn the slower for it.
 """
 
 from __future__ import annotations
@@ -176,7 +178,7 @@ def clip_quantiles(
     :param eps: how far they may move, > 0, same units
     :param mode: "per_quantile": every quantile by at most eps; "mean_only": all are shifted so that their mean moves by
         at most eps; "mean_and_variance": and then drawn to their mean until their standard deviation is at most
-        ``variance_factor`` times the old one
+        ``variance_factor`` times the old one, unless they were all equal
     :param variance_factor: for "mean_and_variance", > 0
     :return: shape (B, N); to the last bit the predictions themselves where nothing is held back
     """
@@ -192,8 +194,11 @@ def clip_quantiles(
     center = old_mean + moved.clamp(-eps, eps)
     # Clamped, since the gradient of a root at 0 is infinite.
     std = (quantiles - mean).square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-    scale = variance_factor * old.std(dim=1, keepdim=True, unbiased=False) / std
-    return torch.where(scale < 1.0, center + (quantiles - mean) * scale, shifted)
+    old_std = old.std(dim=1, keepdim=True, unbiased=False)
+    scale = variance_factor * old_std / std
+    # Quantiles begin as one, up to rounding: no spread that the first update could be held to.
+    has_spread = old_std > 1e-6 * old.abs().amax(dim=1, keepdim=True)
+    return torch.where((scale < 1.0) & has_spread, center + (quantiles - mean) * scale, shifted)
 
 
 def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float) -> Tensor:
@@ -279,11 +284,13 @@ class QuantileHead(nn.Module):
     ret_updates: Tensor
     std_average: Tensor
     tau: Tensor
+    is_to_be_equalized = False  # as soon as all parameters are drawn
 
-    def __init__(self, value_net: nn.Module, n_quantiles: int, n_critics: int = 1):
+    def __init__(self, value_net: nn.Module, n_quantiles: int, n_critics: int = 1, equal_init: bool = True):
         super().__init__()
         self.net = value_net
         self.n_critics = n_critics
+        self.is_to_be_equalized = equal_init
         self._emits_quantiles = False
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
@@ -298,12 +305,21 @@ class QuantileHead(nn.Module):
         self.last_layer_name, last = named[-1]
         if n_quantiles > 1:  # for N = 1 the layer stays as it is: the reduction to PPO is exact to the random numbers
             last.out_features = n_quantiles
-            last.weight = nn.Parameter(last.weight.new_empty(n_quantiles, last.in_features))
+            last.weight = nn.Parameter(last.weight.detach().expand(n_quantiles, -1).clone())
             if last.bias is not None:
-                last.bias = nn.Parameter(last.bias.new_empty(n_quantiles))
-            last.reset_parameters()
+                last.bias = nn.Parameter(last.bias.detach().expand(n_quantiles).clone())
+            if not equal_init:
+                last.reset_parameters()
         if n_critics > 1:
             self.second = _another(value_net)
+
+    @torch.no_grad()
+    def equalize(self) -> None:
+        """Let all quantiles of a critic be its first one, whatever has initialised them since they were made."""
+        for last in self.last_layers:
+            for parameter in last.parameters():
+                parameter.copy_(parameter[:1].expand_as(parameter))
+        self.is_to_be_equalized = False
 
     @property
     def last_layers(self) -> list[nn.Linear]:
@@ -505,6 +521,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     :param n_quantiles: number of quantiles N of the critic, at least 1
     :param n_critics: 1 or 2 (``DistributionalPPO`` sets it from ``use_twin_critics``): value network and head, and
         the features extractor where it is not shared with the actor
+    :param equal_init: let all quantiles begin as the value that SB3's policy has with the same seed; False: each with
+        weights drawn for itself
     :raises ValueError: if ``n_quantiles`` is not a positive integer, or two critics are asked of a policy whose
         ``mlp_extractor`` has no ``value_net``
     """
@@ -512,7 +530,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     value_net: QuantileHead  # type: ignore[assignment]
     compiled_forward: Any = None  # for the time of a rollout
 
-    def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
+    def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, equal_init: bool = True, **kwargs: Any):
+        if not isinstance(equal_init, bool):
+            raise TypeError(f"equal_init must be True or False, got {equal_init!r}")
+        self.equal_init = equal_init
         if n_critics not in (1, 2):
             raise ValueError(f"n_critics must be 1 or 2, got {n_critics!r}")
         self.n_critics = n_critics
@@ -529,7 +550,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         # SB3 writes `value_net` with one output into `_build`. Widening it at the assignment comes before
         # initialisation and optimizer, so both see the quantile head, whatever `_build` a subclass brings.
         if name == "value_net" and not isinstance(value, QuantileHead):
-            value = QuantileHead(value, self.n_quantiles, self.n_critics)
+            value = QuantileHead(value, self.n_quantiles, self.n_critics, self.equal_init)
         elif name == "vf_features_extractor" and self.n_critics > 1 and not isinstance(value, TwinNet):
             if not self.share_features_extractor:
                 value = TwinNet(value, self.make_features_extractor(), split=False)
@@ -539,8 +560,11 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             value = LEAN_DISTRIBUTIONS[type(value)](value.action_dim)
         elif name == "action_dist" and isinstance(value, MultiCategoricalDistribution):
             value.action_dims = [int(n) for n in value.action_dims]  # numpy's would be variables of a compiled graph
-        elif name == "optimizer" and self.has_default_optimizer and self.n_quantiles > 1:
-            self._set_critic_eps(value)
+        elif name == "optimizer" and self.n_quantiles > 1:  # the last that SB3's `_build` makes: all is drawn
+            if self.value_net.is_to_be_equalized:
+                self.value_net.equalize()
+            if self.has_default_optimizer:
+                self._set_critic_eps(value)
         super().__setattr__(name, value)
 
     def _set_critic_eps(self, optimizer: torch.optim.Optimizer) -> None:
@@ -562,7 +586,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         return isinstance(mlp_extractor.value_net, TwinNet)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("n_quantiles", "n_critics", "equal_init")}
         if self.has_default_optimizer:
             own["optimizer_kwargs"] = None
         return {**super()._get_constructor_parameters(), **own}
@@ -1010,7 +1034,7 @@ class DistributionalPPO(PPO):
     :param distributional_vf_clip_mode: what ``clip_range_vf`` holds back: "per_quantile" (also None), "mean_only",
         "mean_and_variance"; "disable" ignores it
     :param distributional_vf_clip_variance_factor: in "mean_and_variance" the largest ratio of the quantiles' standard
-        deviation to the old one
+        deviation to the old one; as all quantiles begin as one (``equal_init``), it also limits how soon they part
     :param clip_range_vf_units: "raw": ``clip_range_vf`` in units of return; "std": in standard deviations of the
         returns, needs ``normalize_returns``
     :param use_twin_critics: two critics, each with its loss and weight; the value is the smaller mean, per state

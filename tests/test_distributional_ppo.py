@@ -327,6 +327,58 @@ def test_own_policy_keeps_its_class_and_its_optimizer_groups():
 
 
 @pytest.mark.parametrize(
+    ("policy", "policy_kwargs"), [("MlpPolicy", {}), ("MlpPolicy", dict(ortho_init=False)), (OwnPolicy, {})]
+)
+@pytest.mark.parametrize("n_quantiles", [2, 32, 51])
+def test_actor_and_quantiles_begin_as_those_of_ppo(policy, policy_kwargs, n_quantiles):
+    """Oracle: SB3's PPO. The first of N orthogonal rows is the one row that it draws."""
+    observations = torch.rand(64, 3)
+    theirs = PPO(policy, RandomEnv(), policy_kwargs=policy_kwargs, **SHORT).policy
+    kwargs = {**policy_kwargs, "n_quantiles": n_quantiles}
+    ours = DistributionalPPO(policy, RandomEnv(), policy_kwargs=kwargs, **SHORT).policy
+    with torch.no_grad():
+        quantiles = ours.predict_quantiles(observations)
+        values = theirs.predict_values(observations)
+    if policy is OwnPolicy:  # draws its own head after that of SB3, which took more numbers
+        values = quantiles[:, :1]
+    torch.testing.assert_close(quantiles, values.expand_as(quantiles), atol=1e-6, rtol=0)
+    assert torch.equal(ours.action_net.weight, theirs.action_net.weight)
+
+
+def test_the_layers_before_the_head_learn_as_fast_as_those_of_ppo():
+    """Oracle: SB3's PPO. The gradient of the mean in the hidden layers is that of its value, not a fraction of it."""
+
+    def gradients(policy):
+        policy.predict_values(torch.linspace(-1, 1, 48).reshape(16, 3)).sum().backward()
+        return [parameter.grad for parameter in policy.mlp_extractor.value_net.parameters()]
+
+    theirs = gradients(PPO("MlpPolicy", RandomEnv(), **SHORT).policy)
+    for own, their in zip(gradients(DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy), theirs, strict=True):
+        torch.testing.assert_close(own, their, atol=1e-5, rtol=1e-4)
+    apart = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=False), **SHORT).policy
+    for own, their in zip(gradients(apart), theirs, strict=True):
+        assert own.norm() < 0.5 * their.norm()
+
+
+def test_another_optimizer_does_not_undo_what_was_learnt():
+    policy = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).learn(64).policy
+    weight = policy.value_net.last_layers[0].weight.clone()
+    assert weight.std(dim=0).min() > 0
+    policy.optimizer = torch.optim.Adam(policy.parameters())
+    assert torch.equal(policy.value_net.last_layers[0].weight, weight)
+
+
+def test_equal_init_is_a_bool_and_kept(tmp_path):
+    with pytest.raises(TypeError, match="equal_init"):
+        DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=1), **SHORT)
+    policy = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=False), **SHORT).policy
+    policy.save(tmp_path / "policy")
+    loaded = type(policy).load(tmp_path / "policy")
+    assert loaded.equal_init is False
+    assert torch.equal(loaded.value_net.last_layers[0].weight, policy.value_net.last_layers[0].weight)
+
+
+@pytest.mark.parametrize(
     ("policy", "flags", "policy_kwargs", "expected"),
     [
         ("MlpPolicy", {}, {}, [1e-5, 1e-8]),
@@ -643,7 +695,9 @@ def test_a_thousand_steps_with_defaults_write_every_scalar(tmp_path, read_scalar
 
 
 def test_every_update_is_written_once_at_the_step_of_its_rollout(tmp_path, read_scalars):
-    model = DistributionalPPO("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **SHORT).learn(256)
+    apart = dict(equal_init=False)  # so that there is a variance from the first update on
+    model = DistributionalPPO("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), policy_kwargs=apart, **SHORT)
+    model.learn(256)
     scalars = read_scalars(tmp_path)
     assert [point.step for point in scalars["train/value_loss"]] == [64, 128, 192, 256]
     assert {"train/std"} | {f"train/{name}" for name in EXPECTED} <= scalars.keys()

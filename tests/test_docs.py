@@ -27,7 +27,7 @@ def test_flag_table_names_every_flag_with_its_default():
     ours = inspect.signature(DistributionalPPO).parameters
     own = {name: repr(p.default) for name, p in ours.items() if name not in inspect.signature(PPO).parameters}
     assert own == {name: rows[name] for name in own}
-    assert rows.keys() - own.keys() == {"n_quantiles", "clip_range_vf"}
+    assert rows.keys() - own.keys() == {"n_quantiles", "equal_init", "clip_range_vf"}
 
 
 def test_flags_in_commands_exist():

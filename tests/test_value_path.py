@@ -119,6 +119,17 @@ def test_equal_quantiles_have_a_finite_gradient():
     assert torch.isfinite(quantiles.grad).all()
 
 
+@settings(deadline=None)
+@given(st.floats(-1e4, 1e4), st.floats(0, 1e-7))
+def test_quantiles_that_were_equal_may_spread(value, rounding):
+    """By hand: they are shifted, by 0.1 at most, as in "mean_only"; a spread of rounding's size is none."""
+    old = torch.full((1, 5), value) * (1 + rounding * torch.tensor([1.0, -1.0, 1.0, -1.0, 0.0]))
+    new = torch.tensor([[-2.0, -1.0, 0.0, 1.0, 2.0]]) + value
+    assert torch.equal(
+        clip_quantiles(new, old, 0.1, "mean_and_variance", 2.0), clip_quantiles(new, old, 0.1, "mean_only", 2.0)
+    )
+
+
 @pytest.mark.parametrize("mode", CLIP_MODES)
 @pytest.mark.parametrize("variance_scaling_mode", ["batch", "dsac_t"])
 def test_the_loss_is_the_weight_times_the_larger_one(mode, variance_scaling_mode):
