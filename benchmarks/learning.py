@@ -210,7 +210,10 @@ def returns_while_training(found: pd.DataFrame, task: str, variant: str) -> pd.S
 
 def curves(rows: pd.DataFrame) -> np.ndarray:
     """:return: mean return of training episodes in each twentieth, the last known where none ended, (runs, BINS)"""
-    return pd.DataFrame([curve.split() for curve in rows["curve"]]).astype(float).ffill(axis=1).to_numpy()
+    twentieths: np.ndarray = (
+        pd.DataFrame([curve.split() for curve in rows["curve"]]).astype(float).ffill(axis=1).to_numpy()
+    )
+    return twentieths
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -8,7 +8,7 @@ larger one; rows of old quantiles in the other order, or not in the new units; e
 weights per sample; another rate or first value of their average; the larger of two means; PopArt on one critic only; a
 second critic that copies the first; lambda inverted; SB3's bootstrap left in the reward; a truncation taken for a
 termination; atoms in the other order; statistics before the look at the rollout; the absolute value of the mean for the
-calibration error; unsorted quantiles in the CVaR.
+calibration error; unsorted quantiles in the CVaR; a spread of rounding's size held to in "mean_and_variance".
 """
 
 import copy
