@@ -523,6 +523,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         the features extractor where it is not shared with the actor
     :param equal_init: let all quantiles begin as the value that SB3's policy has with the same seed; False: each with
         weights drawn for itself
+    :raises TypeError: if ``equal_init`` is not a bool
     :raises ValueError: if ``n_quantiles`` is not a positive integer, or two critics are asked of a policy whose
         ``mlp_extractor`` has no ``value_net``
     """
