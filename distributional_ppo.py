@@ -958,7 +958,20 @@ def _evaluate(expression: str, scope: dict[str, Any]) -> list[Any]:
         value = eval(expression, {}, scope)
     except Exception:
         return []
+    value = value.item() if isinstance(value, np.generic) else value
     return [value] if isinstance(value, int | float | str | None) else []
+
+
+@contextlib.contextmanager
+def _plain_sizes(space: Any) -> Iterator[None]:
+    """Let the sizes of discrete observations be Python's numbers, as torch.compile takes numpy's for tensors."""
+    with contextlib.ExitStack() as stack:
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+            for name in ("n", "nvec"):
+                if isinstance(size := getattr(part, name, None), np.ndarray | np.generic):
+                    stack.callback(setattr, part, name, size)
+                    setattr(part, name, size.tolist())
+        yield
 
 
 def _compile(
@@ -978,11 +991,13 @@ def _compile(
         return [False] * len(guards)
 
     options: dict[str, Any] = {"guard_filter_fn": note, "compile_threads": 1}
-    if next(iter(scope.values())).device.type == "cpu":
+    owner = next(iter(scope.values()))
+    if owner.device.type == "cpu":
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
     # It looks at a space in numpy, which torch.compile would take for tensors.
     torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
-    with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True):
+    config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True)
+    with config, _plain_sizes(getattr(owner, "policy", owner).observation_space):
         compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         call = compiled.aot_compile((args, {}))
     call.disable_guard_check()

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_distributional_ppo import OwnExtractor, RandomEnv
 
@@ -129,7 +129,13 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
             # Its images differ from run to run, and Adam makes a large step of the rounding of a gradient near 0.
             dict(policy_kwargs=dict(optimizer_class=torch.optim.SGD)),
         ),
-        ("MultiInputPolicy", lambda: SimpleMultiObsEnv(discrete_actions=True), {}),
+        (
+            "MultiInputPolicy",
+            lambda: RandomEnv(
+                spaces.Dict(speed=spaces.Box(-1, 1, (2,)), gear=spaces.Discrete(3), lamps=spaces.MultiDiscrete([2, 3]))
+            ),
+            dict(policy_kwargs=NET),
+        ),
     ],
     ids=["gSDE", "MultiDiscrete, batch norm", "image", "dict"],
 )
@@ -143,6 +149,7 @@ def test_policies_and_spaces(policy, env, kwargs):
         assert train_alike(*models) < 5e-5
         models[1].learn(48, reset_num_timesteps=False)
     assert is_compiled(models[1], "_update", "sample_actions")
+    assert set(models[1]._compiler.builds.values()) == {1}
 
 
 def test_an_own_buffer_and_upgd():

@@ -230,6 +230,7 @@ EVERYTHING += [
 ]
 EVERYTHING += ["--algorithm.variance_scaling_mode=dsac_t", "--algorithm.policy_kwargs.optimizer_class=AdaptiveUPGD"]
 EVERYTHING += ["--algorithm.use_sde=true", "--run.checkpoint_every=256", "--algorithm.learning_rate=lin_0.001"]
+EVERYTHING += ["--run.eval_every=1024"]
 
 
 def start(*arguments):
