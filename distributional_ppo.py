@@ -35,7 +35,7 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 3. Scalars are written after the update they describe, at the step that ended its rollout, those of the last update
    always. PPO writes them one rollout later, and those of the last update never.
 4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``.
-5. ``load`` refuses keywords that the constructor does not know; PPO ignores them.
+5. ``load`` refuses keywords that are no attribute of the model; PPO makes them one.
 6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
    ``DistributionalPPO_1``, not ``PPO_1``.
 7. Optimizers of torch that have a fused form take it on the CPU, unless ``optimizer_kwargs`` say ``fused`` or
@@ -62,7 +62,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -104,6 +104,7 @@ __all__ = [
 ]
 
 VfClipMode = Literal["per_quantile", "mean_only", "mean_and_variance", "disable"]
+PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
 CRITIC_ADAM_EPS = 1e-8  # torch's own
 DSAC_T_BIAS = 0.1  # DSAC-T, its authors' code: keeps the weight finite where the variance is 0
 DSAC_T_RATE = 0.005  # likewise: of the moving average of the standard deviation
@@ -303,6 +304,8 @@ class QuantileHead(nn.Module):
                 f"value_net must end in an nn.Linear of one output to become a quantile critic, got {value_net}"
             )
         self.last_layer_name, last = named[-1]
+        if nn.utils.parametrize.is_parametrized(last):
+            raise ValueError(f"value_net's last layer cannot be widened to {n_quantiles} quantiles: it is parametrized")
         if n_quantiles > 1:  # for N = 1 the layer stays as it is: the reduction to PPO is exact to the random numbers
             last.out_features = n_quantiles
             last.weight = nn.Parameter(last.weight.detach().expand(n_quantiles, -1).clone())
@@ -312,6 +315,19 @@ class QuantileHead(nn.Module):
                 last.reset_parameters()
         if n_critics > 1:
             self.second = _another(value_net)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """
+        As ``Module.apply``. Where all quantiles begin as one, what initialises the last layer meets that one, and takes
+        as many random numbers as for PPO's value.
+        """
+        narrow = [p for last in self.last_layers for p in last.parameters()] if self.is_to_be_equalized else []
+        for parameter in narrow:
+            parameter.data = parameter.data[:1]
+        super().apply(fn)
+        for parameter in narrow:
+            parameter.data = parameter.data.repeat_interleave(len(self.tau), dim=0)
+        return self
 
     @torch.no_grad()
     def equalize(self) -> None:
@@ -418,6 +434,10 @@ class QuantileHead(nn.Module):
                 last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
 
 
+def _shapes(obs: PyTorchObs) -> tuple[torch.Size, ...]:
+    return tuple(leaf.shape for leaf in tree_leaves(obs))
+
+
 def _another(module: nn.Module) -> nn.Module:
     """A copy of a module with parameters drawn anew."""
     other = copy.deepcopy(module)
@@ -462,7 +482,9 @@ class LeanCategoricalDistribution(CategoricalDistribution):
         return Categorical(logits=self.logits)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        return self.logits.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        places, logits = torch.broadcast_tensors(actions.long().unsqueeze(-1), self.logits)  # type: ignore[no-untyped-call]
+        log_prob: Tensor = logits.gather(-1, places[..., :1]).squeeze(-1)
+        return log_prob
 
     def entropy(self) -> Tensor:
         logits = self.logits.clamp(min=torch.finfo(self.logits.dtype).min)  # impossible actions: 0 * -inf is NaN
@@ -529,7 +551,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
 
     value_net: QuantileHead  # type: ignore[assignment]
-    compiled_forward: Any = None  # for the time of a rollout
+    compiled_forward: Callable[..., Any] | None = None  # for the time of a rollout
+    compiled_shapes: tuple[torch.Size, ...] = ()  # of the observations it takes
 
     def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, equal_init: bool = True, **kwargs: Any):
         if not isinstance(equal_init, bool):
@@ -569,8 +592,9 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         super().__setattr__(name, value)
 
     def _set_critic_eps(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give the parameters of the critic alone a group of their own, unless the policy made groups itself."""
-        if len(optimizer.param_groups) > 1:
+        """Give the parameters of the critic alone a group of their own, unless the policy's own optimizer differs."""
+        default = type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["eps"] == PPO_ADAM_EPS
+        if not default or len(optimizer.param_groups) > 1:
             return
         names = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
         critic = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(names)}
@@ -592,16 +616,20 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             own["optimizer_kwargs"] = None
         return {**super()._get_constructor_parameters(), **own}
 
-    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "compiled_forward": None}  # which can be neither copied nor pickled
+
+    def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """
         As ``ActorCriticPolicy.forward``.
 
         :raises ValueError: if a log probability is NaN
         """
-        if self.compiled_forward is None or deterministic:
-            actions, values, log_prob = super().forward(obs, deterministic)
+        compiled = None if args or kwargs or torch.is_grad_enabled() else self.compiled_forward
+        if compiled is not None and _shapes(obs) == self.compiled_shapes:
+            actions, values, log_prob = compiled(self, obs)
         else:
-            actions, values, log_prob = self.compiled_forward(self, obs)
+            actions, values, log_prob = super().forward(obs, *args, **kwargs)  # type: ignore[arg-type]
         if math.isnan(log_prob.sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return actions, values, log_prob
@@ -637,7 +665,14 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             probability, (B,); entropy, (B,) or None
         """
         with self.value_net.emit_quantiles(), self._kept_distribution():
-            return self.evaluate_actions(obs, actions)
+            quantiles, log_prob, entropy = self.evaluate_actions(obs, actions)
+        shape = (len(log_prob), self.n_critics * self.n_quantiles)
+        if quantiles.numel() != shape[0] * shape[1]:
+            raise ValueError(
+                f"the values of evaluate_actions have shape {tuple(quantiles.shape)} where value_net gave {shape}: a "
+                "policy's own evaluate_actions must return what its value_net gives"
+            )
+        return quantiles.reshape(shape), log_prob, entropy
 
     def predict_quantiles(self, obs: Any) -> Tensor:
         """
@@ -1223,6 +1258,7 @@ class DistributionalPPO(PPO):
         self._deferred_dump = None
         self._update_is_written = True
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self._dump_what_waits()
         if log_interval is not None and not self._update_is_written:
             self._write_update(functools.partial(self.logger.dump, self.num_timesteps))
         return self
@@ -1237,14 +1273,22 @@ class DistributionalPPO(PPO):
         else:
             super().dump_logs()
 
+    def _dump_what_waits(self) -> None:
+        """Write the log of a rollout whose ``train``, a subclass's, has not come here."""
+        if self._deferred_dump is not None:
+            super().dump_logs(self._deferred_dump)
+            self._deferred_dump = None
+
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        self._dump_what_waits()
         policy = self.policy
         if self.compile:
             policy.set_training_mode(False)
             with torch.no_grad():
                 example = (policy, obs_as_tensor(self._last_obs, self.device))  # type: ignore[arg-type]
                 policy.compiled_forward = self._compiler.prepare(type(policy).sample_actions, example, list)
+                policy.compiled_shapes = _shapes(example[1])
         try:
             return super().collect_rollouts(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
@@ -1413,6 +1457,10 @@ class DistributionalPPO(PPO):
         if self.normalize_returns:
             head.observe_returns(self.rollout_buffer.returns, self.return_stats_rate, self.use_popart)
         elif head.ret_mean != 0 or head.ret_std != 1:
+            if head.last_layers[0].bias is None:
+                raise ValueError(
+                    "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
+                )
             head.ret_updates.zero_()
             head.set_statistics(0.0, 1.0, popart=True)
 
@@ -1424,6 +1472,9 @@ class DistributionalPPO(PPO):
         :param metrics: receives those of each minibatch
         """
         self._parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        for parameter in self.policy.parameters():
+            if not parameter.requires_grad:  # frozen since the last update, whose gradient it may have
+                parameter.grad = None
         samples = self._samples(rollout)
         functions = self._update_functions(rollout, samples)
         has_compiled_step = functions.update is not None or functions.step is not None
@@ -1525,6 +1576,9 @@ class DistributionalPPO(PPO):
         else:
             size = min(self.batch_size, len(samples.advantages))
             example, rows = samples, torch.arange(size, device=self.device)
+        if self._has_own_gradients():
+            compiler.refuse("_gradients", "_gradients is not compiled: a parameter has a hook or is not the policy's")
+            return UpdateFunctions()
         self._hold_gradients(example.at(rows))
         compiler.step = inspect.unwrap(type(optimizer).step)
         # Of other optimizers nobody knows what a step does beside arithmetic.
@@ -1545,6 +1599,12 @@ class DistributionalPPO(PPO):
             compiler.refuse("_step", message)
         return UpdateFunctions(size, None, gradients, step)
 
+    def _has_own_gradients(self) -> bool:
+        """Whether only ``backward`` serves all that the optimizer steps."""
+        own = {id(parameter) for parameter in self.policy.parameters()}
+        steps = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
+        return any(id(parameter) not in own or parameter._post_accumulate_grad_hooks for parameter in steps)
+
     def _hold_gradients(self, minibatch: Samples) -> None:
         """Give the parameters gradients that stay where they are, but to those that the loss does not reach."""
         held = self._compiler.gradients
@@ -1554,7 +1614,8 @@ class DistributionalPPO(PPO):
                 loss, _ = self._minibatch_loss(minibatch)
                 gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
             self.policy.load_state_dict(buffers, strict=False)
-            held[:] = [None if gradient is None else torch.zeros_like(gradient) for gradient in gradients]
+            pairs = zip(self._parameters, gradients, strict=True)  # a gradient's strides may be others
+            held[:] = [None if gradient is None else torch.zeros_like(parameter) for parameter, gradient in pairs]
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient
 
@@ -1599,12 +1660,14 @@ class DistributionalPPO(PPO):
         """
         with torch.enable_grad():
             loss, metrics = self._minibatch_loss(samples.at(rows))
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            if self.compile and parameter.grad is not None and gradient is not None:
-                parameter.grad.copy_(gradient)
-            else:
-                parameter.grad = gradient
+            if not torch.compiler.is_compiling():
+                self.policy.optimizer.zero_grad(set_to_none=not self.compile)  # compiled code knows where they are
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:  # backward is no part of a graph
+                gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    if parameter.grad is not None and gradient is not None:
+                        parameter.grad.copy_(gradient)
         with torch.no_grad():
             return tuple(metrics), torch.stack(list(metrics.values()))
 
@@ -1792,8 +1855,12 @@ class DistributionalPPO(PPO):
 
     def _check_rollout(self) -> None:
         """Raise if the rollout holds a NaN or an infinity, before it can reach statistics or parameters."""
-        for name in ("observations", "rewards", "values", "log_probs", "advantages", "returns"):
-            array = getattr(self.rollout_buffer, name, None)  # a custom buffer may lack some
+        names = ("rewards", "values", "log_probs", "advantages", "returns")
+        arrays = [getattr(self.rollout_buffer, name, None) for name in names]  # a custom buffer may lack some
+        if all(array is None or np.isfinite(array).all() for array in arrays):
+            return  # of its observations a policy may make what it likes
+        for name in ("observations", *names):
+            array = getattr(self.rollout_buffer, name, None)
             source = (
                 "environment or VecNormalize" if name in ("observations", "rewards") else "rewards and learning rate"
             )
@@ -1872,7 +1939,8 @@ class DistributionalPPO(PPO):
 
     def _write_update(self, dump: Callable[[], None]) -> None:
         """
-        Write what is recorded and leave the update's scalars readable, as PPO does; no later dump writes them again.
+        Write what is recorded and leave the update's scalars readable, as PPO does; no later dump writes them again,
+        unless to a format that is not SB3's.
 
         :param dump: writes and forgets all that is recorded
         """
@@ -1930,6 +1998,7 @@ class DistributionalPPO(PPO):
         :raises ValueError: on an archive of a plain PPO, or a value out of its range
         """
         known = set(inspect.signature(PPO.load).parameters) - {"path", "kwargs"}
+        known |= set(vars(cls("MlpPolicy", None, _init_setup_model=False)))  # type: ignore[arg-type]
         for base in cls.__mro__:
             known |= set(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
         for name in kwargs.keys() - (known - {"self", "policy", "args", "kwargs"}):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -199,6 +200,36 @@ def test_rollouts_save_and_pickle(tmp_path):
     for other in (loaded, pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy)):
         other_policy = getattr(other, "policy", other)
         assert torch.equal(other_policy.predict_values(observations), policy.predict_values(observations))
+
+
+def test_callbacks_use_and_copy_the_policy():
+    seen = []
+
+    class User(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            policy, observations = self.model.policy, torch.rand(5, 4)
+            for size in (1, 2, 5):  # 2 is that of the rollout
+                with torch.no_grad():
+                    values = policy(observations[:size])[1]
+                seen.append(torch.allclose(values, policy.predict_values(observations[:size]), atol=1e-5))
+            seen.append(copy.deepcopy(policy).compiled_forward is None)
+            seen.append(pickle.loads(pickle.dumps(policy)).compiled_forward is None)
+            seen.append(policy(observations[:2])[2].requires_grad)  # last: its graph could not be copied
+
+    make(True).learn(48, User())
+    assert seen == [True] * 6
+
+
+def test_what_only_backward_serves_is_not_compiled():
+    model = make(True).learn(48)
+    calls = []
+    model.policy.action_net.bias.register_post_accumulate_grad_hook(lambda parameter: calls.append(1))
+    with pytest.warns(UserWarning, match="a parameter has a hook"):
+        model.learn(48)
+    assert len(calls) == 2 * 3
 
 
 def test_compiled_actions_follow_the_distribution():

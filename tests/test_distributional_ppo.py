@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import pickle
@@ -83,6 +84,32 @@ class OwnExtractor(BaseFeaturesExtractor):
         return self.net(observations)
 
 
+class AwkwardExtractor(BaseFeaturesExtractor):
+    """Gradients whose strides are not their parameters', that share their storage, that repeat one number."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.weight, self.change = nn.Parameter(torch.randn(4, 48) / 7), nn.Parameter(torch.zeros(4, 48))
+        self.scales = nn.Parameter(torch.zeros(3))
+
+    def forward(self, observations):
+        features = torch.tanh(self.conv(observations.permute(0, 3, 1, 2))).flatten(1)
+        return nn.functional.linear(features, self.weight + self.change) * (1 + self.scales.sum())
+
+
+class BiasedPolicy(ActorCriticPolicy):
+    """A user's policy whose optimizer also steps a tensor that no module has."""
+
+    def _build(self, lr_schedule):
+        self.extra = [nn.Parameter(torch.zeros(2))]
+        super()._build(lr_schedule)
+        self.optimizer.add_param_group({"params": self.extra})
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return self.action_dist.proba_distribution(self.action_net(latent_pi) + self.extra[0])
+
+
 def same_parameters(one, other):
     ours, theirs = one.policy.state_dict(), other.policy.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
@@ -112,6 +139,10 @@ def sb3_ppo(*args, **kwargs):
         (RandomEnv(), dict(policy_kwargs=dict(ortho_init=False, share_features_extractor=False))),
         (RandomEnv(), dict(policy_kwargs=dict(features_extractor_class=OwnExtractor, net_arch=[8]))),
         (RandomEnv(), dict(policy_kwargs=dict(optimizer_class=torch.optim.Adagrad))),
+        (
+            RandomEnv(spaces.Box(-1, 1, (6, 6, 2))),
+            dict(max_grad_norm=0.1, policy_kwargs=dict(features_extractor_class=AwkwardExtractor)),
+        ),
     ],
 )
 def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
@@ -125,6 +156,21 @@ def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
     for name in names:
         expected = theirs.logger.name_to_value[name]
         assert ours.logger.name_to_value[name] == pytest.approx(expected, rel=1e-4, abs=1e-7, nan_ok=True)
+
+
+def test_what_is_frozen_stays_and_what_only_the_optimizer_knows_moves():
+    """Oracle: SB3's PPO, whose `zero_grad` and `backward` serve all that the optimizer steps."""
+    moved = []
+    for make, flags in ((sb3_ppo, {}), (DistributionalPPO, dict(AS_PPO, policy_kwargs=dict(n_quantiles=1)))):
+        model = make(BiasedPolicy, RandomEnv(), **SHORT, **flags).learn(64)
+        model.policy.mlp_extractor.policy_net.requires_grad_(False)
+        frozen = copy.deepcopy(model.policy.mlp_extractor.policy_net.state_dict())
+        model.learn(64)
+        for name, value in model.policy.mlp_extractor.policy_net.state_dict().items():
+            assert torch.equal(value, frozen[name])
+        moved.append(model.policy.extra[0])
+    assert moved[0].abs().min() > 0
+    assert torch.equal(*moved)
 
 
 def test_constructor_takes_ppos_parameters_in_ppos_order_and_with_its_defaults():
@@ -327,22 +373,34 @@ def test_own_policy_keeps_its_class_and_its_optimizer_groups():
 
 
 @pytest.mark.parametrize(
-    ("policy", "policy_kwargs"), [("MlpPolicy", {}), ("MlpPolicy", dict(ortho_init=False)), (OwnPolicy, {})]
+    ("policy", "policy_kwargs"),
+    [
+        ("MlpPolicy", {}),
+        ("MlpPolicy", dict(ortho_init=False)),
+        ("MlpPolicy", dict(net_arch=dict(pi=[64], vf=[16]))),  # fewer inputs than quantiles
+        ("MlpPolicy", dict(share_features_extractor=False, features_extractor_class=OwnExtractor)),
+        (OwnPolicy, {}),
+    ],
 )
-@pytest.mark.parametrize("n_quantiles", [2, 32, 51])
-def test_actor_and_quantiles_begin_as_those_of_ppo(policy, policy_kwargs, n_quantiles):
-    """Oracle: SB3's PPO. The first of N orthogonal rows is the one row that it draws."""
+@pytest.mark.parametrize("n_quantiles", [2, 32, 200])
+def test_the_first_rollout_and_all_quantiles_are_those_of_ppo(policy, policy_kwargs, n_quantiles):
+    """Oracle: SB3's PPO. The head takes the random numbers of PPO's value, and so all after it are PPO's."""
+
+    def begin(make, **more):
+        model = make(policy, RandomEnv(), policy_kwargs={**policy_kwargs, **more}, **SHORT)
+        _, callback = model._setup_learn(64)
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
+        return model
+
+    theirs, ours = begin(PPO), begin(DistributionalPPO, n_quantiles=n_quantiles)
     observations = torch.rand(64, 3)
-    theirs = PPO(policy, RandomEnv(), policy_kwargs=policy_kwargs, **SHORT).policy
-    kwargs = {**policy_kwargs, "n_quantiles": n_quantiles}
-    ours = DistributionalPPO(policy, RandomEnv(), policy_kwargs=kwargs, **SHORT).policy
     with torch.no_grad():
-        quantiles = ours.predict_quantiles(observations)
-        values = theirs.predict_values(observations)
-    if policy is OwnPolicy:  # draws its own head after that of SB3, which took more numbers
-        values = quantiles[:, :1]
+        quantiles = ours.policy.predict_quantiles(observations)
+        values = theirs.policy.predict_values(observations)
     torch.testing.assert_close(quantiles, values.expand_as(quantiles), atol=1e-6, rtol=0)
-    assert torch.equal(ours.action_net.weight, theirs.action_net.weight)
+    assert torch.equal(ours.policy.action_net.weight, theirs.policy.action_net.weight)
+    assert np.array_equal(ours.rollout_buffer.actions, theirs.rollout_buffer.actions)
+    assert ours.rollout_buffer.advantages == pytest.approx(theirs.rollout_buffer.advantages, abs=1e-5)
 
 
 def test_the_layers_before_the_head_learn_as_fast_as_those_of_ppo():
@@ -378,6 +436,20 @@ def test_equal_init_is_a_bool_and_kept(tmp_path):
     assert torch.equal(loaded.value_net.last_layers[0].weight, policy.value_net.last_layers[0].weight)
 
 
+class OwnAdam(ActorCriticPolicy):
+    """A user's policy that makes its optimizer itself."""
+
+    own_optimizer = functools.partial(torch.optim.Adam, eps=1e-3)
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.optimizer = self.own_optimizer(self.parameters(), lr=lr_schedule(1))
+
+
+class OwnRMSprop(OwnAdam):
+    own_optimizer = functools.partial(torch.optim.RMSprop, eps=1e-5)
+
+
 @pytest.mark.parametrize(
     ("policy", "flags", "policy_kwargs", "expected"),
     [
@@ -387,6 +459,8 @@ def test_equal_init_is_a_bool_and_kept(tmp_path):
         ("MlpPolicy", dict(use_variance_gradient_scaling=False), dict(n_quantiles=1), [1e-5]),
         ("MlpPolicy", {}, dict(optimizer_kwargs=dict(eps=1e-4)), [1e-4]),
         ("MlpPolicy", {}, dict(optimizer_class=torch.optim.AdamW), [1e-8]),
+        (OwnAdam, {}, {}, [1e-3]),
+        (OwnRMSprop, {}, {}, [1e-5]),
     ],
 )
 def test_only_the_critic_has_a_smaller_eps(policy, flags, policy_kwargs, expected):
@@ -446,14 +520,64 @@ def test_own_policy_finds_the_weights_of_its_value_net():
     assert model.policy.value_net.weight.shape == (4, 64)
 
 
-def test_popart_without_a_bias_is_refused():
-    class Biasless(OwnPolicy):
-        def _build(self, lr_schedule):
-            super()._build(lr_schedule)
-            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1, bias=False)
+class Biasless(OwnPolicy):
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1, bias=False)
 
+
+def test_popart_and_an_end_of_normalisation_without_a_bias_are_refused(tmp_path):
     with pytest.raises(ValueError, match="bias"):
         DistributionalPPO(Biasless, RandomEnv(), normalize_returns=True, use_popart=True, **SHORT)
+    DistributionalPPO(Biasless, RandomEnv(), normalize_returns=True, **SHORT).learn(64).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="no bias"):
+        DistributionalPPO.load(tmp_path / "model", RandomEnv(), normalize_returns=False).learn(64)
+
+
+def test_a_parametrized_head_is_refused():
+    class Spectral(ActorCriticPolicy):
+        def _build(self, lr_schedule):
+            super()._build(lr_schedule)
+            self.value_net = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 1))
+
+    with pytest.raises(ValueError, match="parametrized"):
+        DistributionalPPO(Spectral, RandomEnv(), **SHORT)
+
+
+class FlatPolicy(ActorCriticPolicy):
+    """A user's policy with values of another shape, which PPO flattens anyway, and a keyword of its own."""
+
+    def evaluate_actions(self, obs, actions):
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        return values.flatten(), log_prob, entropy
+
+    def forward(self, obs, deterministic=False, temperature=1.0):
+        actions, values, log_prob = super().forward(obs, deterministic)
+        return actions, values, log_prob / temperature
+
+
+def test_own_evaluate_actions_and_forward_work_as_with_ppo():
+    flat, plain = (DistributionalPPO(policy, RandomEnv(), **SHORT).learn(128) for policy in (FlatPolicy, "MlpPolicy"))
+    assert same_parameters(flat, plain)
+    assert flat.policy(torch.zeros(1, 3), temperature=2.0)[2].item() == pytest.approx(-0.34, abs=0.1)
+
+
+def test_a_critic_beside_the_value_net_is_refused():
+    class Beside(ActorCriticPolicy):
+        def evaluate_actions(self, obs, actions):
+            _, log_prob, entropy = super().evaluate_actions(obs, actions)
+            return torch.zeros(len(obs), 1), log_prob, entropy
+
+    with pytest.raises(ValueError, match=r"have shape \(32, 1\) where value_net gave \(32, 32\)"):
+        DistributionalPPO(Beside, RandomEnv(), **SHORT).learn(64)
+
+
+@pytest.mark.parametrize("actions", [torch.arange(2), torch.tensor(1), torch.tensor([[0], [1]])])
+def test_log_probabilities_broadcast_as_sb3s(actions):
+    theirs, ours = (model("MlpPolicy", RandomEnv(), **SHORT).policy for model in (PPO, DistributionalPPO))
+    one = torch.zeros(1, 3)
+    expected = theirs.get_distribution(one).log_prob(actions)
+    torch.testing.assert_close(ours.get_distribution(one).log_prob(actions), expected)
 
 
 def test_schedules_callbacks_vecnormalize_and_custom_buffers(tmp_path):
@@ -482,6 +606,34 @@ def test_schedules_callbacks_vecnormalize_and_custom_buffers(tmp_path):
     assert Counting.gets == model.n_epochs * 3
     assert steps[-1] == 288
     assert model.logger.name_to_value["train/learning_rate"] < 1e-3
+
+
+def test_observations_may_have_gaps_that_the_policy_fills():
+    class Filling(OwnExtractor):
+        def forward(self, observations):
+            return super().forward(torch.nan_to_num(observations))
+
+    env = RandomEnv(observation=float("nan"))
+    model = DistributionalPPO("MlpPolicy", env, policy_kwargs=dict(features_extractor_class=Filling), **SHORT).learn(64)
+    assert np.isnan(model.rollout_buffer.observations).any()
+    assert all(torch.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_a_train_that_does_not_come_here_leaves_the_rows_of_the_log(tmp_path, is_own):
+    class Late(DistributionalPPO):
+        def train(self):
+            self.logger.record("train/own", 1.0)
+            if not is_own and self.num_timesteps > 128:
+                super().train()
+
+    model = Late("MlpPolicy", make_vec_env(RandomEnv, seed=0), **SHORT)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(4 * 64)
+    table = np.genfromtxt(tmp_path / "progress.csv", delimiter=",", names=True)
+    assert table["timetotal_timesteps"].tolist() == [64, 128, 192, 256]
+    assert np.isfinite(table["rolloutep_rew_mean"]).all()
+    assert table["trainown"].tolist() == [1.0] * 4
 
 
 def test_batch_norm_statistics_move_only_in_training():
@@ -532,6 +684,7 @@ def test_load_refuses_unknown_keywords_and_names_the_nearest(tmp_path):
     DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(tmp_path / "model")
     with pytest.raises(TypeError, match="did you mean 'use_variance_gradient_scaling'"):
         DistributionalPPO.load(tmp_path / "model", use_variance_gradiant_scaling=False)
+    assert DistributionalPPO.load(tmp_path / "model", num_timesteps=7).num_timesteps == 7  # an attribute, as in PPO
 
 
 def test_plain_ppo_archives_are_refused_with_a_sentence(tmp_path):

@@ -396,6 +396,7 @@ def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices)
     table.to_csv(tmp_path / "prices.csv", index=False)
     own = [f"--market.data={tmp_path / 'prices.csv'}", "--market.train=[2000-01-03,2015-12-31]"]
     own += ["--market.validation=[2016-01-01,2020-12-31]", "--market.test=[2021-01-01,2030-08-30]"]
+    own += ["--run.eval_every=1024"]
     code = "import resource, sys, train_model_multi_patch as t; t.main(sys.argv[1:]); "
     code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     command = [sys.executable, "-c", code, *QUICK, *own, f"--run.out={tmp_path}", "--run.name=many"]
