@@ -920,9 +920,10 @@ class Compiler:
     def __init__(self) -> None:
         self.codes: dict[str, Code] = {}
         self.builds: dict[str, int] = defaultdict(int)
-        self.has_stepped = False
+        self.stepped: list[int] = []  # ids of the parameters of the last update that was not compiled
         self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
         self.gradients: list[Tensor | None] = []  # one per parameter, None: it has none
+        self.holders: list[nn.Parameter] = []  # these parameters
         self.step: Callable[..., Any] | None = None  # of the optimizer, without the wrappers
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -1565,8 +1566,10 @@ class DistributionalPPO(PPO):
         """
         own = type(self)
         optimizer, compiler = self.policy.optimizer, self._compiler
-        if not self.compile or not (optimizer.state or compiler.has_stepped):
-            compiler.has_stepped = True  # the optimizer's first step makes its state, which no graph should do
+        parameters = list(map(id, self._parameters))
+        has_state = all(parameter in optimizer.state for parameter in self._parameters)
+        if not self.compile or not (has_state or compiler.stepped == parameters):
+            compiler.stepped = parameters  # the optimizer's first step makes its state, which no graph should do
             return UpdateFunctions()
         if samples is None:
             generator = np.random.get_state()  # noqa: NPY002  # from which the buffer draws its order
@@ -1608,7 +1611,7 @@ class DistributionalPPO(PPO):
     def _hold_gradients(self, minibatch: Samples) -> None:
         """Give the parameters gradients that stay where they are, but to those that the loss does not reach."""
         held = self._compiler.gradients
-        if len(held) != len(self._parameters):
+        if list(map(id, self._compiler.holders)) != list(map(id, self._parameters)):
             buffers = copy.deepcopy(dict(self.policy.named_buffers()))  # such as those of batch norm
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 loss, _ = self._minibatch_loss(minibatch)
@@ -1616,6 +1619,7 @@ class DistributionalPPO(PPO):
             self.policy.load_state_dict(buffers, strict=False)
             pairs = zip(self._parameters, gradients, strict=True)  # a gradient's strides may be others
             held[:] = [None if gradient is None else torch.zeros_like(parameter) for parameter, gradient in pairs]
+            self._compiler.holders = self._parameters
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient
 
@@ -1668,6 +1672,8 @@ class DistributionalPPO(PPO):
                 for parameter, gradient in zip(self._parameters, gradients, strict=True):
                     if parameter.grad is not None and gradient is not None:
                         parameter.grad.copy_(gradient)
+                    else:
+                        parameter.grad = gradient
         with torch.no_grad():
             return tuple(metrics), torch.stack(list(metrics.values()))
 
@@ -1998,7 +2004,7 @@ class DistributionalPPO(PPO):
         :raises ValueError: on an archive of a plain PPO, or a value out of its range
         """
         known = set(inspect.signature(PPO.load).parameters) - {"path", "kwargs"}
-        known |= set(vars(cls("MlpPolicy", None, _init_setup_model=False)))  # type: ignore[arg-type]
+        known |= set(vars(cls(policy="MlpPolicy", env=None, _init_setup_model=False)))  # type: ignore[arg-type]
         for base in cls.__mro__:
             known |= set(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
         for name in kwargs.keys() - (known - {"self", "policy", "args", "kwargs"}):

@@ -48,6 +48,7 @@ ROOT = Path(__file__).parent.parent
 CELLS = Path(__file__).with_suffix(".csv")
 SETTINGS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 BINS = 20
+SEEDS = 5  # that the tables and pictures need
 
 
 def recommended() -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _number(value: float, sign: str = "") -> str:
 def _iqm(scores: pd.Series[float], sign: str = "") -> str:
     """Interquartile mean and its 95 % interval; of differences (with a sign) bold where that does not hold 0."""
     middle, bounds = float(interquartile_mean(scores.to_numpy())), interval(scores.to_numpy()[:, None], 0)
-    if bounds is None:
+    if bounds is None or len(scores) < SEEDS:
         return "n/a"
     text = f"{_number(middle, sign)} [{_number(bounds[0], sign)}, {_number(bounds[1], sign)}]"
     return f"**{text}**" if sign and not bounds[0] <= 0 <= bounds[1] else text
@@ -282,7 +283,7 @@ def learning_picture(found: pd.DataFrame, path: Path) -> None:
     for axis, task in zip(axes.flat, TASKS, strict=True):
         for variant, color in zip(VARIANTS, COLORS, strict=True):
             rows = runs(found, task, variant)
-            if rows.empty:
+            if len(rows) < SEEDS:
                 continue
             columns = curves(rows).T
             steps = (np.arange(BINS) + 1) / BINS * SETTINGS[task]["n_timesteps"]
@@ -326,7 +327,7 @@ def arguments(description: str | None, seeds: int) -> argparse.Namespace:
 
 
 def main() -> None:
-    args = arguments(__doc__, seeds=5)
+    args = arguments(__doc__, seeds=SEEDS)
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
     readme, page = ROOT / "README.md", CELLS.with_name("README.md")
     readme.write_text(with_tables(readme.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))

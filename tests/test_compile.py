@@ -223,6 +223,18 @@ def test_callbacks_use_and_copy_the_policy():
     assert seen == [True] * 6
 
 
+def test_freezing_one_layer_in_place_of_another():
+    eager, compiled = make(False), make(True)
+    for frozen, free in (("policy_net", "value_net"), ("value_net", "policy_net")):
+        for model in (eager, compiled):
+            getattr(model.policy.mlp_extractor, frozen).requires_grad_(False)
+            getattr(model.policy.mlp_extractor, free).requires_grad_(True)
+        before = copy.deepcopy(getattr(compiled.policy.mlp_extractor, frozen).state_dict())
+        assert train_alike(eager, compiled) < 1e-5
+        after = getattr(compiled.policy.mlp_extractor, frozen).state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_what_only_backward_serves_is_not_compiled():
     model = make(True).learn(48)
     calls = []
