@@ -434,10 +434,6 @@ class QuantileHead(nn.Module):
                 last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
 
 
-def _shapes(obs: PyTorchObs) -> tuple[torch.Size, ...]:
-    return tuple(leaf.shape for leaf in tree_leaves(obs))
-
-
 def _another(module: nn.Module) -> nn.Module:
     """A copy of a module with parameters drawn anew."""
     other = copy.deepcopy(module)
@@ -552,7 +548,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     value_net: QuantileHead  # type: ignore[assignment]
     compiled_forward: Callable[..., Any] | None = None  # for the time of a rollout
-    compiled_shapes: tuple[torch.Size, ...] = ()  # of the observations it takes
+    compiled_shapes: Any = None  # of the observations it takes
 
     def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, equal_init: bool = True, **kwargs: Any):
         if not isinstance(equal_init, bool):
@@ -626,7 +622,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :raises ValueError: if a log probability is NaN
         """
         compiled = None if args or kwargs or torch.is_grad_enabled() else self.compiled_forward
-        if compiled is not None and _shapes(obs) == self.compiled_shapes:
+        if compiled is not None and Compiler.shapes(obs) == self.compiled_shapes:
             actions, values, log_prob = compiled(self, obs)
         else:
             actions, values, log_prob = super().forward(obs, *args, **kwargs)  # type: ignore[arg-type]
@@ -929,6 +925,11 @@ class Compiler:
     def __reduce__(self) -> tuple[Any, ...]:
         return Compiler, ()  # compiled code can be neither copied nor pickled
 
+    @staticmethod
+    def shapes(args: Any) -> list[Any]:
+        """Shape and type of each tensor; compiled code takes no others."""
+        return [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in tree_leaves(args)]
+
     def prepare(
         self,
         function: Callable[..., Any],
@@ -945,7 +946,7 @@ class Compiler:
         """
         name = function.__name__
         code, scope = self.codes.get(name), dict(zip(inspect.signature(function).parameters, args, strict=True))
-        shapes = [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in tree_leaves(args[1:])]
+        shapes = self.shapes(args[1:])
         changed: list[str] = []
         if code is not None:
             old, now = code.constants, constants()
@@ -1289,7 +1290,7 @@ class DistributionalPPO(PPO):
             with torch.no_grad():
                 example = (policy, obs_as_tensor(self._last_obs, self.device))  # type: ignore[arg-type]
                 policy.compiled_forward = self._compiler.prepare(type(policy).sample_actions, example, list)
-                policy.compiled_shapes = _shapes(example[1])
+                policy.compiled_shapes = self._compiler.shapes(example[1])
         try:
             return super().collect_rollouts(*args, **kwargs)
         except (ValueError, RuntimeError) as error:
@@ -1566,9 +1567,11 @@ class DistributionalPPO(PPO):
         """
         own = type(self)
         optimizer, compiler = self.policy.optimizer, self._compiler
+        if not self.compile:
+            return UpdateFunctions()
         parameters = list(map(id, self._parameters))
         has_state = all(parameter in optimizer.state for parameter in self._parameters)
-        if not self.compile or not (has_state or compiler.stepped == parameters):
+        if not (has_state or compiler.stepped == parameters):
             compiler.stepped = parameters  # the optimizer's first step makes its state, which no graph should do
             return UpdateFunctions()
         if samples is None:
