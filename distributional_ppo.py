@@ -34,7 +34,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 2. ``train/approx_kl`` is the mean over all epochs; PPO reports the last epoch only.
 3. Scalars are written after the update they describe, at the step that ended its rollout, those of the last update
    always. PPO writes them one rollout later, and those of the last update never.
-4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``.
+4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``, of a kind that is also a
+   ``ValueError``, as torch raises it in PPO.
 5. ``load`` refuses keywords that are no attribute of the model; PPO makes them one.
 6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
    ``DistributionalPPO_1``, not ``PPO_1``.
@@ -304,7 +305,7 @@ class QuantileHead(nn.Module):
                 f"value_net must end in an nn.Linear of one output to become a quantile critic, got {value_net}"
             )
         self.last_layer_name, last = named[-1]
-        if nn.utils.parametrize.is_parametrized(last):
+        if nn.utils.parametrize.is_parametrized(last) or not isinstance(last.weight, nn.Parameter):
             raise ValueError(f"value_net's last layer cannot be widened to {n_quantiles} quantiles: it is parametrized")
         if n_quantiles > 1:  # for N = 1 the layer stays as it is: the reduction to PPO is exact to the random numbers
             last.out_features = n_quantiles
@@ -463,29 +464,67 @@ class TwinNet(nn.Module):
         return torch.cat([self.first(halves[0]), self.second(halves[1])], dim=1)
 
 
-class LeanCategoricalDistribution(CategoricalDistribution):
-    """SB3's, to the last bit, without an object of ``torch.distributions`` for every batch."""
+_Method = TypeVar("_Method", bound=Callable[..., Tensor])
+
+
+def _unless_shown(method: _Method) -> _Method:
+    """A method of a lean distribution, in whose place SB3's answers once the object it asks has been shown."""
+
+    @functools.wraps(method)
+    def chosen(self: Any, *args: Any) -> Any:
+        return method(self, *args) if self.shown is None else getattr(super(type(self), self), method.__name__)(*args)
+
+    return cast(_Method, chosen)
+
+
+class LeanDistribution:
+    """
+    SB3's distribution, to the last bit, without an object of ``torch.distributions`` for every batch. Whoever asks for
+    that object gets it, and may change it or put another in its place: it is then the distribution of this batch.
+    """
+
+    shown: Any = None  # what was asked for
+
+    def torch_distribution(self) -> Any:
+        """:return: a new object of ``torch.distributions``"""
+        raise NotImplementedError
+
+    @property
+    def distribution(self) -> Any:
+        """As SB3's attribute."""
+        if self.shown is None:
+            self.shown = self.torch_distribution()
+        return self.shown
+
+    @distribution.setter
+    def distribution(self, distribution: Any) -> None:
+        self.shown = distribution
+
+
+class LeanCategoricalDistribution(LeanDistribution, CategoricalDistribution):
+    """For discrete actions."""
 
     logits: Tensor
 
     def proba_distribution(self, action_logits: Tensor) -> LeanCategoricalDistribution:
-        self.logits = action_logits - action_logits.logsumexp(dim=-1, keepdim=True)
+        self.logits, self.shown = action_logits - action_logits.logsumexp(dim=-1, keepdim=True), None
         return self
 
-    @property
-    def distribution(self) -> Categorical:  # type: ignore[override]
-        """As SB3's attribute, for those who look at it."""
+    def torch_distribution(self) -> Categorical:
         return Categorical(logits=self.logits)
 
+    @_unless_shown
     def log_prob(self, actions: Tensor) -> Tensor:
         places, logits = torch.broadcast_tensors(actions.long().unsqueeze(-1), self.logits)  # type: ignore[no-untyped-call]
         log_prob: Tensor = logits.gather(-1, places[..., :1]).squeeze(-1)
         return log_prob
 
+    @_unless_shown
     def entropy(self) -> Tensor:
         logits = self.logits.clamp(min=torch.finfo(self.logits.dtype).min)  # impossible actions: 0 * -inf is NaN
         return -(logits * F.softmax(self.logits, dim=-1)).sum(-1)
 
+    @_unless_shown
     def sample(self) -> Tensor:
         probs = F.softmax(self.logits, dim=-1)
         if torch.compiler.is_compiling():  # multinomial is no part of a graph
@@ -493,35 +532,38 @@ class LeanCategoricalDistribution(CategoricalDistribution):
             return below.sum(-1).clamp(max=probs.shape[-1] - 1)
         return torch.multinomial(probs, 1, replacement=True).squeeze(-1)
 
+    @_unless_shown
     def mode(self) -> Tensor:
         return F.softmax(self.logits, dim=-1).argmax(dim=1)
 
 
-class LeanDiagGaussianDistribution(DiagGaussianDistribution):
-    """SB3's, to the last bit, without an object of ``torch.distributions`` for every batch."""
+class LeanDiagGaussianDistribution(LeanDistribution, DiagGaussianDistribution):
+    """For continuous actions."""
 
     mean: Tensor
     std: Tensor
 
     def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> LeanDiagGaussianDistribution:
-        self.mean, self.std = mean_actions, torch.ones_like(mean_actions) * log_std.exp()
+        self.mean, self.std, self.shown = mean_actions, torch.ones_like(mean_actions) * log_std.exp(), None
         return self
 
-    @property
-    def distribution(self) -> Normal:  # type: ignore[override]
-        """As SB3's attribute, for those who look at it."""
+    def torch_distribution(self) -> Normal:
         return Normal(self.mean, self.std)
 
+    @_unless_shown
     def log_prob(self, actions: Tensor) -> Tensor:
         squares = -((actions - self.mean) ** 2) / (2 * self.std**2)
         return sum_independent_dims(squares - self.std.log() - math.log(math.sqrt(2 * math.pi)))
 
+    @_unless_shown
     def entropy(self) -> Tensor:
         return sum_independent_dims(0.5 + 0.5 * math.log(2 * math.pi) + self.std.log())
 
+    @_unless_shown
     def sample(self) -> Tensor:
         return self.mean + torch.randn_like(self.mean) * self.std
 
+    @_unless_shown
     def mode(self) -> Tensor:
         return self.mean
 
@@ -626,7 +668,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             actions, values, log_prob = compiled(self, obs)
         else:
             actions, values, log_prob = super().forward(obs, *args, **kwargs)  # type: ignore[arg-type]
-        if math.isnan(log_prob.sum().item()):
+        if not torch.compiler.is_compiling() and math.isnan(log_prob.sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return actions, values, log_prob
 
@@ -714,6 +756,8 @@ def _quantile_policy_class(policy_class: type[ActorCriticPolicy]) -> type[Quanti
     """A user's own policy class with the quantile critic; its instances pickle through the user's class."""
     if issubclass(policy_class, QuantileActorCriticPolicy):
         return policy_class
+    if not issubclass(policy_class, ActorCriticPolicy):
+        raise TypeError(f"policy must be a subclass of ActorCriticPolicy, got {policy_class.__name__}")
 
     def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
         return _blank_quantile_policy, (policy_class,), self.__dict__
@@ -811,6 +855,10 @@ class VarianceGradientScalingMixin:
 
 
 # ------------------------------------------------------------------------------------------------- the algorithm
+
+
+class NonFiniteError(FloatingPointError, ValueError):
+    """A NaN or an infinity. A ``ValueError`` too, as what torch's distributions raise in PPO."""
 
 
 class Rollout(NamedTuple):
@@ -1099,7 +1147,7 @@ class DistributionalPPO(PPO):
     :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
         up to rounding, other random actions. A program compiles before its second update, for some 20 seconds
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
-    :raises TypeError: likewise if a flag is not a bool
+    :raises TypeError: likewise if a flag is not a bool or the policy no ``ActorCriticPolicy``
     :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
     """
 
@@ -1887,7 +1935,7 @@ class DistributionalPPO(PPO):
                 continue
             label = name if key is None else f"{name}[{key!r}]"
             bad = (~torch.isfinite(torch.as_tensor(values))).nonzero()
-            raise FloatingPointError(
+            raise NonFiniteError(
                 f"{len(bad)} non-finite number(s) in the rollout's {label}, the first at index {bad[0].tolist()}, "
                 f"before update {self._n_updates} at step {self.num_timesteps}. Nothing was changed. Check: {source}."
             ) from cause
@@ -1911,7 +1959,7 @@ class DistributionalPPO(PPO):
         self.set_parameters(before)
         earliest = min(first, key=first.__getitem__, default=None)
         where = "the parameters" if earliest is None else f"{earliest} of minibatch {first[earliest]}"
-        raise FloatingPointError(
+        raise NonFiniteError(
             f"non-finite number in {where} of the update at step {self.num_timesteps}. Parameters and optimizer were "
             "put back to where they were before it. Check: learning_rate, max_grad_norm and the scale of the rewards "
             "(normalize_returns=True takes any)."

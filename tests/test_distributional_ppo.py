@@ -27,6 +27,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.dqn.policies import QNetwork
 from torch import nn
 
 import distributional_ppo
@@ -110,6 +111,26 @@ class BiasedPolicy(ActorCriticPolicy):
         return self.action_dist.proba_distribution(self.action_net(latent_pi) + self.extra[0])
 
 
+class MaskingPolicy(ActorCriticPolicy):
+    """A user's policy that puts another distribution in place of its own: the second action is impossible."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        distribution = super()._get_action_dist_from_latent(latent_pi)
+        logits = distribution.distribution.logits.clone()
+        logits[:, 1] = -1e8
+        distribution.distribution = torch.distributions.Categorical(logits=logits)
+        return distribution
+
+
+class CalmPolicy(ActorCriticPolicy):
+    """A user's policy that changes its own distribution."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        distribution = super()._get_action_dist_from_latent(latent_pi)
+        distribution.distribution.scale = distribution.distribution.scale * 1e-3
+        return distribution
+
+
 def same_parameters(one, other):
     ours, theirs = one.policy.state_dict(), other.policy.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
@@ -143,13 +164,15 @@ def sb3_ppo(*args, **kwargs):
             RandomEnv(spaces.Box(-1, 1, (6, 6, 2))),
             dict(max_grad_norm=0.1, policy_kwargs=dict(features_extractor_class=AwkwardExtractor)),
         ),
+        ("CartPole-v1", dict(policy=MaskingPolicy)),
+        ("Pendulum-v1", dict(policy=CalmPolicy)),
     ],
 )
 def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
-    kwargs = {**SHORT, **kwargs}
-    theirs = sb3_ppo("MlpPolicy", env, **copy.deepcopy(kwargs)).learn(200)
+    kwargs = {**SHORT, "policy": "MlpPolicy", "env": env, **kwargs}
+    theirs = sb3_ppo(**copy.deepcopy(kwargs)).learn(200)
     policy_kwargs = {**kwargs.pop("policy_kwargs", {}), "n_quantiles": 1}
-    ours = DistributionalPPO("MlpPolicy", env, policy_kwargs=policy_kwargs, **kwargs, **AS_PPO).learn(200)
+    ours = DistributionalPPO(policy_kwargs=policy_kwargs, **kwargs, **AS_PPO).learn(200)
     for one, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
         assert torch.equal(one, other)
     names = ["train/entropy_loss", "train/policy_gradient_loss", "train/clip_fraction", "train/explained_variance"]
@@ -534,14 +557,39 @@ def test_popart_and_an_end_of_normalisation_without_a_bias_are_refused(tmp_path)
         DistributionalPPO.load(tmp_path / "model", RandomEnv(), normalize_returns=False).learn(64)
 
 
-def test_a_parametrized_head_is_refused():
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_parametrized_head_is_refused(norm):
     class Spectral(ActorCriticPolicy):
         def _build(self, lr_schedule):
             super()._build(lr_schedule)
-            self.value_net = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 1))
+            self.value_net = norm(nn.Linear(64, 1))
 
     with pytest.raises(ValueError, match="parametrized"):
         DistributionalPPO(Spectral, RandomEnv(), **SHORT)
+
+
+def test_policies_without_a_critic_are_refused():
+    with pytest.raises(TypeError, match="ActorCriticPolicy, got QNetwork"):
+        DistributionalPPO(QNetwork, RandomEnv(), **SHORT)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_the_policy_can_be_exported(env):
+    """As one graph, such as ONNX asks for. Oracle: the policy itself."""
+
+    class Deterministic(nn.Module):
+        def __init__(self, policy):
+            super().__init__()
+            self.policy = policy
+
+        def forward(self, observations):
+            return self.policy(observations, deterministic=True)
+
+    module = Deterministic(DistributionalPPO("MlpPolicy", env, **SHORT).policy.eval())
+    observations = torch.zeros(1, *module.policy.observation_space.shape)
+    exported = torch.export.export(module, (observations,), strict=False).module()
+    for ours, theirs in zip(exported(observations), module(observations), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 class FlatPolicy(ActorCriticPolicy):
@@ -765,8 +813,9 @@ def unchanged(model, before):
 def test_non_finite_rollouts_raise_before_anything_changes(kwargs, normalize_returns, match):
     model = DistributionalPPO("MlpPolicy", RandomEnv(**kwargs), normalize_returns=normalize_returns, **SHORT)
     before = copy.deepcopy(model.get_parameters())
-    with pytest.raises(FloatingPointError, match=match), np.errstate(all="ignore"):
+    with pytest.raises(FloatingPointError, match=match) as error, np.errstate(all="ignore"):
         model.learn(128)
+    assert isinstance(error.value, ValueError)  # as PPO's, which searches for settings take for a failed trial
     assert unchanged(model, before)
 
 
@@ -792,7 +841,7 @@ def test_a_non_finite_loss_is_undone_with_the_statistics_and_the_optimizer():
         return original(quantiles, targets, reduction) * (float("nan") if len(calls) == 3 else 1.0)
 
     model._quantile_huber_loss = loss_that_fails
-    with pytest.raises(FloatingPointError, match=r"loss of minibatch 2 .*Check: learning_rate"):
+    with pytest.raises(ValueError, match=r"loss of minibatch 2 .*Check: learning_rate"):
         model.learn(64, reset_num_timesteps=False)
     assert unchanged(model, before)
     del model._quantile_huber_loss
