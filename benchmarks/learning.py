@@ -188,7 +188,7 @@ def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, 
         for future in as_completed([pool.submit(run, cell) for cell in todo if cell not in done]):
             row = future.result()
             print(*row.values(), flush=True)
-            found = pd.concat([found, pd.DataFrame([row])], ignore_index=True)
+            found = pd.DataFrame([*found.to_dict("records"), row])
             found.sort_values(fields).to_csv(path, index=False)
     return found
 
