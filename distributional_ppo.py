@@ -471,8 +471,10 @@ def _unless_shown(method: _Method) -> _Method:
     """A method of a lean distribution, in whose place SB3's answers once the object it asks has been shown."""
 
     @functools.wraps(method)
-    def chosen(self: Any, *args: Any) -> Any:
-        return method(self, *args) if self.shown is None else getattr(super(type(self), self), method.__name__)(*args)
+    def chosen(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.shown is None:
+            return method(self, *args, **kwargs)
+        return getattr(super(type(self), self), method.__name__)(*args, **kwargs)
 
     return cast(_Method, chosen)
 
