@@ -464,10 +464,7 @@ class TwinNet(nn.Module):
         return torch.cat([self.first(halves[0]), self.second(halves[1])], dim=1)
 
 
-_Method = TypeVar("_Method", bound=Callable[..., Tensor])
-
-
-def _unless_shown(method: _Method) -> _Method:
+def _unless_shown(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A method of a lean distribution, in whose place SB3's answers once the object it asks has been shown."""
 
     @functools.wraps(method)
@@ -476,7 +473,7 @@ def _unless_shown(method: _Method) -> _Method:
             return method(self, *args, **kwargs)
         return getattr(super(type(self), self), method.__name__)(*args, **kwargs)
 
-    return cast(_Method, chosen)
+    return chosen
 
 
 class LeanDistribution:
