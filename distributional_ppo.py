@@ -1972,7 +1972,11 @@ class DistributionalPPO(PPO):
     def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         for name, values in b_metrics.items():
-            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else values.mean(dtype=np.float64)))
+            if "weight_min" in name or "weight_max" in name:
+                value = values.min() if "weight_min" in name else values.max()
+            else:
+                value = values[-1] if name == "loss" else values.mean(dtype=np.float64)
+            self.logger.record(f"train/{name}", float(value))
         self.logger.record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
         weights = b_metrics.get("variance_scaling_weight")
         mean_weight = 1.0 if weights is None else float(weights.mean())

@@ -1,4 +1,4 @@
-"""``upgd`` against a float64 loop over the elements in plain Python, numbers worked out by hand, torch's SGD and AdamW."""
+"""``upgd`` against a plain loop in float64, numbers worked out by hand, torch's SGD and AdamW."""
 
 import copy
 import io
