@@ -33,7 +33,7 @@ class Walk(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.t, self.episodes = 0, self.episodes + 1
+        self.t, self.episodes = 0, 1 if seed is not None else self.episodes + 1
         return self.np_random.uniform(-1, 1, 3).astype(np.float32), {}
 
     def step(self, action):
@@ -190,9 +190,12 @@ class ByHand(BaseCallback):
         scalars = dict(**rates, explained_variance=1 - (returns - values).var() / returns.var())
         had_statistics = before["value_net.ret_std"] > 0
         observations = torch.as_tensor(buffer.observations).flatten(0, 1)
+        critics = np.stack([q.detach().double().numpy() for q in quantiles_of(old_policy, observations)])
+        chosen = critics[critics.mean(axis=2).argmin(axis=0), np.arange(len(observations))]
+        assert values == pytest.approx(chosen.mean(axis=1), rel=1e-4, abs=1e-5)
+        assert old_policy.predict_quantiles(observations).detach().numpy() == pytest.approx(chosen, rel=1e-4, abs=1e-5)
         if had_statistics:
-            quantiles = old_policy.predict_quantiles(observations).detach().numpy()
-            below = (returns[:, None] < quantiles).mean(axis=0)
+            below = (returns[:, None] < chosen).mean(axis=0)
             scalars["quantile_calibration_error"] = np.abs(below - TAU.numpy()).mean()
         atoms = None
         if model.value_target == "sr_lambda":
@@ -259,7 +262,7 @@ class ByHand(BaseCallback):
         )
         value_loss = self.value_loss(model, policy, old_policy, batch, atoms, rates, note)
         loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
-        return loss, float((ratio - 1 - log_ratio).mean())
+        return loss, (ratio - 1 - log_ratio).mean().item()
 
     def value_loss(self, model, policy, old_policy, batch, atoms, rates, note):
         head = policy.value_net
