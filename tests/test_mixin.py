@@ -158,6 +158,13 @@ def test_its_scalars_have_the_names_and_values_of_the_class(mode, clip_min):
         assert model.logger.name_to_value[name] == pytest.approx(value, rel=1e-5), name
 
 
+def test_weights_per_sample_ask_for_losses_per_sample():
+    with pytest.raises(ValueError, match=r"shape \(B,\), got \(\)"):
+        patched(ScalarHost, variance_scaling_mode="dsac_t").value_loss(OBS, TARGETS)
+    with pytest.raises(ValueError, match="variance_scaling_mode"):
+        patched(ScalarHost, variance_scaling_mode="both")
+
+
 def test_wrong_clamps_and_a_host_that_scales_already_are_refused():
     with pytest.raises(ValueError, match="variance_scaling_clip_min"):
         patched(ScalarHost, variance_scaling_clip_min=2.0, variance_scaling_clip_max=1.0)

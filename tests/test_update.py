@@ -15,7 +15,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
-from test_value_path import naive_targets
 
 from distributional_ppo import DistributionalPPO
 
@@ -105,6 +104,32 @@ def moments(x):
     """Mean and variance of the quantiles of each sample."""
     mean = x.mean(dim=1, keepdim=True)
     return mean[:, 0], (x - mean).square().mean(dim=1)
+
+
+def naive_targets(model, steps, lambda_):
+    """Sample replacement in plain Python, one environment after the other."""
+    n_envs = model.n_envs
+    draws = np.random.default_rng([model.seed, model.num_timesteps]).random((len(steps), n_envs))
+
+    def predict(observation):
+        with torch.no_grad():
+            return model.policy.predict_quantiles(observation[None])[0].double().numpy()
+
+    rows = []
+    for env in range(n_envs):
+        z, targets = predict(steps[-1]["new_obs"][env]), []
+        for t in reversed(range(len(steps))):
+            step = steps[t]
+            if step["dones"][env] and not step["infos"][env]["TimeLimit.truncated"]:
+                z = np.full(len(z), step["rewards"][env], dtype=np.float64)
+            elif step["dones"][env]:
+                z = step["rewards"][env] + model.gamma * predict(step["infos"][env]["terminal_observation"])
+            else:
+                following = z if draws[t, env] < lambda_ else predict(step["new_obs"][env])
+                z = step["rewards"][env] + model.gamma * following
+            targets.append(z)
+        rows.append(targets[::-1])
+    return np.array(rows).swapaxes(0, 1).reshape(len(steps) * n_envs, -1)  # step by step, as in the buffer
 
 
 class ByHand(BaseCallback):
@@ -200,6 +225,8 @@ class ByHand(BaseCallback):
         atoms = None
         if model.value_target == "sr_lambda":
             rows = naive_targets(model, self.steps, model.gae_lambda)
+            if model.gae_lambda in (0.0, 1.0):  # where nothing is drawn, the mean of the atoms is SB3's return
+                assert rows.mean(axis=1) == pytest.approx(returns, rel=1e-4, abs=1e-4)
             atoms = {tuple(o.tolist()): row for o, row in zip(observations, rows, strict=True)}
         if model.normalize_returns:
             self.take_in_statistics(model, policy, buffer.returns)
@@ -375,6 +402,8 @@ CASES = {
     "clip disabled": clip_vf("disable"),
     "two extractors": dict(policy_kwargs=dict(share_features_extractor=False), use_twin_critics=True),
     "sampled": dict(value_target="sr_lambda", gae_lambda=0.6),
+    "sampled, lambda 0": dict(value_target="sr_lambda", gae_lambda=0.0, use_twin_critics=True),
+    "sampled, lambda 1": dict(value_target="sr_lambda", gae_lambda=1.0, use_twin_critics=True),
     "sampled, normalised": dict(value_target="sr_lambda", gae_lambda=0.6, variance_scaling_mode="dsac_t", **NORMALISED),
     "sampled, clipped": dict(value_target="sr_lambda", **clip_vf("per_quantile"), **NORMALISED),
     "sampled, twins": dict(value_target="sr_lambda", gae_lambda=0.6, use_twin_critics=True),
@@ -382,6 +411,7 @@ CASES = {
     "twins off": dict(use_twin_critics=True, use_variance_gradient_scaling=False),
     "twins, dsac_t": dict(use_twin_critics=True, variance_scaling_mode="dsac_t", **NORMALISED),
 }
+CASES["clip by default"] = clip_vf(None)
 for mode in MODES:
     narrow = dict(distributional_vf_clip_variance_factor=0.9)
     std = dict(clip_range_vf_units="std", **narrow, **NORMALISED)
