@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from distributional_ppo import DistributionalPPO
+
 
 N = 5  # quantiles; no other layer has as many outputs
 TAU = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
@@ -41,6 +43,10 @@ class Walk(gym.Env):
         reward = 2.0 + 3.0 * observation[0] * np.sum(action) + self.np_random.normal(0, 1 + self.episodes % 3)
         over = self.t == 9
         return observation, float(reward), over and self.episodes % 2 == 0, over and self.episodes % 2 == 1, {}
+
+
+class OwnBuffer(RolloutBuffer):
+    """Of a class that may do anything in ``get``."""
 
 
 def last_layers(policy):
@@ -407,6 +413,8 @@ CASES = {
     "sampled, normalised": dict(value_target="sr_lambda", gae_lambda=0.6, variance_scaling_mode="dsac_t", **NORMALISED),
     "sampled, clipped": dict(value_target="sr_lambda", **clip_vf("per_quantile"), **NORMALISED),
     "sampled, twins": dict(value_target="sr_lambda", gae_lambda=0.6, use_twin_critics=True),
+    "own buffer": dict(rollout_buffer_class=OwnBuffer, value_target="sr_lambda", gae_lambda=0.6),
+    "own buffer, clipped": dict(rollout_buffer_class=OwnBuffer, use_twin_critics=True, **clip_vf("per_quantile")),
     "twins": dict(use_twin_critics=True),
     "twins off": dict(use_twin_critics=True, use_variance_gradient_scaling=False),
     "twins, dsac_t": dict(use_twin_critics=True, variance_scaling_mode="dsac_t", **NORMALISED),
