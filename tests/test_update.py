@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from distributional_ppo import DistributionalPPO
 
-
 N = 5  # quantiles; no other layer has as many outputs
 TAU = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
 
