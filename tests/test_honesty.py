@@ -327,7 +327,7 @@ def known(config, before):
         ended = all(s.market.dates[s.period[-1]] < before for s in period)
         if name == "train" and ended:
             facts["bounds"] = np.array([market.bounds for market in markets])
-            facts |= dict(enumerate(episodes(period, config)))
+            facts |= episodes(period, config)
         if all(s.market.dates[s.scale_on[-1]] < before for s in period):
             for market in markets:
                 facts[f"{market.symbol}: labels"] = market.regime[market.dates < before]
@@ -361,7 +361,8 @@ def episodes(segments, config):
         observations.append(observation)
         rewards.append(reward)
         dones.append(done)
-    return np.stack(observations), np.stack(rewards), np.stack(dones)
+    names = ("episodes: observations", "episodes: rewards", "episodes: ends")
+    return dict(zip(names, map(np.stack, (observations, rewards, dones)), strict=True))
 
 
 def differing(one, two):
@@ -393,9 +394,9 @@ def test_the_last_bar_of_a_period_moves_what_includes_it_and_nothing_else(config
     for i, symbol in enumerate(["one", "two"][: kind[1]]):
         assert {f"{symbol}: prices", f"{symbol}: volatility", f"{symbol}: index"} <= names
         assert {f"{name}, {i}: observations" for name in PERIODS["daily"]} <= names
-    assert {"bounds", 0, 1, "train: figures", "train: ratios", "validation: figures"} <= names
+    assert {"bounds", "episodes: observations", "train: figures", "train: ratios", "validation: figures"} <= names
 
-    of_training = {"bounds", 0, 1, 2, "train: figures", "train: ratios", "train, 0: observations"}
+    of_training = {name for name in plain if name.startswith(("bounds", "episodes", "train"))}
     names, facts = moves("validation")
     assert {"validation: figures", "validation: ratios", "validation, agent, one"} <= names
     assert not names & of_training
@@ -405,7 +406,7 @@ def test_the_last_bar_of_a_period_moves_what_includes_it_and_nothing_else(config
     names, _ = moves("test")
     assert {"test: figures", "test: ratios", "test, agent, one"} <= names
     assert not names & of_training
-    assert not any(str(name).startswith("validation") for name in names)
+    assert not any(name.startswith("validation") for name in names)
 
 
 @pytest.mark.parametrize("symbols", [1, 2])
