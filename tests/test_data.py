@@ -1,6 +1,7 @@
 """Prices, volatility index and regimes; the oracles are plain loops and the figures known of the S&P 500."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,34 @@ def test_volatility_is_riskmetrics_by_a_loop(market):
         variance = 0.94 * variance + 0.06 * r**2
         expected.append(variance)
     assert market.volatility[1:300] == pytest.approx(100 * np.sqrt(252 * np.array(expected)))
+
+
+@pytest.mark.parametrize("per_year", [52, 252, 7 * 252, 365 * 24])
+def test_volatility_remembers_days_whatever_the_bars(per_year):
+    """By a loop: a day multiplies the weight of what lies behind it by 0.94, however many bars it has."""
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, 200)))
+    decay = 0.94 ** (252 / per_year)
+    variance, expected = None, []
+    for before, now in pairwise(close):
+        squared = np.log(now / before) ** 2
+        variance = squared if variance is None else decay * variance + (1 - decay) * squared
+        expected.append(100 * np.sqrt(per_year * variance))
+    assert ewma_volatility(close, per_year)[1:] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("per_day", "per_year"), [(1, 252), (7, 7 * 252), (24, 24 * 365)])
+def test_a_shock_fades_by_the_same_share_a_day_in_files_of_any_bars(make_prices, write, per_day, per_year):
+    """Prices that stand still but for one jump: a month, 21 trading days, later 0.94 ** 21 of its variance is left."""
+    days = pd.date_range("2010-01-04", periods=80) if per_day == 24 else pd.bdate_range("2010-01-04", periods=80)
+    step = pd.Timedelta(hours=1)
+    times = [day + step * bar for day in days for bar in range(per_day)]
+    steady = make_prices(len(times)).assign(date=times, open=100.0, high=100.0, low=100.0, close=100.0)
+    steady.loc[40 * per_day :, ["open", "high", "low", "close"]] = 105.0
+    (market,) = load_markets([write(steady)])
+    assert market.bars_per_year == per_year
+    jump = 40 * per_day
+    shares = (market.volatility[jump:] / market.volatility[jump]) ** 2
+    assert shares[per_year // 12] == pytest.approx(0.94**21, rel=1e-9)
 
 
 def test_real_index_is_the_vix_where_there_is_one(market):
@@ -328,7 +357,7 @@ CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6), CELLS), min_size=1, max_size=4))
 @example([(59, 6, 1e39)])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_cells_give_one_sentence_or_finite_steps(tmp_path, make_prices, cells):
     table = make_prices(100).assign(vix=20.0).astype(object)
     for row, column, value in cells:

@@ -9,10 +9,12 @@ import json
 from dataclasses import replace
 from itertools import product
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
 
+from market_regimes.comparison import CompareConfig, folds_of
 from market_regimes.data import Market, check_index_covers
 from market_regimes.env import MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
 from market_regimes.evaluation import (
@@ -24,7 +26,7 @@ from market_regimes.evaluation import (
     random_timing,
     volatility_targeting,
 )
-from market_regimes.study import MarketConfig, segments_of
+from market_regimes.study import MarketConfig, RunConfig, Study, segments_of
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
 
@@ -427,3 +429,112 @@ def test_an_order_for_the_next_open_knows_no_price_of_its_day_but_that(config_of
         order = ["target", "trade", "price", "cost"]
         assert one[order].tolist() == pytest.approx(two[order].tolist(), rel=1e-12)
         assert one["return"] != two["return"]
+
+
+def test_folds_of_two_symbols_begin_with_the_last_ones_data_and_end_with_the_first_ones(tmp_path, make_prices):
+    """One from 2000-01-03 to 2005-10-04, the other from 2000-03-06 to 2005-03-14: both are there in every fold."""
+    make_prices(1502).to_csv(tmp_path / "a.csv", index=False)
+    make_prices(1311, seed=1, start="2000-03-06").to_csv(tmp_path / "b.csv", index=False)
+    for order in ("ab", "ba"):
+        data = [str(tmp_path / f"{name}.csv") for name in order]
+        compare = CompareConfig(first_test="2002-01-01", test_years=2, embargo_days=10)
+        folds = folds_of(compare, MarketConfig(data=data))
+        assert [(fold.market.train, fold.market.test) for fold in folds] == [
+            (("2000-03-06", "2001-12-21"), ("2002-01-01", "2003-12-31")),  # the 10 days from the 22nd to the 31st
+            (("2000-03-06", "2003-12-21"), ("2004-01-01", "2005-03-14")),
+        ]
+        assert [fold.missing for fold in folds] == [None, None]
+        for fold in folds:
+            segments = segments_of(fold.market, ("train", "test"))
+            for period, days in (("train", fold.market.train), ("test", fold.market.test)):
+                for segment in segments[period]:
+                    held = pd.DatetimeIndex(segment.market.dates[segment.period.start : segment.period.stop])
+                    assert list(held) == list(pd.bdate_range(*days))
+        fixed = folds_of(replace(compare, train_years=1), MarketConfig(data=data))
+        assert [fold.market.train[0] for fold in fixed] == ["2001-01-01", "2003-01-01"]
+        middle, *_ = folds_of(CompareConfig(test_years=5), MarketConfig(data=data))
+        assert middle.market.test[0] == "2002-09-09"  # 1834 days: 2000-03-06 and 917
+
+
+def test_a_folds_later_bars_move_nothing_of_it(tmp_path, make_prices):
+    """Prices after the first fold's test period: its periods and all it knows stay."""
+    table = make_prices(1100)
+    for name, prices in (("a", table), ("b", moved(table, "2003-01-01"))):
+        (tmp_path / name).mkdir()
+        prices.to_csv(tmp_path / name / "prices.csv", index=False)
+    compare = CompareConfig(first_test="2002-01-01", test_years=1)
+    facts = []
+    for name in "ab":
+        fold, *_ = folds_of(compare, MarketConfig(data=str(tmp_path / name / "prices.csv")))
+        (train,), (test,) = segments_of(fold.market, ("train", "test")).values()
+        frames = backtest([test], fold.market.trading, rule([]))
+        facts.append((fold.market.train, fold.market.test, test.market.bounds, frames["prices"].to_numpy().tolist()))
+        assert test.scale_on == train.period
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.parametrize("kind", KINDS[:2] + KINDS[6:], ids=str)
+def test_regime_bounds_of_a_run_are_the_training_periods(config_of, kind):
+    """Quantiles by hand of the index over the dates of the training period, and the same for every period."""
+    segments = segments_of(config_of(kind))
+    first, last = PERIODS[kind[0]]["train"]
+    for i in range(kind[1]):
+        market = segments["test"][i].market
+        dates = pd.DatetimeIndex(market.dates)
+        index = sorted(market.index[(dates >= first) & (dates < pd.Timestamp(last) + pd.Timedelta(days=1))])
+        for bound, share in zip(market.bounds, (0.383, 0.898, 0.986), strict=True):
+            place = share * (len(index) - 1)
+            below = int(place)
+            assert bound == pytest.approx(index[below] + (place - below) * (index[below + 1] - index[below]))
+        assert {segments[name][i].market.bounds for name in segments} == {market.bounds}
+        assert market.regime.tolist() == [sum(bound <= value for bound in market.bounds) for value in market.index]
+
+
+ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=16, batch_size=32, n_epochs=2, gamma=0.95)
+
+
+def trained(config, folder):
+    """What a run of three evaluations leaves behind: its rows, its choice, and its figures of the test period."""
+    run = RunConfig(
+        total_timesteps=128,
+        n_envs=4,
+        eval_every=64,
+        checkpoint_every=64,
+        out=str(folder),
+        name="run",
+        progress_bar=False,
+    )
+    study = Study(run, config, ALGORITHM)
+    path = study.start("")
+    rows = pd.read_csv(path / "progress.csv")
+    rows = rows.drop(columns=[name for name in rows if name.startswith("time/")]).round(12)
+    frames = backtest(study.segments["test"], study.trading, study.agent())
+    return {
+        "learnt": rows.filter(regex="^(train|rollout)/").to_json(),
+        "evaluations": rows.filter(regex="^eval/").to_json(),
+        "best": json.loads((path / "best.json").read_text()),
+        "bounds": [entry["regime_bounds"] for entry in json.loads((path / "run.json").read_text())["data"].values()],
+        "test": {symbol: frame["return"].round(12).tolist() for symbol, frame in frames.items()},
+    }
+
+
+def test_training_and_selection_know_nothing_of_the_test_period(config_of, tmp_path, monkeypatch):
+    """Whole runs: the test bars move its figures only, the last validation bar the choice but not what is learnt."""
+    for name in ("savefig", "draw"):  # pictures take longer than all else
+        monkeypatch.setattr(matplotlib.figure.Figure, name, lambda *_, **__: None)
+    kind = ("hourly", 2, "close")
+
+    def run(name, change=lambda table: table):
+        return trained(config_of(kind, change), tmp_path / f"run-{name}")
+
+    plain = run("plain")
+    cuts, last = CUTS[kind[0]], LAST_BARS[kind[0]]
+
+    test = run("test", lambda t: moved(t, cuts["test"]))
+    assert {name for name in plain if plain[name] != test[name]} == {"test"}
+
+    validation = run("validation", lambda t: moved(t, last["validation"], last["validation"]))
+    assert {name for name in plain if plain[name] != validation[name]} == {"evaluations", "best", "test"}
+
+    training = run("training", lambda t: moved(t, last["train"], last["train"]))
+    assert {name for name in plain if plain[name] != training[name]} == set(plain)
