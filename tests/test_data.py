@@ -41,16 +41,6 @@ def test_regimes_of_the_sp500(market):
     assert (date_text(crash[0]), date_text(crash[-1])) == ("2008-09-29", "2009-03-24")
 
 
-def test_volatility_is_riskmetrics_by_a_loop(market):
-    returns = np.diff(np.log(market.close[:300]))
-    variance = returns[0] ** 2
-    expected = [variance]
-    for r in returns[1:]:
-        variance = 0.94 * variance + 0.06 * r**2
-        expected.append(variance)
-    assert market.volatility[1:300] == pytest.approx(100 * np.sqrt(252 * np.array(expected)))
-
-
 @pytest.mark.parametrize("per_year", [52, 252, 7 * 252, 365 * 24])
 def test_volatility_remembers_days_whatever_the_bars(per_year):
     """By a loop: a day multiplies the weight of what lies behind it by 0.94, however many bars it has."""
@@ -97,12 +87,6 @@ def test_bounds_belong_to_the_regime_above():
     assert regimes(np.array([14.99, 15.0, 25.0, 40.0])).tolist() == [0, 1, 2, 3]
 
 
-def test_labels_know_nothing_of_the_future(market):
-    close = market.close.copy()
-    close[3000:] *= np.linspace(1.0, 3.0, len(close) - 3000)
-    assert np.array_equal(ewma_volatility(close)[:3000], market.volatility[:3000])
-
-
 def test_periods_include_both_dates_and_refuse_what_is_none(market):
     year = market.period("2008-01-02", "2008-12-31")
     assert len(year) == 253
@@ -130,13 +114,6 @@ def test_nasdaq_has_its_own_bounds_from_training():
     assert bounded.bounds == pytest.approx(np.quantile(nasdaq.index[train.start : train.stop], [0.383, 0.898, 0.986]))
     shares = np.bincount(bounded.regime[train.start : train.stop]) / len(train)
     assert shares == pytest.approx([0.383, 0.515, 0.088, 0.014], abs=0.001)
-
-
-def test_training_bounds_know_nothing_of_later_prices(market):
-    train = market.period("1999-01-01", "2008-12-31")
-    index = market.index.copy()
-    index[train.stop :] *= 5.0
-    assert replace(market, index=index).with_bounds_of(train).bounds == market.with_bounds_of(train).bounds
 
 
 @pytest.fixture
