@@ -235,3 +235,19 @@ def test_ruin_by_hand():
     assert frame["equity"].tolist() == pytest.approx([0.01, 0.01, 0.01])
     assert frame["return"].tolist() == pytest.approx([-0.99, 0.0, 0.0])
     assert frame["trade"].iloc[1:].tolist() == [0.0, 0.0]
+
+
+def test_a_new_episode_owns_1_whatever_the_last_one_lost():
+    """Held for three bars of -50 % it keeps 1/8: after three such episodes 1/512 would be ruin, and none is."""
+    close = 2.0 ** -np.arange(40.0)
+    close[:10] *= 1.1  # returns that are all alike cannot be scaled
+    market = market_of(close, np.concatenate([close[:1], close[:-1]]))
+    segment = Segment(market, range(21, 40), range(0, 21))
+    costs = TradingCosts(fee_bp=0.0)
+    env = MarketVecEnv(MarketCore([segment], 2, costs, episode_bars=3), seed=0)
+    env.reset()
+    for step in range(30):
+        _, rewards, dones, infos = env.step(np.ones((2, 1)))
+        assert rewards == pytest.approx([100 * np.log(0.5)] * 2, rel=1e-6)
+        assert dones.tolist() == [step % 3 == 2] * 2
+        assert [info.get("TimeLimit.truncated", True) for info in infos] == [True, True]

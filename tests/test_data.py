@@ -100,10 +100,22 @@ def test_periods_include_both_dates_and_refuse_what_is_none(market):
         market.period("2011-01-01", "2010-01-01")
 
 
-def test_fingerprint_tells_other_data(market):
+def test_the_same_data_have_the_same_fingerprint(market):
     assert market.fingerprint() == load_shipped("sp500").fingerprint()
     assert market.fingerprint() != load_shipped("sp500", "real").fingerprint()
-    assert market.fingerprint() != replace(market, close=market.close + 1e-9).fingerprint()
+
+
+@pytest.mark.parametrize("bar", [0, 2500, -1])
+@pytest.mark.parametrize("name", ["dates", "open", "close", "index"])
+def test_the_fingerprint_tells_one_other_number(market, name, bar):
+    values = getattr(market, name).copy()
+    values[bar] += 1 if name == "dates" else 1e-9
+    assert replace(market, **{name: values}).fingerprint() != market.fingerprint()
+
+
+@pytest.mark.parametrize("change", [dict(symbol="other"), dict(bounds=(15.0, 25.0, 41.0))])
+def test_the_fingerprint_tells_another_symbol_and_other_bounds(market, change):
+    assert replace(market, **change).fingerprint() != market.fingerprint()
 
 
 def test_nasdaq_has_its_own_bounds_from_training():
