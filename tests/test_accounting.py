@@ -58,11 +58,10 @@ def test_leverage_and_shorts_by_hand_when_filled_at_the_close():
     assert frame["price"].tolist() == pytest.approx([100.0, 110.0])
 
 
-@pytest.mark.parametrize(("fill", "second"), [("next_open", 1.75), ("close", 1.0)])
-def test_cash_earns_its_rate_and_the_proceeds_of_a_short_do_not(fill, second):
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+def test_cash_earns_its_rate_and_the_proceeds_of_a_short_do_not(fill):
     """Prices stand still, the rate is 1 % a bar. Targets: -1, 0.25, 2."""
-    rate = 0.52
-    costs = TradingCosts(-2.0, 2.0, fee_bp=0.0, financing_rate=0.0, cash_rate=rate, fill=fill)
+    costs = TradingCosts(-2.0, 2.0, fee_bp=0.0, financing_rate=0.0, cash_rate=0.52, fill=fill)
     frame = played([100.0] * 3, [100.0] * 3, [-1.0, 0.25, 2.0], costs, bars_per_year=52.0)
     held = {"next_open": [0.0, -1.0, 0.25], "close": [-1.0, 0.25, 2.0]}[fill]
     # A share of 1, 1 - 0.25 or 0 of the equity is cash; what a short brings earns nothing.
@@ -251,3 +250,22 @@ def test_a_new_episode_owns_1_whatever_the_last_one_lost():
         assert rewards == pytest.approx([100 * np.log(0.5)] * 2, rel=1e-6)
         assert dones.tolist() == [step % 3 == 2] * 2
         assert [info.get("TimeLimit.truncated", True) for info in infos] == [True, True]
+
+
+@pytest.mark.parametrize("bars", [3, 1])
+def test_ruin_is_an_end_and_no_truncation_even_at_the_last_bar(bars):
+    """Ten times long, the price halves at the first bar; beside it an agent that holds nothing goes on."""
+    close = np.array([*HISTORY, *[51.0] * bars])
+    market = market_of(close, np.concatenate([close[:1], close[:-1]]))
+    costs = TradingCosts(-10.0, 10.0, fee_bp=0.0, financing_rate=0.0)
+    segment = Segment(market, range(21, 21 + bars), range(0, 21))
+    env = MarketVecEnv(MarketCore([segment], 2, costs, episode_bars=None), seed=0)
+    env.reset()
+    _, rewards, dones, infos = env.step(np.array([[10.0], [0.0]]))
+    assert rewards == pytest.approx([100 * np.log(0.01), 0.0])
+    assert dones.tolist() == [True, bars == 1]
+    assert infos[0]["TimeLimit.truncated"] is False
+    assert infos[1] == {} or infos[1]["TimeLimit.truncated"] is True
+    ends = [env.step(np.zeros((2, 1)))[2].tolist() for _ in range(bars)]
+    # The ruined agent began anew, the other one did not: it ends a bar before it.
+    assert ends == {3: [[False, False], [False, True], [True, False]], 1: [[True, True]]}[bars]

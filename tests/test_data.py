@@ -174,6 +174,19 @@ def test_other_spellings_and_adjusted_closes(write, make_prices):
     assert market.open / market.close == pytest.approx((table["Open"] / table["Close"]).to_numpy())
 
 
+def test_a_split_that_is_adjusted_moves_nothing(write, make_prices):
+    """Four shares for one at bar 300: raw prices fall to a quarter, and all that comes from them stays."""
+    table = make_prices()
+    (whole,) = load_markets([write(table)])
+    split = table.assign(adj_close=table["close"] / 4)
+    split.loc[300:, ["open", "high", "low", "close"]] /= 4
+    (market,) = load_markets([write(split)])
+    for name in ("open", "close"):
+        assert getattr(market, name) == pytest.approx(getattr(whole, name) / 4, rel=1e-12)
+    for name in ("volatility", "index"):
+        assert getattr(market, name) == pytest.approx(getattr(whole, name), rel=1e-9)
+
+
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "Europe/Berlin", "America/New_York", "UTC"])
 def test_an_exchanges_day_stays_its_day(write, make_prices, zone):
     table = make_prices()

@@ -100,6 +100,16 @@ def test_episodes_of_two_symbols_stay_in_the_period_of_their_own(fill):
     assert starts == {(a, a + 6) for a in range(40, 54)} | {(-a, -a - 6) for a in range(50, 63)}
 
 
+def test_whole_episodes_of_two_symbols_end_each_at_the_end_of_its_period():
+    """Twenty bars of the one and eleven of the other: an agent that begins anew does not disturb the others."""
+    segments = [
+        Segment(naming_market(), range(40, 60), range(0, 40)),
+        Segment(naming_market(70, "B", -1), range(50, 61), range(0, 40)),
+    ]
+    ended = {tuple(episode) for episode in episodes_of(segments, None, "next_open", steps=120)}
+    assert ended == {tuple(range(40, 60)), tuple(-bar for bar in range(50, 61))}
+
+
 def test_gymnasiums_episodes_cover_the_period_and_no_other_bar():
     env = MarketEnv(MarketCore([Segment(naming_market(), range(40, 60), range(0, 40))], 1, FREE, 7))
     ended = []
