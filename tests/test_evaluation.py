@@ -38,12 +38,6 @@ def test_figures_of_an_agent_that_never_trades_are_left_undefined():
     assert computed["max_drawdown"] == 0.0
 
 
-def test_days_carry_their_own_regime(held):
-    day = pd.Timestamp("2011-08-19")
-    assert held.loc[day, "index"] == MARKET.index[MARKET.dates == np.datetime64("2011-08-19")][0]
-    assert held.loc[day, "regime"] == "volatile"
-
-
 NASDAQ = load_shipped("nasdaq").with_bounds_of(TRAIN)
 BOTH = [SEGMENT, Segment(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
 COSTS = TradingCosts(fee_bp=5.0)

@@ -205,6 +205,8 @@ def test_the_sharpe_ratios_of_random_timings_are_those_of_their_returns():
     assert len(set(ratios)) == 5
     chosen = sharpe_of(joint(shifted)["return"].tolist(), 1)
     assert chosen == pytest.approx(sorted(ratios)[2])
+    shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=4)
+    assert sharpe_of(joint(shifted)["return"].tolist(), 1) == pytest.approx(sorted(ratios)[1])  # the lower middle one
 
 
 @pytest.mark.parametrize("per_year", PER_YEAR)

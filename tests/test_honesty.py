@@ -144,6 +144,14 @@ def test_a_backtest_earns_every_bar_of_its_period_and_no_other(name, fill):
     assert bars_of(np.log1p(shifted["A"]["return"])).tolist() == expected
 
 
+def test_a_bar_carries_the_index_and_the_regime_of_its_own_close():
+    """The index rises bar by bar: 15 at bar 45, 25 at bar 55, 40 at bar 70."""
+    market = replace(naming_market(), index=np.arange(100) - 30.0)
+    frame = backtest([Segment(market, range(40, 80), range(0, 40))], FREE, buy_and_hold)["A"]
+    assert frame["index"].tolist() == [bar - 30 for bar in range(40, 80)]
+    assert frame["regime"].tolist() == ["calm"] * 5 + ["normal"] * 10 + ["volatile"] * 15 + ["crash"] * 10
+
+
 def test_a_period_of_one_bar_can_be_traded_and_one_without_history_cannot():
     frame = backtest([Segment(naming_market(), range(21, 22), range(0, 40))], FREE, buy_and_hold)["A"]
     assert bars_of(np.log1p(frame["return"])).tolist() == [21]
