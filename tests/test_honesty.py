@@ -508,6 +508,32 @@ def test_regime_bounds_of_a_run_are_the_training_periods(config_of, kind):
         assert market.regime.tolist() == [sum(bound <= value for bound in market.bounds) for value in market.index]
 
 
+@pytest.mark.parametrize("frequency", DATES)
+@pytest.mark.parametrize(("before", "after"), [("train", "validation"), ("validation", "test")])
+def test_periods_may_touch_and_not_share_a_day(config_of, frequency, before, after):
+    config = config_of((frequency, 1, "next_open"))
+    segments = segments_of(config)
+    assert segments[before][0].period.stop == segments[after][0].period.start
+    shared = replace(config, **{after: (getattr(config, before)[1], getattr(config, after)[1])})
+    with pytest.raises(ValueError, match="must follow one another without overlap"):
+        segments_of(shared)
+
+
+@pytest.mark.parametrize("bar", [-1, 0])
+@pytest.mark.parametrize("name", PERIODS["daily"])
+def test_a_runs_own_index_must_cover_its_periods_to_their_last_bar(config_of, name, bar):
+    """Without one on the first or the last bar of a period a run is refused; before and after them it is not."""
+    kind = ("daily", 2, "next_open")
+    days = [pd.Timestamp("2000-01-11" if name == "train" else PERIODS["daily"][name][0]), LAST_BARS["daily"][name]]
+
+    def without(day):
+        return lambda t: t.assign(vix=t["vix"].mask(t["date"] == day)) if "vix" in t else t
+
+    with pytest.raises(ValueError, match="no volatility_index for 1 of the bars of two"):
+        segments_of(config_of(kind, without(days[bar])))
+    segments_of(config_of(kind, without("2001-07-02")))
+
+
 ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=16, batch_size=32, n_epochs=2, gamma=0.95)
 
 
