@@ -77,6 +77,16 @@ def test_some_positions_are_chosen_by_their_number():
     assert positions == pytest.approx([-1.0, 0.0, 0.5], abs=0.1)
 
 
+def test_an_action_beyond_the_bounds_is_the_bound():
+    def rewards(action):
+        env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 2), seed=0)
+        env.reset()
+        return [env.step(np.full((2, 1), action))[1].tolist() for _ in range(5)]
+
+    assert rewards(9.0) == rewards(1.0) != rewards(0.5)
+    assert rewards(-9.0) == rewards(0.0)
+
+
 def test_same_seed_same_episodes_and_another_seed_others():
     def rewards(seed):
         env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 4, episode_bars=10), seed=0)

@@ -537,6 +537,30 @@ def test_a_runs_own_index_must_cover_its_periods_to_their_last_bar(config_of, na
 ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=16, batch_size=32, n_epochs=2, gamma=0.95)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("periods", [("train", "validation", "test"), ("train", "test")])
+def test_a_run_trains_on_every_bar_of_its_training_period_and_no_other(tmp_path, periods, normalize):
+    """Read off the rewards of the model's own environment; bar t of the file falls on day t of 2001."""
+    market = naming_market(200)
+    prices = pd.DataFrame(dict(date=market.dates, open=market.open, close=market.close))
+    prices.assign(high=market.close * 1.1, low=market.open / 1.1).to_csv(tmp_path / "A.csv", index=False)
+    days = dict(
+        train=("2001-02-10", "2001-03-31"),  # days 40 to 89, counted from 0
+        validation=("2001-04-01", "2001-04-30"),
+        test=("2001-05-01", "2001-06-30"),
+    )
+    config = MarketConfig(data=str(tmp_path / "A.csv"), episode_bars=9, trading=FREE, **days)
+    study = Study(RunConfig(n_envs=8, normalize_observations=normalize), config, ALGORITHM, periods)
+    env = study.model.get_env()
+    env.reset()
+    rewards = np.stack([env.step(np.ones((8, 1), dtype=np.float32))[1] for _ in range(120)])
+    assert sorted(set(bars_of(rewards / 100).ravel().tolist())) == list(range(40, 90))
+    for name, bars in (("train", range(40, 90)), ("validation", range(90, 120)), ("test", range(120, 181))):
+        if name in periods:
+            frame = backtest(study.segments[name], FREE, buy_and_hold)["A"]
+            assert bars_of(np.log1p(frame["return"])).tolist() == list(bars)
+
+
 def trained(config, folder):
     """What a run of three evaluations leaves behind: its rows, its choice, and its figures of the test period."""
     run = RunConfig(
@@ -563,7 +587,7 @@ def trained(config, folder):
 
 
 def test_training_and_selection_know_nothing_of_the_test_period(config_of, tmp_path, monkeypatch):
-    """Whole runs: the test bars move its figures only, the last validation bar the choice but not what is learnt."""
+    """Whole runs: the test bars move its figures only, those of validation the choice but not what is learnt."""
     for name in ("savefig", "draw"):  # pictures take longer than all else
         monkeypatch.setattr(matplotlib.figure.Figure, name, lambda *_, **__: None)
     kind = ("hourly", 2, "close")
@@ -577,7 +601,7 @@ def test_training_and_selection_know_nothing_of_the_test_period(config_of, tmp_p
     test = run("test", lambda t: moved(t, cuts["test"]))
     assert {name for name in plain if plain[name] != test[name]} == {"test"}
 
-    validation = run("validation", lambda t: moved(t, last["validation"], last["validation"]))
+    validation = run("validation", lambda t: moved(t, cuts["validation"], last["validation"]))
     assert {name for name in plain if plain[name] != validation[name]} == {"evaluations", "best", "test"}
 
     training = run("training", lambda t: moved(t, last["train"], last["train"]))
