@@ -228,12 +228,14 @@ def test_a_target_beyond_the_bounds_is_the_bound():
 
 
 def test_ruin_by_hand():
-    """Ten times long, the price halves: nothing is left but the floor of 1 % at which the logarithm stops."""
-    costs = TradingCosts(-10.0, 10.0, fee_bp=0.0, financing_rate=0.0)
+    """Ten times long, the price halves: only the floor of 1 % is left, and nothing is held, earned or paid any more."""
+    costs = TradingCosts(-10.0, 10.0, fee_bp=1.0, financing_rate=0.5)
     frame = played([50.0, 100.0, 100.0], [100.0, 50.0, 100.0], [10.0, 10.0, 10.0], costs)
     assert frame["equity"].tolist() == pytest.approx([0.01, 0.01, 0.01])
     assert frame["return"].tolist() == pytest.approx([-0.99, 0.0, 0.0])
-    assert frame["trade"].iloc[1:].tolist() == [0.0, 0.0]
+    assert frame.iloc[0][["trade", "cost"]].gt(0).all()
+    for name in ("return", "gross_return", "target", "position", "trade", "cost"):
+        assert frame[name].iloc[1:].tolist() == [0.0, 0.0]
 
 
 def test_a_new_episode_owns_1_whatever_the_last_one_lost():

@@ -341,23 +341,26 @@ def test_the_picture_of_equity_draws_equity_and_drawdown_from_the_start(frames, 
 
 
 def test_the_picture_of_returns_counts_outcomes_below_each_quantile_by_regime(frames):
-    """Quantiles 1, 3, 2, 0 cross; a third of the outcomes is 0.5, a third 1.5, a third 2.5, one is unknown."""
+    """Quantiles 1, 3, 2, 0 cross; a third of the outcomes is 0.5, a third 1.5, a third 2, one is unknown."""
     frame = frames["A"]
     quantiles = np.tile([1.0, 3.0, 2.0, 0.0], (len(frame), 1))
-    outcomes = np.resize([0.5, 1.5, 2.5], len(frame)).astype(float)
-    outcomes[-1] = np.nan
+    outcomes = np.resize([0.5, 1.5, 2.0], len(frame)).astype(float)
+    outcomes[np.argmax(frame["regime"] == "normal")] = np.nan
     figure = picture_of_returns({"A": frame}, quantiles, outcomes, "title")
     fan, share = figure.axes
     assert fan.get_lines()[0].get_ydata() == pytest.approx([1.5] * len(frame))  # the median of 0, 1, 2, 3
     assert np.array_equal(fan.get_lines()[1].get_ydata(), outcomes, equal_nan=True)
     by_label = {line.get_label(): line for line in share.get_lines()}
     assert by_label["all"].get_xdata() == pytest.approx([0.125, 0.375, 0.625, 0.875])
-    known = outcomes[:-1]
-    assert by_label["all"].get_ydata() == pytest.approx([(known < q).mean() for q in (0, 1, 2, 3)])
-    for regime in ("normal", "volatile"):
-        rows = known[(frame["regime"] == regime).to_numpy()[:-1]]
-        assert by_label[regime].get_ydata() == pytest.approx([(rows < q).mean() for q in (0, 1, 2, 3)])
-    assert "crash" not in by_label  # 19 bars
+    groups = {
+        "all": frame["regime"] != "",
+        **{name: frame["regime"] == name for name in ("calm", "normal", "volatile")},
+    }
+    assert {label for label in by_label if not label.startswith("_")} == set(groups)  # of crash there are 19 bars
+    for name, rows in groups.items():
+        came = [outcome for outcome in outcomes[rows] if not np.isnan(outcome)]
+        expected = [sum(outcome < q for outcome in came) / len(came) for q in (0, 1, 2, 3)]
+        assert by_label[name].get_ydata() == pytest.approx(expected)
 
 
 def test_the_table_shows_each_figure_as_it_is(frames, capsys):

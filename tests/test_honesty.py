@@ -470,8 +470,35 @@ def test_folds_of_two_symbols_begin_with_the_last_ones_data_and_end_with_the_fir
                     assert list(held) == list(pd.bdate_range(*days))
         fixed = folds_of(replace(compare, train_years=1), MarketConfig(data=data))
         assert [fold.market.train[0] for fold in fixed] == ["2001-01-01", "2003-01-01"]
+        long = folds_of(replace(compare, train_years=3), MarketConfig(data=data))
+        assert [fold.market.train[0] for fold in long] == ["2000-03-06", "2001-01-01"]  # there is nothing before it
+        (last,) = folds_of(CompareConfig(first_test="2005-03-14"), MarketConfig(data=data))
+        assert last.market.test == ("2005-03-14", "2005-03-14")
+        assert last.missing == "its test period has 1 bars, 60 are needed"
         middle, *_ = folds_of(CompareConfig(test_years=5), MarketConfig(data=data))
         assert middle.market.test[0] == "2002-09-09"  # 1834 days: 2000-03-06 and 917
+
+
+@pytest.mark.parametrize(
+    ("year", "bars", "name"), [("2002", 59, "test"), ("2002", 60, None), ("2001", 250, "training")]
+)
+def test_a_fold_needs_enough_bars_of_every_symbol(tmp_path, make_prices, year, bars, name):
+    """Of one symbol only the first bars of a year are left; where that is 2001, one bar of 2000 comes before them."""
+    table = make_prices(1000)
+    days = table["date"].dt.year
+    kept = (days != int(year)) | (days[days == int(year)].groupby(days).cumcount() < bars)
+    if year == "2001":
+        kept &= (days != 2000) | (table.index == 0)
+        bars += 1
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table[kept].to_csv(tmp_path / "b.csv", index=False)
+    for order in ("ab", "ba"):
+        data = [str(tmp_path / f"{symbol}.csv") for symbol in order]
+        compare = CompareConfig(first_test="2002-01-01", test_years=1, embargo_days=0)
+        fold = folds_of(compare, MarketConfig(data=data))[0]
+        needed = {"test": 60, "training": 252, None: None}[name]
+        expected = None if name is None else f"its {name} period has {bars} bars, {needed} are needed"
+        assert fold.missing == expected
 
 
 def test_a_folds_later_bars_move_nothing_of_it(tmp_path, make_prices):
