@@ -108,6 +108,18 @@ def test_evaluate_takes_a_period(folder):
     assert (folder / "equity-validation.png").exists()
 
 
+def test_evaluate_takes_the_best_model_or_the_last(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    older = int(newest_first(copy)[1].name)
+    (copy / "best.json").write_text(json.dumps({"step": older}))
+    steps = {}
+    for which in ((), ("--checkpoint=best",), ("--checkpoint=last",)):
+        main(["evaluate", str(copy), *which])
+        steps[which] = json.loads((copy / "evaluation-test.json").read_text())["step"]
+    assert older < 1024
+    assert steps == {(): older, ("--checkpoint=best",): older, ("--checkpoint=last",): 1024}
+
+
 def test_same_command_same_run(folder, tmp_path):
     main(["train", "--config", str(folder / "config.yaml"), f"--run.out={tmp_path}"])
     again = json.loads((tmp_path / "first" / "evaluation-test.json").read_text())
