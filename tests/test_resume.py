@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from distributional_ppo import DistributionalPPO
 from market_regimes.checkpoint import newest_first, path_of, read, write
 from market_regimes.env import TradingCosts
 from market_regimes.study import MarketConfig, RunConfig, Study
@@ -222,17 +223,18 @@ def test_every_state_of_a_checkpoint_is_tried(everything):
     assert {leaf for tree in (tensors, state) for leaf in leaves(tree)} <= tried | UNUSED
 
 
-def test_a_kill_during_any_update_leaves_a_run_that_resumes_to_the_same(build, tmp_path, read_scalars):
+def test_a_kill_during_any_update_leaves_a_run_that_resumes_to_the_same(build, tmp_path, read_scalars, monkeypatch):
     """Copies of the folder from the ends of all rollouts, whatever was saved last."""
     study = build(tmp_path / "whole", EVERYTHING)
-    train = study.model.train
+    train = DistributionalPPO.train
 
-    def copy_and_train():
-        shutil.copytree(tmp_path / "whole", tmp_path / str(study.model.num_timesteps))
-        train()
+    def copy_and_train(model):
+        shutil.copytree(tmp_path / "whole", tmp_path / str(model.num_timesteps))
+        train(model)
 
-    study.model.train = copy_and_train
-    study.start("")
+    with monkeypatch.context() as patch:
+        patch.setattr(DistributionalPPO, "train", copy_and_train)
+        study.start("")
     whole = outcome(tmp_path / "whole", read_scalars)
     for step in (32, 96, 192):
         folder = tmp_path / str(step)
