@@ -207,3 +207,22 @@ def test_fit_by_regime_of_the_test_period(tested, name):
     assert figures[f"test_spread_{name}"] == pytest.approx(root_of_mean / error, rel=1e-4)
     mean_of_roots = np.mean(quantiles[mine].std(axis=1))
     assert abs(mean_of_roots / root_of_mean - 1) > 1e-3
+
+
+def test_a_regime_needs_20_different_days_however_often_they_are_drawn(crossing):
+    """A year of training with 10 days of crash, each drawn several times, and 70 of volatile."""
+    market = load_shipped("sp500")
+    days = market.period("2005-01-03", "2005-12-30")
+    index = np.sort(market.index[days.start - 1 : days.stop - 1])  # at the closes of the decisions
+    bounds = (float(index[100]), float(index[-80]), float(index[-10]))
+    config = MarketConfig(train=("2005-01-03", "2005-12-30"), test=("2006-01-03", "2006-12-29"), regime_bounds=bounds)
+    study = Study(RunConfig(total_timesteps=1024), config, ALGORITHM, ("train", "test"))
+    measured, recorder = Measurements(study, STD), Recorder(study.core)
+    study.model.learn(1024, [measured, recorder])
+    bars = np.concatenate([rollout["bar"] for rollout in recorder.rollouts])
+    crash, volatile = (bars[study.core.regime[bars] == i] for i in (3, 2))
+    assert len(crash) >= 20 > len(set(crash))
+    assert len(set(volatile)) >= 20
+    figures = measured.figures()
+    assert "value_error_crash" not in figures
+    assert "value_error_volatile" in figures
