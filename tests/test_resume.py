@@ -250,6 +250,17 @@ def test_a_resumed_run_that_had_stopped_early_stays_stopped(build, tmp_path, rea
     assert outcome(folder, read_scalars) == before
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_the_whole_one(build, tmp_path, read_scalars):
+    folder = tmp_path / "run"
+    build(folder, EVERYTHING).start("")
+    whole = outcome(folder, read_scalars)
+    for path in folder.iterdir():
+        if path.name != "run.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    build(folder, EVERYTHING).resume(folder, "")
+    assert outcome(folder, read_scalars) == whole
+
+
 def test_schedules_go_on_where_they_were(build, tmp_path):
     """After u of 8 updates of 32 steps the rate is 0.001 (1 - u / 8): SB3 sets it before the update that follows."""
     study = build(tmp_path / "whole", CONFIGURATIONS["plain"], patience=None)

@@ -163,6 +163,7 @@ NAN, INF = float("nan"), float("inf")
         ([0.5, 0.4, 0.3, 0.9], 2, 1, 3),
         ([None, 0.4, None, 0.3], None, 2, 4),  # no figure is no score
         ([None, None, 0.7, 0.1], 2, None, 2),
+        ([None, 0.5, None, 0.6], 2, 4, 4),  # a better one in between begins the count anew
         ([NAN, 0.4, NAN, 0.3], None, 2, 4),
         ([0.2, NAN, 0.4, NAN], None, 3, 4),
         ([0.2, NAN, NAN, 0.9], 2, 1, 3),
