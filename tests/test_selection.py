@@ -421,8 +421,10 @@ def test_a_run_is_neither_resumed_nor_evaluated_on_other_data(prices, tmp_path, 
     row = both.index[both["symbol"] == symbol][-1]  # a bar of the test period
     both.loc[row, column] *= 1.0001
     both.to_csv(path, index=False)
+    refused = study_of(path, tmp_path)
     with pytest.raises(ValueError, match="fingerprint"):
-        study_of(path, tmp_path).resume(folder, "")
+        refused.resume(folder, "")
+    assert refused.model.num_timesteps == 0  # before any training, not after it
     with pytest.raises(ValueError, match="fingerprint"):
         study_of(path, tmp_path).load(folder)
 
