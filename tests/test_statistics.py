@@ -427,18 +427,25 @@ def correlated(rng, persistence, shape):
     return noise
 
 
-@pytest.mark.parametrize("persistence", [0.6, 0.9])
-def test_returns_that_resemble_their_neighbours_make_the_interval_wider(persistence):
+@pytest.mark.parametrize(("persistence", "shared"), [(0.6, 0.0), (0.9, 0.0), (0.9, 10.0)])
+def test_returns_that_resemble_their_neighbours_make_the_interval_wider(persistence, shared):
     """
     The truth is the deviation over 800 simulated pairs of series: with persistence 0.9 four times that of independent
-    days, which blocks of one day would report.
+    days, which blocks of one day would report. What both share may hide how much the days of their gap are alike.
     """
     rng = np.random.default_rng(1)
-    one, two = correlated(rng, persistence, (2, 800, 1000))
-    truth = annual_difference(one + 0.03, two + 0.03, 252).std()
-    ends = [sharpe_difference(one[i] + 0.03, two[i] + 0.03, 252)[1:] for i in range(4)]
+    market = 0.03 + shared * rng.normal(size=(800, 1000))
+    one, two = correlated(rng, persistence, (2, 800, 1000)) + market
+    truth = annual_difference(one, two, 252).std()
+    ends = [sharpe_difference(one[i], two[i], 252)[1:] for i in range(4)]
     half = np.diff(ends, axis=1).mean() / 2
     assert half / (1.96 * truth) == pytest.approx(1, abs=0.25)
+
+
+def test_the_same_seed_draws_the_same_days():
+    one, two = np.random.default_rng(4).normal(size=(2, 100))
+    assert sharpe_difference(one, two, 252, seed=3) == sharpe_difference(one, two, 252, seed=3)
+    assert sharpe_difference(one, two, 252, seed=3) != sharpe_difference(one, two, 252, seed=4)
 
 
 def test_both_series_are_drawn_on_the_same_days():
