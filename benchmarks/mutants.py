@@ -18,6 +18,7 @@ import contextlib
 import csv
 import difflib
 import fnmatch
+import hashlib
 import importlib
 import json
 import os
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage
+import hypothesis
 import libcst as cst
 import pytest
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -62,7 +64,7 @@ class Mutant:
     result: str = ""  # killed, survived or timeout
     by: str = ""  # the test that failed
     seconds: float = 0.0
-    tests: str = ""  # passed and selected
+    tests: str = ""  # passed, of those within the budget, of those that reach it
     reason: str = ""  # why it survived
     nodes: tuple[Any, ...] = field(default=(), repr=False)
 
@@ -194,6 +196,10 @@ def _tracked() -> list[str]:
     return [name for name in listed.splitlines() if (ROOT / name).is_file()]
 
 
+def _matching(patterns: list[str]) -> set[str]:
+    return {name for pattern in patterns for name in fnmatch.filter(_tracked(), pattern)}
+
+
 def _copy(folder: Path) -> Path:
     """The files that git knows, as they are now."""
     for name in _tracked():
@@ -225,6 +231,9 @@ def _pytest(folder: Path, arguments: list[str], plugin: object) -> int:
     os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # the first failure will do
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None)
+    hypothesis.settings.load_profile("mutants")
     fixed = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--basetemp={folder}.tmp"]
     return int(pytest.main([*fixed, *SETTINGS["pytest_add_cli_args"], *arguments], plugins=[plugin]))
 
@@ -249,7 +258,9 @@ def _reach(
     folder: Path, files: list[str], selection: list[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
     """:return: seconds per test, and by file and line the tests that reach it"""
-    found = folder / "reach.json"
+    state = b"".join((ROOT / name).read_bytes() for name in _tracked() if name.endswith(".py"))
+    name = hashlib.sha256(state + repr([files, selection]).encode()).hexdigest()[:16]
+    found = Path(tempfile.gettempdir()) / f"mutants-{name}.json"  # kept for the next run
 
     def record() -> int:
         measure = coverage.Coverage(data_file=None, include=[str(folder / file) for file in files], config_file=False)
@@ -269,7 +280,8 @@ def _reach(
         found.write_text(json.dumps([tests, lines, recorder.failed]))
         return code
 
-    os.waitpid(_fork(Path(f"{folder}.log"), record), 0)
+    if not found.exists():
+        os.waitpid(_fork(Path(f"{folder}.log"), record), 0)
     if not found.exists():
         raise SystemExit(f"the tests cannot run:\n{Path(f'{folder}.log').read_text()[-3000:]}")
     tests, lines, failed = json.loads(found.read_text())
@@ -322,7 +334,7 @@ def _finish(mutant: Mutant, status: int, folder: Path) -> None:
     """Enter the result, and put the file back."""
     passed, _, test = Path(f"{folder}.note").read_text().partition("\n")
     shutil.copyfile(ROOT / mutant.file, folder / mutant.file)
-    mutant.tests = f"{passed}/{mutant.tests}"
+    mutant.tests = f"{passed} of {mutant.tests}"
     mutant.result, mutant.by = ("survived", "") if status == 0 else ("killed", test)
     if os.WIFSIGNALED(status):
         mutant.result = "timeout" if os.WTERMSIG(status) == signal.SIGALRM else "killed"
@@ -382,6 +394,47 @@ def _sample(arguments: argparse.Namespace, files: list[str]) -> tuple[list[Mutan
     return ([mutant for mutant in found if mutant.result] if arguments.again else drawn), trees, spans
 
 
+class Run:
+    """Mutants that wait or run, and what they need; one process and one copy of the repository per worker."""
+
+    def __init__(self, arguments: argparse.Namespace, files: list[str], work: Path) -> None:
+        self.mutants, self.trees, self.spans = _sample(arguments, files)
+        self.budget, self.out = arguments.budget, arguments.out
+        _import_others()
+        self.folders = [_copy(work / str(worker)) for worker in range(arguments.workers)]
+        self.tests, self.lines = _reach(self.folders[0], files, arguments.tests)
+        print(f"{len(self.tests)} tests of {sum(self.tests.values()):.0f} s", flush=True)
+        for file in files:  # the tests must pass in this order, too
+            _control(file, self.budget, self.tests, self.lines[file], self.folders[0])
+        self.running: dict[int, tuple[Mutant, Path, float]] = {}
+
+    def start(self, mutant: Mutant) -> None:
+        """Begin to test a mutant, in a folder that is free."""
+        tree = self.trees[mutant.file]
+        code = tree.deep_replace(*mutant.nodes).code
+        mutant.mutation = _describe(tree.code, code)
+        chosen = _selected(mutant, self.spans[mutant.file].get(mutant.function), self.lines[mutant.file])
+        limits = _limits(chosen, self.tests, self.budget)
+        mutant.tests = f"{len(limits)} of {len(chosen)}"
+        if not limits:
+            mutant.result, mutant.reason = "survived", "no test reaches it"
+            return
+        folder = self.folders.pop()
+        self.running[_start(mutant, code, limits, folder)] = mutant, folder, time.perf_counter()
+
+    def finish(self) -> None:
+        """Wait for one and enter its result."""
+        process, status = os.wait()
+        mutant, folder, begin = self.running.pop(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)  # what it has started
+        mutant.seconds = round(time.perf_counter() - begin, 1)
+        _finish(mutant, status, folder)
+        self.folders.append(folder)
+        _write(self.out, self.mutants)
+        print(mutant.result, mutant.seconds, mutant.file, mutant.line, mutant.mutation, mutant.by, sep="  ", flush=True)
+
+
 def main() -> None:
     """Write one row per mutant, and print the share killed of each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -391,61 +444,24 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", default=SETTINGS["pytest_add_cli_args_test_selection"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one mutant")
-    parser.add_argument("--again", action="store_true", help="only those that survive in the CSV, with today's tests")
+    parser.add_argument("--again", action="store_true", help="those that survive in the CSV, with today's tests")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "mutants.csv")
     arguments = parser.parse_args()
-    wanted, unwanted = (
-        {n for p in SETTINGS[key] for n in fnmatch.filter(_tracked(), p)} for key in ("only_mutate", "do_not_mutate")
-    )
-    files = arguments.files or sorted(wanted - unwanted)
-    mutants, trees, spans = _sample(arguments, files)
-    _import_others()
+    wanted, left_out = (_matching(SETTINGS[key]) for key in ("only_mutate", "do_not_mutate"))
+    files = arguments.files or sorted(wanted - left_out)
     with tempfile.TemporaryDirectory() as work:
-        folders = [_copy(Path(work) / str(worker)) for worker in range(arguments.workers)]
-        tests, lines = _reach(folders[0], files, arguments.tests)
-        print(f"{len(tests)} tests of {sum(tests.values()):.0f} s", flush=True)
-        for file in files:  # the tests must pass in this order, too
-            _control(file, arguments.budget, tests, lines[file], folders[0])
-        waiting = [mutant for mutant in mutants if mutant.result in (["survived"] if arguments.again else [""])]
-        running: dict[int, tuple[Mutant, Path, float]] = {}
-        while waiting or running:
-            if waiting and folders:
-                mutant = waiting.pop(0)
-                tree = trees[mutant.file]
-                code = tree.deep_replace(*mutant.nodes).code
-                mutant.mutation = _describe(tree.code, code)
-                chosen = _selected(mutant, spans[mutant.file].get(mutant.function), lines[mutant.file])
-                limits = _limits(chosen, tests, arguments.budget)
-                mutant.tests = f"{len(limits)}/{len(chosen)}"
-                if not limits:
-                    mutant.result, mutant.reason = "survived", "no test reaches it"
-                    continue
-                folder = folders.pop()
-                running[_start(mutant, code, limits, folder)] = mutant, folder, time.perf_counter()
-                continue
-            process, status = os.wait()
-            mutant, folder, begin = running.pop(process)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process, signal.SIGKILL)  # what it has started
-            mutant.seconds = round(time.perf_counter() - begin, 1)
-            _finish(mutant, status, folder)
-            folders.append(folder)
-            _write(arguments.out, mutants)
-            print(
-                mutant.result,
-                mutant.seconds,
-                mutant.file,
-                mutant.line,
-                mutant.mutation,
-                mutant.by,
-                sep="  ",
-                flush=True,
-            )
+        run = Run(arguments, files, Path(work))
+        waiting = [mutant for mutant in run.mutants if mutant.result == ("survived" if arguments.again else "")]
+        while waiting or run.running:
+            if waiting and run.folders:
+                run.start(waiting.pop(0))
+            else:
+                run.finish()
+    _write(arguments.out, run.mutants)
     for name in [*files, ""]:
-        own = [mutant for mutant in mutants if mutant.file.startswith(name) and mutant.result]
-        if own:
-            dead = sum(mutant.result != "survived" for mutant in own)
-            print(f"{name or 'all'}: {dead} of {len(own)} killed, {dead / len(own):.1%}")
+        own = [mutant for mutant in run.mutants if mutant.file.startswith(name)]
+        dead = sum(mutant.result != "survived" for mutant in own)
+        print(f"{name or 'all'}: {dead} of {len(own)} killed, {dead / max(1, len(own)):.1%}")
 
 
 if __name__ == "__main__":
