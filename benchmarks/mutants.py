@@ -258,7 +258,9 @@ def _reach(
     folder: Path, files: list[str], selection: list[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
     """:return: seconds per test, and by file and line the tests that reach it"""
-    state = b"".join((ROOT / name).read_bytes() for name in _tracked() if name.endswith(".py"))
+    state = b"".join(
+        (ROOT / name).read_bytes() for name in [*files, *_tracked()] if name in files or name.startswith("tests/")
+    )
     name = hashlib.sha256(state + repr([files, selection]).encode()).hexdigest()[:16]
     found = Path(tempfile.gettempdir()) / f"mutants-{name}.json"  # kept for the next run
 
@@ -405,7 +407,7 @@ class Run:
         self.tests, self.lines = _reach(self.folders[0], files, arguments.tests)
         print(f"{len(self.tests)} tests of {sum(self.tests.values()):.0f} s", flush=True)
         for file in files:  # the tests must pass in this order, too
-            _control(file, self.budget, self.tests, self.lines[file], self.folders[0])
+            _control(file, 10.0, self.tests, self.lines[file], self.folders[0])
         self.running: dict[int, tuple[Mutant, Path, float]] = {}
 
     def start(self, mutant: Mutant) -> None:
