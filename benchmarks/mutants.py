@@ -5,8 +5,9 @@ Put one small mistake at a time into the library and see whether a test fails.
 
 The operators are mutmut's (without "= None", which any test sees), and two of ours: a call that is a statement goes,
 and a function becomes its neighbour (``min``, ``max``). Texts of errors and warnings, annotations and docstrings stay.
-The tests run once under coverage.py, in a copy of the repository. Then each mutant is a fork of a process that has
-imported torch. It runs the tests that reach its line, fastest first, until one fails or ``--budget`` seconds of tests
+The tests run once under coverage.py, in a copy of the repository. Then a process that has collected them all forks once
+per mutant, puts the mistake into the functions and constants in memory (and, for the tests that start the command line,
+into the copy), and runs the tests that reach its line, fastest first, until one fails or ``--budget`` seconds of tests
 are over. ``[tool.mutmut]`` in pyproject.toml says which files, which functions not, and which tests.
 """
 
@@ -18,11 +19,13 @@ import contextlib
 import csv
 import difflib
 import fnmatch
+import functools
 import hashlib
 import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,11 +33,12 @@ import sys
 import tempfile
 import time
 import tomllib
+import types
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import coverage
 import hypothesis
@@ -48,6 +52,8 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"
 NEIGHBOURS = "min max, minimum maximum, mean sum, std var, any all, floor ceil, argmin argmax, first last, exp expm1"
 NEIGHBOURS += ", log log1p, nanmean nansum, amin amax, logical_and logical_or, ones zeros, ones_like zeros_like"
 SWAPS = {a: b for pair in NEIGHBOURS.split(", ") for a, b in (pair.split(), pair.split()[::-1])}
+PLAIN = (int, float, str, tuple, list, dict, set, frozenset)
+ADDRESS = re.compile("0x[0-9a-f]+")
 UNSEEN = {"warn", "print", "cast", "TypeVar", "isinstance", "getLogger"}  # calls whose arguments stay
 
 
@@ -83,12 +89,13 @@ class Finder(cst.CSTVisitor):
     """Collects the mutants of a file."""
 
     METADATA_DEPENDENCIES = (PositionProvider,)
+    trees: ClassVar[dict[str, cst.Module]] = {}
+    spans: ClassVar[dict[tuple[str, str], tuple[int, int]]] = {}  # of each function
 
     def __init__(self, file: str) -> None:
         super().__init__()
         self.file, self.scope, self.found = file, list[str](), list[Mutant]()
         self.counts: dict[str, int] = defaultdict(int)
-        self.spans: dict[str, tuple[int, int]] = {}
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.Annotation | cst.Decorator | cst.Raise | cst.Import | cst.ImportFrom | cst.Assert):
@@ -108,7 +115,7 @@ class Finder(cst.CSTVisitor):
             return True
         first, last = place.start.line, place.end.line
         if isinstance(node, cst.FunctionDef):
-            self.spans[function] = first, last
+            self.spans[self.file, function] = first, last
         for mutated in self._mutated(node):
             self.counts[function] += 1
             self.found.append(Mutant(self.file, function, self.counts[function], first, last, nodes=(node, mutated)))
@@ -172,23 +179,141 @@ class Recorder:
             self.failed.append(report.nodeid)
 
 
-class Chosen:
-    """A pytest plugin: runs the tests given, in their order, each with its own time limit; keeps the first failure."""
+class Reach:
+    """Which tests reach a line, and how long they take."""
 
-    def __init__(self, limits: dict[str, float], note: Path) -> None:
-        self.limits, self.note, self.passed = limits, note, 0
-        self.order = {test: place for place, test in enumerate(limits)}
+    def __init__(self, tests: dict[str, tuple[float, list[str]]], shared: dict[str, float], lines: Any) -> None:
+        self.tests, self.shared, self.lines = tests, shared, lines
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
+    def of(self, mutant: Mutant, span: tuple[int, int] | None) -> set[str]:
+        """Tests that reach the line; else, as of a default, its function; else, as of a constant, its file."""
+        lines = self.lines[mutant.file]
+        for first, last in [(mutant.line, mutant.last_line), *([span] if span else []), (0, sys.maxsize)]:
+            if tests := {test for line, reach in lines.items() if first <= int(line) <= last for test in reach}:
+                return tests & self.tests.keys()
+        return set()
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.note.write_text(f"{self.passed}\n{nodeid}")
-        signal.setitimer(signal.ITIMER_REAL, self.limits[nodeid])
+    def order(self, chosen: set[str], budget: float) -> dict[str, float]:
+        """The fastest tests that fit into the budget, in order, and the seconds after which each is ended."""
+        whole = {test: self.tests[test][0] + sum(self.shared[name] for name in self.tests[test][1]) for test in chosen}
+        limits, spent, made = dict[str, float](), 0.0, set[str]()
+        for test in sorted(chosen, key=whole.__getitem__):
+            own, fixtures = self.tests[test]
+            spent += own + sum(self.shared[name] for name in fixtures if name not in made)
+            made.update(fixtures)
+            if not limits or spent < budget:
+                limits[test] = 10 * whole[test] + 20
+        return limits
 
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        self.passed += 1
+
+class Worker:
+    """A pytest plugin that, in place of the tests collected, runs for each mutant some of them in a fork."""
+
+    def __init__(
+        self, folder: Path, files: list[str], mutants: list[Mutant], reach: Reach, budget: float, results: int
+    ) -> None:
+        self.folder, self.files, self.mutants, self.reach = folder, files, mutants, reach
+        self.budget, self.results = budget, results
+        self.note, self.is_fork = Path(f"{folder}.note"), False
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        for file in self.files:  # the tests must pass in this order, too, and with the same code put in
+            control = Mutant(file, "", 0, 0, sys.maxsize)
+            while control.result != "survived":
+                chosen = self.reach.order(self.reach.of(control, None) & items.keys(), 10.0)
+                self._run(control, (ROOT / file).read_text(), items, chosen)
+                if control.by:
+                    print("left out, fails in this order:", control.by, file=sys.__stderr__, flush=True)
+                    items.pop(control.by)
+        for mutant in self.mutants:
+            tree, span = Finder.trees[mutant.file], Finder.spans.get((mutant.file, mutant.function))
+            code = tree.deep_replace(*mutant.nodes).code
+            mutant.mutation = _describe(tree.code, code)
+            reaching = self.reach.of(mutant, span) & items.keys()
+            chosen = self.reach.order(reaching, self.budget)
+            mutant.tests = f"{len(chosen)} of {len(reaching)}"
+            self._run(mutant, code, items, chosen)
+            row = {name: getattr(mutant, name) for name in COLUMNS}
+            os.write(self.results, (json.dumps(row) + "\n").encode())
+        return True
+
+    def _run(self, mutant: Mutant, code: str, items: dict[str, Any], chosen: dict[str, float]) -> None:
+        """Enter the result."""
+        begin = time.perf_counter()
+        if code:
+            (self.folder / mutant.file).write_text(code)
+        if not (process := os.fork()):
+            self._test(mutant, code, [items[test] for test in chosen], chosen)
+        _, status = os.waitpid(process, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)  # what it has started
+        if code:
+            shutil.copyfile(ROOT / mutant.file, self.folder / mutant.file)
+        mutant.seconds = round(time.perf_counter() - begin, 1)
+        mutant.result, mutant.by = ("killed", self.note.read_text()) if status else ("survived", "")
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            mutant.result = "timeout"
+
+    def _test(self, mutant: Mutant, code: str, items: list[Any], limits: dict[str, float]) -> None:
+        """Run the tests in a fork, which ends with 0 where all pass."""
+        os.setsid()
+        self.is_fork, status = True, 1
+        try:
+            self.note.write_text("import")
+            module = sys.modules.get(mutant.file.removesuffix(".py").replace("/", "."))
+            if code and module is not None:
+                _put_in(module, code)
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                self.note.write_text(item.nodeid)
+                signal.setitimer(signal.ITIMER_REAL, limits[item.nodeid])
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and self.is_fork:
+            os._exit(1)
+
+
+def _put_in(module: Any, code: str) -> None:
+    """Let a module that is imported be as if its code were this; what others hold of it changes, too."""
+    fresh = {name: value for name, value in vars(module).items() if name.startswith("__")}
+    exec(compile(code, module.__file__, "exec"), fresh)
+    seen = set[int]()
+    for name, value in fresh.items():
+        old = vars(module).get(name)
+        if not name.startswith("__") and _exchange(old, value, module.__name__, seen):
+            for other in list(sys.modules.values()):
+                if getattr(other, "__dict__", {}).get(name, module) is old:
+                    setattr(other, name, value)
+
+
+def _exchange(old: Any, new: Any, module: str, seen: set[int]) -> bool:
+    """Give functions, wherever they are, the code and defaults of others; True: a value that has to be replaced."""
+    if id(old) in seen or (type(old) is not type(new) and type(old).__module__ != module):
+        return False
+    seen.add(id(old))
+    if isinstance(old, types.FunctionType):
+        code = new.__code__ if new.__code__.co_freevars else new.__code__.replace(co_freevars=old.__code__.co_freevars)
+        old.__code__, old.__defaults__, old.__kwdefaults__ = code, new.__defaults__, new.__kwdefaults__
+    if isinstance(old, type) and old.__module__ == module:
+        for name, value in vars(new).items():
+            if name in vars(old) and _exchange(vars(old)[name], value, module, seen):
+                setattr(old, name, value)
+    if isinstance(old, dict | list | tuple) and len(old) == len(new):
+        keys = list(old) if isinstance(old, dict) else range(len(old))
+        for key in keys if not isinstance(old, dict) or keys == list(new) else []:
+            _exchange(old[key], new[key], module, seen)
+    if not isinstance(old, type):
+        for name in ("__wrapped__", "__func__", "fget", "fset", "func"):
+            if (inner := getattr(old, name, None)) is not None:
+                _exchange(inner, getattr(new, name, None), module, seen)
+        if type(old).__module__ == module:
+            for name, value in getattr(new, "__dict__", {}).items():
+                _exchange(vars(old).get(name), value, module, seen)
+    return isinstance(old, PLAIN) and ADDRESS.sub("", repr(old)) != ADDRESS.sub("", repr(new))
 
 
 def _tracked() -> list[str]:
@@ -254,15 +379,11 @@ def _fork(log: Path, work: Any) -> int:
             os._exit(code)
 
 
-def _reach(
-    folder: Path, files: list[str], selection: list[str]
-) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
-    """:return: seconds per test, and by file and line the tests that reach it"""
-    state = b"".join(
-        (ROOT / name).read_bytes() for name in [*files, *_tracked()] if name in files or name.startswith("tests/")
-    )
-    name = hashlib.sha256(state + repr([files, selection]).encode()).hexdigest()[:16]
-    found = Path(tempfile.gettempdir()) / f"mutants-{name}.json"  # kept for the next run
+def _measure(folder: Path, files: list[str], selection: list[str]) -> Reach:
+    """Run the tests once, or take what is known of them from an earlier run."""
+    own = [*files, *(name for name in _tracked() if name.startswith("tests/"))]
+    state = b"".join((ROOT / name).read_bytes() for name in own) + repr([files, selection]).encode()
+    found = Path(tempfile.gettempdir()) / f"mutants-{hashlib.sha256(state).hexdigest()[:16]}.json"
 
     def record() -> int:
         measure = coverage.Coverage(data_file=None, include=[str(folder / file) for file in files], config_file=False)
@@ -275,40 +396,21 @@ def _reach(
             reached = measure.get_data().contexts_by_lineno(str(folder / file))
             expanded = {n: {t for c in contexts for t in recorder.users.get(c, [c])} for n, contexts in reached.items()}
             lines[file] = {str(n): sorted(tests - {""}) for n, tests in expanded.items()}
-        tests = {test: seconds for test, seconds in recorder.seconds.items() if test not in recorder.users}
-        for fixture, users in recorder.users.items():
-            for test in users:
-                tests[test] += recorder.seconds[fixture]
-        found.write_text(json.dumps([tests, lines, recorder.failed]))
+        shared = {name: recorder.seconds.pop(name, 0.0) for name in recorder.users}
+        tests = {test: (s, [n for n in shared if test in recorder.users[n]]) for test, s in recorder.seconds.items()}
+        found.write_text(json.dumps([tests, shared, lines, recorder.failed]))
         return code
 
     if not found.exists():
         os.waitpid(_fork(Path(f"{folder}.log"), record), 0)
     if not found.exists():
         raise SystemExit(f"the tests cannot run:\n{Path(f'{folder}.log').read_text()[-3000:]}")
-    tests, lines, failed = json.loads(found.read_text())
+    tests, shared, lines, failed = json.loads(found.read_text())
     for test in failed:
         print(f"left out, fails as it is: {test}")
         tests.pop(test, None)
-    return tests, lines
-
-
-def _selected(mutant: Mutant, span: tuple[int, int] | None, lines: dict[str, list[str]]) -> set[str]:
-    """Tests that reach the line; else, as of a default, its function; else, as of a constant, its file."""
-    for first, last in [(mutant.line, mutant.last_line), *([span] if span else []), (0, sys.maxsize)]:
-        if tests := {test for line, reach in lines.items() if first <= int(line) <= last for test in reach}:
-            return tests
-    return set()
-
-
-def _limits(chosen: set[str], tests: dict[str, float], budget: float) -> dict[str, float]:
-    """The fastest tests that fit into the budget, in order, and the seconds after which each is ended."""
-    limits, spent = dict[str, float](), 0.0
-    for test in sorted(chosen & tests.keys(), key=lambda test: tests[test]):
-        spent += tests[test]
-        if not limits or spent < budget:
-            limits[test] = 10 * tests[test] + 20
-    return limits
+    print(f"{len(tests)} tests of {sum(own for own, _ in tests.values()) + sum(shared.values()):.0f} s", flush=True)
+    return Reach(tests, shared, lines)
 
 
 def _describe(old: str, new: str) -> str:
@@ -318,123 +420,32 @@ def _describe(old: str, new: str) -> str:
     return f"{minus} -> {plus}"
 
 
-def _start(mutant: Mutant, code: str, limits: dict[str, float], folder: Path) -> int:
-    """:return: id of the process that runs the tests against the mutant, in a folder of its own"""
-    (folder / mutant.file).write_text(code)
-    files = list(dict.fromkeys(test.partition("::")[0] for test in limits))
-    note = Path(f"{folder}.note")
-    note.write_text("0\nimport")
-
-    def work() -> int:
-        signal.setitimer(signal.ITIMER_REAL, 120)
-        return _pytest(folder, ["-x", *files], Chosen(limits, note))
-
-    return _fork(Path(f"{folder}.log"), work)
-
-
-def _finish(mutant: Mutant, status: int, folder: Path) -> None:
-    """Enter the result, and put the file back."""
-    passed, _, test = Path(f"{folder}.note").read_text().partition("\n")
-    shutil.copyfile(ROOT / mutant.file, folder / mutant.file)
-    mutant.tests = f"{passed} of {mutant.tests}"
-    mutant.result, mutant.by = ("survived", "") if status == 0 else ("killed", test)
-    if os.WIFSIGNALED(status):
-        mutant.result = "timeout" if os.WTERMSIG(status) == signal.SIGALRM else "killed"
-    elif os.WEXITSTATUS(status) > 1:
-        mutant.by = "import"
-
-
-def _control(file: str, budget: float, tests: dict[str, float], lines: dict[str, list[str]], folder: Path) -> None:
-    """Take tests out that fail in the order used here with the file as it is."""
-    while True:
-        same = Mutant(file, "", 0, 0, sys.maxsize)
-        limits = _limits(_selected(same, None, lines), tests, budget)
-        _, status = os.waitpid(_start(same, (ROOT / file).read_text(), limits, folder), 0)
-        _finish(same, status, folder)
-        if same.result == "survived":
-            return
-        if same.by not in tests:
-            raise SystemExit(f"{file} cannot be tested: {Path(f'{folder}.log').read_text()[-3000:]}")
-        print(f"left out, fails in this order: {same.by}")
-        del tests[same.by]
-
-
 def _write(out: Path, mutants: list[Mutant]) -> None:
     with out.open("w", newline="") as file:
         rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
-        rows.writerows(asdict(mutant) for mutant in sorted(mutants, key=Mutant.key) if mutant.result)
+        rows.writerows(vars(mutant) for mutant in sorted(mutants, key=Mutant.key) if mutant.result)
 
 
-def _known(out: Path) -> dict[tuple[str, str, int], dict[str, str]]:
-    if not out.exists():
-        return {}
-    with out.open(newline="") as file:
-        return {(row["file"], row["function"], int(row["id"])): row for row in csv.DictReader(file)}
-
-
-def _sample(arguments: argparse.Namespace, files: list[str]) -> tuple[list[Mutant], dict[str, Any], dict[str, Any]]:
-    """:return: the mutants drawn, and by file its tree and the lines of its functions"""
-    trees, spans, found = {}, {}, list[Mutant]()
+def _sample(arguments: argparse.Namespace, files: list[str]) -> list[Mutant]:
+    """The mutants drawn, with what the CSV knows of them; with ``--again`` those of the CSV."""
+    found = list[Mutant]()
     for file in files:
         wrapper, finder = MetadataWrapper(cst.parse_module((ROOT / file).read_text())), Finder(file)
         wrapper.visit(finder)
-        trees[file], spans[file] = wrapper.module, finder.spans
+        finder.trees[file] = wrapper.module
         found += finder.found
     print(f"{len(found)} mutants in {len(files)} files")
-    drawn = random.Random(arguments.seed).sample(found, min(arguments.count, len(found)))
-    known = _known(arguments.out)
-    for mutant in found if arguments.again else drawn:
-        if row := known.get(mutant.key()):
-            mutant.result, mutant.reason = row["result"], row["reason"]
-            mutant.mutation, mutant.by, mutant.tests, mutant.seconds = (
-                row["mutation"],
-                row["by"],
-                row["tests"],
-                float(row["seconds"]),
-            )
-    return ([mutant for mutant in found if mutant.result] if arguments.again else drawn), trees, spans
-
-
-class Run:
-    """Mutants that wait or run, and what they need; one process and one copy of the repository per worker."""
-
-    def __init__(self, arguments: argparse.Namespace, files: list[str], work: Path) -> None:
-        self.mutants, self.trees, self.spans = _sample(arguments, files)
-        self.budget, self.out = arguments.budget, arguments.out
-        _import_others()
-        self.folders = [_copy(work / str(worker)) for worker in range(arguments.workers)]
-        self.tests, self.lines = _reach(self.folders[0], files, arguments.tests)
-        print(f"{len(self.tests)} tests of {sum(self.tests.values()):.0f} s", flush=True)
-        for file in files:  # the tests must pass in this order, too
-            _control(file, 10.0, self.tests, self.lines[file], self.folders[0])
-        self.running: dict[int, tuple[Mutant, Path, float]] = {}
-
-    def start(self, mutant: Mutant) -> None:
-        """Begin to test a mutant, in a folder that is free."""
-        tree = self.trees[mutant.file]
-        code = tree.deep_replace(*mutant.nodes).code
-        mutant.mutation = _describe(tree.code, code)
-        chosen = _selected(mutant, self.spans[mutant.file].get(mutant.function), self.lines[mutant.file])
-        limits = _limits(chosen, self.tests, self.budget)
-        mutant.tests = f"{len(limits)} of {len(chosen)}"
-        if not limits:
-            mutant.result, mutant.reason = "survived", "no test reaches it"
-            return
-        folder = self.folders.pop()
-        self.running[_start(mutant, code, limits, folder)] = mutant, folder, time.perf_counter()
-
-    def finish(self) -> None:
-        """Wait for one and enter its result."""
-        process, status = os.wait()
-        mutant, folder, begin = self.running.pop(process)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process, signal.SIGKILL)  # what it has started
-        mutant.seconds = round(time.perf_counter() - begin, 1)
-        _finish(mutant, status, folder)
-        self.folders.append(folder)
-        _write(self.out, self.mutants)
-        print(mutant.result, mutant.seconds, mutant.file, mutant.line, mutant.mutation, mutant.by, sep="  ", flush=True)
+    known = {}
+    if arguments.out.exists():
+        with arguments.out.open(newline="") as rows:
+            known = {(row["file"], row["function"], int(row["id"])): row for row in csv.DictReader(rows)}
+    if not arguments.again:
+        found = random.Random(arguments.seed).sample(found, min(arguments.count, len(found)))
+    for mutant in found:
+        for name in ("mutation", "result", "by", "seconds", "tests", "reason") if mutant.key() in known else ():
+            setattr(mutant, name, known[mutant.key()][name])
+    return [mutant for mutant in found if mutant.result] if arguments.again else found
 
 
 def main() -> None:
@@ -451,17 +462,32 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted, left_out = (_matching(SETTINGS[key]) for key in ("only_mutate", "do_not_mutate"))
     files = arguments.files or sorted(wanted - left_out)
+    mutants = _sample(arguments, files)
+    waiting = [mutant for mutant in mutants if mutant.result == ("survived" if arguments.again else "")]
+    _import_others()
     with tempfile.TemporaryDirectory() as work:
-        run = Run(arguments, files, Path(work))
-        waiting = [mutant for mutant in run.mutants if mutant.result == ("survived" if arguments.again else "")]
-        while waiting or run.running:
-            if waiting and run.folders:
-                run.start(waiting.pop(0))
-            else:
-                run.finish()
-    _write(arguments.out, run.mutants)
+        folders = [_copy(Path(work) / str(number)) for number in range(arguments.workers)]
+        reach = _measure(folders[0], files, arguments.tests)
+        source, target = os.pipe()
+        selection = sorted({test.partition("::")[0] for test in reach.tests})
+        for number, folder in enumerate(folders):
+            worker = Worker(folder, files, waiting[number :: len(folders)], reach, arguments.budget, target)
+            _fork(Path(f"{folder}.log"), functools.partial(_pytest, folder, selection, worker))
+        os.close(target)
+        by_key = {mutant.key(): mutant for mutant in waiting}
+        for line in os.fdopen(source):
+            row = json.loads(line)
+            mutant = by_key.pop((row["file"], row["function"], row["id"]))
+            vars(mutant).update(row)
+            _write(arguments.out, mutants)
+            print(
+                *(row[name] for name in ("result", "seconds", "file", "line", "mutation", "by")), sep="  ", flush=True
+            )
+        if by_key:
+            print(f"{len(by_key)} are left:\n", Path(f"{folders[0]}.log").read_text()[-3000:])
+    _write(arguments.out, mutants)
     for name in [*files, ""]:
-        own = [mutant for mutant in run.mutants if mutant.file.startswith(name)]
+        own = [mutant for mutant in mutants if mutant.file.startswith(name) and mutant.result]
         dead = sum(mutant.result != "survived" for mutant in own)
         print(f"{name or 'all'}: {dead} of {len(own)} killed, {dead / max(1, len(own)):.1%}")
 
