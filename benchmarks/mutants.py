@@ -95,6 +95,7 @@ class Finder(cst.CSTVisitor):
     def __init__(self, file: str) -> None:
         super().__init__()
         self.file, self.scope, self.found = file, list[str](), list[Mutant]()
+        self.skipped = set[int]()  # what only compile=True runs
         self.counts: dict[str, int] = defaultdict(int)
 
     def on_visit(self, node: cst.CSTNode) -> bool:
@@ -102,8 +103,11 @@ class Finder(cst.CSTVisitor):
             return False
         if isinstance(node, cst.Call) and _name(node.func) in UNSEEN:
             return False
-        if isinstance(node, cst.If) and _name(node.test) == "TYPE_CHECKING":
+        if id(node) in self.skipped or (isinstance(node, cst.If) and _name(node.test) == "TYPE_CHECKING"):
             return False
+        if isinstance(node, cst.If | cst.IfExp) and "compil" in cst.Module([]).code_for_node(node.test):
+            negated = isinstance(node.test, cst.UnaryOperation) and isinstance(node.test.operator, cst.Not)
+            self.skipped |= {id(node.test), id(node.orelse if negated else node.body)}
         if isinstance(node, cst.Assign) and _name(node.targets[0].target) == "__all__":
             return False
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
