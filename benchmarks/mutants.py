@@ -238,6 +238,8 @@ class Worker:
             chosen = self.reach.order(reaching, self.budget)
             mutant.tests = f"{len(chosen)} of {len(reaching)}"
             self._run(mutant, code, items, chosen)
+            if mutant.result != "survived" or not chosen:
+                mutant.reason = "" if chosen else "no test reaches it"
             row = {name: getattr(mutant, name) for name in COLUMNS}
             os.write(self.results, (json.dumps(row) + "\n").encode())
         return True
