@@ -127,11 +127,17 @@ def test_just_enough_bars(tmp_path, make_prices, last_training_day, first_test, 
     assert fold.missing == missing
 
 
-def test_the_symbol_with_the_fewest_bars_decides(files):
-    """The late one has 2001-01-01 to 2001-08-31, 175 business days; the early one 252 more."""
-    config = MarketConfig(data=[files["early"], files["late"]])
-    fold = folds_of(CompareConfig(first_test="2001-09-01", embargo_days=0), config)[0]
-    assert fold.missing == "its training period has 175 bars, 252 are needed"
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_symbol_with_the_fewest_bars_decides(tmp_path, make_prices, order):
+    """400 days before the test, of which one symbol has every other one."""
+    prices = make_prices(600, frequency="D", start="2001-01-01")
+    paths = [str(tmp_path / "whole.csv"), str(tmp_path / "halved.csv")]
+    for path, kept in zip(paths, (prices, prices[(prices.index % 2 == 0) | (prices.index >= 400)]), strict=True):
+        kept.to_csv(path, index=False)
+    config = MarketConfig(data=[paths[i] for i in order], bars_per_year=365)
+    first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=400)).date())
+    fold = folds_of(CompareConfig(first_test=first, embargo_days=0), config)[0]
+    assert fold.missing == "its training period has 200 bars, 252 are needed"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +145,7 @@ def test_the_symbol_with_the_fewest_bars_decides(files):
     [
         (dict(first_test="2019-06-01"), "leaves no test period of sp500"),
         (dict(first_test="1998-01-01"), "leaves no test period of sp500"),
+        (dict(first_test="1999-01-04"), "leaves no test period of sp500"),  # the first day
         (dict(first_test="soon"), "compare.first_test must be a day like 2007-01-01, got 'soon'"),
         (dict(test_years=0), "compare.test_years must be at least 1"),
         (dict(embargo_days=-1), "compare.embargo_days must be at least 0"),

@@ -46,10 +46,10 @@ def test_tables_are_put_between_their_marks():
 def cells():
     rng = np.random.default_rng(0)
     keys = [
-        (m, f, v, s) for s in range(6) for v in ("batch", "baseline", "dsac_t") for m in ("one", "two") for f in "ab"
+        (m, f, v, s) for s in range(6) for v in ("dsac_t", "baseline", "batch") for m in ("two", "one") for f in "ab"
     ]
     cells = pd.DataFrame(keys, columns=list(KEYS)).assign(status="ok", error=None, bars_per_year=252.0, seconds=1.0)
-    shift = cells["variant"].map({"batch": 0.6, "baseline": 0.0, "dsac_t": -0.2}) + cells["market"].map(
+    shift = cells["variant"].map({"batch": 1.0, "baseline": 0.0, "dsac_t": -0.1}) + cells["market"].map(
         {"one": 0, "two": 1}
     )
     for name in dict.fromkeys([*results.SHOWN, *results.MEDIANS, "grad_ratio_stormy", "test_turnover"]):
@@ -112,7 +112,7 @@ def bold(text, low, high):
 def test_effects_are_of_their_market_variant_and_metric(cells, pages):
     head, rows = pages["effects"]
     assert head == ["market", "variant", *(METRICS[name].label for name in results.SHOWN)]
-    assert [row[:2] for row in rows] == [[m, v] for m in ("all", "one", "two") for v in ("batch", "dsac_t")]
+    assert [row[:2] for row in rows] == [[m, v] for m in ("all", "two", "one") for v in ("dsac_t", "batch")]
     for market, variant, *texts in rows:
         for metric, text in zip(results.SHOWN, texts, strict=True):
             both = grids(cells, metric, market, variant)

@@ -230,6 +230,27 @@ def test_hypotheses_about_variants_or_figures_that_are_not_there_are_left_out():
     assert analysed(made(metrics=["value_loss"]), pd.DataFrame(), NO_DAYS, "baseline").hopes.empty
 
 
+ABOUT = {  # words of a sentence, and the metric that they are about
+    "value loss spreads": "value_loss_spread",
+    "value-loss spread": "value_loss_spread",
+    "Sharpe ratio": "test_sharpe",
+    "reward": "test_mean_reward",
+    "explained variance": "explained_variance",
+    "outliers of the value loss on stormy days": "value_loss_outliers_stormy",
+    "gap between calm and crash": "value_error_gap_crash",
+    "on test days": "test_value_error_gap_crash",
+    "Calm and stormy days pull alike": "grad_imbalance_stormy",
+}
+
+
+@pytest.mark.parametrize("hope", HOPES, ids=lambda hope: f"{hope.variant}: {hope.sentence}")
+def test_a_hypothesis_is_about_the_metric_that_its_words_name(hope):
+    place = HOPES.index(hope)
+    about = hope if hope.against is None else HOPES[place - 1]  # "... and not just because"
+    assert {metric for words, metric in ABOUT.items() if words in about.sentence} == {hope.metric}
+    assert (hope.variant, hope.hoped) == (about.variant, about.hoped)
+
+
 def test_every_hope_is_about_a_metric():
     assert all(hope.metric in METRICS for hope in HOPES)
     # The direction hoped for is the better one.
