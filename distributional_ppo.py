@@ -786,7 +786,10 @@ class VarianceGradientScalingMixin:
     quantiles (``variance_scaling_weight``). With the flag off the host's result is returned as it is.
 
     In mode "dsac_t" the weights are one per sample, so the host's result must have shape (B,), one loss per sample.
-    Logs ``train/variance_scaling_weight`` and ``train/quantile_variance_mean`` when the host has an SB3 logger.
+    When the host has an SB3 logger, it logs what the class logs, each as the mean over the calls between two dumps:
+    ``train/variance_scaling_weight``, ``train/variance_scaling_clamped`` (the share of calls at a clamp, in mode
+    "dsac_t" of samples), ``train/quantile_variance_mean`` and ``train/quantile_variance_std`` (over the samples of a
+    call, correction 0).
 
     :param args: passed to the host
     :param use_variance_gradient_scaling: whether to scale
@@ -849,7 +852,9 @@ class VarianceGradientScalingMixin:
         record_mean = getattr(getattr(self, "_logger", None), "record_mean", None)
         if record_mean is not None:
             record_mean("train/variance_scaling_weight", weight.mean().item())
+            record_mean("train/variance_scaling_clamped", ((weight <= low) | (weight >= high)).float().mean().item())
             record_mean("train/quantile_variance_mean", variance.mean().item())
+            record_mean("train/quantile_variance_std", variance.std(correction=0).item())
         return weight * loss
 
 
@@ -1967,7 +1972,11 @@ class DistributionalPPO(PPO):
     def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         for name, values in b_metrics.items():
-            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else values.mean(dtype=np.float64)))
+            if "weight_min" in name or "weight_max" in name:
+                value = values.min() if "weight_min" in name else values.max()
+            else:
+                value = values[-1] if name == "loss" else values.mean(dtype=np.float64)
+            self.logger.record(f"train/{name}", float(value))
         self.logger.record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
         weights = b_metrics.get("variance_scaling_weight")
         mean_weight = 1.0 if weights is None else float(weights.mean())

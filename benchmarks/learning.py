@@ -195,7 +195,7 @@ def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, 
 
 def runs(found: pd.DataFrame, task: str, variant: str, exponent: int = 0) -> pd.DataFrame:
     """:return: those of a variant, by seed"""
-    return found.query("task == @task and variant == @variant and exponent == @exponent").set_index("seed")
+    return found.query("task == @task and variant == @variant and exponent == @exponent").set_index("seed").sort_index()
 
 
 def returns(found: pd.DataFrame, task: str, variant: str, exponent: int = 0) -> pd.Series[float]:

@@ -86,7 +86,10 @@ def _interval(row: object) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table without its index."""
-    rows = [[str(value).replace("nan", "n/a") for value in row] for row in table.itertuples(index=False)]
+    rows = [
+        ["n/a" if str(value) in ("nan", "<NA>") else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

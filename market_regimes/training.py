@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -299,7 +300,9 @@ class Training(RolloutBars):
             self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
         self.logger.dump(self.num_timesteps)
         score, memory = scores[self.study.score_name], self.memory
-        better = score is not None and (memory.best_score is None or score > memory.best_score)
+        best = memory.best_score
+        # A score that is no number is no best one: nothing would be greater than it.
+        better = score is not None and math.isfinite(score) and (best is None or score > best)
         memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
         if better:
             memory.best_step, memory.best_score = self.num_timesteps, score

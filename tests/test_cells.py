@@ -164,6 +164,34 @@ def test_batch_weights_leave_the_ratio_as_it_is(model):
     assert batch["grad_ratio_crash"] == pytest.approx(off["grad_ratio_crash"], rel=0.02)
 
 
+def test_batch_weights_are_of_mixed_samples_where_regimes_differ_in_spread():
+    """A weight that all regimes share leaves their ratio as it is; it is the mean variance over all regimes."""
+    study = Study(RunConfig(total_timesteps=2048), MARKET, ALGORITHM, ("train", "test"))
+    measured, policy = Measurements(study, 2.0), study.model.policy
+    with torch.no_grad():  # a hidden unit that is the index, and a spread in proportion to it
+        critic, head = policy.mlp_extractor.value_net, policy.value_net
+        for layer, column, bias in ((critic[0], 21, -0.5), (critic[2], 0, 0.0)):
+            layer.weight[0], layer.bias[0] = 0.0, bias
+            layer.weight[0, column] = 1.0
+        head.net.weight[:, 0] = torch.linspace(-2, 2, 32)
+    study.model.lr_schedule = lambda _: 0.0
+    study.model.learn(2048, [measured])
+    found = {}
+    for scaling in (True, False):
+        study.model.use_variance_gradient_scaling = scaling
+        found[scaling] = measured.figures()
+    pool = {name: np.concatenate([s[name] for s in measured.samples]) for name in ("observations", "regime")}
+    with torch.no_grad():
+        variance = (policy.predict_quantiles(pool["observations"]) / head.ret_std).var(dim=1, unbiased=False).numpy()
+    assert variance[pool["regime"] >= 2].mean() > 1.5 * variance[pool["regime"] == 0].mean()
+    assert variance.mean() > 1.1 * variance[pool["regime"] == 0].mean()
+    assert found[True]["grad_ratio_stormy"] == pytest.approx(found[False]["grad_ratio_stormy"], rel=0.02)
+    assert 0.1 < variance.mean() < 10
+    for name in ("calm", "stormy"):
+        weight = found[True][f"grad_norm_{name}"] / found[False][f"grad_norm_{name}"]
+        assert weight == pytest.approx(variance.mean(), rel=0.02)
+
+
 @pytest.mark.parametrize(("kl", "rate"), [(0.021, 2e-4), (0.019, 3e-4), (0.006, 3e-4), (0.004, 4.5e-4), (None, 3e-4)])
 def test_the_learning_rate_follows_the_step_of_the_policy(model, kl, rate):
     model.lr_schedule = lambda _: 3e-4

@@ -1,4 +1,4 @@
-"""The trading environment's honesty; oracles: accounting by hand in plain Python, Gymnasium's and SB3's checkers."""
+"""The trading environment's honesty; oracles: prices by hand, Gymnasium's and SB3's checkers."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
-from market_regimes.data import ewma_volatility, load_shipped
+from market_regimes.data import load_shipped
 from market_regimes.env import RUIN_EQUITY, WINDOW, MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
 
 MARKET = load_shipped("sp500")
@@ -31,46 +31,6 @@ def run(actions, costs=FREE, market=MARKET, period=TEST):
     return np.array(observations), np.array(growths), core
 
 
-def by_hand(actions, costs, period=TEST):
-    """Equity after each step from shares and cash, one agent, plain Python."""
-    shares, cash, equities = 0.0, 1.0, []
-    rate = (costs.fee_bp + costs.slippage_bp) / 1e4
-    daily, interest = costs.financing_rate / 252, costs.cash_rate / 252
-    for bar, action in zip(range(period.start - 1, period.stop - 1), actions, strict=False):
-        close, fill, next_close = MARKET.close[bar], MARKET.open[bar + 1], MARKET.close[bar + 1]
-        equity = cash + shares * close
-        cash -= daily * (max(shares * close - equity, 0) + max(-shares * close, 0))
-        cash += interest * max(equity - max(shares * close, 0), 0)
-        equity = cash + shares * fill
-        low, high = (
-            -10 * equity / fill,
-            10 * equity / fill,
-        )  # the number of shares whose value, after costs, is the target
-        for _ in range(200):
-            middle = (low + high) / 2
-            after = equity - rate * abs(middle - shares) * fill
-            low, high = (middle, high) if middle * fill < action * after else (low, middle)
-        cash -= (middle - shares) * fill + rate * abs(middle - shares) * fill
-        shares = middle
-        equities.append(cash + shares * next_close)
-    return equities
-
-
-@pytest.mark.parametrize(
-    "costs",
-    [
-        FREE,
-        TradingCosts(fee_bp=5.0, slippage_bp=3.0),
-        TradingCosts(position_low=-1.0, position_high=2.0, fee_bp=10.0, financing_rate=0.1),
-        TradingCosts(position_low=-1.0, position_high=1.0, fee_bp=2.0, cash_rate=0.06),
-    ],
-)
-def test_equity_is_that_of_shares_and_cash(costs):
-    actions = np.random.default_rng(0).uniform(costs.position_low, costs.position_high, 250)
-    _, growths, _ = run(actions, costs)
-    assert np.exp(np.cumsum(growths)) == pytest.approx(by_hand(actions, costs), rel=1e-9)
-
-
 def test_buy_and_hold_is_buy_and_hold():
     _, growths, core = run(np.ones(10_000), TradingCosts())
     expected = MARKET.close[TEST[-1]] / MARKET.open[TEST[0]] / (1 + 1e-4)
@@ -81,32 +41,6 @@ def test_buy_and_hold_is_buy_and_hold():
 def test_filled_at_the_close_the_whole_days_return_is_earned():
     _, growths, _ = run(np.ones(10_000), replace(FREE, fill="close"))
     assert np.exp(growths.sum()) == pytest.approx(MARKET.close[TEST[-1]] / MARKET.close[TEST[0] - 1], rel=1e-12)
-
-
-def test_the_future_changes_nothing_before_it():
-    cut = TEST.start + 100
-    close, open_ = MARKET.close.copy(), MARKET.open.copy()
-    close[cut:] *= 3.0
-    open_[cut:] *= 0.5
-    volatility = ewma_volatility(close)
-    changed = replace(MARKET, close=close, open=open_, volatility=volatility)
-    actions = np.random.default_rng(1).uniform(0, 1, 101)
-    seen, growths, _ = run(actions)
-    seen_changed, growths_changed, _ = run(actions, market=changed)
-    assert np.array_equal(seen[:101], seen_changed[:101])  # observations up to bar cut - 1
-    assert np.array_equal(growths[:100], growths_changed[:100])
-    assert growths[100] != growths_changed[100]
-
-
-def test_observation_holds_the_last_returns_and_the_position():
-    seen, _, core = run([0.5, 0.5])
-    bar = TEST.start  # after one step
-    returns = np.diff(np.log(MARKET.close[: TRAIN.stop]))
-    last = np.diff(np.log(MARKET.close[bar - WINDOW : bar + 1]))
-    assert seen[1][:WINDOW] == pytest.approx((last - returns.mean()) / returns.std(), abs=1e-5)
-    assert seen[1][WINDOW + 1] == pytest.approx(MARKET.index[bar] / 20, abs=1e-5)
-    assert seen[2][-1] == pytest.approx(core.position[0])
-    assert seen[0][-1] == 0.0  # flat at the start
 
 
 @given(st.floats(0, 50), st.floats(0, 50), st.integers(0, 2**16))
@@ -124,6 +58,33 @@ def test_ruin_ends_the_episode_with_its_loss():
     assert len(growths) < len(crash)
     assert core.equity[0] == pytest.approx(RUIN_EQUITY)
     assert growths.sum() == pytest.approx(np.log(RUIN_EQUITY))
+
+
+def test_the_last_column_of_an_observation_is_the_position():
+    """Flat at the start; the price moves the half that was bought at the open."""
+    seen, _, _ = run([0.5])
+    day = MARKET.close[TEST[0]] / MARKET.open[TEST[0]]
+    assert seen[:, -1] == pytest.approx([0.0, 0.5 * day / (0.5 + 0.5 * day)])
+
+
+def test_some_positions_are_chosen_by_their_number():
+    env = MarketVecEnv(
+        MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, replace(FREE, positions=[-1.0, 0.0, 0.5])), seed=0
+    )
+    assert env.action_space.n == 3
+    env.reset()
+    positions = env.step(np.array([0, 1, 2]))[0][:, -1]
+    assert positions == pytest.approx([-1.0, 0.0, 0.5], abs=0.1)
+
+
+def test_an_action_beyond_the_bounds_is_the_bound():
+    def rewards(action):
+        env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 2), seed=0)
+        env.reset()
+        return [env.step(np.full((2, 1), action))[1].tolist() for _ in range(5)]
+
+    assert rewards(9.0) == rewards(1.0) != rewards(0.5)
+    assert rewards(-9.0) == rewards(0.0)
 
 
 def test_same_seed_same_episodes_and_another_seed_others():
@@ -156,28 +117,6 @@ def test_copies_do_not_disturb_one_another():
     for i in range(3):
         alone = MarketCore([Segment(MARKET, TRAIN, TRAIN)], 1, episode_bars=None)
         assert np.array_equal(growths[:, i], [alone.step(row).growth[0] for row in actions[:, i : i + 1]])
-
-
-def test_episodes_stay_within_their_period():
-    core = MarketCore([Segment(MARKET, TEST, TRAIN)], 512)
-    core.reset(np.ones(512, dtype=bool), np.random.default_rng(0))
-    assert core.bar.min() >= TEST.start - 1
-    assert core.end.max() <= TEST.stop - 1
-    assert len(np.unique(core.bar)) > 200
-
-
-def test_gross_is_net_without_costs():
-    actions = np.random.default_rng(3).uniform(-1, 2, 100)
-    costs = TradingCosts(position_low=-1.0, position_high=2.0, fee_bp=20.0, slippage_bp=5.0, financing_rate=0.2)
-    core = MarketCore([Segment(MARKET, TEST, TRAIN)], costs=costs, episode_bars=None)
-    for action in actions:
-        position, result = core.position.copy(), core.step(np.array([action]))
-        bar = core.bar[0]
-        overnight = MARKET.open[bar] / MARKET.close[bar - 1] - 1
-        day = MARKET.close[bar] / MARKET.open[bar] - 1
-        assert result.gross_growth == pytest.approx((1 + position * overnight) * (1 + action * day))
-        assert result.growth < result.gross_growth
-        assert result.cost >= 25e-4 * np.abs(result.trade) * (1 - 1e-12)
 
 
 NASDAQ = load_shipped("nasdaq")
@@ -217,17 +156,6 @@ def test_an_agent_at_its_end_stays_there():
     for _ in range(30):
         core.step(np.ones(2))
     assert core.bar.tolist() == [59, len(MARKET.close) + 34]
-
-
-def test_discrete_positions_are_what_the_action_chooses():
-    costs = replace(FREE, positions=[-1.0, 0.0, 0.5])
-    env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, costs), seed=0)
-    env.reset()
-    assert env.action_space.n == 3
-    env.step(np.array([0, 1, 2]))
-    drift = 1 + env.core.return_after_fill[env.core.bar - 1] * np.array([-1.0, 0.0, 0.5])
-    expected = np.array([-1.0, 0.0, 0.5]) * (1 + env.core.return_after_fill[env.core.bar - 1]) / drift
-    assert env.core.position == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # both checkers advise [-1, 1] actions and finite observations

@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -73,15 +74,49 @@ def test_rewards_are_scaled_for_the_learner_and_recorded_as_they_are():
 
 
 def test_a_run_is_scored_by_its_final_policy(monkeypatch):
+    """50 deterministic episodes; observations are scaled as in training, rewards are those of the task."""
     monkeypatch.setitem(
-        learning.SETTINGS, "Acrobot-v1", learning.SETTINGS["Acrobot-v1"] | dict(n_timesteps=4096, n_steps=64)
+        learning.SETTINGS, "Acrobot-v1", learning.SETTINGS["Acrobot-v1"] | dict(n_timesteps=2048, n_steps=64)
     )
-    first, second = (learning.run_cell(learning.Cell("Acrobot-v1", "PopArt", 0, 0)) for _ in range(2))
+    asked = []
+
+    def evaluate(model, env, n_eval_episodes=10, deterministic=True, return_episode_rewards=False):
+        asked.append((model, env))
+        assert (n_eval_episodes, deterministic, return_episode_rewards) == (50, True, True)
+        return [-100.0, -90.0, -500.004], [1, 1, 1]
+
+    monkeypatch.setattr(learning, "evaluate_policy", evaluate)
+    first, second = (learning.run_cell(learning.Cell("Acrobot-v1", "PopArt", 0, 3)) for _ in range(2))
     assert first.pop("seconds") > 0
     assert second.pop("seconds") > 0
     assert first == second
-    assert -500 <= first["return"] < 0
+    assert [first[name] for name in ("task", "variant", "exponent", "seed", "steps")] == [
+        "Acrobot-v1",
+        "PopArt",
+        0,
+        3,
+        2048,
+    ]
+    assert first["return"] == -230.0
     assert len(first["curve"].split()) == learning.BINS
+    (model, env), (again, _) = asked
+    assert (env.training, env.norm_reward, env.num_envs) == (False, False, 10)
+    np.testing.assert_array_equal(env.obs_rms.mean, model.get_env().obs_rms.mean)
+    assert env.obs_rms.count > 2048
+    assert model.num_timesteps == 2048
+    assert model.use_popart
+    for one, two in zip(model.policy.parameters(), again.policy.parameters(), strict=True):
+        assert one.equal(two)
+
+
+def test_a_curve_is_the_mean_return_of_the_episodes_that_ended_in_each_twentieth():
+    """Of 100 steps a twentieth are 5: the first to the fifth step are in the first."""
+    curve = learning.Curve(100)
+    for step, returns in ((1, [10.0]), (5, [20.0, 60.0]), (6, [7.0]), (96, [1.0]), (100, [2.0]), (104, [6.0])):
+        curve.model = SimpleNamespace(num_timesteps=step)
+        curve.update_locals({"infos": [{}, *({"episode": {"r": value}} for value in returns)]})
+        assert curve.on_step()
+    assert curve.text().split() == ["30", "7", *["nan"] * 17, "3"]
 
 
 @pytest.mark.parametrize("task", learning.SETTINGS)

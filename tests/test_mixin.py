@@ -91,16 +91,78 @@ def test_every_call_is_weighed_by_its_own_quantiles_without_touching_the_random_
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_it_logs_the_mean_of_its_calls_once_there_is_a_logger():
-    trainer = patched(ScalarHost)
-    trainer.value_loss(OBS, TARGETS)  # before learn(): no logger
+def quantiles_of_variance(*variances):
+    """One row for each, in which the quantiles lie one standard deviation above and below 0 by turns."""
+    signs = torch.tensor([1.0, -1.0]).repeat(4)
+    return torch.stack([variance**0.5 * signs for variance in variances])
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_logs_in_mode_batch_the_mean_of_its_calls(host):
+    trainer = patched(host, variance_scaling_clip_min=0.5, variance_scaling_clip_max=4.0)
+    trainer.net, targets = nn.Identity(), torch.zeros(2)
+    trainer.value_loss(quantiles_of_variance(9.0, 9.0), targets)  # before learn(): no logger
     trainer._logger = Logger(folder=None, output_formats=[])
-    weights = [variance_scaling_weight(trainer.net(obs), 0.1, 10.0).item() for obs in (OBS, 2 * OBS)]
-    for obs in (OBS, 2 * OBS):
-        trainer.value_loss(obs, TARGETS)
-    logged = trainer._logger.name_to_value
-    assert logged["train/variance_scaling_weight"] == pytest.approx(np.mean(weights))
-    assert logged["train/quantile_variance_mean"] == pytest.approx(np.mean(weights))  # none of them clamped
+    for variances in [(1.0, 3.0), (0.1, 0.3), (5.0, 11.0), (2.0, 2.0)]:
+        trainer.value_loss(quantiles_of_variance(*variances), targets)
+    assert trainer._logger.name_to_value == pytest.approx(
+        {
+            "train/variance_scaling_weight": (2.0 + 0.5 + 4.0 + 2.0) / 4,
+            "train/variance_scaling_clamped": 2 / 4,
+            "train/quantile_variance_mean": (2.0 + 0.2 + 8.0 + 2.0) / 4,
+            "train/quantile_variance_std": (1.0 + 0.1 + 3.0 + 0.0) / 4,
+        }
+    )
+
+
+def test_it_logs_in_mode_dsac_t_the_mean_over_samples_and_calls():
+    """
+    The first call's standard deviations are 1 and 3, their average 2: weights 4 / (1 + 0.1) and 4 / (9 + 0.1).
+    The second's are 2 and 0, and the average becomes 2 + 0.005 * (1 - 2) = 1.995: 1.995^2 / 4.1, 1.995^2 / 0.1.
+    """
+    flags = dict(variance_scaling_clip_min=0.5, variance_scaling_clip_max=5.0, variance_scaling_mode="dsac_t")
+    trainer = patched(PerSampleHost, **flags)
+    trainer.net, trainer._logger = nn.Identity(), Logger(folder=None, output_formats=[])
+    for variances in [(1.0, 9.0), (4.0, 0.0)]:
+        trainer.value_loss(quantiles_of_variance(*variances), torch.zeros(2))
+    assert trainer._logger.name_to_value == pytest.approx(
+        {
+            "train/variance_scaling_weight": ((4 / 1.1 + 0.5) / 2 + (1.995**2 / 4.1 + 5.0) / 2) / 2,
+            "train/variance_scaling_clamped": 2 / 4,
+            "train/quantile_variance_mean": (5.0 + 2.0) / 2,
+            "train/quantile_variance_std": (4.0 + 2.0) / 2,
+        }
+    )
+
+
+@pytest.mark.parametrize(("mode", "clip_min"), [("batch", 0.03), ("dsac_t", 0.4)])
+def test_its_scalars_have_the_names_and_values_of_the_class(mode, clip_min):
+    """A trainer with the mixin is shown every minibatch of the class."""
+    clips = dict(variance_scaling_mode=mode, variance_scaling_clip_min=clip_min)
+    shown = patched(PerSampleHost, **clips)
+    shown._logger = Logger(folder=None, output_formats=[])
+
+    class Showing(DistributionalPPO):
+        def _quantile_huber_loss(self, predicted_quantiles, targets, *args, **kwargs):
+            shown._quantile_huber_loss(predicted_quantiles, targets, reduction="none")
+            return super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)
+
+    steps = dict(n_steps=64, batch_size=16, n_epochs=3, seed=0, device="cpu")
+    apart = dict(n_quantiles=8, equal_init=False)
+    model = Showing("MlpPolicy", "CartPole-v1", normalize_returns=True, policy_kwargs=apart, **steps, **clips).learn(64)
+    logged = shown._logger.name_to_value
+    names = ("scaling_weight", "scaling_clamped", "mean", "std")
+    assert set(logged) == {f"train/{'variance' if 'scal' in name else 'quantile_variance'}_{name}" for name in names}
+    assert 0 < logged["train/variance_scaling_clamped"] < 1
+    for name, value in logged.items():
+        assert model.logger.name_to_value[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_weights_per_sample_ask_for_losses_per_sample():
+    with pytest.raises(ValueError, match=r"shape \(B,\), got \(\)"):
+        patched(ScalarHost, variance_scaling_mode="dsac_t").value_loss(OBS, TARGETS)
+    with pytest.raises(ValueError, match="variance_scaling_mode"):
+        patched(ScalarHost, variance_scaling_mode="both")
 
 
 def test_wrong_clamps_and_a_host_that_scales_already_are_refused():

@@ -1,9 +1,4 @@
-"""
-The pure functions of ``distributional_ppo``, against sb3-contrib, closed forms and numpy in float64.
-
-Mutations tried by hand, each of which must fail a test of this folder: the indicator's sign, i / N for (i + 0.5) / N,
-kappa ignored, ddof 1 for 0, gradient through the weight, clamp after the product, statistics of the wrong rollout.
-"""
+"""The pure functions of ``distributional_ppo``, against sb3-contrib, closed forms and numpy in float64."""
 
 import numpy as np
 import pytest

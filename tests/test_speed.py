@@ -28,6 +28,44 @@ def test_table_has_the_ratios_of_medians():
     ]
 
 
+def test_rows_are_the_quartiles_of_their_contender_and_metric():
+    answers = {"eager": [(4.0, 100.0, 7.0), (1.0, 300.0, 7.0), (2.0, 200.0, 8.0)], "compiled": [(5.0, 50.0, 9.0)]}
+    rows = {(row["contender"], row["metric"]): row for row in speed.rows_of("a case", answers)}
+    figures = {key: [float(row[name]) for name in ("median", "q25", "q75", "rounds")] for key, row in rows.items()}
+    assert figures == {
+        ("eager", "update_ms"): [2.0, 1.0, 4.0, 3],
+        ("eager", "steps_per_s"): [200.0, 100.0, 300.0, 3],
+        ("eager", "memory_mib"): [7.0, 7.0, 8.0, 3],
+        ("compiled", "update_ms"): [5.0, 5.0, 5.0, 1],
+        ("compiled", "steps_per_s"): [50.0, 50.0, 50.0, 1],
+        ("compiled", "memory_mib"): [9.0, 9.0, 9.0, 1],
+    }
+    assert {row["case"] for row in rows.values()} == {"a case"}
+
+
+def test_the_cost_of_scaling_is_update_time_with_it_over_that_without(monkeypatch):
+    times = iter([2.0, 1.0, 4.5, 1.5, 3.0, 4.0])
+
+    def measure(case, contenders, rounds, threads):
+        assert (contenders[1], rounds, threads) == (f"{contenders[0]}, scaling off", 3, 1)
+        return {
+            name: [(time + shift, 1.0, 1.0) for shift in (9.0, 0.0, -0.5)]
+            for name, time in zip(contenders, times, strict=False)
+        }
+
+    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(speed, "CASES", {"CartPole, 8 envs, batch 64": {}})
+    eager, compiled = speed.scaling_cost(1, 3, 1)
+    assert [(row["contender"], float(row["median"]), row["rounds"]) for row in (eager, compiled)] == [
+        ("eager", 2.0, 1),
+        ("compiled", 3.0, 1),
+    ]
+    assert (
+        speed.table([eager, compiled]).splitlines()[-1]
+        == "cost of scaling, compiled: +200.0% (+200.0% to +200.0%, 1 pairs)"
+    )
+
+
 def test_an_unknown_case_is_refused_with_the_nearest():
     with pytest.raises(SystemExit, match="did you mean '512 quantiles'"):
         speed.select(["512 quantile"])

@@ -195,12 +195,31 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     assert events.Tags()["images"] == ["eval/predicted_returns"]
 
 
-def test_the_volatility_index_logged_is_that_of_the_rollout(tmp_path, read_scalars):
-    study = small_study(tmp_path, total_timesteps=128)
-    folder = study.start("")
-    seen = study.model.rollout_buffer.observations.reshape(-1, 23)[:, 21]  # 64 steps of 2 environments: one rollout
-    (logged,) = read_scalars(folder)["rollout/volatility_index"]
-    assert logged.value == pytest.approx(20 * seen.mean(), rel=1e-5)
+def test_scalars_by_regime_are_logged_of_every_rollout_before_its_update(tmp_path, read_scalars, monkeypatch):
+    """Of the values and returns that the rollout holds, on the regimes of the observations' own index."""
+    study = small_study(tmp_path, total_timesteps=1536, n_envs=8, eval_every=10_000)
+    train, expected = DistributionalPPO.train, []
+
+    def note_and_train(model):
+        buffer = model.rollout_buffer
+        index = 20 * buffer.observations[:, :, 21].astype(np.float64)
+        expected.append({"rollout/volatility_index": index.mean()})
+        for i, name in enumerate(REGIMES):
+            mine = np.digitize(index, [15, 25, 40]) == i
+            values, returns = (a[mine].astype(np.float64) for a in (buffer.values, buffer.returns))
+            if mine.sum() >= 20:
+                expected[-1][f"train/value_error_{name}"] = np.sqrt(np.mean((values - returns) ** 2)) / np.std(returns)
+        train(model)
+
+    monkeypatch.setattr(DistributionalPPO, "train", note_and_train)
+    study.score = lambda: ({study.score_name: None}, None)
+    scalars = read_scalars(study.start(""))
+    assert len(expected) == 3  # rollouts of 512 steps
+    for tag in ("rollout/volatility_index", *(f"train/value_error_{name}" for name in REGIMES)):
+        logged = {point.step: point.value for point in scalars.get(tag, [])}
+        wanted = {512 * (i + 1): row[tag] for i, row in enumerate(expected) if tag in row}
+        assert logged == pytest.approx(wanted, rel=1e-4), tag
+    assert {"train/value_grad_norm_calm", "train/value_grad_norm_normal"} <= scalars.keys()
 
 
 def scored(study, scores):
@@ -249,12 +268,9 @@ def test_a_longer_run_finds_the_best_model_the_shorter_one_replaced(tmp_path):
     assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
 
 
-def test_patience_ends_a_run_that_gets_no_better(tmp_path, capsys):
-    study = scored(small_study(tmp_path, patience=2, total_timesteps=10_000), [0.5, 0.6, 0.6, 0.1, 9.0])
-    folder = study.start("")
+def test_a_run_that_stops_early_says_so(tmp_path, capsys):
+    scored(small_study(tmp_path, patience=2, total_timesteps=10_000), [0.5, 0.4, 0.3]).start("")
     assert "stopped early: no better evaluation in 2" in capsys.readouterr().out
-    assert json.loads((folder / "best.json").read_text())["step"] == 256
-    assert int(newest_first(folder)[0].name) == 512
 
 
 def test_environments_without_a_market_have_their_own_page(tmp_path, read_scalars):

@@ -1,11 +1,4 @@
-"""
-``upgd`` against a float64 loop over the elements in plain Python, numbers worked out by hand, torch's SGD and AdamW.
-
-Mutations tried by hand, each of which must fail a test of this file: the utility's sign, no bias correction of u, m or
-v, bias correction in float32, eta per tensor, per group, of skipped tensors or not guarded, lr for 2 * lr and the other
-way round, noise without sigma, without 1 - s, in another order or drawn for sigma 0, decay applied twice, doubled or
-after the step, s for 1 - s, u after the step, a gradient written to, a tensor read on the host.
-"""
+"""``upgd`` against a plain loop in float64, numbers worked out by hand, torch's SGD and AdamW."""
 
 import copy
 import io

@@ -1,0 +1,347 @@
+"""The pages' tables from made-up runs, against plain loops: each row and column has numbers of its own."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from scipy import stats
+
+from benchmarks import chain, learning, results
+from market_regimes.statistics import effect, interval
+from market_regimes.verdicts import METRICS
+
+KEYS = ("market", "fold", "variant", "seed")
+
+
+def read(markdown):
+    """Head and rows."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
+    assert lines[1] == ["---"] * len(lines[0])
+    assert {len(line) for line in lines} == {len(lines[0])}
+    return lines[0], lines[2:]
+
+
+def test_a_table_in_markdown():
+    table = pd.DataFrame({"a name": ["finance", "b"], "n": [1.5, np.nan], "whole": pd.array([3, None], "Int64")})
+    assert results.markdown(table).splitlines() == [
+        "| a name | n | whole |",
+        "| --- | --- | --- |",
+        "| finance | 1.5 | 3 |",
+        "| b | n/a | n/a |",
+    ]
+
+
+def test_tables_are_put_between_their_marks():
+    page = "one\n<!-- a -->\nold\nolder\n<!-- end -->\ntwo\n<!-- b -->\n<!-- end -->\nthree\n"
+    found = results.with_tables(page, {"b": "| B |", "a": "| A |"})
+    assert found == "one\n<!-- a -->\n| A |\n<!-- end -->\ntwo\n<!-- b -->\n| B |\n<!-- end -->\nthree\n"
+    with pytest.raises(ValueError, match="substring"):
+        results.with_tables(page, {"c": ""})
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    keys = [
+        (m, f, v, s) for s in range(6) for v in ("batch", "baseline", "dsac_t") for m in ("one", "two") for f in "ab"
+    ]
+    cells = pd.DataFrame(keys, columns=list(KEYS)).assign(status="ok", error=None, bars_per_year=252.0, seconds=1.0)
+    shift = cells["variant"].map({"batch": 0.6, "baseline": 0.0, "dsac_t": -0.2}) + cells["market"].map(
+        {"one": 0, "two": 1}
+    )
+    for name in dict.fromkeys([*results.SHOWN, *results.MEDIANS, "grad_ratio_stormy", "test_turnover"]):
+        if name != "grad_imbalance_stormy":  # is derived
+            cells[name] = np.exp(shift + rng.normal(0, 0.3, len(cells))).round(5)
+    cells.loc[4, "status"] = "failed"
+    return cells
+
+
+@pytest.fixture(scope="module")
+def sharpe():
+    rows = [
+        dict(market=market, variant=variant, sharpe=0.111 * i, hold=0.7 + i, difference=1.234 * i, low=low, high=9.0)
+        | dict(deflated=0.01 * i)
+        for i, (market, variant, low) in enumerate(
+            [("two", "batch", 0.5), ("one", "baseline", np.nan), ("one", "batch", -0.987), ("two", "dsac_t", 0.0)],
+            start=1,
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def pages(cells, sharpe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, frame in (("CELLS", cells), ("SHARPE", sharpe)):
+            patch.setattr(results, name, folder / f"{name}.csv")
+            frame.to_csv(folder / f"{name}.csv", index=False)
+        return {name: read(table) for name, table in results.tables().items()}
+
+
+def value_of(cell, metric):
+    return abs(np.log(cell["grad_ratio_stormy"])) if metric == "grad_imbalance_stormy" else cell[metric]
+
+
+def grids(cells, metric, market, variant):
+    """The variant's values and the baseline's, a row per seed and a column per market and fold."""
+    found = {
+        tuple(cell[name] for name in KEYS): value_of(cell, metric)
+        for cell in cells.to_dict("records")
+        if cell["status"] == "ok"
+    }
+    places = [place for place in itertools.product(("one", "two"), "ab") if market in ("all", place[0])]
+    return [
+        np.array([[found.get((*place, name, seed), np.nan) for place in places] for seed in range(6)])
+        for name in (variant, "baseline")
+    ]
+
+
+def middle(variant, baseline):
+    differences = (variant - baseline)[np.isfinite(variant - baseline)]
+    return stats.trim_mean(differences, 0.25)
+
+
+def bold(text, low, high):
+    return text if low <= 0 <= high else f"**{text}**"
+
+
+def test_effects_are_of_their_market_variant_and_metric(cells, pages):
+    head, rows = pages["effects"]
+    assert head == ["market", "variant", *(METRICS[name].label for name in results.SHOWN)]
+    assert [row[:2] for row in rows] == [[m, v] for m in ("all", "one", "two") for v in ("batch", "dsac_t")]
+    for market, variant, *texts in rows:
+        for metric, text in zip(results.SHOWN, texts, strict=True):
+            both = grids(cells, metric, market, variant)
+            low, high = interval(both[0] - both[1], 0)
+            assert text == bold(f"{middle(*both):+.2g} [{low:+.2g}, {high:+.2g}]", low, high)
+    assert {text.startswith("**") for row in rows for text in row[2:]} == {True, False}
+
+
+def test_medians_are_of_their_market_and_variant(cells, pages):
+    head, rows = pages["medians"]
+    assert head == ["market", "variant", *results.MEDIANS.values()]
+    assert sorted(row[:2] for row in rows) == [[m, v] for m in ("one", "two") for v in ("baseline", "batch", "dsac_t")]
+    for market, variant, *texts in rows:
+        of = [
+            c for c in cells.to_dict("records") if (c["market"], c["variant"], c["status"]) == (market, variant, "ok")
+        ]
+        assert texts == [f"{np.median([cell[name] for cell in of]):.2f}" for name in results.MEDIANS]
+
+
+def test_sharpe_ratios_are_of_their_market_and_variant(pages):
+    assert pages["sharpe"] == (
+        ["market", "variant", "sharpe", "hold", "difference", "deflated"],
+        [
+            ["two", "batch", "0.11", "1.70", "**+1.2 [+0.5, +9]**", "0.01"],
+            ["one", "baseline", "0.22", "2.70", "n/a", "0.02"],
+            ["one", "batch", "0.33", "3.70", "+3.7 [-0.99, +9]", "0.03"],
+            ["two", "dsac_t", "0.44", "4.70", "+4.9 [+0, +9]", "0.04"],
+        ],
+    )
+
+
+def test_hypotheses_are_measured_on_the_committed_cells(cells, pages):
+    head, rows = pages["hopes"]
+    assert head == ["hope", "variant", "against", "metric", "hoped", "measured", "verdict", "reached", "seeds needed"]
+    assert {row[1] for row in rows} == {"batch"}  # no cells of the others
+    row = next(row for row in rows if row[3] == "Sharpe ratio, test")
+    both = grids(cells, "test_sharpe", "all", "batch")
+    known = np.isfinite(both[0] - both[1])
+    one, two = (stats.trim_mean(grid[known], 0.25) for grid in (both[1], both[0]))
+    ends = [100 * end / one for end in interval(both[0] - both[1], 0)]
+    change = f"{100 * middle(*both) / one:+.1f} % [{ends[0]:+.1f}, {ends[1]:+.1f}]"
+    assert row[4:8] == ["+5 to +10 %", f"{one:.3g} became {two:.3g}: {change}", "better", "reached"]
+    assert row[8] == str(effect(*both, True).seeds_needed)
+
+
+def test_what_the_tables_need_is_taken_from_a_comparison(cells, sharpe, tmp_path, monkeypatch):
+    cells.assign(something=1.0).to_parquet(tmp_path / "cells.parquet")
+    sharpe.to_csv(tmp_path / "sharpe.csv", index=False)
+    monkeypatch.setattr(results, "CELLS", tmp_path / "taken.csv")
+    monkeypatch.setattr(results, "SHARPE", tmp_path / "taken_sharpe.csv")
+    results.take(tmp_path)
+    taken = pd.read_csv(tmp_path / "taken.csv")
+    assert set(cells) == set(taken)
+    for one, two in zip(cells.to_dict("records"), taken.to_dict("records"), strict=True):
+        assert [two[name] for name in KEYS] == [one[name] for name in KEYS]
+        assert two["test_sharpe"] == pytest.approx(one["test_sharpe"], rel=1e-3)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "taken_sharpe.csv"), sharpe, rtol=1e-3, check_dtype=False)
+
+
+# Learning
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Every cell of the benchmark in random order, with scores and curves of its own."""
+    rng, rows = np.random.default_rng(1), []
+    for i, cell in enumerate(learning.cells(6)):
+        shift = 40 * list({**learning.VARIANTS, **learning.SYSTEMS}).index(cell.variant) * (-1) ** cell.exponent
+        curve = rng.normal(50 + shift, 20, learning.BINS)
+        text = ["nan" if j in (0, 7) else f"{value:.4g}" for j, value in enumerate(curve)]
+        score = round(300 + shift + 3 * cell.exponent + rng.normal(0, 30), 2)
+        rows.append({**cell._asdict(), "steps": 1, "return": score, "seconds": i, "curve": " ".join(text)})
+    return pd.DataFrame(rows).iloc[rng.permutation(len(rows))].reset_index(drop=True)
+
+
+def scores_of(runs, task, variant, exponent=0, column="return"):
+    """By seed."""
+    found = {
+        row["seed"]: row[column]
+        for row in runs.to_dict("records")
+        if (row["task"], row["variant"], row["exponent"]) == (task, variant, exponent)
+    }
+    return [found[seed] for seed in sorted(found)]
+
+
+def curve_of(text):
+    """Where no episode ended the last known value stands; before the first there is none."""
+    values, last = [], np.nan
+    for word in text.split():
+        last = last if word == "nan" else float(word)
+        values.append(last)
+    return values
+
+
+def number(value, sign=""):
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign},.1f}"
+
+
+def summary(values, sign=""):
+    low, high = interval(np.array(values)[:, None], 0)
+    text = f"{number(stats.trim_mean(values, 0.25), sign)} [{number(low, sign)}, {number(high, sign)}]"
+    return bold(text, low, high) if sign else text
+
+
+def test_scores_are_of_their_task_and_variant(runs):
+    head, rows = read(learning.learning_table(runs))
+    others = list(learning.VARIANTS)[1:]
+    assert head == ["task", "steps", "SB3 PPO", *(f"{name} - PPO" for name in others), "defaults - PPO, while training"]
+    assert [row[0] for row in rows] == learning.TASKS
+    for task, steps, *texts in rows:
+        assert steps == f"{learning.SETTINGS[task]['n_timesteps']:,}"
+        base = np.array(scores_of(runs, task, "SB3 PPO"))
+        expected = [summary(base), *(summary(scores_of(runs, task, name) - base, "+") for name in others)]
+        early = [
+            np.array([np.nanmean(curve_of(text)) for text in scores_of(runs, task, name, column="curve")])
+            for name in ("defaults", "SB3 PPO")
+        ]
+        assert texts == [*expected, summary(early[0] - early[1], "+")]
+
+
+def test_seeds_are_paired_by_number(runs):
+    """Without seed 2 of the baseline its pair is left out, not moved."""
+    fewer = runs[~((runs["variant"] == "SB3 PPO") & (runs["seed"] == 2))]
+    task = learning.TASKS[0]
+    (row,) = [row for row in read(learning.learning_table(fewer))[1] if row[0] == task]
+    base, own = (np.delete(scores_of(runs, task, name), 2) for name in ("SB3 PPO", "defaults"))
+    assert (row[2], row[3]) == (summary(base), summary(own - base, "+"))
+
+
+def test_changes_by_scale_are_from_the_same_variant_at_one(runs):
+    gone = (
+        (runs["task"] == "Pendulum-v1") & (runs["variant"] == "PopArt") & (runs["exponent"] == 5) & (runs["seed"] == 0)
+    )
+    head, rows = read(learning.scale_table(runs[~gone]))
+    assert head == ["task", "", "2^-10", "2^-5", "2^0", "2^5", "2^10"]
+    assert [row[:2] for row in rows] == [[t, v] for t in learning.SCALED_TASKS for v in learning.SCALED_VARIANTS]
+    for task, variant, *texts in rows:
+        values = [stats.trim_mean(scores_of(runs, task, variant, e), 0.25) for e in (-10, -5, 0, 5, 10)]
+        changes = [f" ({(value - values[2]) / abs(values[2]):+.0%})" for value in values]
+        expected = [number(value) + change for value, change in zip(values, changes, strict=True)]
+        expected[2] = number(values[2])
+        if (task, variant) == ("Pendulum-v1", "PopArt"):
+            expected[3] = "n/a"
+        assert texts == expected
+
+
+def test_changes_are_relative_to_the_size_of_a_negative_score(runs):
+    """From -200 to -100: half of it up."""
+    runs = runs.assign(**{"return": np.where(runs["exponent"] == 10, -100.0, -200.0)})
+    for row in read(learning.scale_table(runs))[1]:
+        assert row[2:] == ["-200 (+0%)", "-200 (+0%)", "-200", "-200 (+0%)", "-100 (+50%)"]
+
+
+def test_returns_of_every_system_from_the_best_on(runs):
+    head, rows = read(learning.systems_table(runs))
+    assert head == ["task", "variant", "returns, sorted"]
+    names = [*learning.VARIANTS, *learning.SYSTEMS]
+    assert [row[:2] for row in rows] == [[task, name] for task in learning.SYSTEM_TASKS for name in names]
+    for task, name, text in rows:
+        assert text == ", ".join(f"{value:.0f}" for value in sorted(scores_of(runs, task, name), reverse=True))
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function that draws a picture and gives its panels."""
+    figures = []
+    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, *args, **options: figures.append(figure))
+
+    def draw(picture, runs):
+        plt.switch_backend("Agg")
+        picture(runs, tmp_path / "picture.png")
+        return figures[-1].axes
+
+    return draw
+
+
+def band_of(axis, colour):
+    (band,) = [each for each in axis.collections if to_hex(each.get_facecolor()[0]) == to_hex(colour)]
+    ends = {}
+    for x, y in band.get_paths()[0].vertices:
+        ends.setdefault(float(x), []).append(y)
+    return {x: (min(ys), max(ys)) for x, ys in ends.items()}
+
+
+def test_learning_curves_and_bands_are_of_their_task_and_variant(runs, drawn):
+    axes = drawn(learning.learning_picture, runs)
+    assert [axis.get_title() for axis in axes] == learning.TASKS
+    for axis in axes[:2]:
+        task, lines = axis.get_title(), {line.get_label(): line for line in axis.lines}
+        assert list(lines) == list(learning.VARIANTS)
+        for name, line in lines.items():
+            curves = np.array([curve_of(text) for text in scores_of(runs, task, name, column="curve")])[:, 1:]
+            steps = learning.SETTINGS[task]["n_timesteps"] * np.arange(2, 21) / 20  # no episode ended in the first
+            assert line.get_xdata()[1:] == pytest.approx(steps)
+            assert line.get_ydata()[1:] == pytest.approx([stats.trim_mean(column, 0.25) for column in curves.T])
+            band = band_of(axis, line.get_color())
+            assert list(band) == pytest.approx(steps)
+            assert list(band.values()) == [pytest.approx(interval(column[:, None], 0)) for column in curves.T]
+
+
+def test_scores_and_bands_by_scale_are_of_their_task_and_variant(runs, drawn):
+    axes = drawn(learning.scale_picture, runs)
+    assert [axis.get_title() for axis in axes] == learning.SCALED_TASKS
+    for axis in axes:
+        assert [line.get_label() for line in axis.lines] == learning.SCALED_VARIANTS
+        for line in axis.lines:
+            scores = [scores_of(runs, axis.get_title(), line.get_label(), e) for e in (-10, -5, 0, 5, 10)]
+            assert list(line.get_xdata()) == [-10, -5, 0, 5, 10]
+            assert line.get_ydata() == pytest.approx([stats.trim_mean(each, 0.25) for each in scores])
+            bands = [pytest.approx(interval(np.array(each)[:, None], 0)) for each in scores]
+            assert list(band_of(axis, line.get_color()).values()) == bands
+
+
+def test_errors_of_the_chain_are_of_their_setting():
+    rng = np.random.default_rng(2)
+    rows = [{**cell._asdict(), "error": rng.uniform(), "largest": rng.uniform(1, 2)} for cell in chain.cells(3)]
+    found = pd.DataFrame(rows)
+    head, lines = read(chain.table(found))
+    assert head[:3] == ["gae_lambda", "n_quantiles", "kappa"]
+    assert head[3:] == [f"{target}, {rewards}" for target in ("gae", "sr_lambda") for rewards in chain.REWARDS]
+    assert len(lines) == 6
+    for line in lines:
+        for column, text in zip(head[3:], line[3:], strict=True):
+            of = [
+                row
+                for row in rows
+                if [float(row[name]) for name in head[:3]] == [float(each) for each in line[:3]]
+                and f"{row['value_target']}, {row['rewards']}" == column
+            ]
+            assert len(of) == 3
+            largest = max(row["largest"] for row in of)
+            assert text == f"{np.mean([row['error'] for row in of]):.3f} ({largest:.2f})"
