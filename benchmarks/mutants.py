@@ -466,13 +466,14 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", default=SETTINGS["pytest_add_cli_args_test_selection"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one mutant")
-    parser.add_argument("--again", action="store_true", help="those that survive in the CSV, with today's tests")
+    parser.add_argument("--again", action="store_true", help="those that survive in the CSV without a reason")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "mutants.csv")
     arguments = parser.parse_args()
     wanted, left_out = (_matching(SETTINGS[key]) for key in ("only_mutate", "do_not_mutate"))
     files = arguments.files or sorted(wanted - left_out)
     mutants = _sample(arguments, files)
-    waiting = [mutant for mutant in mutants if mutant.result == ("survived" if arguments.again else "")]
+    sought = "survived" if arguments.again else ""
+    waiting = [m for m in mutants if m.result == sought and not m.reason]
     _import_others()
     with tempfile.TemporaryDirectory() as work:
         folders = [_copy(Path(work) / str(number)) for number in range(arguments.workers)]
