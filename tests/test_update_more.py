@@ -103,3 +103,15 @@ def test_parameters_that_are_set_leave_the_optimizers_tensors_where_they_are():
     wanted = [value for state in source.policy.optimizer.state.values() for value in state.values()]
     assert all(one is two for one, two in zip(held, now, strict=True))
     assert all(torch.equal(one, two) for one, two in zip(held, wanted, strict=True))
+
+
+@pytest.mark.parametrize("ortho_init", [True, False])
+@pytest.mark.parametrize("n_quantiles", [2, 3])
+def test_two_quantiles_and_more_begin_as_one(n_quantiles, ortho_init):
+    """The critic's Adam has torch's own epsilon, the actor's that of PPO."""
+    policy_kwargs = dict(n_quantiles=n_quantiles, ortho_init=ortho_init)
+    model = DistributionalPPO("MlpPolicy", Still(), policy_kwargs=policy_kwargs, seed=0, device="cpu")
+    quantiles = model.policy.predict_quantiles(np.random.default_rng(0).uniform(-1, 1, (20, 2)).astype(np.float32))
+    assert quantiles.shape == (20, n_quantiles)
+    assert torch.equal(quantiles, quantiles[:, :1].expand_as(quantiles))
+    assert sorted(group["eps"] for group in model.policy.optimizer.param_groups) == [1e-8, 1e-5]
