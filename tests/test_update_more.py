@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_update import OwnBuffer, Walk, clip_vf
@@ -115,3 +116,40 @@ def test_two_quantiles_and_more_begin_as_one(n_quantiles, ortho_init):
     assert quantiles.shape == (20, n_quantiles)
     assert torch.equal(quantiles, quantiles[:, :1].expand_as(quantiles))
     assert sorted(group["eps"] for group in model.policy.optimizer.param_groups) == [1e-8, 1e-5]
+
+
+class Spoil(BaseCallback):
+    """Makes one number of the rollout undefined."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        getattr(self.model.rollout_buffer, self.name)[3, 0] = np.nan
+
+
+@pytest.mark.parametrize("name", ["rewards", "values", "log_probs", "advantages", "returns"])
+def test_each_array_of_a_rollout_is_looked_at(name):
+    model = DistributionalPPO("MlpPolicy", Still(), n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters()).clone()
+    with pytest.raises(FloatingPointError, match=rf"the rollout's {name}, the first at index \[3, 0\]"):
+        model.learn(16, Spoil(name))
+    assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+def test_the_weight_of_the_first_critic_is_that_of_a_call_without_its_number():
+    """Variances 1 and 4: at first the mean deviation is 1.5, and 2.25 / 1.1 and 2.25 / 4.1 are the weights."""
+    model = DistributionalPPO(
+        "MlpPolicy",
+        Still(),
+        normalize_returns=True,
+        variance_scaling_mode="dsac_t",
+        device="cpu",
+        n_steps=16,
+        batch_size=16,
+    )
+    assert model.variance_weight(torch.tensor([1.0, 4.0])).tolist() == pytest.approx([2.045455, 0.548780], rel=1e-5)
