@@ -90,7 +90,7 @@ class Finder(cst.CSTVisitor):
 
     METADATA_DEPENDENCIES = (PositionProvider,)
     trees: ClassVar[dict[str, cst.Module]] = {}
-    spans: ClassVar[dict[tuple[str, str], tuple[int, int]]] = {}  # of each function
+    spans: ClassVar[dict[tuple[str, str], tuple[int, int]]] = {}  # the body of each function
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Finder(cst.CSTVisitor):
             return True
         first, last = place.start.line, place.end.line
         if isinstance(node, cst.FunctionDef):
-            self.spans[self.file, function] = first, last
+            self.spans[self.file, function] = self.get_metadata(PositionProvider, node.body).start.line, last
         for mutated in self._mutated(node):
             self.counts[function] += 1
             self.found.append(Mutant(self.file, function, self.counts[function], first, last, nodes=(node, mutated)))
@@ -189,11 +189,14 @@ class Reach:
     def __init__(self, tests: dict[str, tuple[float, list[str]]], shared: dict[str, float], lines: Any) -> None:
         self.tests, self.shared, self.lines = tests, shared, lines
 
-    def of(self, mutant: Mutant, span: tuple[int, int] | None) -> set[str]:
-        """Tests that reach the line; else, as of a default, its function; else, as of a constant, its file."""
-        lines = self.lines[mutant.file]
-        for first, last in [(mutant.line, mutant.last_line), *([span] if span else []), (0, sys.maxsize)]:
-            if tests := {test for line, reach in lines.items() if first <= int(line) <= last for test in reach}:
+    def of(self, mutant: Mutant, body: tuple[int, int] | None) -> set[str]:
+        """Tests that reach the line, or else its function; all for what is run by an import, as a default is."""
+        if body is None or not body[0] <= mutant.line <= body[1]:
+            return set(self.tests)
+        for first, last in (mutant.line, mutant.last_line), body:
+            if tests := {
+                test for line, reach in self.lines[mutant.file].items() if first <= int(line) <= last for test in reach
+            }:
                 return tests & self.tests.keys()
         return set()
 
@@ -225,7 +228,7 @@ class Worker:
         for file in self.files:  # the tests must pass in this order, too, and with the same code put in
             control = Mutant(file, "", 0, 0, sys.maxsize)
             while control.result != "survived":
-                chosen = self.reach.order(self.reach.of(control, None) & items.keys(), 10.0)
+                chosen = self.reach.order(self.reach.of(control, (0, sys.maxsize)) & items.keys(), 10.0)
                 self._run(control, (ROOT / file).read_text(), items, chosen)
                 if control.by:
                     print("left out, fails in this order:", control.by, file=sys.__stderr__, flush=True)
@@ -463,13 +466,14 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", default=SETTINGS["pytest_add_cli_args_test_selection"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one mutant")
-    parser.add_argument("--again", action="store_true", help="those that survive in the CSV, with today's tests")
+    parser.add_argument("--again", action="store_true", help="those that survive in the CSV without a reason")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "mutants.csv")
     arguments = parser.parse_args()
     wanted, left_out = (_matching(SETTINGS[key]) for key in ("only_mutate", "do_not_mutate"))
     files = arguments.files or sorted(wanted - left_out)
     mutants = _sample(arguments, files)
-    waiting = [mutant for mutant in mutants if mutant.result == ("survived" if arguments.again else "")]
+    sought = "survived" if arguments.again else ""
+    waiting = [m for m in mutants if m.result == sought and not m.reason]
     _import_others()
     with tempfile.TemporaryDirectory() as work:
         folders = [_copy(Path(work) / str(number)) for number in range(arguments.workers)]

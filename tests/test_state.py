@@ -223,6 +223,7 @@ def test_popart_keeps_raw_predictions_where_the_statistics_are_rounded(twins):
     flags = dict(gamma=0.0, learning_rate=0.0, clip_range_vf=None, return_stats_rate=1.0, use_twin_critics=twins)
     apart = dict(net_arch=[8], n_quantiles=5, equal_init=False)
     env = DummyVecEnv([Large] * 2)
+    env.seed(0)
     model = make(**flags, variance_scaling_mode="batch", policy_kwargs=apart)
     model.set_env(env)
     learn(model)
