@@ -6,7 +6,7 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py train --resume runs/NAME    go on after an interruption
     python train_model_multi_patch.py train --seeds 0-4           five runs and their summary
     python train_model_multi_patch.py evaluate runs/NAME --period validation
-    python train_model_multi_patch.py sanity                      1,000 steps: does the scaling work on these data?
+    python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
 
@@ -178,7 +178,7 @@ def _parser(train: Parser) -> Parser:
     evaluate.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
     commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
     for name, help in (
-        ("sanity", "1,000 steps, and whether the scaling works in them"),
+        ("sanity", "6,144 steps, and whether the scaling works in them"),
         ("compare", "train variants x seeds x folds and answer with statistics"),
         ("regimes", "compare kappa x mode: which treats calm and stormy days alike?"),
     ):

@@ -490,9 +490,8 @@ def main() -> None:
             mutant = by_key.pop((row["file"], row["function"], row["id"]))
             vars(mutant).update(row)
             _write(arguments.out, mutants)
-            print(
-                *(row[name] for name in ("result", "seconds", "file", "line", "mutation", "by")), sep="  ", flush=True
-            )
+            shown = ("result", "seconds", "file", "line", "mutation", "by")
+            print(*(row[name] for name in shown), sep="  ", flush=True)
         if by_key:
             print(f"{len(by_key)} are left:\n", Path(f"{folders[0]}.log").read_text()[-3000:])
     _write(arguments.out, mutants)

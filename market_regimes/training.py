@@ -366,8 +366,7 @@ def quantiles_of_loss(model: DistributionalPPO, observations: np.ndarray) -> Ten
     :param observations: shape (B, ...)
     :return: predictions of all C critics in units of the loss, with their gradient, shape (B, C * N)
     """
-    with model.policy.value_net.emit_quantiles():
-        return model.policy.predict_values(torch.as_tensor(observations, device=model.device))
+    return model.policy.quantiles_of_loss(torch.as_tensor(observations, device=model.device))
 
 
 def weights_of(model: DistributionalPPO, quantiles: Tensor) -> list[Tensor]:

@@ -11,8 +11,21 @@ import pytest
 import torch
 from selenium import webdriver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from distributional_ppo import QuantileActorCriticPolicy
 
 torch.set_num_threads(1)
+
+
+class ApartPolicy(QuantileActorCriticPolicy):
+    """Quantiles that do not begin as one, so that there is a variance from the first update on."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        with torch.random.fork_rng():
+            for layer in self.value_net.last_layers:
+                nn.init.orthogonal_(layer.weight)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ ALGORITHM = dict(
     gamma=0.95,
     normalize_returns=True,
     use_variance_gradient_scaling=True,
-    policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-5), equal_init=False),  # as the market configs have it
+    policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-5)),  # as the market configs have it
 )
 CELL = Cell("sp500", "fold", "batch", 0, RunConfig(total_timesteps=4096), MARKET, ALGORITHM)
 

@@ -16,7 +16,8 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_distributional_ppo import OwnExtractor, RandomEnv
 
-from distributional_ppo import DistributionalPPO, LeanCategoricalDistribution
+from distributional_ppo import DistributionalPPO
+from quantile_critic.distributions import LeanCategoricalDistribution
 from upgd import AdaptiveUPGD
 
 SMALL = dict(n_steps=24, batch_size=20, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)  # 48 = 20 + 20 + 8
@@ -71,15 +72,20 @@ def train_alike(eager, compiled, updates=2):
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
+def functions(model):
+    step, update = model._compiled
+    return {function.name: function for function in (step.function, update.whole, update.gradients_only)}
+
+
 def is_compiled(model, *names):
-    return set(model._compiler.codes) == set(names)
+    return {name for name, function in functions(model).items() if function.call is not None} == set(names)
 
 
 def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     eager, compiled = make(False), make(True)
     start = copy.deepcopy(compiled.policy.state_dict())
     assert train_alike(eager, compiled) < 1e-5
-    assert is_compiled(compiled, "_update")
+    assert is_compiled(compiled, "update")
     assert max(float((v - start[k]).abs().max()) for k, v in compiled.policy.state_dict().items()) > 1e-2
     for name, value in eager.logger.name_to_value.items():
         if name.startswith("train/"):
@@ -89,9 +95,9 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     for model in (eager, compiled):
         model.ent_coef = 0.5
         model.lr_schedule = lambda _: 3e-3
-    before = compiled._compiler.builds["_update"]
+    before = functions(compiled)["update"].builds
     assert train_alike(eager, compiled, updates=1) < 1e-5
-    assert compiled._compiler.builds["_update"] == before + 1
+    assert functions(compiled)["update"].builds == before + 1
     for model in (eager, compiled):  # another size of minibatches
         model.batch_size = 16
     assert train_alike(eager, compiled, updates=1) < 1e-5
@@ -102,7 +108,7 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     for model in (eager, compiled):
         model.set_parameters(parameters)
     assert train_alike(eager, compiled, updates=1) < 1e-5
-    assert compiled._compiler.builds["_update"] == before + 1
+    assert functions(compiled)["update"].builds == before + 1
 
 
 def test_all_features_of_the_value_path_with_a_kl_limit():
@@ -111,7 +117,7 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
         warnings.filterwarnings("error", message="compile=True")
         eager, compiled = make(False, **flags), make(True, **flags)
         assert train_alike(eager, compiled, updates=3) < 2e-4
-    assert is_compiled(compiled, "_gradients", "_step")
+    assert is_compiled(compiled, "gradients")
     assert eager.logger.name_to_value["train/n_updates"] == compiled.logger.name_to_value["train/n_updates"]
 
 
@@ -149,8 +155,8 @@ def test_policies_and_spaces(policy, env, kwargs):
         warnings.filterwarnings("error", message="compile=True")
         assert train_alike(*models) < 5e-5
         models[1].learn(48, reset_num_timesteps=False)
-    assert is_compiled(models[1], "_update", "sample_actions")
-    assert set(models[1]._compiler.builds.values()) == {1}
+    assert is_compiled(models[1], "update", "policy_step")
+    assert [function.builds for function in functions(models[1]).values()] == [1, 1, 0]
 
 
 def test_an_own_buffer_and_upgd():
@@ -159,7 +165,7 @@ def test_an_own_buffer_and_upgd():
     eager, compiled = (make(compile, policy_kwargs=optimizer, **flags) for compile in (False, True))
     with pytest.warns(UserWarning, match="the step of AdaptiveUPGD is not compiled"):
         assert train_alike(eager, compiled) < 1e-5
-    assert is_compiled(compiled, "_gradients")
+    assert is_compiled(compiled, "gradients")
 
 
 def test_a_step_that_cannot_be_compiled_stays_eager_and_is_said_once():
@@ -170,7 +176,7 @@ def test_a_step_that_cannot_be_compiled_stays_eager_and_is_said_once():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="compile=True")
         compiled.learn(48, reset_num_timesteps=False)
-    assert is_compiled(compiled, "sample_actions", "_gradients")
+    assert is_compiled(compiled, "policy_step", "gradients")
     assert Counting.steps == 3 * 2 * 3
 
 
@@ -186,7 +192,7 @@ def test_without_a_compiler_it_says_so_and_is_the_eager_class():
 def test_rollouts_save_and_pickle(tmp_path):
     model = make(True).learn(96)
     buffer, policy = model.rollout_buffer, model.policy
-    assert policy.compiled_forward is None
+    assert policy.compiled_step is None
     with torch.no_grad():
         _ = model.collect_rollouts(model.env, model._init_callback(None), buffer, 24)
         observations = torch.as_tensor(buffer.observations).flatten(0, 1)
@@ -203,10 +209,16 @@ def test_rollouts_save_and_pickle(tmp_path):
 
 
 def test_callbacks_use_and_copy_the_policy():
-    seen = []
+    seen, is_this_steps = [], []
 
     class User(BaseCallback):
         def _on_step(self):
+            """Oracle: SB3's `get_distribution` for the observations that this step's actions are for."""
+            own = self.model.policy.action_dist.distribution
+            if self.n_calls > 1:  # before, `new_obs` is not yet there
+                expected = copy.deepcopy(self.model.policy).get_distribution(torch.as_tensor(self.before)).distribution
+                is_this_steps.append(torch.allclose(own.logits, expected.logits, atol=1e-5))
+            self.before = self.locals["new_obs"]
             return True
 
         def _on_rollout_end(self):
@@ -215,12 +227,13 @@ def test_callbacks_use_and_copy_the_policy():
                 with torch.no_grad():
                     values = policy(observations[:size])[1]
                 seen.append(torch.allclose(values, policy.predict_values(observations[:size]), atol=1e-5))
-            seen.append(copy.deepcopy(policy).compiled_forward is None)
-            seen.append(pickle.loads(pickle.dumps(policy)).compiled_forward is None)
+            seen.append(copy.deepcopy(policy).compiled_step is None)
+            seen.append(pickle.loads(pickle.dumps(policy)).compiled_step is None)
             seen.append(policy(observations[:2])[2].requires_grad)  # last: its graph could not be copied
 
     make(True).learn(48, User())
     assert seen == [True] * 6
+    assert is_this_steps == [True] * 23
 
 
 def test_freezing_one_layer_in_place_of_another():
@@ -242,6 +255,27 @@ def test_what_only_backward_serves_is_not_compiled():
     with pytest.warns(UserWarning, match="a parameter has a hook"):
         model.learn(48)
     assert len(calls) == 2 * 3
+
+
+def test_hooks_of_modules_are_called_as_often_as_in_eager_runs():
+    counts = []
+    for compile in (False, True):
+        model, calls = make(compile), []
+        model.policy.mlp_extractor.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        if compile:
+            with pytest.warns(UserWarning, match=r"compile=True: the policy's step in the rollout stays eager.*a hook"):
+                model.learn(48)
+            with pytest.warns(UserWarning, match=r"compile=True: the update stays eager: a module of the policy has"):
+                model.learn(48)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="compile=True")
+                model.learn(48)
+        else:
+            for _ in range(3):
+                model.learn(48)
+        assert is_compiled(model) if compile else True
+        counts.append(len(calls))
+    assert counts[0] == counts[1] > 3 * 24
 
 
 def test_compiled_actions_follow_the_distribution():

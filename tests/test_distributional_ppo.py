@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import ApartPolicy
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -488,7 +489,7 @@ def test_the_layers_before_the_head_learn_as_fast_as_those_of_ppo():
     theirs = gradients(PPO("MlpPolicy", RandomEnv(), **SHORT).policy)
     for own, their in zip(gradients(DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy), theirs, strict=True):
         torch.testing.assert_close(own, their, atol=1e-5, rtol=1e-4)
-    apart = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=False), **SHORT).policy
+    apart = DistributionalPPO(ApartPolicy, RandomEnv(), **SHORT).policy
     for own, their in zip(gradients(apart), theirs, strict=True):
         assert own.norm() < 0.5 * their.norm()
 
@@ -499,16 +500,6 @@ def test_another_optimizer_does_not_undo_what_was_learnt():
     assert weight.std(dim=0).min() > 0
     policy.optimizer = torch.optim.Adam(policy.parameters())
     assert torch.equal(policy.value_net.last_layers[0].weight, weight)
-
-
-def test_equal_init_is_a_bool_and_kept(tmp_path):
-    with pytest.raises(TypeError, match="equal_init"):
-        DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=1), **SHORT)
-    policy = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=dict(equal_init=False), **SHORT).policy
-    policy.save(tmp_path / "policy")
-    loaded = type(policy).load(tmp_path / "policy")
-    assert loaded.equal_init is False
-    assert torch.equal(loaded.value_net.last_layers[0].weight, policy.value_net.last_layers[0].weight)
 
 
 class OwnAdam(ActorCriticPolicy):
@@ -938,8 +929,7 @@ def test_a_thousand_steps_with_defaults_write_every_scalar(tmp_path, read_scalar
 
 
 def test_every_update_is_written_once_at_the_step_of_its_rollout(tmp_path, read_scalars):
-    apart = dict(equal_init=False)  # so that there is a variance from the first update on
-    model = DistributionalPPO("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), policy_kwargs=apart, **SHORT)
+    model = DistributionalPPO(ApartPolicy, "Pendulum-v1", tensorboard_log=str(tmp_path), **SHORT)
     model.learn(256)
     scalars = read_scalars(tmp_path)
     assert [point.step for point in scalars["train/value_loss"]] == [64, 128, 192, 256]

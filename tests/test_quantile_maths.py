@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from sb3_contrib.common.utils import quantile_huber_loss as contrib_loss
 from torch import nn
 
-from distributional_ppo import (
-    QuantileHead,
-    quantile_huber_loss,
-    quantile_midpoints,
-    quantile_variance,
-    variance_scaling_weight,
-)
+from distributional_ppo import quantile_huber_loss, quantile_midpoints, quantile_variance, variance_scaling_weight
+from quantile_critic.head import QuantileHead
 
 ONE_TO_FIVE = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=torch.float64)
 numbers = st.floats(-100, 100, width=32)
@@ -199,7 +194,7 @@ def test_equal_returns_are_normalised_to_zero_and_predicted_exactly():
     head = observed(0.1, [np.full((4, 2), 3.0)])
     latent = torch.randn(2, 3)
     assert head.to_normalized(torch.tensor([3.0])).item() == 0.0
-    assert head(latent).flatten().tolist() == [3.0, 3.0]
+    assert head.value(head(latent)).flatten().tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Tanh()])

@@ -47,7 +47,8 @@ def test_a_healthy_run_passes_and_says_its_numbers(tmp_path):
 )
 def test_one_update_out_of_range_fails_its_own_check_only(tmp_path, tag, value, fails, update):
     values = [value if i == update else old for i, old in enumerate(GOOD[tag])]
-    assert answers(tmp_path, {**GOOD, tag: values}) == [i != fails for i in range(4)]
+    counts = fails == 1 or update == 2  # clamps and variance are those of the last update, when quantiles have parted
+    assert answers(tmp_path, {**GOOD, tag: values}) == [i != fails or not counts for i in range(4)]
 
 
 @pytest.mark.parametrize(("low", "high", "passed"), [(0.2, 9.0, True), (0.21, 9.0, False), (0.2, 8.9, False)])

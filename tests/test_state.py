@@ -11,6 +11,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import ApartPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_update import Walk
 
@@ -30,7 +31,7 @@ STATISTICS = ("ret_mean", "ret_std", "ret_updates", "std_average")
 def make(seed=0, **flags):
     settings = dict(n_steps=24, batch_size=20, n_epochs=2, learning_rate=1e-2, seed=seed, device="cpu")
     settings |= dict(policy_kwargs=dict(net_arch=[8], n_quantiles=5), **EVERYTHING)
-    return DistributionalPPO("MlpPolicy", DummyVecEnv([Walk] * 2), **{**settings, **flags})
+    return DistributionalPPO(env=DummyVecEnv([Walk] * 2), **{"policy": "MlpPolicy", **settings, **flags})
 
 
 def learn(model, updates=1, seed=None):
@@ -221,10 +222,10 @@ def test_popart_keeps_raw_predictions_where_the_statistics_are_rounded(twins):
             return observation, 1e6 + reward, *rest
 
     flags = dict(gamma=0.0, learning_rate=0.0, clip_range_vf=None, return_stats_rate=1.0, use_twin_critics=twins)
-    apart = dict(net_arch=[8], n_quantiles=5, equal_init=False)
+    apart = dict(net_arch=[8], n_quantiles=5)
     env = DummyVecEnv([Large] * 2)
     env.seed(0)
-    model = make(**flags, variance_scaling_mode="batch", policy_kwargs=apart)
+    model = make(**flags, variance_scaling_mode="batch", policy_kwargs=apart, policy=ApartPolicy)
     model.set_env(env)
     learn(model)
     head, observations = model.policy.value_net, np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)

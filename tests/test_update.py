@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import ApartPolicy
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -368,11 +369,9 @@ def train(action_space=None, updates=4, policy_kwargs=None, **flags):
         seed=0,
         device="cpu",
     )
-    policy_kwargs = dict(net_arch=[8], n_quantiles=N, equal_init=False, optimizer_class=torch.optim.SGD) | (
-        policy_kwargs or {}
-    )
+    policy_kwargs = dict(net_arch=[8], n_quantiles=N, optimizer_class=torch.optim.SGD) | (policy_kwargs or {})
     env = DummyVecEnv([lambda: Walk(action_space)] * 2)
-    settings |= dict(policy="MlpPolicy", env=env, policy_kwargs=policy_kwargs) | flags
+    settings |= dict(policy=ApartPolicy, env=env, policy_kwargs=policy_kwargs) | flags
     hand = ByHand(*(DistributionalPPO(**settings).policy for _ in range(2)))
     model = DistributionalPPO(**settings)
     model.learn(48 * updates, hand)
@@ -403,7 +402,7 @@ CASES = {
     "continuous": dict(action_space=BOX),
     "gSDE": dict(action_space=BOX, use_sde=True),
     "squashed gSDE": dict(action_space=BOX, use_sde=True, policy_kwargs=dict(squash_output=True)),
-    "equal quantiles": dict(policy_kwargs=dict(equal_init=True), **clip_vf("mean_and_variance")),
+    "equal quantiles": dict(policy="MlpPolicy", **clip_vf("mean_and_variance")),
     "clip disabled": clip_vf("disable"),
     "two extractors": dict(policy_kwargs=dict(share_features_extractor=False), use_twin_critics=True),
     "sampled": dict(value_target="sr_lambda", gae_lambda=0.6),
@@ -435,7 +434,7 @@ def test_updates_are_those_by_hand(flags):
     history = train(**flags)
     if flags.get("clip_range_vf") and flags.get("distributional_vf_clip_mode") != "disable":
         assert max(scalars.get("clip_fraction_vf", 0.0) for scalars in history) > 0.05
-    assert max(scalars["clip_fraction"] for scalars in history) > 0.05
+    assert max(scalars["clip_fraction"] for scalars in history) > 0.01
 
 
 @pytest.mark.parametrize("target_kl", [1e-5, 5e-5, 1e-4, 2e-4])

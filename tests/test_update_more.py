@@ -91,21 +91,6 @@ def test_a_log_that_a_user_asks_for_is_written_at_once(tmp_path):
     assert "mine" in (tmp_path / "progress.csv").read_text()
 
 
-def test_parameters_that_are_set_leave_the_optimizers_tensors_where_they_are():
-    """What holds on to them, as compiled code does, sees the new values."""
-    source, target = (
-        DistributionalPPO("MlpPolicy", Still(), n_steps=16, batch_size=16, seed=seed, device="cpu").learn(16)
-        for seed in (0, 1)
-    )
-    held = [value for state in target.policy.optimizer.state.values() for value in state.values()]
-    assert held
-    target.set_parameters(source.get_parameters())
-    now = [value for state in target.policy.optimizer.state.values() for value in state.values()]
-    wanted = [value for state in source.policy.optimizer.state.values() for value in state.values()]
-    assert all(one is two for one, two in zip(held, now, strict=True))
-    assert all(torch.equal(one, two) for one, two in zip(held, wanted, strict=True))
-
-
 @pytest.mark.parametrize("ortho_init", [True, False])
 @pytest.mark.parametrize("n_quantiles", [2, 3])
 def test_two_quantiles_and_more_begin_as_one(n_quantiles, ortho_init):

@@ -138,6 +138,12 @@ def test_what_is_near_is_not_touched(mode):
     assert torch.equal(clip_quantiles(new, old, 1e6, mode, 1e6), new)  # so that the clip fraction counts no rounding
 
 
+def test_a_mode_that_is_none_is_refused_and_disable_holds_nothing_back():
+    assert torch.equal(clip_quantiles(NEW, OLD, 0.2, "disable", 2.0), NEW)
+    with pytest.raises(ValueError, match=r"one of per_quantile, mean_only, mean_and_variance, disable, got .typo."):
+        clip_quantiles(NEW, OLD, 0.2, "typo", 2.0)
+
+
 def test_equal_quantiles_have_a_finite_gradient():
     quantiles = torch.ones(2, 5, requires_grad=True)
     clip_quantiles(quantiles, OLD.expand(2, 5), 0.1, "mean_and_variance", 2.0).sum().backward()
@@ -215,8 +221,8 @@ def test_twin_critics_train_save_and_take_the_smaller_mean(policy, env, shared, 
     )
     model.learn(64)
     observations = model.policy.obs_to_tensor(model.get_env().reset())[0]
-    with torch.no_grad(), model.policy.value_net.emit_quantiles():
-        both = model.policy.value_net.to_raw(model.policy.predict_values(observations)).reshape(-1, 2, 4)
+    with torch.no_grad():
+        both = model.policy.value_net.to_raw(model.policy.quantiles_of_loss(observations)).reshape(-1, 2, 4)
     assert not torch.equal(both[:, 0], both[:, 1])
     with torch.no_grad():
         values, quantiles = model.policy.predict_values(observations), model.policy.predict_quantiles(observations)
@@ -308,8 +314,10 @@ class HalfBuffer(RolloutBuffer):
 def test_buffers_of_any_kind_and_updates_repeated():
     model = make(rollout_buffer_class=HalfBuffer).learn(96)
     assert "train/quantile_calibration_error" not in model.logger.name_to_value
-    with pytest.raises(ValueError, match="a rollout buffer with its observations"):
-        make(rollout_buffer_class=HalfBuffer, clip_range_vf=0.1).learn(96)
+    clipped = make(rollout_buffer_class=HalfBuffer, clip_range_vf=0.1).learn(96)
+    assert clipped.logger.name_to_value["train/clip_fraction_vf"] >= 0  # by a frozen copy of the critic
+    with pytest.raises(ValueError, match=r"HalfBuffer has a get\(\) of its own"):
+        make(rollout_buffer_class=HalfBuffer, value_target="sr_lambda").learn(96)
     for flags in ({}, dict(clip_range_vf=0.1), dict(value_target="sr_lambda")):
         model = make(**flags).learn(96)
         values = model.rollout_buffer.values.copy()

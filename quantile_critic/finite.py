@@ -1,0 +1,63 @@
+"""Numbers that are not finite: found in a rollout or an update, and named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class NonFiniteError(FloatingPointError, ValueError):
+    """A NaN or an infinity. A ``ValueError`` too, as what torch's distributions raise in PPO."""
+
+
+def raise_if_not_finite(name: str, array: Any, when: str, check: str, cause: Exception | None = None) -> None:
+    """
+    :param name: what the array is called in the error
+    :param array: numpy array, tensor, a dict of them or None
+    :param when: when it was looked at, for the error
+    :param check: what the error tells the user to check
+    :param cause: the error that this one explains
+    :raises NonFiniteError: if a number is not finite
+    """
+    for key, values in array.items() if isinstance(array, dict) else ((None, array),):
+        if values is None or bool(torch.isfinite(torch.as_tensor(values)).all()):
+            continue
+        label = name if key is None else f"{name}[{key!r}]"
+        bad = (~torch.isfinite(torch.as_tensor(values))).nonzero()
+        raise NonFiniteError(
+            f"{len(bad)} non-finite number(s) in the rollout's {label}, the first at index {bad[0].tolist()}, {when}. "
+            f"Nothing was changed. Check: {check}."
+        ) from cause
+
+
+def check_rollout(buffer: Any, when: str) -> None:
+    """
+    Look at a rollout before it can reach statistics or parameters.
+
+    :param buffer: SB3's, or one that may lack some of its arrays
+    :param when: for the error
+    :raises NonFiniteError: if it holds a NaN or an infinity
+    """
+    arrays = {name: getattr(buffer, name, None) for name in ("rewards", "values", "log_probs", "advantages", "returns")}
+    if all(array is None or np.isfinite(array).all() for array in arrays.values()):
+        return  # of its observations a policy may make what it likes
+    raise_if_not_finite("observations", getattr(buffer, "observations", None), when, "environment or VecNormalize")
+    for name, array in arrays.items():
+        check = "environment or VecNormalize" if name == "rewards" else "rewards and learning rate"
+        raise_if_not_finite(name, array, when, check)
+
+
+def first_not_finite(metrics: dict[str, np.ndarray], parameters: Any) -> str | None:
+    """
+    :param metrics: by name the values of all minibatches of an update
+    :param parameters: after it
+    :return: where the earliest number that is not finite stands; None: there is none
+    """
+    suspects = {name: int(np.argmin(np.isfinite(v))) for name, v in metrics.items() if not np.isfinite(v).all()}
+    if suspects:
+        earliest = min(suspects, key=suspects.__getitem__)
+        return f"{earliest} of minibatch {suspects[earliest]}"
+    vector = torch.nn.utils.parameters_to_vector(parameters)
+    return None if bool(torch.isfinite(vector).all()) else "the parameters"

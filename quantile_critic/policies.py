@@ -1,0 +1,361 @@
+"""
+The network: SB3's policies, or a user's, with a critic of N quantiles, or two of them.
+
+SB3 builds the policy; when its constructor returns, the last layer of ``value_net`` is widened from 1 to N outputs, in
+place, so that the optimizer keeps its parameters. ``value_net`` then always gives quantiles in the units of the loss;
+``forward``, ``evaluate_actions`` and ``predict_values`` reduce them to what SB3 expects, the mean in raw units.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from stable_baselines3.common.distributions import MultiCategoricalDistribution
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import get_device
+from torch import Tensor, nn
+
+from quantile_critic.distributions import LEAN
+from quantile_critic.head import QuantileHead, TwinNet
+
+PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
+CRITIC_ADAM_EPS = 1e-8  # torch's own
+
+
+class QuantileActorCriticPolicy(ActorCriticPolicy):
+    """
+    Any actor-critic policy with a critic of N quantiles. Takes what ``ActorCriticPolicy`` takes, and:
+
+    :param n_quantiles: number of quantiles N of the critic, at least 1; all begin as the value that SB3's policy has
+        with the same seed
+    :param n_critics: 1 or 2 (``DistributionalPPO`` sets it from ``use_twin_critics``): value network and head, and
+        the features extractor where it is not shared with the actor
+    :raises ValueError: if ``n_quantiles`` is not a positive integer, or two critics are asked of a policy whose
+        ``mlp_extractor`` has no ``value_net``
+    :raises TypeError: on ``equal_init=False``, which version 0.1.0 had
+    """
+
+    value_net: QuantileHead  # type: ignore[assignment]
+    compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
+    asked: list[Tensor] | None = None  # quantiles behind the values that a policy's own code has asked for meanwhile
+
+    def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
+        if n_critics not in (1, 2):
+            raise ValueError(f"n_critics must be 1 or 2, got {n_critics!r}")
+        if not isinstance(n_quantiles, int | np.integer) or isinstance(n_quantiles, bool) or n_quantiles < 1:
+            raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
+        if kwargs.pop("equal_init", True) is not True:
+            raise TypeError("equal_init=False is gone: all quantiles begin as PPO's value. Version 0.1.0 has it")
+        self.n_quantiles, self.n_critics = int(n_quantiles), n_critics
+        default = kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam
+        self.has_default_optimizer = default and kwargs.get("optimizer_kwargs") is None
+        super().__init__(*args, **kwargs)
+        self.compiled_step, self.asked = None, None
+        second, twins = self._add_second_critic() if n_critics > 1 else (None, {})
+        self._let_optimizer_know(twins)
+        self.value_net = QuantileHead(cast(nn.Module, self.value_net), self.n_quantiles, second)
+        self._widen_optimizer_state()
+        self._set_critic_eps()
+        if type(self.action_dist) in LEAN:
+            self.action_dist = LEAN[type(self.action_dist)](cast(Any, self.action_dist).action_dim)
+        elif isinstance(self.action_dist, MultiCategoricalDistribution):
+            # numpy's numbers would be variables of a compiled graph
+            self.action_dist.action_dims = [int(n) for n in self.action_dist.action_dims]
+
+    def _add_second_critic(self) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
+        """Double the critic's networks; return the second head, and each parameter's twin."""
+        if not hasattr(getattr(self, "mlp_extractor", None), "value_net"):
+            raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
+        extractor: Any = self.mlp_extractor
+        firsts = [self.value_net, extractor.value_net]
+        seconds = [self._drawn_anew(self.value_net, 1.0), self._drawn_anew(extractor.value_net, math.sqrt(2))]
+        extractor.value_net = TwinNet(firsts[1], seconds[1], split=not self.share_features_extractor)
+        if not self.share_features_extractor:
+            firsts.append(self.vf_features_extractor)
+            seconds.append(self._drawn_anew(self.vf_features_extractor, math.sqrt(2)))
+            self.vf_features_extractor = TwinNet(firsts[2], seconds[2], split=False)  # type: ignore[assignment]
+        twins = [dict(zip(a.parameters(), b.parameters(), strict=True)) for a, b in zip(firsts, seconds, strict=True)]
+        return seconds[0], {one: other for pairs in twins for one, other in pairs.items()}
+
+    def _drawn_anew(self, module: nn.Module, gain: float) -> nn.Module:
+        """A copy of a module with parameters of its own, drawn as SB3 draws them."""
+        other = copy.deepcopy(module)
+        parts: Any = other.modules()
+        for part in parts:
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+        return other.apply(partial(self.init_weights, gain=gain)) if self.ortho_init else other
+
+    def _let_optimizer_know(self, twins: dict[nn.Parameter, nn.Parameter]) -> None:
+        """Give the optimizer each parameter's twin, in the same group and with a copy of its state."""
+        place = {id(parameter): i for i, parameter in enumerate(self.parameters())}
+        for group in self.optimizer.param_groups if twins else []:
+            own = [p for first in group["params"] for p in (first, twins.get(first)) if p is not None]
+            # In the policy's order, as they are saved.
+            group["params"] = sorted(own, key=lambda p: place.get(id(p), len(place)))
+        for first, second in twins.items():
+            if first in self.optimizer.state:
+                self.optimizer.state[second] = copy.deepcopy(self.optimizer.state[first])
+
+    def _widen_optimizer_state(self) -> None:
+        """Fit the state that some optimizers, such as Adagrad, make with the instance to the widened last layers."""
+        for parameter in (p for layer in self.value_net.last_layers for p in layer.parameters()):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.shape == (1, *parameter.shape[1:]) != parameter.shape:
+                    self.optimizer.state[parameter][name] = value.repeat_interleave(len(parameter), dim=0)
+
+    def _set_critic_eps(self) -> None:
+        """Difference 9 from PPO: another eps for the critic alone, unless the user's code has made the optimizer."""
+        group, *others = self.optimizer.param_groups
+        is_adam = type(self.optimizer) is torch.optim.Adam and group["eps"] == PPO_ADAM_EPS
+        if others or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
+            return
+        names = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
+        critic = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(names)}
+        own = [parameter for parameter in group["params"] if id(parameter) in critic]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
+        self.optimizer.add_param_group({"params": own, "eps": CRITIC_ADAM_EPS})
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own: dict[str, Any] = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
+        if self.has_default_optimizer:
+            own["optimizer_kwargs"] = None
+        return {**super()._get_constructor_parameters(), **own}
+
+    def save(self, path: Any) -> None:
+        """
+        As ``BasePolicy.save``. The class's own ``load`` reads all of it. The ``load`` of the class that was given to
+        ``DistributionalPPO``, and SB3's ``MlpPolicy.load``, read a plain policy with the same actions and values, but
+        for twin critics, which no plain policy can hold.
+
+        :param path: file name or file
+        """
+        own = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
+        saved = {"state_dict": self.state_dict(), "data": self._get_constructor_parameters()}
+        plain = self._plain_state()
+        if plain is not None:
+            data = {name: value for name, value in saved["data"].items() if name not in own}
+            saved = {"state_dict": plain, "data": data, "quantiles": {"state_dict": saved["state_dict"], "data": own}}
+        torch.save(saved, path)
+
+    def _plain_state(self) -> dict[str, Tensor] | None:
+        """The parameters of SB3's policy with the same actions and values; None where there is no such policy."""
+        head = self.value_net
+        last = head.last_layers[0]
+        if self.n_critics > 1 or (last.bias is None and head.ret_mean != 0):
+            return None
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("value_net.")}
+        state |= {f"value_net.{name}": value for name, value in head.net.state_dict().items()}
+        prefix = ".".join(filter(None, ("value_net", head.last_layer_name)))
+        state[f"{prefix}.weight"] = last.weight.detach().mean(dim=0, keepdim=True) * head.ret_std
+        if last.bias is not None:
+            state[f"{prefix}.bias"] = head.to_raw(last.bias.detach().mean(dim=0, keepdim=True))
+        return state
+
+    @classmethod
+    def load(cls, path: Any, device: torch.device | str = "auto") -> Self:
+        """
+        As ``BasePolicy.load``; it unpickles, as SB3's does.
+
+        :param path: file name or file, of ``save``
+        :param device: where the policy is put
+        """
+        saved = torch.load(path, map_location=get_device(device), weights_only=False)
+        own = saved.get("quantiles", {"state_dict": saved["state_dict"], "data": {}})
+        policy = cls(**saved["data"], **own["data"])
+        policy.load_state_dict(own["state_dict"])
+        return policy.to(get_device(device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "compiled_step": None}  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def fast_optimizer(self) -> Iterator[None]:
+        """
+        For the time of an update all parameters in one call, "fused" on the CPU, where the optimizer has that, or
+        "foreach", unless the user has said which.
+        """
+        groups = [g for g in self.optimizer.param_groups if g.get("foreach", True) is None and not g.get("fused")]
+        names = ["fused" if "fused" in group and self.device.type == "cpu" else "foreach" for group in groups]
+        for group, name in zip(groups, names, strict=True):
+            group[name] = True
+        try:
+            yield
+        finally:
+            for group, name in zip(groups, names, strict=True):
+                group[name] = None
+
+    def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        As ``ActorCriticPolicy.forward``.
+
+        :raises ValueError: if a log probability is NaN
+        """
+        if self.compiled_step is not None and not (args or kwargs or torch.is_grad_enabled()):
+            actions, values, log_prob = self.compiled_step(self, obs)
+        else:
+            actions, values, log_prob = self.forward_unchecked(obs, *args, **kwargs)
+        if not torch.compiler.is_compiling() and math.isnan(log_prob.sum().item()):
+            raise ValueError("the policy's log probabilities are NaN")
+        return actions, values, log_prob
+
+    def forward_unchecked(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward`` without its look for NaN."""
+        (actions, values, log_prob), asked = self._noting(super().forward, obs, *args, **kwargs)
+        return actions, values if asked else self._value(values), log_prob
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """As ``ActorCriticPolicy.predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
+        quantiles = self.quantiles_of_loss(obs)
+        if self.asked is not None:
+            self.asked.append(quantiles)
+        return self._value(quantiles)
+
+    def _value(self, quantiles: Tensor) -> Tensor:
+        """Quantiles reduced to the value; while SB3 builds the policy, ``value_net`` still gives the value itself."""
+        return self.value_net.value(quantiles) if isinstance(self.value_net, QuantileHead) else quantiles
+
+    def _noting(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+        """What a method of the policy returns, and the quantiles behind the values that it has asked for."""
+        if torch.compiler.is_compiling():  # a policy that asks for values stays eager
+            return method(*args, **kwargs), []
+        self.asked = asked = list[Tensor]()
+        try:
+            return method(*args, **kwargs), asked
+        finally:
+            self.asked = None
+
+    def quantiles_of_loss(self, obs: PyTorchObs) -> Tensor:
+        """
+        :param obs: observations as tensors, B of them
+        :return: quantiles of all critics side by side, shape (B, C * N), in the units of the loss, with their gradient
+        """
+        return super().predict_values(obs)
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As ``ActorCriticPolicy.evaluate_actions``."""
+        quantiles, log_prob, entropy = self.evaluate_quantiles(obs, actions)
+        return self._value(quantiles), log_prob, entropy
+
+    def evaluate_quantiles(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """
+        ``evaluate_actions`` with the quantiles in place of the value.
+
+        :param obs: observations, B of them
+        :param actions: actions, B of them
+        :return: quantiles in the units of the loss, shape (B, N), of two critics side by side (B, 2 * N); log
+            probability, (B,); entropy, (B,) or None
+        :raises ValueError: if a policy's own ``evaluate_actions`` returns something else than its ``value_net`` gives
+        """
+        with self.kept_distribution():
+            (values, log_prob, entropy), asked = self._noting(super().evaluate_actions, obs, actions)
+        quantiles = asked[-1] if asked else values
+        shape = (log_prob.shape[0], self.n_critics * self.n_quantiles)
+        if quantiles.numel() != shape[0] * shape[1]:
+            raise ValueError(
+                f"the values of evaluate_actions have shape {tuple(values.shape)} where value_net gave {shape}: a "
+                "policy's own evaluate_actions must return what its value_net or its predict_values gives"
+            )
+        return quantiles.reshape(shape), log_prob, entropy
+
+    @contextlib.contextmanager
+    def kept_distribution(self) -> Iterator[None]:
+        """
+        Put ``action_dist`` back as it is: its tensors would keep the graph of a loss alive, and a compiled graph would
+        have to give them out.
+        """
+        kept = dict(self.action_dist.__dict__)
+        try:
+            yield
+        finally:
+            for name in list(self.action_dist.__dict__):
+                if name in kept:
+                    setattr(self.action_dist, name, kept[name])
+                else:
+                    delattr(self.action_dist, name)
+
+    def predict_quantiles(self, obs: Any) -> Tensor:
+        """
+        Quantiles of the return, whose mean is ``predict_values(obs)``.
+
+        :param obs: what ``predict`` takes, one observation or B of them, or B of them as tensors on the policy's device
+        :return: shape (B, N), raw units, of the critic with the smaller mean; in the order of the midpoints, though
+            nothing keeps them from crossing
+        """
+        parts = obs.values() if isinstance(obs, dict) else [obs]
+        if not all(isinstance(part, Tensor) for part in parts):
+            obs = self.obs_to_tensor(obs)[0]
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs)))
+
+    def predict_cvar(self, obs: Any, alpha: float) -> Tensor:
+        """
+        Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
+
+        :param obs: as in ``predict_quantiles``
+        :param alpha: within (0, 1]; 1 gives the mean
+        :return: shape (B,), raw units
+        :raises ValueError: if ``alpha`` is outside
+        """
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be within (0, 1], got {alpha}")
+        quantiles = self.predict_quantiles(obs).sort(dim=1).values
+        edges = torch.linspace(0, 1, self.n_quantiles + 1, dtype=quantiles.dtype, device=quantiles.device)
+        shares = edges.clamp(max=alpha).diff() / alpha
+        return (quantiles * shares).sum(dim=1)
+
+
+class QuantileActorCriticCnnPolicy(QuantileActorCriticPolicy, ActorCriticCnnPolicy):
+    """``ActorCriticCnnPolicy`` with a critic of N quantiles (``n_quantiles``)."""
+
+
+class QuantileMultiInputActorCriticPolicy(QuantileActorCriticPolicy, MultiInputActorCriticPolicy):
+    """``MultiInputActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``)."""
+
+
+@functools.cache
+def quantile_policy(policy_class: type[ActorCriticPolicy]) -> type[QuantileActorCriticPolicy]:
+    """
+    A user's own policy class with the quantile critic; its instances pickle through the user's class.
+
+    :raises TypeError: if it is no ``ActorCriticPolicy``, or a ``QuantileActorCriticPolicy`` that overrides what only
+        reduces quantiles to values
+    """
+    if issubclass(policy_class, QuantileActorCriticPolicy):
+        for name, instead in (("evaluate_actions", "evaluate_quantiles"), ("predict_values", "quantiles_of_loss")):
+            if getattr(policy_class, name) is not getattr(QuantileActorCriticPolicy, name):
+                raise TypeError(f"{policy_class.__name__}.{name} would not be asked in training: override {instead}")
+        return policy_class
+    if not issubclass(policy_class, ActorCriticPolicy):
+        raise TypeError(f"policy must be a subclass of ActorCriticPolicy, got {policy_class.__name__}")
+
+    def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
+        return blank_quantile_policy, (policy_class,), self.__getstate__()
+
+    name = f"Quantile{policy_class.__name__}"
+    attributes: dict[str, Any] = {
+        "__doc__": policy_class.__doc__,
+        "__reduce__": __reduce__,
+        "__module__": policy_class.__module__,
+    }
+    if policy_class.save is not ActorCriticPolicy.save:
+        attributes["save"] = policy_class.save
+    return type(name, (QuantileActorCriticPolicy, policy_class), attributes)
+
+
+def blank_quantile_policy(policy_class: type[ActorCriticPolicy]) -> QuantileActorCriticPolicy:
+    """An instance without state, for ``pickle`` to fill."""
+    quantile_class = quantile_policy(policy_class)
+    return quantile_class.__new__(quantile_class)

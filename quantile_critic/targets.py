@@ -1,0 +1,72 @@
+"""
+Targets of the critic: statistics that normalise the returns, sampled lambda-returns, calibration against both.
+
+Pure functions; T steps of a rollout, E environments, N quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quantile_critic.losses import quantile_midpoints
+
+
+def next_statistics(
+    mean: float, std: float, updates: int, returns: np.ndarray, rate: float | None
+) -> tuple[float, float]:
+    """
+    Statistics with one rollout's returns taken in: a debiased exponential average of their mean and mean square.
+
+    :param mean: of the raw returns of earlier rollouts
+    :param std: likewise, their standard deviation
+    :param updates: rollouts taken in so far, this one included, at least 1
+    :param returns: raw returns of the rollout, any shape, finite
+    :param rate: weight in (0, 1] of the newest rollout; None weighs all rollouts alike
+    :return: the new mean and standard deviation
+    """
+    weight = 1 / updates if rate is None else min(1.0, rate / (1 - (1 - rate) ** updates))  # rounding can exceed 1
+    # Averaging E[x] and E[x^2], written around the means: E[x^2] - E[x]^2 would cancel when |mean| >> std.
+    batch_mean, batch_var = returns.mean(dtype=np.float64), returns.var(dtype=np.float64)
+    new_mean = mean + weight * (batch_mean - mean)
+    variance = (1 - weight) * (std**2 + (mean - new_mean) ** 2) + weight * (batch_var + (batch_mean - new_mean) ** 2)
+    return new_mean, math.sqrt(variance)
+
+
+def sample_replacement(
+    rewards: Tensor, goes_on: Tensor, keeps: Tensor, following: Tensor, last: Tensor, gamma: float
+) -> Tensor:
+    """
+    Targets of "sr_lambda" (Nam et al. 2021): backwards in time, Z_t = r_t + gamma * (1 - d_t) * Zn with Zn = Z_t+1
+    where the sample is kept, else the critic's quantiles at s_t+1.
+
+    :param rewards: shape (T, E), raw, without a bootstrapped value
+    :param goes_on: 1 - d_t, shape (T, E); 1 at a truncation, whose state has a value
+    :param keeps: whether Z_t+1 is kept, shape (T, E): with probability lambda, never beyond an episode's end
+    :param following: quantiles at s_t+1, at a truncation those of the episode's last observation, (T, E, N), raw
+    :param last: quantiles after the last step, shape (E, N), raw
+    :param gamma: discount factor
+    :return: atoms, shape (T, E, N), raw
+    """
+    atoms = torch.empty_like(following)
+    z = last
+    for t in reversed(range(len(rewards))):
+        z = torch.where(keeps[t, :, None], z, following[t])
+        z = rewards[t, :, None] + gamma * goes_on[t, :, None] * z
+        atoms[t] = z
+    return atoms
+
+
+def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
+    """
+    Mean over tau of |share of the returns below the quantile - tau|; 0 for a calibrated critic.
+
+    :param quantiles: shape (M, N)
+    :param returns: shape (M,), same units
+    :return: within [0, 1]
+    """
+    tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
+    return float(((returns.reshape(-1, 1) < quantiles).to(tau.dtype).mean(dim=0) - tau).abs().mean())
