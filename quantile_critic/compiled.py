@@ -58,8 +58,8 @@ def reason_to_stay_eager(policy: nn.Module) -> str | None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, name) for module in policy.modules() for name in hooks):
         return "a module of the policy has a hook"
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        return f"torch {torch.__version__} cannot trace gradients, as torch 2.13 can"
+    if not (hasattr(torch._dynamo.config, "trace_autograd_ops") and hasattr(torch.compile(lambda: 0), "aot_compile")):
+        return f"torch {torch.__version__} lacks what compiles a whole update; torch 2.13 has it"
     return None
 
 
