@@ -22,6 +22,7 @@ import fnmatch
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -273,7 +274,7 @@ class Worker:
             module = sys.modules.get(mutant.file.removesuffix(".py").replace("/", "."))
             if code and module is not None:
                 _put_in(module, code)
-            for item, following in zip(items, [*items[1:], None], strict=True):
+            for item, following in itertools.zip_longest(items, items[1:]):
                 self.note.write_text(item.nodeid)
                 signal.setitimer(signal.ITIMER_REAL, limits[item.nodeid])
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)

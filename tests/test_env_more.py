@@ -1,12 +1,13 @@
 """Edges of the environment and of random timing; oracles: Gymnasium's contract, numbers in double precision."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from market_regimes.cells import KLAdaptiveRate
 from market_regimes.data import load_shipped
 from market_regimes.env import MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
-from market_regimes.evaluation import backtest, random_timing
+from market_regimes.evaluation import backtest, discounted, random_timing
 
 MARKET = load_shipped("sp500")
 SEGMENT = Segment(MARKET, MARKET.period("2011-01-01", "2011-12-31"), MARKET.period("1999-01-01", "2008-12-31"))
@@ -60,3 +61,12 @@ def test_the_rate_stays_at_exactly_twice_and_half_the_desired_divergence(kl):
     callback.model = Model(kl)
     callback.on_rollout_start()
     assert callback.model.lr_schedule(1.0) == 1e-3
+
+
+def test_nothing_comes_after_ruin():
+    """The equity stays below the hundredth that ends it; the critic's value of 7 completes nothing."""
+    frame = pd.DataFrame({"return": [0.1, -0.995, 0.0, 0.0], "equity": [1.1, 0.0055, 0.0055, 0.0055]})
+    outcome = discounted({"one": frame}, np.array([7.0]), 0.5)
+    last = 100 * np.log(0.005)
+    assert outcome[:2] == pytest.approx([100 * np.log(1.1) + 0.5 * last, last])
+    assert np.isnan(outcome[2:]).all()
