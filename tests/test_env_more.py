@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from distributional_ppo import DistributionalPPO
 from market_regimes.cells import KLAdaptiveRate
 from market_regimes.data import load_shipped
 from market_regimes.env import MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
@@ -44,6 +45,11 @@ def test_trading_at_random_times_has_no_sharpe_ratio_where_nothing_varies():
     agent = backtest([SEGMENT], costs, lambda core: np.zeros(core.n_envs))
     assert agent[MARKET.symbol]["return"].to_numpy() == pytest.approx(0.05 / 252)
     assert np.isnan(random_timing([SEGMENT], costs, agent, seed=0, runs=5)[1]).all()
+
+
+def test_a_rate_that_follows_the_divergence_lets_training_go_on():
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    assert model.learn(48, KLAdaptiveRate(0.01)).num_timesteps == 48
 
 
 class Model:
