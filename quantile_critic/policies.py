@@ -188,7 +188,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         For the time of an update all parameters in one call, "fused" on the CPU, where the optimizer has that, or
         "foreach", unless the user has said which.
         """
-        groups = [g for g in self.optimizer.param_groups if g.get("foreach", True) is None and not g.get("fused")]
+        groups = [g for g in self.optimizer.param_groups if g.get("foreach", True) is None and g.get("fused") is None]
         names = ["fused" if "fused" in group and self.device.type == "cpu" else "foreach" for group in groups]
         for group, name in zip(groups, names, strict=True):
             group[name] = True

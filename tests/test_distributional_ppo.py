@@ -765,6 +765,16 @@ def test_wrong_values_are_refused_by_constructor_and_load(flags, error, match):
         DistributionalPPO.load(archive, **flags)
 
 
+def test_defaults_are_those_of_the_design_and_disable_needs_no_clip_range():
+    parameters = inspect.signature(DistributionalPPO).parameters
+    expected = dict(quantile_huber_kappa=1.0, value_target="gae", normalize_returns=False, return_stats_rate=0.1)
+    expected |= dict(use_popart=False, distributional_vf_clip_mode=None, distributional_vf_clip_variance_factor=2.0)
+    expected |= dict(clip_range_vf_units="raw", use_twin_critics=False, use_variance_gradient_scaling=True)
+    expected |= dict(variance_scaling_clip_min=0.1, variance_scaling_clip_max=10.0, variance_scaling_mode="batch")
+    assert {name: parameters[name].default for name in expected} == expected
+    DistributionalPPO("MlpPolicy", RandomEnv(), distributional_vf_clip_mode="disable", **SHORT)
+
+
 @pytest.mark.parametrize("n_quantiles", [0, -1, 2.5, True])
 def test_wrong_numbers_of_quantiles_are_refused(n_quantiles):
     with pytest.raises(ValueError, match="n_quantiles"):

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.ppo import MlpPolicy
-from test_distributional_ppo import SHORT, OwnPolicy, RandomEnv
+from test_distributional_ppo import SHORT, Biasless, OwnPolicy, RandomEnv
 from torch import nn
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, quantile_policy
@@ -346,3 +346,41 @@ def test_what_compiled_code_depends_on_is_in_its_key():
         keys.append(key_of(policy, obs))
         assert keys[-1] != keys[-2]
     assert key_of(policy, obs) == keys[-1] != key_of(policy, torch.zeros(3, 3))
+
+
+def test_a_head_without_a_bias_has_a_plain_form_while_no_mean_must_be_added(tmp_path):
+    model = DistributionalPPO(Biasless, RandomEnv(), **SHORT).learn(64)
+    model.policy.save(tmp_path / "policy")
+    plain = Biasless.load(tmp_path / "policy", device="cpu")
+    torch.testing.assert_close(
+        plain.predict_values(torch.as_tensor(OBS)), model.policy.predict_values(torch.as_tensor(OBS))
+    )
+    model = DistributionalPPO(Biasless, RandomEnv(), normalize_returns=True, **SHORT).learn(64)
+    model.policy.save(tmp_path / "policy")
+    with pytest.raises(TypeError, match="n_quantiles"):
+        Biasless.load(tmp_path / "policy", device="cpu")
+    loaded = type(model.policy).load(tmp_path / "policy", device="cpu")
+    assert torch.equal(loaded.predict_quantiles(OBS), model.policy.predict_quantiles(OBS))
+
+
+@pytest.mark.parametrize(
+    ("policy_kwargs", "during"),
+    [
+        ({}, dict(fused=True, foreach=None)),  # on the CPU
+        (dict(optimizer_kwargs=dict(foreach=False)), dict(fused=None, foreach=False)),
+        (dict(optimizer_kwargs=dict(foreach=True)), dict(fused=None, foreach=True)),
+        (dict(optimizer_kwargs=dict(fused=True)), dict(fused=True, foreach=None)),
+        (dict(optimizer_kwargs=dict(fused=False)), dict(fused=False, foreach=None)),
+        (dict(optimizer_class=torch.optim.RMSprop), dict(foreach=True)),
+    ],
+)
+def test_the_optimizers_form_is_the_fast_one_unless_the_user_has_said_which(policy_kwargs, during):
+    seen, model = [], DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=policy_kwargs, **SHORT)
+    optimizer = model.policy.optimizer
+    optimizer.register_step_pre_hook(
+        lambda opt, *_: seen.append([{k: group.get(k) for k in during} for group in opt.param_groups])
+    )
+    before = [{k: group.get(k) for k in during} for group in optimizer.param_groups]
+    model.learn(64)
+    assert all(group == during for groups in seen for group in groups)
+    assert [{k: group.get(k) for k in during} for group in optimizer.param_groups] == before

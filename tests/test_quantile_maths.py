@@ -201,3 +201,14 @@ def test_equal_returns_are_normalised_to_zero_and_predicted_exactly():
 def test_head_refuses_a_value_net_it_cannot_widen(module):
     with pytest.raises(ValueError, match="one output"):
         QuantileHead(module, 8)
+
+
+def test_variance_is_over_the_last_dimension_whatever_stands_before():
+    quantiles = np.random.default_rng(0).normal(size=(2, 3, 4))
+    assert quantile_variance(torch.tensor(quantiles)).numpy() == pytest.approx(quantiles.var(axis=-1))
+
+
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_variance_needs_a_batch(shape):
+    with pytest.raises(ValueError, match=r"shape \(B, N\)"):
+        quantile_variance(torch.zeros(shape))
