@@ -388,7 +388,7 @@ BOX = spaces.Box(-1, 1, (2,))
 NORMALISED = dict(normalize_returns=True, use_popart=True)
 MODES = ("per_quantile", "mean_only", "mean_and_variance")
 CASES = {
-    "off": dict(use_variance_gradient_scaling=False),
+    "off": dict(use_variance_gradient_scaling=False, max_grad_norm=1.0),
     "batch": dict(variance_scaling_clip_min=0.17, variance_scaling_clip_max=0.19),
     "clamped": dict(variance_scaling_clip_min=0.2, variance_scaling_clip_max=0.2),
     "advantages as they are": dict(normalize_advantage=False, max_grad_norm=0.1),
@@ -434,7 +434,7 @@ def test_updates_are_those_by_hand(flags):
     history = train(**flags)
     if flags.get("clip_range_vf") and flags.get("distributional_vf_clip_mode") != "disable":
         assert max(scalars.get("clip_fraction_vf", 0.0) for scalars in history) > 0.05
-    assert max(scalars["clip_fraction"] for scalars in history) > 0.01
+    assert max(scalars["clip_fraction"] for scalars in history) > 0.05
 
 
 @pytest.mark.parametrize("target_kl", [1e-5, 5e-5, 1e-4, 2e-4])
