@@ -99,10 +99,10 @@ def test_a_large_rollout_goes_to_the_device_minibatch_by_minibatch(limit, place,
     monkeypatch.setattr(rollout_module, "LARGE", limit)
     model = make().learn(128)
     rollout = Rollout(model.rollout_buffer, model.policy, 32, clips=False, sampled_targets=None)
-    rollout.device = torch.device("cpu" if limit == 0 else "meta")  # from which nothing can be read
+    rollout.device = torch.device("meta")  # from which nothing can be read
     rollout.normalize(scale_advantages=False)
     assert rollout.samples.observations.device.type == place
-    rollout.device = torch.device("meta")
+    assert rollout.samples.targets.device.type == "meta"
     for samples, rows in rollout.minibatches(32):
         assert (rows is None) == (limit == 0)
         minibatch = samples.at(rows)
