@@ -22,6 +22,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
@@ -31,23 +32,14 @@ from gymnasium.error import Error as GymnasiumError
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
-from market_regimes.checkpoint import write_file
-from market_regimes.comparison import RESERVED, CompareConfig, Comparison, Fold, cells_of, folds_of
-from market_regimes.data import SHIPPED
-from market_regimes.report import print_by_regime, print_checks, print_seeds, print_summary
-from market_regimes.study import (
-    ACTIVATIONS,
-    OPTIMIZERS,
-    CheckpointName,
-    MarketConfig,
-    PeriodName,
-    RunConfig,
-    Study,
-    new_folder,
-    schedule,
-    seeds_of,
-    stamped,
-)
+from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
+from market_regimes.compare.folds import Fold, folds_of
+from market_regimes.config import SHIPPED, CheckpointName, CompareConfig, MarketConfig, PeriodName, RunConfig, seeds_of
+from market_regimes.evaluate.tables import print_seeds, print_summary
+from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.market.segments import Market, Segments, oddities
+from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
+from market_regimes.run.study import Study
 
 HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
@@ -79,6 +71,10 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     """jsonargparse's parser; its errors are one sentence, with the nearest valid name."""
 
     source: ClassVar[str] = ""  # the configuration being read
+
+    def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
+        """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
+        return self.parse_string(Path(path).read_text("utf-8-sig"), Path(path).name, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
@@ -187,8 +183,13 @@ def _parser(train: Parser) -> Parser:
     return parser
 
 
-def _study(parser: Parser, config: jsonargparse.Namespace, fold: MarketConfig | None = None) -> Study:
-    """Build the run, on a fold if one is given; a value that a constructor refuses ends the program with its words."""
+def _study(
+    parser: Parser, config: jsonargparse.Namespace, fold: Fold | None = None, segments: Segments | None = None
+) -> Study:
+    """
+    Build the run, on a fold or on segments read already if they are given; a value that a constructor refuses ends the
+    program with its words.
+    """
     for section in ("run", "market", "algorithm"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
@@ -199,10 +200,19 @@ def _study(parser: Parser, config: jsonargparse.Namespace, fold: MarketConfig | 
     try:
         objects = parser.instantiate(config)
         if fold is not None:
-            return Study(objects.run, fold, config.algorithm.as_dict(), ("train", "test"))
-        return Study(objects.run, objects.market, config.algorithm.as_dict())
+            return Study(objects.run, fold.market, config.algorithm.as_dict(), fold.segments)
+        study = Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    if segments is None and study.core is not None:
+        _warn(study.core.markets)
+    return study
+
+
+def _warn(markets: Sequence[Market]) -> None:
+    """Say what may be wrong with the data."""
+    for sentence in [sentence for market in markets for sentence in oddities(market)]:
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _with_config(arguments: list[str], parser: Parser) -> list[str]:
@@ -247,13 +257,16 @@ def _parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
         parser.error(f"the configuration {Parser.source} cannot be read: {type(error).__name__}")
 
 
-def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) -> tuple[Study, Path]:
+def _train(
+    parser: Parser, config: jsonargparse.Namespace, folder: Path | None, segments: Segments | None = None
+) -> tuple[Study, Path]:
     """
     :param config: configuration of one run
     :param folder: run folder to resume, None: a new one
+    :param segments: of its market, where they are read already
     :return: the trained run and its folder
     """
-    study = _study(parser, config)
+    study = _study(parser, config, segments=segments)
     text = parser.dump(config, skip_unset=False)
     try:
         if folder is None:
@@ -273,15 +286,16 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
         parser.error(str(error))
     group.mkdir(parents=True, exist_ok=True)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
-    runs = {}
+    runs: dict[int, tuple[Study, Path]] = {}
     for seed in seeds_of(config.seeds):
+        segments = next((study.segments for study, _ in runs.values()), None)
         one = config.clone()
         one.seeds, one.algorithm.seed = None, seed
         one.run.out, one.run.name = str(group), f"seed-{seed}"
         folder = group / one.run.name
         if folder.exists():
             _check_unchanged(parser, one, folder)
-        runs[seed] = _train(parser, one, folder if folder.exists() else None)
+        runs[seed] = _train(parser, one, folder if folder.exists() else None, segments)
     return runs
 
 
@@ -375,7 +389,11 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Train a little, read the event file back, and exit with 1 if the scaling does not work as it should."""
-    from market_regimes.sanity import SANITY_STEPS, checks  # with TensorBoard's reader, for which train need not wait
+    from market_regimes.run.sanity import (  # with TensorBoard's reader, for which train need not wait
+        SANITY_STEPS,
+        checks,
+        print_checks,
+    )
 
     config.run.total_timesteps = SANITY_STEPS
     config.run.name = config.run.name or stamped("sanity")
@@ -387,7 +405,7 @@ def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
-    from market_regimes.verdicts import print_verdicts, tables_of, write_tables  # a second that train need not wait
+    from market_regimes.compare.verdicts import print_by_regime, print_verdicts, tables_of, write_tables  # a second
 
     parser, resume = _compare_parser(), config.pop("resume")
     if resume is not None:
@@ -407,6 +425,8 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    for segments in {fold.label: fold.segments for fold in folds if fold.segments}.values():
+        _warn([segment.market for segment in segments["train"]])
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.train)}")
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
@@ -418,7 +438,7 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     except ValueError as error:
         parser.error(str(error))
     tables = tables_of(comparison, folds, config.variants, compare.baseline)
-    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text())
+    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text("utf-8"))
     print_by_regime(tables.cells)
     print_verdicts(tables, f"{folder}, against {compare.baseline}")
     print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
@@ -436,7 +456,7 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
         one = parser.parse_object({"algorithm": own, "run": run}, namespace=base)
         if fold.missing is None:
-            _study(parser, one, fold.market)
+            _study(parser, one, fold)
         algorithms[name] = one.algorithm.as_dict()
     Parser.source = source
     return algorithms

@@ -24,9 +24,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 import train_model_multi_patch
-from market_regimes.checkpoint import newest_first
-from market_regimes.evaluation import tear_sheet
-from market_regimes.study import MarketConfig, RunConfig, Study
+from market_regimes.config import MarketConfig, RunConfig
+from market_regimes.evaluate.pictures import tear_sheet
+from market_regimes.run.checkpoint import newest_first
+from market_regimes.run.study import Study
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_tear_sheets(folder, monkeypatch):
     """They take longer than all else in these runs; ``folder`` has one."""
-    monkeypatch.setattr("market_regimes.study.tear_sheet", lambda *args: None)
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
 
 
 def refused(capsys, *arguments):
@@ -386,14 +387,14 @@ def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsy
 @pytest.mark.parametrize("test_days", ["[2011-01-03,2011-01-04]", "[2011-01-01,2018-12-31]"])
 def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, monkeypatch):
     def flat(self, seen):
-        def decide(core):
-            seen.append(core.observations())
-            return np.zeros(core.n_envs)
+        def decide(known):
+            seen.append(known.observations)
+            return np.zeros(len(known.bar))
 
         return decide
 
     monkeypatch.setattr(Study, "agent", flat)
-    monkeypatch.setattr("market_regimes.study.tear_sheet", tear_sheet)
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", tear_sheet)
     main([*QUICK, f"--run.out={tmp_path}", "--run.name=flat", f"--market.test={test_days}"])
     result = json.loads((tmp_path / "flat" / "evaluation-test.json").read_text())
     assert result["joint"]["agent"]["sharpe_ratio"] is None
