@@ -10,44 +10,35 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
 
-Defaults are overruled by the file, the file by flags. Every flag is a key of the file and a parameter of a constructor;
-``train --help`` lists them.
+Every command has a shipped configuration. Your files lie over it in the order given, and flags over them, wherever
+they stand; ``defaults: none`` in a file leaves the shipped one out. Every flag is a key of the file and a parameter of
+a constructor; ``train --help`` lists them. ``--run.import=PACKAGE`` imports what registers an environment.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
+import importlib
 import json
 import math
-import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import jsonargparse
-from docstring_parser import parse as parse_docstring
 from gymnasium.error import Error as GymnasiumError
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
-from market_regimes.checkpoint import write_file
-from market_regimes.comparison import RESERVED, CompareConfig, Comparison, Fold, cells_of, folds_of
-from market_regimes.data import SHIPPED
-from market_regimes.report import print_by_regime, print_checks, print_seeds, print_summary
-from market_regimes.study import (
-    ACTIVATIONS,
-    OPTIMIZERS,
-    CheckpointName,
-    MarketConfig,
-    PeriodName,
-    RunConfig,
-    Study,
-    new_folder,
-    schedule,
-    seeds_of,
-    stamped,
-)
+from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
+from market_regimes.arguments import Parser, add_constructor, files_first, types_of, values_of, wants_defaults
+from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
+from market_regimes.compare.folds import Fold, folds_of
+from market_regimes.config import SHIPPED, CheckpointName, CompareConfig, MarketConfig, PeriodName, RunConfig, seeds_of
+from market_regimes.evaluate.tables import print_seeds, print_summary
+from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.market.segments import Market, Segments, oddities
+from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
+from market_regimes.run.study import Study
 
 HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
@@ -75,58 +66,6 @@ TYPES: dict[str, Any] = {
 }
 
 
-class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes without types
-    """jsonargparse's parser; its errors are one sentence, with the nearest valid name."""
-
-    source: ClassVar[str] = ""  # the configuration being read
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print why, and what may have been meant, and exit with 2."""
-        known = {action.dest for action in _compare_parser()._actions} | set(COMMANDS)
-        words = set(re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)) - known
-        near = {match for word in words for match in _nearest(word, known)}
-        hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
-        about_source = "parsing config" in message or "Unexpected config" in message or ", variants." in self.source
-        if self.source and about_source:
-            message = f"{self.source}: {message}"
-        print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _nearest(word: str, known: set[str]) -> list[str]:
-    """The known name that is meant, if any: one that ends alike, one like it in its section, one like it anywhere."""
-    section, _, last = word.rpartition(".")
-    # Where names end alike, the shortest is meant: the command train, not the key market.train.
-    by_last_part = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-len(name), name))}
-    siblings = {name.rpartition(".")[2]: name for name in known if section and name.startswith(section + ".")}
-    for names, cutoff in ((by_last_part, 1.0), (siblings, 0.6), (by_last_part, 0.75)):
-        for match in difflib.get_close_matches(last, names, n=1, cutoff=cutoff):
-            return [names[match]]
-    return []
-
-
-def _add_constructor(parser: Parser, prefix: str, constructor: Any, docstring: str, skip: set[str]) -> None:
-    """
-    One flag per parameter of a constructor, typed and described by its signature and docstring.
-
-    :param parser: receives the flags
-    :param prefix: of their names
-    :param constructor: function whose parameters they are
-    :param docstring: describes them
-    :param skip: parameters that get no flag
-    """
-    helps = {param.arg_name: " ".join((param.description or "").split()) for param in parse_docstring(docstring).params}
-    for name, parameter in inspect.signature(constructor).parameters.items():
-        if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        hint = parameter.annotation
-        if name not in TYPES and isinstance(hint, str):  # one at a time: others name what only a type checker imports
-            hint = eval(hint, constructor.__globals__)
-        default = "MlpPolicy" if parameter.default is parameter.empty else parameter.default
-        default = getattr(default, "__name__", default)
-        parser.add_argument(f"--{prefix}.{name}", type=TYPES.get(name, hint), default=default, help=helps.get(name, ""))
-
-
 def seeds(text: str | int) -> str:
     """
     Seeds as 0-4 or 0,3,7.
@@ -137,26 +76,43 @@ def seeds(text: str | int) -> str:
     return str(text)
 
 
-def _train_parser() -> Parser:
-    parser = Parser(allow_abbrev=False, description="Train an agent into a run folder, evaluate it on the test period.")
+def _train_parser(defaults: Path | None = None) -> Parser:
+    """:param defaults: configuration whose values stand in place of the constructors' defaults"""
+    description = "Train an agent into a run folder, evaluate it on the test period."
+    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
     _add_study(parser)
     parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
     return parser
 
 
+def _files(defaults: Path | None) -> list[str]:
+    return [] if defaults is None else [str(defaults)]
+
+
 def _add_study(parser: Parser) -> None:
     """What configures a run, and where it comes from."""
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of these keys")
+    parser.add_argument(
+        "--config",
+        action=jsonargparse.ActionConfigFile,
+        help="YAML file with any of these keys; several lie one over the other, flags over all",
+    )
+    parser.add_argument(
+        "--defaults",
+        type=Literal["shipped", "none"],
+        default="shipped",
+        help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
+    )
     parser.add_argument("--resume", type=Path, help="run folder to go on in, as it was configured")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_class_arguments(MarketConfig, "market")
-    _add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED)
+    add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED, TYPES)
     for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
-        _add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, policy.__doc__ or "", SKIPPED_POLICY)
+        doc = policy.__doc__ or ""
+        add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, doc, SKIPPED_POLICY, TYPES)
 
 
-def _compare_parser(description: str = "") -> Parser:
-    parser = Parser(allow_abbrev=False, description=description)
+def _compare_parser(description: str = "", defaults: Path | None = None) -> Parser:
+    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
     _add_study(parser)
     parser.add_class_arguments(CompareConfig, "compare")
     parser.add_argument(
@@ -168,10 +124,13 @@ def _compare_parser(description: str = "") -> Parser:
     return parser
 
 
-def _parser(train: Parser) -> Parser:
+def _parser(with_defaults: bool = True) -> Parser:
+    """:param with_defaults: whether the shipped configurations lie below all that is given"""
     parser = Parser(allow_abbrev=False, description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
+    files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
     commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("train", train, help="train an agent (the default)")
+    commands.add_subcommand("train", _train_parser(files["train"]), help="train an agent (the default)")
     evaluate = Parser(allow_abbrev=False, description="Score a run's agent, deterministically, beside buy-and-hold.")
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
@@ -182,14 +141,20 @@ def _parser(train: Parser) -> Parser:
         ("compare", "train variants x seeds x folds and answer with statistics"),
         ("regimes", "compare kappa x mode: which treats calm and stormy days alike?"),
     ):
-        one = _train_parser() if name == "sanity" else _compare_parser(help)
+        one = _train_parser(files[name]) if name == "sanity" else _compare_parser(help, files[name])
         commands.add_subcommand(name, one, help=help)
+    Parser.known = {**dict.fromkeys(COMMANDS), **types_of(_train_parser()), **types_of(_compare_parser())}
     return parser
 
 
-def _study(parser: Parser, config: jsonargparse.Namespace, fold: MarketConfig | None = None) -> Study:
-    """Build the run, on a fold if one is given; a value that a constructor refuses ends the program with its words."""
-    for section in ("run", "market", "algorithm"):
+def _study(
+    parser: Parser, config: jsonargparse.Namespace, fold: Fold | None = None, segments: Segments | None = None
+) -> Study:
+    """
+    Build the run, on a fold or on segments read already if they are given; a value that a constructor refuses ends the
+    program with its words.
+    """
+    for section in ("run", "market", "market.trading", "algorithm", "algorithm.policy_kwargs"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
     for action in parser._actions:  # a null passes every type check of jsonargparse
@@ -199,27 +164,45 @@ def _study(parser: Parser, config: jsonargparse.Namespace, fold: MarketConfig | 
     try:
         objects = parser.instantiate(config)
         if fold is not None:
-            return Study(objects.run, fold, config.algorithm.as_dict(), ("train", "test"))
-        return Study(objects.run, objects.market, config.algorithm.as_dict())
+            return Study(objects.run, fold.market, config.algorithm.as_dict(), fold.segments)
+        study = Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    if segments is None and study.core is not None:
+        _warn(study.core.markets)
+    return study
 
 
-def _with_config(arguments: list[str], parser: Parser) -> list[str]:
-    """The command line with the file it starts from: the run's own if one is resumed."""
-    command, names = arguments[0], [argument.split("=")[0] for argument in arguments]
-    if "--resume" in names:
-        position = names.index("--resume")
-        value = arguments[position].partition("=")[2] or "".join(arguments[position + 1 : position + 2])
-        config = Path(value) / "config.yaml"
-        if "--config" in names or "--seeds" in names:
-            parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
-        if not config.exists():
-            parser.error(f"{value} is no run folder: it has no config.yaml")
-        return [command, "--config", str(config), *arguments[1:]]
-    if CONFIGS and "--config" not in names:
-        return [command, "--config", str(CONFIGS / DEFAULT_CONFIGS[command]), *arguments[1:]]
-    return arguments
+def _warn(markets: Sequence[Market]) -> None:
+    """Say what may be wrong with the data."""
+    for sentence in [sentence for market in markets for sentence in oddities(market)]:
+        print(f"warning: {sentence}", file=sys.stderr)
+
+
+def _resumed(arguments: list[str], parser: Parser) -> list[str]:
+    """The command line with the run's own configuration, if one is resumed."""
+    folders = values_of("--resume", arguments)
+    if not folders:
+        return arguments
+    if values_of("--config", arguments) or values_of("--seeds", arguments):
+        parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
+    config = Path(folders[-1]) / "config.yaml"
+    if not config.exists():
+        parser.error(f"{folders[-1]} is no run folder: it has no config.yaml")
+    return ["--config", str(config), *arguments]
+
+
+def _import_packages(arguments: list[str], parser: Parser) -> list[str]:
+    """Import what ``--run.import`` names, which registers environments; return the rest of the command line."""
+    packages = values_of("--run.import", arguments)
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            parser.error(f"--run.import={package}: {error}")
+    flags = {f"--run.import={package}" for package in packages}
+    places = {i for i, name in enumerate(arguments) if name == "--run.import"}
+    return [a for i, a in enumerate(arguments) if a not in flags and i not in places and i - 1 not in places]
 
 
 def _check_unchanged(
@@ -231,7 +214,10 @@ def _check_unchanged(
     if "run.total_timesteps" in may_change and config.run.total_timesteps < steps:
         parser.error(f"{folder} was started with run.total_timesteps={steps}: a resumed run may only become longer")
     for name, value in vars(config.as_flat()).items():
-        if name not in may_change | {"resume", "config", "run.out", "run.name"} and getattr(before, name) != value:
+        if (
+            name not in may_change | {"resume", "config", "defaults", "run.out", "run.name"}
+            and getattr(before, name) != value
+        ):
             parser.error(
                 f"{folder} was started with {name}={getattr(before, name)}: a resumed run may change only "
                 f"{' and '.join(sorted(may_change))}"
@@ -240,20 +226,23 @@ def _check_unchanged(
 
 def _parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
     """Parse; a configuration that is no text ends the program with a sentence, as one with wrong keys does."""
-    Parser.source = next((arguments[i + 1] for i, name in enumerate(arguments[:-1]) if name == "--config"), "")
+    Parser.source = ", ".join(values_of("--config", arguments))
     try:
         return parser.parse_args(arguments)
     except (UnicodeDecodeError, RecursionError) as error:
         parser.error(f"the configuration {Parser.source} cannot be read: {type(error).__name__}")
 
 
-def _train(parser: Parser, config: jsonargparse.Namespace, folder: Path | None) -> tuple[Study, Path]:
+def _train(
+    parser: Parser, config: jsonargparse.Namespace, folder: Path | None, segments: Segments | None = None
+) -> tuple[Study, Path]:
     """
     :param config: configuration of one run
     :param folder: run folder to resume, None: a new one
+    :param segments: of its market, where they are read already
     :return: the trained run and its folder
     """
-    study = _study(parser, config)
+    study = _study(parser, config, segments=segments)
     text = parser.dump(config, skip_unset=False)
     try:
         if folder is None:
@@ -273,15 +262,16 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
         parser.error(str(error))
     group.mkdir(parents=True, exist_ok=True)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
-    runs = {}
+    runs: dict[int, tuple[Study, Path]] = {}
     for seed in seeds_of(config.seeds):
+        segments = next((study.segments for study, _ in runs.values()), None)
         one = config.clone()
         one.seeds, one.algorithm.seed = None, seed
         one.run.out, one.run.name = str(group), f"seed-{seed}"
         folder = group / one.run.name
         if folder.exists():
             _check_unchanged(parser, one, folder)
-        runs[seed] = _train(parser, one, folder if folder.exists() else None)
+        runs[seed] = _train(parser, one, folder if folder.exists() else None, segments)
     return runs
 
 
@@ -332,15 +322,19 @@ def _evaluate(parser: Parser, runs: dict[int, tuple[Study, Path]], period: Perio
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "train")
-    train_parser = _train_parser()
-    parser = _parser(train_parser)
-    if arguments[0] in DEFAULT_CONFIGS:
-        arguments = _with_config(arguments, parser)
-    config = _parsed(parser, arguments)
+    command, *rest = arguments
+    parser = _parser(with_defaults="--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest))
+    rest = _import_packages(rest, parser)
+    if command in DEFAULT_CONFIGS:
+        rest = files_first(_resumed(rest, parser))
+    config = _parsed(parser, [command, *rest])
+    if command in DEFAULT_CONFIGS:
+        config[command].defaults = "none"  # what is resolved wants no other values below it
+        config[command].pop("__default_config__", None)
     try:
-        _run(train_parser, config)
+        _run(_train_parser(), config)
     except KeyboardInterrupt as stop:
         name = Path(sys.argv[0]).name
         if stop.args:
@@ -375,7 +369,11 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Train a little, read the event file back, and exit with 1 if the scaling does not work as it should."""
-    from market_regimes.sanity import SANITY_STEPS, checks  # with TensorBoard's reader, for which train need not wait
+    from market_regimes.run.sanity import (  # with TensorBoard's reader, for which train need not wait
+        SANITY_STEPS,
+        checks,
+        print_checks,
+    )
 
     config.run.total_timesteps = SANITY_STEPS
     config.run.name = config.run.name or stamped("sanity")
@@ -387,7 +385,7 @@ def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
-    from market_regimes.verdicts import print_verdicts, tables_of, write_tables  # a second that train need not wait
+    from market_regimes.compare.verdicts import print_by_regime, print_verdicts, tables_of, write_tables  # a second
 
     parser, resume = _compare_parser(), config.pop("resume")
     if resume is not None:
@@ -407,6 +405,8 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
     except REFUSALS as error:
         parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    for segments in {fold.label: fold.segments for fold in folds if fold.segments}.values():
+        _warn([segment.market for segment in segments["train"]])
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.train)}")
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
@@ -418,7 +418,7 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     except ValueError as error:
         parser.error(str(error))
     tables = tables_of(comparison, folds, config.variants, compare.baseline)
-    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text())
+    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text("utf-8"))
     print_by_regime(tables.cells)
     print_verdicts(tables, f"{folder}, against {compare.baseline}")
     print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
@@ -436,7 +436,7 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
         one = parser.parse_object({"algorithm": own, "run": run}, namespace=base)
         if fold.missing is None:
-            _study(parser, one, fold.market)
+            _study(parser, one, fold)
         algorithms[name] = one.algorithm.as_dict()
     Parser.source = source
     return algorithms

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from market_regimes.checkpoint import newest_first
+from market_regimes.run.checkpoint import newest_first
 
 COMMAND = [sys.executable, str(Path(__file__).parent.parent / "train_model_multi_patch.py"), "train"]
 FLAGS = [

@@ -40,8 +40,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.results import markdown, with_tables
 from distributional_ppo import DistributionalPPO
-from market_regimes.statistics import interquartile_mean, interval
-from market_regimes.study import python_values
+from market_regimes.compare.statistics import interquartile_mean, interval
+from market_regimes.run.algorithm import python_values
 from upgd import AdaptiveUPGD
 
 ROOT = Path(__file__).parent.parent

@@ -345,7 +345,7 @@ def _copy(folder: Path) -> Path:
 
 def _import_others() -> None:
     """Import, before forking, what the library and its tests import from elsewhere, torch above all."""
-    sources = [*ROOT.glob("*.py"), *ROOT.glob("market_regimes/**/*.py"), *ROOT.glob("tests/*.py")]
+    sources = [*ROOT.glob("*.py"), *ROOT.glob("market_regimes/**/*.py"), *ROOT.glob("tests/**/*.py")]
     own = {path.stem for path in [*ROOT.iterdir(), *ROOT.glob("benchmarks/*.py"), *sources]} | {"ray", "sbx"}
     names = set()
     for node in (node for source in sources for node in ast.walk(ast.parse(source.read_text()))):

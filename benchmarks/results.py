@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from market_regimes.verdicts import HOPES, METRICS, analysed, with_derived
+from market_regimes.compare.verdicts import HOPES, METRICS, analysed, with_derived
 
 HERE = Path(__file__).parent
 CELLS, SHARPE, PAGE = HERE / "results_cells.csv", HERE / "results_sharpe.csv", HERE.parent / "RESULTS.md"

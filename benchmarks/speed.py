@@ -88,11 +88,12 @@ def market_env(n_envs: int) -> Any:
     """The shipped S&P 500 and its training period, monitored as the command line does."""
     from stable_baselines3.common.vec_env import VecMonitor
 
-    from market_regimes.data import load_markets
-    from market_regimes.env import MarketCore, MarketVecEnv, Segment
+    from market_regimes.config import MarketConfig
+    from market_regimes.market.env import MarketCore, MarketVecEnv
+    from market_regimes.market.segments import Segment, market_of, read_bars
 
-    market = load_markets(["sp500"])[0]
     period = range(60, 2500)
+    market = market_of(read_bars(MarketConfig())[0], MarketConfig(), period, period.stop - 1)
     return VecMonitor(MarketVecEnv(MarketCore([Segment(market, period, period)], n_envs), seed=0))
 
 

@@ -14,19 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.comparison import CompareConfig, folds_of
-from market_regimes.data import Market, check_index_covers
-from market_regimes.env import MarketCore, MarketEnv, MarketVecEnv, Segment, TradingCosts
-from market_regimes.evaluation import (
-    backtest,
-    buy_and_hold,
-    figures,
-    figures_by_regime,
-    joint,
-    random_timing,
-    volatility_targeting,
-)
-from market_regimes.study import MarketConfig, RunConfig, Study, segments_of
+from market_regimes.compare.folds import folds_of
+from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
+from market_regimes.evaluate.backtest import backtest, random_timing
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
+from market_regimes.market.env import MarketCore, MarketEnv, MarketVecEnv
+from market_regimes.market.load import Bars
+from market_regimes.market.regimes import bounds_in
+from market_regimes.market.segments import Market, Segment, market_of, period_of, segments_of
+from market_regimes.run.study import Study
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
 
@@ -186,22 +183,23 @@ DAY = 86400
 )
 def test_a_period_holds_the_bars_of_both_its_days(seconds, first, last, expected):
     market = replace(naming_market(), dates=np.datetime64("2001-01-01", "s") + seconds)
-    assert market.period(first, last) == expected
+    assert period_of(market, first, last) == expected
 
 
 def test_observations_are_scaled_by_the_training_bars_alone():
-    """By plain loops; the first bar of all has no return and does not count."""
+    """By plain loops; the first 20 bars, without 20 returns, do not count."""
     rng = np.random.default_rng(0)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 100)))
     volatility, index = rng.uniform(10, 60, 100), rng.uniform(10, 60, 100)
     market = replace(naming_market(), close=close, volatility=volatility, index=index)
     for scale_on, used in (
-        (range(0, 50), range(1, 50)),
+        (range(0, 50), range(20, 50)),
         (range(30, 50), range(30, 50)),
         (range(60, 99), range(60, 99)),
     ):
         seen = []
-        backtest([Segment(market, range(70, 80), scale_on)], FREE, lambda c: seen.append(c.observations()[0]) or 1.0)  # noqa: B023
+        segment = Segment(market, range(70, 80), scale_on)
+        backtest([segment], FREE, lambda known, seen=seen: seen.append(known.observations[0]) or 1.0)
         assert len(seen) == 11
         returns = {t: np.log(close[t] / close[t - 1]) for t in range(1, 100)}
         mean = sum(returns[t] for t in used) / len(used)
@@ -229,21 +227,22 @@ def test_bounds_are_quantiles_of_the_periods_bars():
     index = np.full(200, 1e4)
     index[30:131] = np.random.default_rng(0).permutation(np.arange(0, 1001, 10.0))
     market = replace(naming_market(200), index=index)
-    assert market.with_bounds_of(range(30, 131)).bounds == pytest.approx([383, 898, 986])
-    assert market.with_bounds_of(range(30, 132)).bounds != pytest.approx([383, 898, 986])
-    assert market.with_bounds_of(range(29, 131)).bounds != pytest.approx([383, 898, 986])
+    assert replace(market, bounds=bounds_in(market.index, range(30, 131))).bounds == pytest.approx([383, 898, 986])
+    assert replace(market, bounds=bounds_in(market.index, range(30, 132))).bounds != pytest.approx([383, 898, 986])
+    assert replace(market, bounds=bounds_in(market.index, range(29, 131))).bounds != pytest.approx([383, 898, 986])
 
 
 def test_an_own_index_is_needed_from_the_first_to_the_last_bar_and_no_further():
     index = np.full(100, 20.0)
     for bar, needed in ((29, False), (30, True), (60, True), (61, False)):
-        holed = replace(naming_market(), index=np.where(np.arange(100) == bar, np.nan, index))
+        m = naming_market()
+        holed = Bars("A", "nowhere", m.dates, m.open, m.close, np.where(np.arange(100) == bar, np.nan, index))
         if needed:
             with pytest.raises(ValueError, match="no volatility_index for 1 of the bars"):
-                check_index_covers(holed, 30, 60)
+                market_of(holed, MarketConfig(), range(30, 50), 60)
         else:
-            covered = check_index_covers(holed, 30, 60)
-            assert covered.index[bar] == pytest.approx(6.517 + 0.7027 * (bar + 1))  # its volatility is bar + 1
+            market = market_of(holed, MarketConfig(), range(30, 50), 60)
+            assert market.index[bar] == pytest.approx(6.517 + 0.7027 * market.volatility[bar])
 
 
 # A frequency: the times of the bars, and the periods.
@@ -283,7 +282,7 @@ def tables(make_prices):
     """Prices by frequency and symbol, with an index of their own for the second one, which begins later."""
     made = {}
     for frequency, dates in DATES.items():
-        one = make_prices(len(dates), seed=3).assign(date=dates)
+        one = make_prices(len(dates), seed=16).assign(date=dates)
         two = make_prices(len(dates), seed=4).assign(date=dates)
         two["vix"] = np.random.default_rng(5).uniform(8, 50, len(dates))
         made[frequency] = {"one": one, "two": two.iloc[6:] if frequency == "daily" else two.iloc[18:]}
@@ -325,8 +324,8 @@ def rule(seen):
     """A rule that notes what it sees, and holds what a fixed function of it says."""
     weights = np.random.default_rng(8).normal(0, 0.3, 22)
 
-    def decide(core):
-        observations = core.observations()
+    def decide(known):
+        observations = known.observations
         seen.append(observations)
         return np.tanh(observations[:, :22].astype(np.float64) @ weights)
 
@@ -526,13 +525,16 @@ def test_regime_bounds_of_a_run_are_the_training_periods(config_of, kind):
     for i in range(kind[1]):
         market = segments["test"][i].market
         dates = pd.DatetimeIndex(market.dates)
-        index = sorted(market.index[(dates >= first) & (dates < pd.Timestamp(last) + pd.Timedelta(days=1))])
+        known = (dates >= first) & (dates < pd.Timestamp(last) + pd.Timedelta(days=1))
+        assert market.regime[np.isnan(market.index)].tolist() == [-1] * (0 if i else 20)  # the second has its own index
+        index = sorted(market.index[known & ~np.isnan(market.index)])
         for bound, share in zip(market.bounds, (0.383, 0.898, 0.986), strict=True):
             place = share * (len(index) - 1)
             below = int(place)
             assert bound == pytest.approx(index[below] + (place - below) * (index[below + 1] - index[below]))
         assert {segments[name][i].market.bounds for name in segments} == {market.bounds}
-        assert market.regime.tolist() == [sum(bound <= value for bound in market.bounds) for value in market.index]
+        labels = [sum(bound <= value for bound in market.bounds) for value in market.index]
+        assert market.regime[20:].tolist() == labels[20:]
 
 
 @pytest.mark.parametrize("frequency", DATES)
@@ -577,7 +579,9 @@ def test_a_run_trains_on_every_bar_of_its_training_period_and_no_other(tmp_path,
         test=("2001-05-01", "2001-06-30"),
     )
     config = MarketConfig(data=str(tmp_path / "A.csv"), episode_bars=9, trading=FREE, **days)
-    study = Study(RunConfig(n_envs=8, normalize_observations=normalize), config, ALGORITHM, periods)
+    study = Study(
+        RunConfig(n_envs=8, normalize_observations=normalize), config, ALGORITHM, segments_of(config, periods)
+    )
     env = study.model.get_env()
     env.reset()
     rewards = np.stack([env.step(np.ones((8, 1), dtype=np.float32))[1] for _ in range(120)])

@@ -17,7 +17,7 @@ MODULES = {str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path f
 def imported(path):
     """Names of all modules that a file imports, wherever the import stands."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -54,6 +54,50 @@ def test_the_parts_know_nothing_of_the_algorithm_and_the_patch_only_the_losses()
         assert not any(name.split(".")[0] in ("market_regimes", "train_model_multi_patch") for name in imported(path))
 
 
+PACKAGES = ("config", "files", "market", "evaluate", "run", "compare")  # each may import those before it, and itself
+MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))
+HOUSE = MODULES | {
+    str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
+    for path in [*MARKET_FILES, ROOT / "train_model_multi_patch.py"]
+}
+
+
+def layer(module):
+    """Position of a module among ``PACKAGES``; above all of them the command line, below them what knows no market."""
+    parts = module.split(".")
+    if parts[0] == "market_regimes":
+        return PACKAGES.index(parts[1]) if len(parts) > 1 and parts[1] != "__init__" else -1
+    return len(PACKAGES) if parts[0] == "train_model_multi_patch" else -1
+
+
+def test_no_arrow_of_the_markets_runs_back_up():
+    for name, path in HOUSE.items():
+        for other in imported(path) & HOUSE.keys():
+            assert layer(other) <= layer(name), f"{name} imports {other}"
+            if layer(other) == -1 and layer(name) >= 0:  # the algorithm is the run's, not the prices'
+                assert layer(name) >= PACKAGES.index("run"), f"{name} imports {other}"
+
+
+def test_no_file_of_the_markets_imports_itself_by_way_of_others():
+    left = {name: imported(path) & HOUSE.keys() - {name} for name, path in HOUSE.items()}
+    assert "market_regimes.run.callback" in left["market_regimes.run.study"]
+    while ends := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in ends}
+    assert not left, f"these import one another: {sorted(left)}"
+
+
+def test_an_import_for_types_counts(tmp_path):
+    (tmp_path / "one.py").write_text("if TYPE_CHECKING:\n    from market_regimes.run.study import Study\n")
+    assert "market_regimes.run.study" in imported(tmp_path / "one.py")
+
+
+def test_the_callback_and_the_trading_rules_get_no_more_than_they_need():
+    assert "market_regimes.run.study" not in imported(HOUSE["market_regimes.run.callback"])
+    rules = imported(HOUSE["market_regimes.evaluate.rules"])
+    assert "market_regimes.market.env.Known" in rules
+    assert "market_regimes.market.env.MarketCore" not in rules
+
+
 def test_without_the_compiler_all_else_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "quantile_critic.compiled", None)
     model = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).learn(64)
@@ -62,6 +106,6 @@ def test_without_the_compiler_all_else_works(monkeypatch):
         DistributionalPPO("MlpPolicy", RandomEnv(), compile=True, **SHORT)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FILES, *MARKET_FILES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= (700 if path.name == "distributional_ppo.py" else 400)

@@ -10,8 +10,8 @@ from matplotlib.colors import to_hex
 from scipy import stats
 
 from benchmarks import chain, learning, results
-from market_regimes.statistics import effect, interval
-from market_regimes.verdicts import METRICS
+from market_regimes.compare.statistics import effect, interval
+from market_regimes.compare.verdicts import METRICS
 
 KEYS = ("market", "fold", "variant", "seed")
 

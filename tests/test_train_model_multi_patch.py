@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
+import distributional_ppo
 import train_model_multi_patch
-from market_regimes.checkpoint import newest_first
-from market_regimes.evaluation import tear_sheet
-from market_regimes.study import MarketConfig, RunConfig, Study
+from market_regimes.config import MarketConfig, RunConfig
+from market_regimes.evaluate.pictures import tear_sheet
+from market_regimes.run.checkpoint import newest_first
+from market_regimes.run.study import Study
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +46,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_tear_sheets(folder, monkeypatch):
     """They take longer than all else in these runs; ``folder`` has one."""
-    monkeypatch.setattr("market_regimes.study.tear_sheet", lambda *args: None)
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
 
 
 def refused(capsys, *arguments):
@@ -155,7 +157,7 @@ def test_file_values_become_python_values():
         ("algorithm: {learning_rate: fast}", "algorithm.learning_rate"),
         ("algorithm: {policy_kwargs: {activation_fn: os.system}}", "Tanh"),
         ("algorithm: {policy: os.system}", "MlpPolicy"),
-        ("algorithm: {clip_range_vf: 0.2, normalize_returns: true}", "use_popart"),
+        ("algorithm: {clip_range_vf: 0.2, normalize_returns: true, use_popart: false}", "use_popart"),
         ("algorithm: {value_target: td}", "sr_lambda"),
         ("algorithm: {clip_range_vf: far}", "clip_range_vf"),
         ("algorithm: {quantile_huber_kappa: -1.0}", "quantile_huber_kappa"),
@@ -189,6 +191,124 @@ def test_wrong_files_are_refused_with_the_nearest_name(capsys, tmp_path, text, e
     config.write_text(text)
     assert expected in refused(capsys, "train", "--config", str(config), f"--run.out={tmp_path / 'runs'}")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--seed=3", "unrecognized arguments: --seed=3. Did you mean algorithm.seed?"),
+        ("--lr=3", "unrecognized arguments: --lr=3. Did you mean algorithm.learning_rate?"),
+        ("--n-envs=3", "unrecognized arguments: --n-envs=3. Did you mean run.n_envs?"),
+        ("--algorithm.seed=x", "algorithm.seed wants a whole number like 64, or null, got x"),
+        ("--algorithm.use_popart=3", "algorithm.use_popart wants true or false, got 3"),
+        ("--algorithm.gamma=high", "algorithm.gamma wants a number like 0.5, got high"),
+        ("--algorithm.value_target=td", "algorithm.value_target wants gae or sr_lambda, got td"),
+        ("--market.train=2011", "market.train wants two days like [2011-01-01, 2018-12-31], got 2011"),
+        ("--market.regime_bounds=3", "market.regime_bounds wants three numbers like [15, 25, 40], or null, got 3"),
+        ("--market.trading.positions=a", "market.trading.positions wants a list like [0, 0.5, 1], or null, got a"),
+        (
+            "--algorithm.policy_kwargs.net_arch=3",
+            "algorithm.policy_kwargs.net_arch wants a list like [64, 64], or keys and their values, or null, got 3",
+        ),
+        (
+            "--algorithm.learning_rate=fast",
+            "algorithm.learning_rate wants a number like 0.0003, or lin_0.0003 for one that falls to 0, got 'fast'",
+        ),
+        ("--seeds=all", "seeds wants seeds like 0-4 or 0,3,7, got 'all'"),
+    ],
+)
+def test_a_wrong_flag_is_refused_with_the_form_that_is_wanted(capsys, flag, sentence):
+    assert refused(capsys, flag) == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed: 3", "there is no key seed. Did you mean algorithm.seed?"),
+        ("lr: 3", "there is no key lr. Did you mean algorithm.learning_rate?"),
+        ("algorithm: {lr: 3}", "there is no key algorithm.lr. Did you mean algorithm.learning_rate?"),
+        ("run: {import: os}", "--run.import=PACKAGE stands on the command line only"),
+    ],
+)
+def test_a_wrong_key_is_refused_with_file_and_nearest_key(capsys, tmp_path, text, sentence):
+    config = tmp_path / "mine.yaml"
+    config.write_text(text)
+    message = refused(capsys, "train", "--config", str(config))
+    assert message.startswith(f"error: {config}: ")
+    assert sentence in message
+
+
+def resolved(monkeypatch, *arguments):
+    """The configuration that the command line comes to."""
+    seen = []
+    monkeypatch.setattr(train_model_multi_patch, "_run", lambda parser, config: seen.append(config))
+    main(list(arguments))
+    config = seen[0][seen[0].command].clone()
+    config.pop("config")
+    return config
+
+
+def test_files_lie_over_the_shipped_configuration_and_flags_over_files_wherever_they_stand(tmp_path, monkeypatch):
+    shipped = yaml.safe_load((ROOT / "configs" / "train.yaml").read_text())["algorithm"]
+    assert (shipped["gamma"], shipped["vf_coef"], shipped["n_steps"]) == (0.95, 1.8, 256)
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("algorithm: {gamma: 0.5, n_steps: 32}")
+    two.write_text("algorithm: {gamma: 0.6}")
+    files, flag = ["--config", str(one), f"--config={two}"], "--algorithm.n_steps=64"
+    for arguments in ([*files, flag], [flag, *files], [*files[:2], flag, files[2]]):
+        algorithm = resolved(monkeypatch, "train", *arguments).algorithm
+        assert (algorithm.gamma, algorithm.vf_coef, algorithm.n_steps) == (0.6, 1.8, 64)
+    # The other order of the files; and PPO's 0.5 where no shipped configuration is wanted.
+    assert resolved(monkeypatch, "train", f"--config={two}", f"--config={one}").algorithm.gamma == 0.5
+    two.write_text("defaults: none\nalgorithm: {gamma: 0.6}")
+    for arguments in ([f"--config={two}"], [f"--config={one}", "--defaults=none"]):
+        assert resolved(monkeypatch, "train", *arguments).algorithm.vf_coef == 0.5
+
+
+@pytest.mark.parametrize("command", ["train", "sanity", "compare", "regimes"])
+def test_a_key_in_a_file_is_the_same_as_its_flag(command, tmp_path, monkeypatch):
+    config = tmp_path / "mine.yaml"
+    config.write_text("market: {data: nasdaq}")
+    assert resolved(monkeypatch, command, "--config", str(config)) == resolved(
+        monkeypatch, command, "--market.data=nasdaq"
+    )
+
+
+def test_variants_of_a_file_take_the_place_of_the_shipped_ones(tmp_path, monkeypatch):
+    config = tmp_path / "mine.yaml"
+    config.write_text("variants: {baseline: {}, own: {gamma: 0.9}}")
+    assert resolved(monkeypatch, "compare", f"--config={config}").variants == {"baseline": {}, "own": {"gamma": 0.9}}
+
+
+def test_help_shows_the_defaults_that_the_command_has(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(type: float, default: 1.8)" in text  # vf_coef of configs/train.yaml; PPO's is 0.5
+    assert "--defaults" in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"distributional-ppo {distributional_ppo.__version__}\n"
+
+
+OWN_PACKAGE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+gymnasium.register("OwnPole-v0", entry_point=CartPoleEnv, max_episode_steps=50)
+"""
+
+
+def test_a_package_that_registers_an_environment_is_imported_from_the_command_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_poles.py").write_text(OWN_PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = [*QUICK, f"--run.out={tmp_path}", "--run.name=own", "--run.env_id=OwnPole-v0"]
+    assert "OwnPole" in refused(capsys, *own)
+    main([*own, "--run.import", "own_poles"])
+    assert json.loads((tmp_path / "own" / "evaluation-test.json").read_text())["joint"]["agent"]["mean_reward"] > 5
+    assert "No module named 'nowhere'" in refused(capsys, *own, "--run.import=nowhere")
 
 
 def test_wrong_command_lines_are_refused(capsys, tmp_path, folder):
@@ -386,14 +506,14 @@ def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsy
 @pytest.mark.parametrize("test_days", ["[2011-01-03,2011-01-04]", "[2011-01-01,2018-12-31]"])
 def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, monkeypatch):
     def flat(self, seen):
-        def decide(core):
-            seen.append(core.observations())
-            return np.zeros(core.n_envs)
+        def decide(known):
+            seen.append(known.observations)
+            return np.zeros(len(known.bar))
 
         return decide
 
     monkeypatch.setattr(Study, "agent", flat)
-    monkeypatch.setattr("market_regimes.study.tear_sheet", tear_sheet)
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", tear_sheet)
     main([*QUICK, f"--run.out={tmp_path}", "--run.name=flat", f"--market.test={test_days}"])
     result = json.loads((tmp_path / "flat" / "evaluation-test.json").read_text())
     assert result["joint"]["agent"]["sharpe_ratio"] is None

@@ -1,0 +1,177 @@
+"""Flags of the command line from constructors and configurations, and its errors in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+import jsonargparse
+import yaml
+from docstring_parser import parse as parse_docstring
+from stable_baselines3.common.vec_env import VecEnv
+
+FORMS: dict[Any, str] = {  # of types, and of functions by their names
+    bool: "true or false",
+    int: "a whole number like 64",
+    float: "a number like 0.5",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+    tuple[str, str]: "two days like [2011-01-01, 2018-12-31]",
+    tuple[float, float, float]: "three numbers like [15, 25, 40]",
+    list[str]: "a list like [a.csv, b.csv]",
+    list[int]: "a list like [64, 64]",
+    list[float]: "a list like [0, 0.5, 1]",
+    "schedule": "a number like 0.0003, or lin_0.0003 for one that falls to 0",
+    "seeds": "seeds like 0-4 or 0,3,7",
+}
+CONFIG_ONLY_FLAG = {"run.import": "--run.import=PACKAGE stands on the command line only, as importing runs code"}
+
+
+class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes without types
+    """jsonargparse's parser; its errors are one sentence, with the form that is wanted or the nearest valid name."""
+
+    source: ClassVar[str] = ""  # the configuration being read
+    known: ClassVar[dict[str, Any]] = {}  # type of every key of every command
+
+    def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
+        """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
+        return self.parse_string(Path(path).read_text("utf-8-sig"), Path(path).name, *args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print why, and what may have been meant, and exit with 2."""
+        about_source = any(words in message for words in ("parsing config", "Unexpected config", "not accept option"))
+        about_source |= ", variants." in self.source
+        prefix = f"{self.source}: " if self.source and about_source else ""
+        print(f"error: {prefix}{explained(message, self.known)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explained(message: str, known: dict[str, Any]) -> str:
+    """
+    :param message: of jsonargparse
+    :param known: type of every key
+    :return: one sentence in the words of a user, with the nearest key, or the form that is wanted
+    """
+    message = " ".join(message.split())
+    refused = re.search(r'Parser key "([\w.]+)": .*Expected', message) or re.search(
+        r"argument --([\w.]+): invalid", message
+    )
+    if refused is not None and known.get(refused[1]) is not None:
+        given = re.search(r"(?:Given value:|Got value:|invalid \w+ value:) (.*)$", message)
+        return f"{refused[1]} wants {form_of(known[refused[1]])}" + (f", got {given[1]}" if given else "")
+    words = re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)
+    foreign = re.search(r"does not accept option '([\w.]+)'", message)
+    if foreign is not None:
+        message, words = f"there is no key {foreign[1]}", [foreign[1]]
+    words += re.findall(r"--([\w.-]+)", message) if message.startswith("unrecognized arguments") else []
+    for word in words:
+        if word in CONFIG_ONLY_FLAG:
+            return f"{message}: {CONFIG_ONLY_FLAG[word]}"
+    near = {match for word in words if word not in known for match in nearest(word, set(known))}
+    return f"{message.rstrip('.')}. Did you mean {' or '.join(sorted(near))}?" if near else message
+
+
+def nearest(word: str, known: set[str]) -> list[str]:
+    """
+    The known name that is meant, if any: one that ends alike, one whose initials it gives, one like it in its section,
+    one like it anywhere.
+    """
+    section, _, last = word.replace("-", "_").rpartition(".")
+    # Where names end alike, the shortest is meant: the command train, not the key market.train.
+    by_last_part = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-len(name), name))}
+    initials = {"".join(part[0] for part in last.split("_")): last for last in by_last_part if last.count("_")}
+    if last not in by_last_part:
+        last = initials.get(last, last)  # lr
+    siblings = {name.rpartition(".")[2]: name for name in known if section and name.startswith(section + ".")}
+    for names, cutoff in ((by_last_part, 1.0), (siblings, 0.6), (by_last_part, 0.75)):
+        for match in difflib.get_close_matches(last, names, n=1, cutoff=cutoff):
+            return [names[match]]
+    return []
+
+
+def form_of(hint: Any) -> str:
+    """
+    :param hint: type of a value
+    :return: how it is written, with an example
+    """
+    if hint in FORMS:
+        return FORMS[hint]
+    if get_origin(hint) is Literal:
+        return " or ".join(str(value) for value in get_args(hint))
+    if parts := get_args(hint):
+        if get_origin(hint) in (list, tuple):
+            return f"a list, each {form_of(parts[0])}"
+        if get_origin(hint) is dict:
+            return "keys and their values"
+        return ", or ".join(form_of(part) for part in parts)
+    name = getattr(hint, "__name__", str(hint))
+    return FORMS.get(name, name)
+
+
+def types_of(parser: Parser) -> dict[str, Any]:
+    """Every key of a parser with its type."""
+    return {a.dest: getattr(a, "_typehint", None) or getattr(a, "type", None) for a in parser._actions}
+
+
+def add_constructor(
+    parser: Parser, prefix: str, constructor: Any, docstring: str, skip: set[str], types: dict[str, Any]
+) -> None:
+    """
+    One flag per parameter of a constructor, typed and described by its signature and docstring.
+
+    :param parser: receives the flags
+    :param prefix: of their names
+    :param constructor: function whose parameters they are
+    :param docstring: describes them
+    :param skip: parameters that get no flag
+    :param types: of parameters that are written in another form than they are passed
+    """
+    helps = {param.arg_name: " ".join((param.description or "").split()) for param in parse_docstring(docstring).params}
+    # SB3's type of an environment names VecEnv, which its module imports for type checkers only.
+    hints = {**get_type_hints(constructor, localns={"VecEnv": VecEnv}), **types}
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = "MlpPolicy" if parameter.default is parameter.empty else parameter.default
+        default = getattr(default, "__name__", default)
+        parser.add_argument(f"--{prefix}.{name}", type=hints[name], default=default, help=helps.get(name, ""))
+
+
+def values_of(flag: str, arguments: list[str]) -> list[str]:
+    """What follows every occurrence of a flag, as ``--flag value`` or ``--flag=value``."""
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
+    return given + [value for name, value in pairwise(arguments) if name == flag]
+
+
+def files_first(arguments: list[str]) -> list[str]:
+    """The configuration files, in their order, before all flags: a flag overrules a file wherever it stands."""
+    files, rest, takes_next = list[str](), list[str](), False
+    for argument in arguments:
+        is_file = takes_next or argument == "--config" or argument.startswith("--config=")
+        takes_next = argument == "--config" and not takes_next
+        (files if is_file else rest).append(argument)
+    return files + rest
+
+
+def wants_defaults(arguments: list[str]) -> bool:
+    """
+    :param arguments: of a command
+    :return: whether its shipped configuration lies below the files: none of them, and no flag, says ``defaults: none``
+    """
+    if "none" in values_of("--defaults", arguments):
+        return False
+    for name in values_of("--config", arguments):
+        try:
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            continue  # the parser says so
+        if isinstance(content, dict) and content.get("defaults") == "none":
+            return False
+    return True

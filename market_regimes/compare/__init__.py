@@ -1,0 +1,1 @@
+"""Variants x seeds x folds, with statistics and a report."""

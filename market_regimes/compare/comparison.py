@@ -1,0 +1,168 @@
+"""Many cells, and the files that make a stopped comparison go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from market_regimes.compare.cell import Cell, run_cell
+from market_regimes.compare.executors import EXECUTORS, run_all
+from market_regimes.compare.folds import Fold, day_of, why_not
+from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
+from market_regimes.files import read_json, write_file
+from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
+
+# Keys of a variant that are not the algorithm's.
+RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")
+
+
+def cells_of(
+    compare: CompareConfig, run: RunConfig, algorithms: Variants, variants: Variants, folds: Sequence[Fold]
+) -> list[Cell]:
+    """
+    :param compare: seeds and baseline
+    :param run: the run around the algorithm
+    :param algorithms: keyword arguments of every variant
+    :param variants: as configured, for the keys in ``RESERVED``
+    :param folds: from ``folds_of``
+    :return: all cells of usable folds, seed by seed, so that a stopped comparison has all variants of some seeds
+    :raises ValueError: if a variant refers to none, or there is no baseline
+    """
+    if compare.baseline not in variants:
+        raise ValueError(f"compare.baseline={compare.baseline} is none of the variants {', '.join(variants)}")
+    for name, keys in variants.items():
+        of = keys.get("vf_coef_of")
+        if of is not None and (of not in variants or variants[of].get("vf_coef_of") is not None):
+            raise ValueError(f"variants.{name}.vf_coef_of={of} must be another variant with a weight of its own")
+        kl = keys.get("adaptive_kl")
+        if kl is not None and not (isinstance(kl, int | float) and kl > 0):
+            raise ValueError(f"variants.{name}.adaptive_kl must be a number above 0, got {kl}")
+        if keys.get("chosen_before") is not None:
+            day_of(keys["chosen_before"], f"variants.{name}.chosen_before")
+    return [
+        Cell(
+            fold.label,
+            fold.name,
+            name,
+            seed,
+            replace(run, n_envs=keys.get("n_envs", run.n_envs)),
+            fold.market,
+            algorithms[name],
+            keys.get("vf_coef_of"),
+            keys.get("adaptive_kl"),
+            fold.segments,
+        )
+        for seed, fold, (name, keys) in product(seeds_of(compare.seeds), folds, variants.items())
+        if why_not(fold, keys) is None
+    ]
+
+
+class Comparison:
+    """
+    The cells and the folder of their results.
+
+    :param folder: where they lie, one JSON file per cell, each whole or not there
+    :param cells: all of them
+    :param data: fingerprints of the data by market, None: they are not looked at
+    :param function: what runs one
+    :raises ValueError: if the folder's cells are of other data
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cells: Sequence[Cell],
+        data: dict[str, str] | None = None,
+        function: Callable[[Cell], dict[str, Any]] = run_cell,
+    ):
+        self.folder, self.cells, self.function = folder, list(cells), function
+        self.paths = {i: folder / "cells" / f"{_file_name(cell)}.json" for i, cell in enumerate(self.cells)}
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        provenance = folder / "run.json"
+        before = read_json(provenance) if data is not None and provenance.exists() else None
+        if before is not None:
+            check_data_version(folder, before)
+        if before is not None and before["data"] != data:
+            raise ValueError(f"{folder} was started on data with another fingerprint: its cells would not compare")
+        if data is not None and not provenance.exists():
+            write_file(provenance, json.dumps({**versions(), "data_version": DATA_VERSION, "data": data}, indent=2))
+
+    def run(self, executor: str, workers: int, progress_bar: bool = True) -> None:
+        """
+        Run what has no result. A cell that fails or is killed is tried once more; then its error is its result. Those
+        that need another's result come after all others.
+
+        :param executor: key of ``EXECUTORS``
+        :param workers: cells at a time
+        :param progress_bar: whether to show one
+        :raises ValueError: if another process does, or the executor cannot be had
+        """
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._run(executor, workers, progress_bar)
+        except Timeout as error:
+            raise ValueError(f"another process is comparing in {self.folder}") from error
+
+    def _run(self, executor: str, workers: int, progress_bar: bool) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), disable=not progress_bar) as progress:
+            task = progress.add_task("cells", total=len(self.cells))
+            todo = [i for i in self.paths if self.result(i).get("status") != "ok"]
+            progress.update(task, completed=len(self.cells) - len(todo))
+
+            def finish(i: int, result: dict[str, Any]) -> None:
+                write_file(self.paths[i], json.dumps(result))
+                progress.advance(task)
+
+            pool = EXECUTORS[executor](workers)
+            try:
+                for dependent in (False, True):
+                    wave = {}
+                    for i in todo:
+                        if (self.cells[i].vf_coef_of is not None) != dependent:
+                            continue
+                        cell = self._with_coefficient(self.cells[i])
+                        if isinstance(cell, str):
+                            finish(i, {"status": "failed", "error": cell})
+                        else:
+                            wave[i] = cell
+                    run_all(wave, self.function, pool, workers, finish)
+            finally:
+                pool.shutdown()
+
+    def result(self, i: int) -> dict[str, Any]:
+        """:return: what the cell's file holds; nothing if it is not there or torn"""
+        try:
+            result = json.loads(self.paths[i].read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return result if isinstance(result, dict) else {}
+
+    def _with_coefficient(self, cell: Cell) -> Cell | str:
+        """The cell with the ``vf_coef`` it takes from another; a sentence if that has none."""
+        if cell.vf_coef_of is None:
+            return cell
+        other = next(
+            i
+            for i, c in enumerate(self.cells)
+            if (c.label, c.fold, c.seed, c.variant) == (cell.label, cell.fold, cell.seed, cell.vf_coef_of)
+        )
+        weight = self.result(other).get("figures", {}).get("weight_mean")
+        if weight is None:
+            return f"{cell.vf_coef_of} has no mean weight to take: it failed, or does not scale"
+        return replace(cell, algorithm={**cell.algorithm, "vf_coef": cell.algorithm["vf_coef"] * weight})
+
+
+def _file_name(cell: Cell) -> str:
+    """Of a cell's file; names are the user's, so they are told apart by a digest of what is replaced."""
+    parts = (cell.label, cell.fold, cell.variant, str(cell.seed))
+    plain = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts)
+    return f"{plain[:120]}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"

@@ -1,0 +1,116 @@
+"""Folds that walk forward by date: each tests on what follows its training period."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.config import CompareConfig, MarketConfig
+from market_regimes.market.load import Bars
+from market_regimes.market.segments import Segments, digest, read_bars, segments_of
+
+MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
+
+
+@dataclass(frozen=True)
+class Fold:
+    """
+    :param label: of the market
+    :param name: of the test period
+    :param market: with the fold's training and test period
+    :param missing: reason for skipping the fold, or None
+    :param fingerprint: of the market's data
+    :param segments: of both periods; none if it is skipped
+    """
+
+    label: str
+    name: str
+    market: MarketConfig
+    missing: str | None
+    fingerprint: str
+    segments: Segments = field(default_factory=dict, compare=False, repr=False)
+
+
+def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
+    """
+    :param compare: how to divide
+    :param market: the data
+    :return: the folds of every market, in time
+    :raises ValueError: if a date is none, no test period fits into the data, or the data cannot be used
+    """
+    markets = [market] if compare.markets is None else [replace(market, data=data) for data in compare.markets]
+    return [fold for one in markets for fold in _folds(compare, one)]
+
+
+def _folds(compare: CompareConfig, market: MarketConfig) -> Iterator[Fold]:
+    """Of one market, whose files are read once."""
+    read = read_bars(market)
+    label = "+".join(Path(entry).stem for entry in market.entries)
+    own = [() if bars.volatility_index is None else (bars.volatility_index,) for bars in read]
+    fingerprint = " ".join(
+        digest(bars.symbol, bars.dates, bars.open, bars.close, *index) for bars, index in zip(read, own, strict=True)
+    )
+    for train, test in _periods(compare, read, label):
+        one = replace(market, train=train, test=test)
+        missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
+        segments = {} if missing else segments_of(one, ("train", "test"), read)
+        yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments)
+
+
+def _periods(
+    compare: CompareConfig, read: Sequence[Bars], label: str
+) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """First and last days of training and test, fold by fold."""
+    begin = max(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
+    end = min(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
+    middle = (begin + (end - begin) / 2).normalize()
+    start = day_of(compare.first_test, "compare.first_test") if compare.first_test else middle
+    last = min(end, day_of(compare.last_test, "compare.last_test")) if compare.last_test else end
+    if not begin < start <= last:
+        raise ValueError(
+            f"compare.first_test={start.date()} leaves no test period of {label}, whose bars run from "
+            f"{begin.date()} to {last.date()}"
+        )
+    while start <= last:
+        after = start + pd.DateOffset(years=compare.test_years)
+        train = max(begin, start - pd.DateOffset(years=compare.train_years)) if compare.train_years else begin
+        yield (
+            _day_pair(train, start - pd.Timedelta(days=compare.embargo_days + 1)),
+            _day_pair(start, min(after - pd.Timedelta(days=1), last)),
+        )
+        start = after
+
+
+def _day_pair(first: pd.Timestamp, last: pd.Timestamp) -> tuple[str, str]:
+    return str(first.date()), str(last.date())
+
+
+def _missing(symbols: Sequence[Bars], days: tuple[str, str], name: str, needed: int) -> str | None:
+    """Reason a period is too short, or None."""
+    first, after = np.datetime64(days[0], "D"), np.datetime64(days[1], "D") + 1
+    bars = min(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
+    return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
+
+
+def day_of(text: str, name: str) -> pd.Timestamp:
+    try:
+        return pd.Timestamp(np.datetime64(text, "D"))
+    except ValueError as error:
+        raise ValueError(f"{name} must be a day like 2007-01-01, got {text!r}") from error
+
+
+def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
+    """
+    :param fold: a fold
+    :param keys: of a variant
+    :return: why the variant is not run on it, None: it is
+    """
+    chosen_before = keys.get("chosen_before")
+    if fold.missing is None and chosen_before is not None and fold.market.test[0] < str(chosen_before):
+        return f"the variant was chosen by what it did before {chosen_before}"
+    return fold.missing

@@ -1,0 +1,225 @@
+"""The configuration: one dataclass per section of the YAML but ``algorithm``, which is the constructor's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+VolatilityIndex = Literal["auto", "estimated", "real"]
+PeriodName = Literal["train", "validation", "test"]
+CheckpointName = Literal["best", "last"]
+Variants = dict[str, dict[str, Any]]
+SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", "synthetic": "synthetic"}  # data that need no file, and symbols
+MAX_POSITION = 10.0
+MAX_SEEDS = 1000
+
+
+def seeds_of(text: str) -> list[int]:
+    """
+    :param text: seeds as 0-4 or 0,3,7
+    :return: the seeds
+    :raises ValueError: if it is none of these, or there are more than ``MAX_SEEDS``
+    """
+    found: Sequence[int] = []
+    if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
+        first, last = (int(bound) for bound in text.split("-"))
+        found = range(first, last + 1)
+    elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        found = sorted({int(seed) for seed in text.split(",")})
+    if not 0 < len(found) <= MAX_SEEDS:
+        raise ValueError(f"expected seeds like 0-4 or 0,3,7, at most {MAX_SEEDS} of them, got {text}")
+    return list(found)
+
+
+@dataclass(frozen=True)
+class TradingCosts:
+    """
+    What trading costs and what may be held.
+
+    :param position_low: smallest target position, as a share of equity; below 0: short selling
+    :param position_high: largest target position; above 1: leverage
+    :param positions: the only target positions allowed, in place of the range from low to high; the action is then
+        which of them
+    :param fee_bp: fee in basis points of the traded value
+    :param slippage_bp: loss against the fill price, in basis points of the traded value
+    :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
+    :param cash_rate: yearly interest on equity that is not invested
+    :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
+    :raises ValueError: if the positions are no range, a cost is negative or costs take 100 % of a trade
+    """
+
+    position_low: float = 0.0
+    position_high: float = 1.0
+    positions: list[float] | None = None
+    fee_bp: float = 1.0
+    slippage_bp: float = 0.0
+    financing_rate: float = 0.05
+    cash_rate: float = 0.0
+    fill: Literal["next_open", "close"] = "next_open"
+
+    def __post_init__(self) -> None:
+        if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
+            raise ValueError(
+                f"positions must have {-MAX_POSITION:g} <= position_low < position_high <= {MAX_POSITION:g}, "
+                f"got {self.position_low} and {self.position_high}"
+            )
+        if self.positions is not None and not (
+            len(set(self.positions)) == len(self.positions) >= 2
+            and all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions)
+        ):
+            raise ValueError(
+                f"positions must be at least two different numbers within [{-MAX_POSITION:g}, {MAX_POSITION:g}], "
+                f"got {self.positions}"
+            )
+        for name in ("fee_bp", "slippage_bp"):
+            if not 0 <= getattr(self, name) < 1000:
+                raise ValueError(f"{name} must be within [0, 1000), got {getattr(self, name)}")
+        for name in ("financing_rate", "cash_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a yearly rate within [0, 1], got {getattr(self, name)}")
+        if (self.fee_bp + self.slippage_bp) / 1e4 * max(abs(bound) for bound in self.bounds) >= 1:
+            raise ValueError(
+                f"fee_bp={self.fee_bp} and slippage_bp={self.slippage_bp} take all equity of a trade to position "
+                f"{max(self.bounds, key=abs)}"
+            )
+        if self.fill not in ("next_open", "close"):
+            raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest target position."""
+        if self.positions is not None:
+            return min(self.positions), max(self.positions)
+        return self.position_low, self.position_high
+
+    def targets(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: n_envs actions of the environment's action space
+        :return: the target positions they mean, shape (n_envs,)
+        """
+        if self.positions is not None:
+            return np.asarray(self.positions)[np.asarray(actions, dtype=np.int64).reshape(-1)]
+        return np.asarray(actions, dtype=np.float64).reshape(-1)
+
+
+@dataclass
+class MarketConfig:
+    """
+    The data and how they are traded. Dates are included; every bar's return belongs to one period.
+
+    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), CSV or Parquet files, or folders of them;
+        several make one training on all symbols
+    :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
+        "real": the VIX from 2014 for the S&P 500, a file's own column
+    :param bars_per_year: of the files; None: inferred from their dates
+    :param regime_bounds: points of the volatility index at which normal, volatile and crash begin; None: 15, 25, 40 for
+        the S&P 500, for other symbols quantiles 0.383, 0.898 and 0.986 of the training period
+    :param train: first and last day of the training period
+    :param validation: first and last day of the period evaluated during training
+    :param test: first and last day of the period evaluated at the end
+    :param episode_bars: bars per training episode
+    :param trading: what trading costs and what may be held
+    """
+
+    data: str | list[str] = "sp500"
+    volatility_index: VolatilityIndex = "auto"
+    bars_per_year: float | None = None
+    regime_bounds: tuple[float, float, float] | None = None
+    train: tuple[str, str] = ("1999-01-01", "2008-12-31")
+    validation: tuple[str, str] = ("2009-01-01", "2010-12-31")
+    test: tuple[str, str] = ("2011-01-01", "2018-12-31")
+    episode_bars: int = 252
+    trading: TradingCosts = field(default_factory=TradingCosts)
+
+    def __post_init__(self) -> None:
+        bounds = self.regime_bounds
+        if bounds is not None and not 0 < bounds[0] < bounds[1] < bounds[2]:
+            raise ValueError(f"market.regime_bounds must be three increasing positive numbers, got {bounds}")
+        if self.bars_per_year is not None and not 1 <= self.bars_per_year < 1e7:
+            raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
+        if not self.data:
+            raise ValueError("market.data names no data")
+
+    @property
+    def entries(self) -> list[str]:
+        """The data as a list."""
+        return [self.data] if isinstance(self.data, str) else self.data
+
+
+@dataclass
+class RunConfig:
+    """
+    The run around the algorithm.
+
+    :param env_id: "market", or the id of any Gymnasium environment
+    :param total_timesteps: environment steps to train on
+    :param n_envs: environment copies stepped together
+    :param normalize_observations: whether VecNormalize scales the observations by the statistics of those seen
+    :param eval_every: environment steps between evaluations on the validation period
+    :param patience: stop after this many evaluations without a better one, None: never
+    :param checkpoint_every: environment steps between checkpoints
+    :param out: folder of the run folders
+    :param name: name of the run folder; None: environment and time
+    :param progress_bar: whether to show one
+    """
+
+    env_id: str = "market"
+    total_timesteps: int = 100_000
+    n_envs: int = 8
+    normalize_observations: bool = False
+    eval_every: int = 20_000
+    patience: int | None = None
+    checkpoint_every: int = 20_000
+    out: str = "runs"
+    name: str | None = None
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("total_timesteps", "n_envs", "eval_every", "patience", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"run.{name} must be at least 1, got {value}")
+
+
+@dataclass
+class CompareConfig:
+    """
+    What is compared. Folds walk forward by date: each tests on ``test_years`` and trains on what came before.
+
+    :param seeds: seeds of every variant on every fold, as 0-4 or 0,3,7
+    :param markets: data trained on each by itself; None: ``market.data``, all symbols together
+    :param first_test: day on which the first test period begins; None: half of the data
+    :param last_test: last day of the last test period; None: the last of the data
+    :param test_years: length of a test period
+    :param train_years: length of a training period; None: all that came before
+    :param embargo_days: days left out between training and test, so that no return of the one reaches into the other
+    :param baseline: the variant that the others are compared with
+    :param executor: "processes" of this machine, or "ray": the cluster that RAY_ADDRESS names, else a local one
+    :param workers: cells that run at a time
+    """
+
+    seeds: str = "0-2"
+    markets: list[str] | None = None
+    first_test: str | None = None
+    last_test: str | None = None
+    test_years: int = 4
+    train_years: int | None = None
+    embargo_days: int = 30
+    baseline: str = "baseline"
+    executor: Literal["processes", "ray"] = "processes"
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        seeds_of(self.seeds)
+        for name in ("test_years", "train_years", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"compare.{name} must be at least 1, got {value}")
+        if self.embargo_days < 0:
+            raise ValueError(f"compare.embargo_days must be at least 0, got {self.embargo_days}")
+        if self.markets == []:
+            raise ValueError("compare.markets names no market")

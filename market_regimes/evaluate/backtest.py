@@ -1,0 +1,143 @@
+"""Trading rules over a period of the markets, bar by bar."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.rules import Decision
+from market_regimes.market.env import REWARD_SCALE, RUIN_EQUITY, MarketCore
+from market_regimes.market.regimes import REGIMES
+from market_regimes.market.segments import Segment
+
+RANDOM_RUNS = 100
+
+
+def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision) -> dict[str, pd.DataFrame]:
+    """
+    One pass over the period of every segment, from a flat start to its last bar; after ruin nothing is held.
+
+    :param segments: what is traded
+    :param costs: what trading costs and what may be held
+    :param decide: gives the target positions
+    :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of fees, slippage and financing),
+        ``equity`` and ``gross_equity`` (1 at the start), ``target`` and, at the close, ``position``, ``trade`` (signed)
+        and ``cost`` (shares of equity), ``price`` of the fill, ``index``, ``regime`` (name)
+    """
+    core = MarketCore(segments, len(segments), costs, episode_bars=None)
+    return _frames(segments, _run(core, decide), costs)
+
+
+def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
+    """
+    All agents to their ends, each on its own symbol. Arrays (bars, n_envs); after ruin or end all is 0. ``decide`` is
+    asked once more at the end, so that it sees the last state too.
+    """
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
+    alive = np.ones(core.n_envs, dtype=bool)
+    for _ in range(int((core.last - core.first).max())):
+        targets = np.clip(decide(core.known()), *core.costs.bounds)
+        result = core.step(targets)
+        rows["return"].append(np.where(alive, result.growth - 1, 0.0))
+        rows["gross_return"].append(np.where(alive, result.gross_growth - 1, 0.0))
+        for name, values in (("target", targets), ("position", core.position), ("trade", result.trade)):
+            rows[name].append(np.where(alive, values, 0.0))
+        rows["cost"].append(np.where(alive, result.cost, 0.0))
+        alive = alive & ~(result.terminated | result.truncated)
+    decide(core.known())
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: TradingCosts) -> dict[str, pd.DataFrame]:
+    frames = {}
+    for i, segment in enumerate(segments):
+        market, bars = segment.market, slice(segment.first + 1, segment.last + 1)
+        columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
+        frame = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
+        frame["equity"] = (1 + frame["return"]).cumprod()
+        frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
+        frame["price"] = market.open[bars] if costs.fill == "next_open" else market.close[segment.first : segment.last]
+        frame["index"] = market.index[bars]
+        frame["regime"] = np.array(REGIMES)[market.regime[bars]]
+        frames[market.symbol] = frame
+    return frames
+
+
+def random_timing(
+    segments: Sequence[Segment], costs: TradingCosts, agent: dict[str, pd.DataFrame], seed: int, runs: int = RANDOM_RUNS
+) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """
+    What the agent's own trades earn at random times: its target positions, shifted in a circle by a random number of
+    bars, so that turnover and exposure stay and only the timing goes.
+
+    :param segments: what is traded
+    :param costs: what trading costs and what may be held
+    :param agent: the agent's ``backtest``
+    :param seed: of the shifts
+    :param runs: number of shifts
+    :return: backtest of the run with the median Sharpe ratio; the Sharpe ratios of all, per bar, NaN where undefined
+    """
+    core = MarketCore(segments, runs * len(segments), costs, episode_bars=None)
+    bars = np.array([len(frame) for frame in agent.values()])
+    targets = np.zeros((bars.max(), len(segments)))
+    for i, frame in enumerate(agent.values()):
+        targets[: len(frame), i] = frame["target"]
+    shifts = np.random.default_rng(seed).integers(bars[core.symbol])
+    first = np.array([segment.first for segment in segments])
+    arrays = _run(
+        core, lambda known: targets[(known.bar - first[known.symbol] + shifts) % bars[known.symbol], known.symbol]
+    )
+
+    dates = np.unique(np.concatenate([frame.index.to_numpy() for frame in agent.values()]))
+    total, count = np.zeros((len(dates), runs)), np.zeros((len(dates), 1))
+    for i, frame in enumerate(agent.values()):
+        rows = np.searchsorted(dates, frame.index.to_numpy())
+        total[rows] += arrays["return"][: len(frame), i :: len(segments)]
+        count[rows] += 1
+    returns = total / count
+    spread = returns.std(axis=0, ddof=1)
+    sharpe = np.divide(returns.mean(axis=0), spread, out=np.full(runs, np.nan), where=spread > 1e-12)
+    median = int(np.argsort(sharpe)[(np.isfinite(sharpe).sum() - 1) // 2])
+    chosen = slice(median * len(segments), (median + 1) * len(segments))
+    return _frames(segments, {name: values[:, chosen] for name, values in arrays.items()}, costs), sharpe
+
+
+def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """
+    :param frames: from ``backtest``
+    :return: one row per order filled: date of the bar, symbol, side, price, shares of equity ``traded``, held then
+        (``target``) and paid in that bar (``cost``), equity at its close
+    """
+    rows = []
+    for symbol, frame in frames.items():
+        orders = frame[frame["trade"].abs() > 1e-9]
+        side = np.where(orders["trade"] > 0, "buy", "sell")
+        rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
+    return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")
+
+
+def discounted(frames: dict[str, pd.DataFrame], last_values: np.ndarray, gamma: float) -> np.ndarray:
+    """
+    What came after each decision: the discounted rewards to ruin, or to the end of the period, where the critic's value
+    completes them.
+
+    :param frames: from ``backtest``
+    :param last_values: value of the last state, one per symbol
+    :param gamma: discount factor
+    :return: one return per row of the frames, one frame after the other; NaN after ruin
+    """
+    outcomes = []
+    for frame, last_value in zip(frames.values(), last_values, strict=True):
+        rewards = REWARD_SCALE * np.log1p(frame["return"].to_numpy())
+        outcome = np.full(len(rewards), np.nan)
+        ruined = np.flatnonzero(frame["equity"] <= RUIN_EQUITY * (1 + 1e-9))
+        end, value = (ruined[0] + 1, 0.0) if len(ruined) else (len(rewards), last_value)
+        for t in range(end - 1, -1, -1):
+            value = rewards[t] + gamma * value
+            outcome[t] = value
+        outcomes.append(outcome)
+    return np.concatenate(outcomes)

@@ -1,0 +1,158 @@
+"""Pictures of a run and of its evaluation, and quantstats' tear sheet."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.evaluate.figures import quantstats
+from market_regimes.files import write_file
+from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+
+
+def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
+    """
+    A figure without a window or global state.
+
+    :param height: in inches
+    :param ratios: ``height_ratios`` of panels over one shared axis, or ``width_ratios`` of panels side by side
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows, columns = len(ratios.get("height_ratios", [1])), len(ratios.get("width_ratios", [1]))
+    axes: list[Any] = list(figure.subplots(rows, columns, sharex=rows > 1, gridspec_kw=dict(ratios)))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    return figure, axes
+
+
+def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -> None:
+    """
+    Equity, drawdown, the agent's exposure and the volatility index over time.
+
+    :param frames: ``evaluation.joint`` backtests by name, the agent's first
+    :param path: PNG to write
+    :param title: heading
+    """
+    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+
+    figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
+    agent = next(iter(frames.values()))
+    equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
+    for i, (name, frame) in enumerate(frames.items()):
+        equity.plot(frame.index, frame["equity"], label=name, color=f"C{i}", linewidth=1.2)
+        peak = frame["equity"].cummax().clip(lower=1.0)
+        drawdown.plot(frame.index, 100 * (frame["equity"] / peak - 1), color=f"C{i}", linewidth=1.0)
+    exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
+    index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
+    equity.set(title=title, ylabel="equity, start = 1", yscale="log")
+    equity.yaxis.set_major_locator(MaxNLocator(6))  # plain numbers, not powers of ten
+    equity.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    equity.yaxis.set_minor_locator(NullLocator())
+    equity.legend(frameon=False)
+    drawdown.set(ylabel="drawdown, %")
+    exposure.set(ylabel="agent's position,\n% (20 bars)")
+    index.set(ylabel="volatility\nindex")
+    figure.savefig(path, dpi=110)
+
+
+def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, outcomes: np.ndarray, title: str) -> Any:
+    """
+    The predicted distribution of the return beside what came: over time for the first symbol, and as the share of
+    outcomes below each predicted quantile, by regime, which on the diagonal is as predicted.
+
+    :param frames: the agent's ``backtest``; M rows in all
+    :param quantiles: predictions, shape (M, N)
+    :param outcomes: discounted rewards, shape (M,), NaN where there are none
+    :param title: heading
+    :return: figure
+    """
+    figure, (fan, share) = _panels(4, width_ratios=[2, 1])
+    first = next(iter(frames.values()))
+    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
+    low, lower, middle, upper, high = np.quantile(quantiles[: len(first)], [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
+    fan.fill_between(first.index, low, high, alpha=0.2, color="C0", linewidth=0, label="predicted, 5 to 95 %")
+    fan.fill_between(first.index, lower, upper, alpha=0.4, color="C0", linewidth=0, label="25 to 75 %")
+    fan.plot(first.index, middle, color="C0", linewidth=0.8)
+    fan.plot(first.index, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
+    fan.set(title=f"{next(iter(frames))}: {title}", ylabel="return, units of reward")
+    fan.tick_params(axis="x", rotation=30)
+    known = np.isfinite(outcomes)
+    below = outcomes[known, None] < np.sort(quantiles[known], axis=1)
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])[known]
+    share.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    share.plot(tau, below.mean(axis=0), color="black", label="all")
+    for name in REGIMES:
+        if (regime == name).sum() >= MIN_REGIME_DAYS:
+            share.plot(tau, below[regime == name].mean(axis=0), label=name, linewidth=1.0)
+    of = "all symbols" if len(frames) > 1 else next(iter(frames))
+    share.set(title=f"calibration, {of}", xlabel="quantile predicted", ylabel="share of outcomes below")
+    for axis in (fan, share):
+        axis.legend(frameon=False)
+    return figure
+
+
+def picture_of_training(progress: Path, path: Path, title: str) -> None:
+    """
+    Weight, value loss and explained variance over the updates.
+
+    :param progress: CSV of the run's scalars
+    :param path: PNG to write
+    :param title: heading
+    """
+    scalars = pd.read_csv(progress)
+    if "train/value_loss" not in scalars:  # nothing was trained, or someone removed the file
+        return
+    scalars = scalars.dropna(subset=["train/value_loss"]).set_index("time/total_timesteps").filter(like="train/")
+    figure, (weight, loss, explained) = _panels(6, height_ratios=[2, 1.5, 1.5])
+    if "train/variance_scaling_weight" in scalars:
+        low, high = scalars["train/variance_scaling_weight_min"], scalars["train/variance_scaling_weight_max"]
+        weight.fill_between(scalars.index, low, high, alpha=0.25, label="over the minibatches of an update")
+        weight.plot(scalars["train/variance_scaling_weight"], label="mean")
+        weight.legend(frameon=False)
+    weight.set(title=title, ylabel="variance scaling\nweight")
+    loss.plot(scalars["train/value_loss"])
+    loss.set(ylabel="value loss,\nunscaled")
+    if "train/explained_variance" in scalars:
+        explained.plot(scalars["train/explained_variance"])
+    explained.set(ylabel="explained\nvariance", xlabel="environment steps")
+    figure.savefig(path, dpi=110)
+
+
+def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, bars_per_year: float) -> None:
+    """
+    The HTML report of quantstats, made to load nothing from the network.
+
+    :param agent: returns
+    :param benchmark: returns on the same dates
+    :param path: HTML file to write
+    :param title: heading
+    :param bars_per_year: what annualises
+    :raises ValueError: if quantstats cannot make one of these returns; no file is left then
+    """
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it asks for Arial and takes what there is
+    agent, benchmark = agent.rename("agent"), benchmark.rename("buy and hold")
+    path.unlink(missing_ok=True)
+    made = path.with_name(path.name + ".tmp")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantstats().reports.html(
+                agent, benchmark, output=str(made), title=html.escape(title), periods_per_year=bars_per_year
+            )
+    except Exception as error:  # it fits lines and makes tables without looking whether there is anything to show
+        made.unlink(missing_ok=True)
+        raise ValueError(f"quantstats makes no tear sheet of these returns ({error})") from error
+    text = made.read_text(encoding="utf-8")
+    made.unlink()
+    write_file(path, re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text))

@@ -1,0 +1,60 @@
+"""Files: written such that a kill leaves the old or the new one whole, and read as UTF-8 whatever the locale."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from market_regimes.config import RunConfig
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replace a file such that at any time either the old or the new one is whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a loss of power, where the system has a way to."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    :raises ValueError: unless the file holds a JSON object
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} is torn or no run's") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is torn or no run's")
+    return content
+
+
+def stamped(name: str) -> str:
+    """:return: the name with the time, for a folder that nobody named"""
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def new_folder(run: RunConfig) -> Path:
+    """
+    :param run: names the folder, or leaves it to environment and time
+    :return: where the run, or the runs of several seeds, will lie
+    :raises ValueError: if it exists already
+    """
+    folder = Path(run.out) / (run.name or stamped(run.env_id))
+    if folder.exists():
+        raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
+    return folder

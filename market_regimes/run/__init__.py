@@ -1,0 +1,1 @@
+"""A run: training into a folder, resuming it there, evaluating it from there."""

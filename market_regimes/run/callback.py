@@ -1,0 +1,238 @@
+"""What happens while a run trains: scalars by regime, evaluation, the best model, stopping, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
+
+from distributional_ppo import DistributionalPPO
+from market_regimes.config import RunConfig
+from market_regimes.files import write_file
+from market_regimes.market.env import MarketCore
+from market_regimes.run import checkpoint
+from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
+from market_regimes.run.probes import figures_by_regime_of_rollout
+
+Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
+
+
+@contextmanager
+def until_interrupted() -> Iterator[threading.Event]:
+    """
+    An event that Ctrl-C (or a request to terminate) sets, so that training ends where it can go on bit for bit. Asked a
+    second time, it ends at once.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("\nstopping after this update; once more to stop at once", flush=True)
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Memory:
+    """
+    What a resumed run must know besides the model.
+
+    :param evaluation_due: step from which on the next evaluation falls
+    :param checkpoint_due: the same of the next checkpoint
+    :param evaluations_without_better: evaluations since the best one
+    :param best_step: step of the best model
+    :param best_score: its score
+    :param csv_rows: rows of ``progress.csv``
+    :param event_sizes: sizes of the TensorBoard files, by name
+    """
+
+    evaluation_due: int
+    checkpoint_due: int = 0
+    evaluations_without_better: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+    csv_rows: int = 0
+    event_sizes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: checkpoint.State, path: Path) -> Memory:
+        """
+        :param state: of a checkpoint
+        :param path: where it comes from, for the error
+        :raises CheckpointError: if it holds no memory
+        """
+        try:
+            memory = cls(**state["training"])
+            numbers = [memory.evaluation_due, memory.checkpoint_due, memory.evaluations_without_better, memory.csv_rows]
+            numbers += [memory.best_step or 0, *memory.event_sizes.values()]
+            if not all(type(number) is int and number >= 0 for number in numbers):
+                raise ValueError(f"expected counts, got {numbers}")
+            memory.best_score = None if memory.best_score is None else float(memory.best_score)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise checkpoint.CheckpointError(f"the checkpoint {path} does not fit this run: {error}") from error
+        return memory
+
+
+class RolloutBars(BaseCallback):
+    """
+    Notes where in the market the samples of a rollout lie.
+
+    :param core: the environment's, None: another environment, nothing is noted
+    """
+
+    def __init__(self, core: MarketCore | None):
+        super().__init__()
+        self.core = core
+        self._noted: list[np.ndarray] = []
+
+    @property
+    def bars(self) -> np.ndarray:
+        """Positions in the core's arrays, shape (T, E), at the end of a rollout; the last ones noted are the next's."""
+        return np.stack(self._noted[:-1])
+
+    @property
+    def algorithm(self) -> DistributionalPPO:
+        """The model, typed."""
+        assert isinstance(self.model, DistributionalPPO)
+        return self.model
+
+    def _on_rollout_start(self) -> None:
+        self._noted = []
+        self._note()
+
+    def _on_step(self) -> bool:
+        self._note()
+        return True
+
+    def _note(self) -> None:
+        if self.core is not None:
+            self._noted.append(self.core.bar.copy())
+
+
+class Training(RolloutBars):
+    """
+    At the start of a rollout, where a run can be resumed: evaluation on the validation period when it is due, the best
+    model, patience, checkpoints. At its end: scalars by regime.
+
+    :param run: the run around the algorithm
+    :param folder: run folder
+    :param core: the environment's, None: another environment, which has no regimes
+    :param score: gives what an evaluation logs, and a picture or None
+    :param score_name: the scalar by which the best model is chosen
+    :param interrupted: set when the user wants to stop
+    :param memory: what to go on from
+    :param resumed: tensors and state of the checkpoint the run goes on from, None: a new run
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        folder: Path,
+        core: MarketCore | None,
+        score: Callable[[], Evaluation],
+        score_name: str,
+        interrupted: threading.Event,
+        memory: Memory,
+        resumed: tuple[checkpoint.Tensors, checkpoint.State] | None,
+    ):
+        super().__init__(core)
+        self.run, self.folder, self.interrupted = run, folder, interrupted
+        self.score, self.score_name = score, score_name
+        self.memory, self.resumed = memory, resumed
+        self.progress = ProgressCsv(folder / "progress.csv", memory.csv_rows)
+        self.stopped: str | None = None
+        cut_events(folder, memory.event_sizes)
+        self._write_best()
+        self.tensorboard = TensorBoardOutputFormat(str(folder))
+        if not resumed:
+            self.tensorboard.writer.add_custom_scalars(PAGE if core is None else MARKET_PAGE)
+            self.tensorboard.writer.flush()
+
+    def _on_rollout_start(self) -> None:
+        if self.resumed:
+            checkpoint.restore_generators(self.algorithm, *self.resumed)
+            self.resumed = None
+        better = False
+        if self.num_timesteps >= self.memory.evaluation_due:
+            self.memory.evaluation_due = self.num_timesteps + self.run.eval_every
+            better = self._evaluate()
+        patience = self.run.patience
+        if patience is not None and self.memory.evaluations_without_better >= patience:
+            self.stopped = f"stopped early: no better evaluation in {patience}"
+        elif self.interrupted.is_set():
+            self.stopped = "interrupted"
+        if better or self.stopped or self.num_timesteps >= self.memory.checkpoint_due:
+            self._save()
+        super()._on_rollout_start()
+
+    def _on_step(self) -> bool:
+        return super()._on_step() and self.stopped is None
+
+    def _on_rollout_end(self) -> None:
+        core = self.core
+        if core is None:
+            return
+        bars = self.bars
+        self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
+        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
+            self.logger.record(f"train/{name}", value)
+
+    def _on_training_end(self) -> None:
+        if self.stopped is None:
+            self._save()  # before the evaluation: a longer run goes on from here as if it had not ended
+            self._evaluate()
+            self._write_best()
+        self.tensorboard.close()
+
+    def _evaluate(self) -> bool:
+        """Write ``eval/`` scalars; return whether the model is the best so far."""
+        scores, figure = self.score()
+        for name, value in scores.items():
+            if value is not None:
+                self.logger.record(f"eval/{name}", value)
+        if figure is not None:
+            self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
+        self.logger.dump(self.num_timesteps)
+        score, memory = scores[self.score_name], self.memory
+        best = memory.best_score
+        # A score that is no number is no best one: nothing would be greater than it.
+        better = score is not None and math.isfinite(score) and (best is None or score > best)
+        memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
+        if better:
+            memory.best_step, memory.best_score = self.num_timesteps, score
+        return better
+
+    def _save(self) -> None:
+        self.memory.checkpoint_due = self.num_timesteps + self.run.checkpoint_every
+        self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
+        tensors, state = checkpoint.capture(self.algorithm)
+        checkpoint.write(self.folder, self.num_timesteps, tensors, {**state, "training": asdict(self.memory)})
+        self._write_best()
+        checkpoint.prune(self.folder, self.memory.best_step)
+
+    def _write_best(self) -> None:
+        if self.memory.best_step is not None:
+            best = {"step": self.memory.best_step, f"eval/{self.score_name}": self.memory.best_score}
+            write_file(self.folder / "best.json", json.dumps(best))
+        else:
+            (self.folder / "best.json").unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""An agent over a period of the market beside other trading rules: scores, and the files of an evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.config import PeriodName, TradingCosts
+from market_regimes.evaluate.backtest import backtest, random_timing, trades
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
+from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
+from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
+from market_regimes.files import write_file
+from market_regimes.market.env import REWARD_SCALE
+from market_regimes.market.segments import Segment
+
+Frames = dict[str, pd.DataFrame]
+
+
+def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
+    """
+    :param frames: the agent's ``backtest`` of the validation period
+    :param bars_per_year: what annualises
+    :return: what an evaluation during training logs
+    """
+    together = joint(frames)
+    all_figures = figures(together, bars_per_year)
+    scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
+    scores["mean_reward"] = float(REWARD_SCALE * np.log1p(together["return"]).sum())
+    by_regime = figures_by_regime(frames, bars_per_year)
+    return scores | {f"sharpe_{regime}": cell["sharpe_ratio"] for regime, cell in by_regime.items()}
+
+
+def compared(
+    agent: Frames, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float, seed: int, step: int
+) -> tuple[dict[str, Frames], dict[str, Any]]:
+    """
+    :param agent: its ``backtest``
+    :param segments: what it traded
+    :param trading: what trading costs and what may be held
+    :param bars_per_year: what annualises
+    :param seed: of the random timings
+    :param step: that the agent was trained to
+    :return: the backtests of the agent, buy-and-hold, volatility targeting and the agent's trades at random times, by
+        name; and their ``summary``, with the step and the share of the random timings whose Sharpe ratio is lower
+    """
+    # The benchmarks may hold from 0 to 1 whatever the agent may, and more where it may.
+    low, high = trading.bounds
+    free = replace(trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
+    shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
+    strategies = {
+        "agent": agent,
+        "buy and hold": backtest(segments, free, buy_and_hold),
+        "volatility target": backtest(segments, free, volatility_targeting(segments)),
+        "random timing": shifted,
+    }
+    result = {**summary(strategies, bars_per_year), "step": step}
+    sharpe = result["joint"]["agent"]["sharpe_ratio"]
+    result["share_of_random_timings_below_agent"] = (
+        None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
+    )
+    return strategies, result
+
+
+def write_evaluation(
+    folder: Path, period: PeriodName, strategies: dict[str, Frames], result: dict[str, Any], bars_per_year: float
+) -> str:
+    """
+    Write ``evaluation-PERIOD.json``, ``trades-PERIOD.csv``, ``tearsheet-PERIOD.html`` and ``equity-PERIOD.png``.
+
+    :param folder: run folder
+    :param period: name of the period
+    :param strategies: from ``compared``
+    :param result: what the JSON holds
+    :param bars_per_year: what annualises
+    :return: first and last day, for titles
+    """
+    write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
+    together, agent = {name: joint(frames) for name, frames in strategies.items()}, strategies["agent"]
+    days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
+    title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {period}: {days}"
+    picture_of_equity(together, folder / f"equity-{period}.png", title)
+    trades(agent).to_csv(folder / f"trades-{period}.csv")
+    returns, held = together["agent"]["return"], together["buy and hold"]["return"]
+    try:
+        tear_sheet(returns, held, folder / f"tearsheet-{period}.html", title, bars_per_year)
+    except ValueError as error:
+        print(f"tearsheet-{period}.html is left out: {error}")
+    return days

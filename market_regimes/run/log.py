@@ -1,0 +1,104 @@
+"""What a run logs, and files of it that a resumed run goes on with: ``progress.csv`` and TensorBoard's events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
+
+from market_regimes.files import write_file
+from market_regimes.market.regimes import REGIMES
+
+WEIGHT = "train/variance_scaling_weight"
+# TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
+PAGE: dict[str, Any] = {
+    "Variance gradient scaling": {
+        "weight: mean, min and max of an update": ["Multiline", [f"{WEIGHT}$", f"{WEIGHT}_min", f"{WEIGHT}_max"]],
+        "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
+        "variance of the quantiles": ["Multiline", ["train/quantile_variance_mean", "train/quantile_variance_std"]],
+        "value loss before the weight": ["Multiline", ["train/value_loss$", "train/value_loss_std"]],
+        "explained variance": ["Multiline", ["train/explained_variance"]],
+    }
+}
+MARKET_PAGE: dict[str, Any] = {
+    "Variance gradient scaling": {
+        **PAGE["Variance gradient scaling"],
+        "volatility index of the rollout": ["Multiline", ["rollout/volatility_index"]],
+    },
+    "Regimes": {
+        "value error / std of the returns": ["Multiline", [f"train/value_error_{name}" for name in REGIMES]],
+        "gradient norm of the value loss": ["Multiline", [f"train/value_grad_norm_{name}" for name in REGIMES]],
+        "validation: Sharpe ratio": ["Multiline", [f"eval/sharpe_{name}" for name in REGIMES]],
+    },
+}
+
+
+class ProgressCsv(KVWriter):
+    """
+    ``progress.csv``, a row per dump. Unlike SB3's writer it can go on after a given row, and a new column replaces the
+    file as a whole, so that a kill leaves all rows but the last one intact.
+
+    :param path: the file
+    :param rows: number of rows to keep of what is there
+    """
+
+    def __init__(self, path: Path, rows: int):
+        self.path = path
+        self.names: list[str] = []
+        self.rows: int = 0
+        old = self._read()[:rows]
+        self._replace([name for name in self.names if any(row.get(name) for row in old)], old)
+        self.rows = len(old)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                self.names = list(reader.fieldnames or [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is torn beyond its last row: move it away to go on without it") from error
+        return rows
+
+    def _replace(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(self.path, text.getvalue())
+        self.names = names
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Write one row; what is no number is left out."""
+        shown = filter_excluded_keys(key_values, key_excluded, "csv")
+        row = {name: str(value) for name, value in shown.items() if isinstance(value, int | float | np.number)}
+        new = sorted(row.keys() - set(self.names))
+        if new:
+            self._replace([*self.names, *new], self._read())
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.names).writerow(row)
+        self.rows += 1
+
+    def close(self) -> None:
+        """Nothing is open between two rows."""
+
+
+def event_sizes(folder: Path) -> dict[str, int]:
+    """Sizes of the TensorBoard files, for ``cut_events``."""
+    return {path.name: path.stat().st_size for path in folder.glob("events.out.tfevents.*")}
+
+
+def cut_events(folder: Path, sizes: dict[str, int]) -> None:
+    """Take from the TensorBoard files what was written after ``sizes``: the resumed run writes it again."""
+    for path in folder.glob("events.out.tfevents.*"):
+        if path.name not in sizes:
+            path.unlink()
+        elif sizes[path.name] < path.stat().st_size:
+            with open(path, "r+b") as file:
+                file.truncate(sizes[path.name])

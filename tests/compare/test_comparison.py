@@ -1,0 +1,379 @@
+"""Folds by hand-counted dates; cells that fail, are killed, are resumed, in processes and on Ray."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+from test_cells import CELL
+
+from market_regimes.compare.cell import run_cell
+from market_regimes.compare.comparison import Comparison, cells_of
+from market_regimes.compare.executors import EXECUTORS
+from market_regimes.compare.folds import folds_of
+from market_regimes.config import CompareConfig, MarketConfig, RunConfig
+
+
+def folds(**keys):
+    return folds_of(CompareConfig(**keys), MarketConfig())
+
+
+def test_folds_walk_forward_with_an_embargo():
+    found = folds(first_test="2007-01-01", test_years=4, embargo_days=30)
+    assert [fold.name for fold in found] == ["2007-01 to 2010-12", "2011-01 to 2014-12", "2015-01 to 2018-12"]
+    assert [fold.market.train for fold in found] == [
+        ("1999-01-04", "2006-12-01"),  # the 30 days from the 2nd to the 31st are left out
+        ("1999-01-04", "2010-12-01"),
+        ("1999-01-04", "2014-12-01"),
+    ]
+    assert [fold.market.test[0] for fold in found] == ["2007-01-01", "2011-01-01", "2015-01-01"]
+    assert not any(fold.missing for fold in found)
+
+
+def test_training_periods_of_a_fixed_length():
+    (fold,) = folds(first_test="2015-01-01", train_years=3, embargo_days=0)
+    assert fold.market.train == ("2012-01-01", "2014-12-31")
+
+
+def test_folds_with_too_few_days_are_named():
+    short_test = folds(first_test="2010-12-15", test_years=4)[-1]
+    assert short_test.missing == "its test period has 10 bars, 60 are needed"  # 2018-12-15 to 2018-12-31
+    short_training = folds(first_test="1999-09-01", test_years=10)[0]
+    assert short_training.missing.startswith("its training period has 1")
+
+
+def test_by_default_the_second_half_of_the_data_is_tested():
+    assert folds(test_years=5)[0].market.test[0] == "2009-01-01"
+
+
+def test_the_last_test_period_ends_where_it_is_told_to_or_with_the_data():
+    assert folds(first_test="2007-01-01", last_test="2009-06-30", test_years=2)[-1].market.test == (
+        "2009-01-01",
+        "2009-06-30",
+    )
+    assert folds(first_test="2017-01-01", last_test="2030-06-30")[-1].market.test == ("2017-01-01", "2018-12-31")
+
+
+@pytest.mark.parametrize("embargo", [0, 1, 30, 400])
+@pytest.mark.parametrize("years", [1, 3])
+def test_no_training_day_is_within_the_embargo_and_test_periods_touch(embargo, years):
+    found = [fold.market for fold in folds(first_test="2010-01-01", test_years=years, embargo_days=embargo)]
+    for market in found:
+        assert pd.Timestamp(market.test[0]) - pd.Timestamp(market.train[1]) == pd.Timedelta(days=embargo + 1)
+        assert market.train[0] == "1999-01-04"
+    for one, two in itertools.pairwise(found):
+        assert pd.Timestamp(two.test[0]) - pd.Timestamp(one.test[1]) == pd.Timedelta(days=1)
+    assert found[-1].test[1] == "2018-12-31"
+
+
+@pytest.fixture
+def files(tmp_path, make_prices):
+    """Business days from Monday 2000-01-03 and from Monday 2001-01-01; the second one ends first."""
+    found = {}
+    for name, start, bars in (("early", "2000-01-03", 1500), ("late", "2001-01-01", 1000)):
+        found[name] = str(tmp_path / f"{name}.csv")
+        make_prices(bars, seed=bars, start=start).to_csv(found[name], index=False)
+    return found
+
+
+@pytest.mark.parametrize("order", [("early", "late"), ("late", "early")])
+def test_several_symbols_share_the_days_that_all_have(files, order):
+    """1,000 business days, 200 weeks, from 2001-01-01 end on Friday 2004-10-29; half of 1,397 days is 698.5."""
+    config = MarketConfig(data=[files[name] for name in order])
+    (fold,) = folds_of(CompareConfig(first_test="2003-01-01", test_years=4), config)
+    assert fold.market.train == ("2001-01-01", "2002-12-01")
+    assert fold.market.test == ("2003-01-01", "2004-10-29")
+    assert fold.label == "+".join(order)
+    assert fold.market.data == config.data
+    (by_default,) = folds_of(CompareConfig(), config)
+    assert by_default.market.test == ("2002-11-30", "2004-10-29")
+    (recent,) = folds_of(CompareConfig(first_test="2003-01-01", train_years=3), config)
+    assert recent.market.train[0] == "2001-01-01"
+    for first_test in ("2000-06-01", "2004-11-01"):
+        with pytest.raises(ValueError, match="from 2001-01-01 to 2004-10-29"):
+            folds_of(CompareConfig(first_test=first_test), config)
+
+
+def test_markets_of_their_own_have_days_of_their_own(files):
+    compare = CompareConfig(first_test="2003-01-01", test_years=9, markets=[files["late"], "sp500", files["early"]])
+    found = folds_of(compare, MarketConfig())
+    assert [fold.label for fold in found] == ["late", "sp500", "sp500", "early"]
+    assert [fold.market.data for fold in found] == [files["late"], "sp500", "sp500", files["early"]]
+    assert [fold.market.train[0] for fold in found] == ["2001-01-01", "1999-01-04", "1999-01-04", "2000-01-03"]
+    assert [fold.market.test[1] for fold in found] == ["2004-10-29", "2011-12-31", "2018-12-31", "2005-09-30"]
+    assert len({fold.fingerprint for fold in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ("last_training_day", "first_test", "missing"),
+    [
+        (252, 312, None),
+        (251, 312, "its training period has 251 bars, 252 are needed"),
+        (252, 311, "its test period has 59 bars, 60 are needed"),
+    ],
+)
+def test_just_enough_bars(tmp_path, make_prices, last_training_day, first_test, missing):
+    """Bars a day: with N of them before the first test day, and M in all, N are for training and M - N for the test."""
+    path = tmp_path / "daily.csv"
+    make_prices(first_test, frequency="D", start="2001-01-01").to_csv(path, index=False)
+    first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=last_training_day)).date())
+    (fold,) = folds_of(CompareConfig(first_test=first, embargo_days=0), MarketConfig(data=str(path), bars_per_year=365))
+    assert fold.missing == missing
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_symbol_with_the_fewest_bars_decides(tmp_path, make_prices, order):
+    """400 days before the test, of which one symbol has every other one."""
+    prices = make_prices(600, frequency="D", start="2001-01-01")
+    paths = [str(tmp_path / "whole.csv"), str(tmp_path / "halved.csv")]
+    for path, kept in zip(paths, (prices, prices[(prices.index % 2 == 0) | (prices.index >= 400)]), strict=True):
+        kept.to_csv(path, index=False)
+    config = MarketConfig(data=[paths[i] for i in order], bars_per_year=365)
+    first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=400)).date())
+    fold = folds_of(CompareConfig(first_test=first, embargo_days=0), config)[0]
+    assert fold.missing == "its training period has 200 bars, 252 are needed"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (dict(first_test="2019-06-01"), "leaves no test period of sp500"),
+        (dict(first_test="1998-01-01"), "leaves no test period of sp500"),
+        (dict(first_test="1999-01-04"), "leaves no test period of sp500"),  # the first day
+        (dict(first_test="soon"), "compare.first_test must be a day like 2007-01-01, got 'soon'"),
+        (dict(test_years=0), "compare.test_years must be at least 1"),
+        (dict(embargo_days=-1), "compare.embargo_days must be at least 0"),
+        (dict(seeds="many"), "expected seeds like 0-4"),
+        (dict(markets=[]), "names no market"),
+        (dict(markets=["nowhere"]), "nowhere"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(keys, words):
+    with pytest.raises(ValueError, match=words):
+        folds(**keys)
+
+
+def make_cells(variants, seeds="0-1", **compare):
+    config = CompareConfig(seeds=seeds, first_test="2011-01-01", test_years=8, baseline=next(iter(variants)), **compare)
+    return cells_of(
+        config, RunConfig(), {name: {"vf_coef": 2.0} for name in variants}, variants, folds_of(config, MarketConfig())
+    )
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ({"a": {}, "b": {"vf_coef_of": "c"}}, "variants.b.vf_coef_of=c"),
+        ({"a": {"vf_coef_of": "a"}}, "variants.a.vf_coef_of=a"),
+        ({"a": {"adaptive_kl": -1}}, "variants.a.adaptive_kl must be a number above 0"),
+        ({"a": {"chosen_before": "once"}}, "variants.a.chosen_before must be a day"),
+    ],
+)
+def test_variants_that_refer_to_nothing_are_refused(variants, words):
+    with pytest.raises(ValueError, match=words):
+        make_cells(variants)
+
+
+@pytest.mark.parametrize(("day", "tested"), [("2011-01-01", True), ("2011-01-02", False), ("2010-12-31", True)])
+def test_a_variant_is_not_tested_on_the_days_it_was_chosen_by(day, tested):
+    variants = {"a": {}, "b": {"chosen_before": day}}
+    assert {cell.variant for cell in make_cells(variants)} == ({"a", "b"} if tested else {"a"})
+
+
+def test_every_cell_has_the_settings_of_its_variant_and_the_periods_of_its_fold():
+    variants = {"a": {}, "b": {"n_envs": 3, "adaptive_kl": 0.02}, "c": {"vf_coef_of": "b"}}
+    algorithms = {name: {"gamma": i / 10} for i, name in enumerate(variants)}
+    config = CompareConfig(
+        seeds="4,2", first_test="2007-01-01", test_years=6, baseline="a", markets=["sp500", "nasdaq"]
+    )
+    found = folds_of(config, MarketConfig())
+    cells = cells_of(config, RunConfig(n_envs=5), algorithms, variants, found)
+    periods = {(fold.label, fold.name): fold.market for fold in found}
+    assert len(periods) == 4
+    assert [(c.seed, c.label, c.fold, c.variant) for c in cells] == [
+        (seed, *place, variant) for seed in (2, 4) for place in periods for variant in variants
+    ]
+    for cell in cells:
+        assert cell.market == periods[cell.label, cell.fold]
+        assert (cell.market.data, cell.fold[:7]) == (cell.label, cell.market.test[0][:7])
+        assert cell.algorithm == algorithms[cell.variant]
+        assert cell.run.n_envs == (3 if cell.variant == "b" else 5)
+        assert cell.adaptive_kl == (0.02 if cell.variant == "b" else None)
+        assert cell.vf_coef_of == ("b" if cell.variant == "c" else None)
+
+
+def make_fake():
+    """What a cell does in these tests is by its variant; runs are counted in files. Nested, so that Ray can send it."""
+
+    def fake(cell):
+        if cell.variant == "real":
+            return run_cell(cell)
+        path = cell.algorithm["counts"] / f"{cell.variant}-{cell.seed}"
+        with open(path, "a") as file:
+            file.write("x")
+        if cell.variant == "raises" or (cell.variant == "raises once" and path.read_text() == "x"):
+            raise ValueError("no such thing\nand more")
+        if cell.variant == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        figures = {"weight_mean": 0.5 + cell.seed, "vf_coef": cell.algorithm["vf_coef"]}
+        return {"figures": figures, "of": [cell.variant, cell.seed]}
+
+    return fake
+
+
+def count(folder, cell):
+    return len((folder / f"{cell.variant}-{cell.seed}").read_text())
+
+
+class Here:
+    """An executor without processes."""
+
+    def __init__(self, workers):
+        pass
+
+    def submit(self, function, cell):
+        future = Future()
+        try:
+            future.set_result(function(cell))
+        except ValueError as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setitem(EXECUTORS, "here", Here)
+
+
+def comparison(tmp_path, variants, seeds="0-1"):
+    counts = tmp_path / "counts"
+    counts.mkdir(exist_ok=True)
+    cells = [replace(cell, algorithm={**cell.algorithm, "counts": counts}) for cell in make_cells(variants, seeds)]
+    return Comparison(tmp_path / "run", cells, function=make_fake()), counts
+
+
+REAL = replace(CELL, variant="real")
+
+
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_failing_cells_are_tried_twice_and_the_rest_give_what_they_give_here(tmp_path, executor):
+    if executor == "ray":
+        pytest.importorskip("ray", reason="needs the extra ray")
+    made, counts = comparison(tmp_path, {"fine": {}, "raises": {}, "raises once": {}, "last": {}, "killed": {}}, "0")
+    made = Comparison(tmp_path / "with real", [REAL, *made.cells], function=made.function)
+    made.run(executor, workers=2, progress_bar=False)
+    for i, cell in enumerate(made.cells):
+        result = made.result(i)
+        assert result["status"] == ("failed" if cell.variant in ("killed", "raises") else "ok")
+        if cell.variant in ("killed", "raises", "raises once"):
+            assert count(counts, cell) == 2
+        if cell.variant == "raises":
+            assert re.fullmatch(r"ValueError: no such thing( \(.*:\d+\))?", result["error"])  # not from all processes
+        if cell.variant in ("fine", "last", "raises once"):
+            assert result["of"] == [cell.variant, 0]
+    real, here = made.result(0), run_cell(REAL)
+    assert real == {"status": "ok", **json.loads(json.dumps(here)), "seconds": real["seconds"]}
+
+
+def test_only_what_has_no_whole_result_runs_again(tmp_path, here):
+    made, counts = comparison(tmp_path, {"a": {}, "raises once": {}, "b": {}, "c": {}}, seeds="0")
+    made.run("here", workers=2, progress_bar=False)
+    made.paths[0].write_text('{"status": "ok", "figu')  # torn
+    made.paths[2].write_text(json.dumps({"status": "failed", "error": "of an older day"}))
+    made.run("here", workers=2, progress_bar=False)
+    assert [count(counts, cell) for cell in made.cells] == [2, 2, 2, 1]
+    for i, cell in enumerate(made.cells):
+        assert (made.result(i)["status"], made.result(i)["of"]) == ("ok", [cell.variant, 0])
+    assert not list(tmp_path.glob("run/cells/*.tmp"))
+
+
+def test_the_control_takes_the_mean_weight_of_its_market_fold_and_seed(tmp_path, here):
+    weights = {}
+
+    def fake(cell):
+        key = (cell.label, cell.fold, cell.seed, cell.variant)
+        weights[key] = 0.5 + len(weights)
+        return {"figures": {"weight_mean": weights[key], "vf_coef": cell.algorithm["vf_coef"]}}
+
+    variants = {"control": {"vf_coef_of": "a"}, "other": {}, "a": {}}
+    config = CompareConfig(
+        seeds="3,1", first_test="2007-01-01", test_years=6, baseline="a", markets=["sp500", "nasdaq"]
+    )
+    algorithms = {"control": {"vf_coef": 2.0}, "other": {"vf_coef": 3.0}, "a": {"vf_coef": 5.0}}
+    cells = cells_of(config, RunConfig(), algorithms, variants, folds_of(config, MarketConfig()))
+    made = Comparison(tmp_path / "run", cells, function=fake)
+    made.run("here", workers=2, progress_bar=False)
+    assert len(weights) == 24
+    for i, cell in enumerate(made.cells):
+        own = algorithms[cell.variant]["vf_coef"]
+        of = weights[cell.label, cell.fold, cell.seed, "a"]
+        assert made.result(i)["figures"]["vf_coef"] == (own * of if cell.variant == "control" else own)
+
+
+def test_a_control_of_a_failure_fails_with_the_reason(tmp_path, here):
+    made, counts = comparison(tmp_path, {"a": {}, "raises": {}, "of a failure": {"vf_coef_of": "raises"}}, seeds="0")
+    made.run("here", workers=2, progress_bar=False)
+    assert [made.result(i)["status"] for i in range(3)] == ["ok", "failed", "failed"]
+    assert re.fullmatch(r"ValueError: no such thing \(test_comparison\.py:\d+\)", made.result(1)["error"])
+    assert made.result(2)["error"] == "raises has no mean weight to take: it failed, or does not scale"
+    assert not (counts / "of a failure-0").exists()
+
+
+def test_as_many_cells_run_as_there_are_workers_and_what_failed_runs_again_alone(tmp_path, monkeypatch):
+    pool, lock = ThreadPoolExecutor(8), threading.Lock()
+    active, seen, again, runs = set(), set(), set(), {}
+
+    class Threads(Here):
+        def submit(self, function, cell):
+            return pool.submit(function, cell)
+
+    def fake(cell):
+        with lock:
+            active.add(cell)
+            runs[cell.variant, cell.seed] = runs.get((cell.variant, cell.seed), 0) + 1
+            (seen if runs[cell.variant, cell.seed] == 1 else again).add(len(active))
+        time.sleep(0.02)
+        with lock:
+            active.remove(cell)
+        if cell.variant == "raises":
+            raise ValueError
+        return {"figures": {}}
+
+    monkeypatch.setitem(EXECUTORS, "threads", Threads)
+    cells = [
+        replace(cell, algorithm=None, run=None, market=None) for cell in make_cells({"a": {}, "raises": {}}, "0-3")
+    ]
+    Comparison(tmp_path, cells, function=fake).run("threads", workers=3, progress_bar=False)
+    assert max(seen) == 3
+    assert again == {1}
+    assert runs == {(name, seed): 1 + (name == "raises") for name in ("a", "raises") for seed in range(4)}
+
+
+def test_names_of_any_kind_have_files_of_their_own(tmp_path, here):
+    made, _ = comparison(tmp_path, {"a-b": {}, "a b": {}, "ä" * 100: {}}, seeds="0-1")
+    made = Comparison(
+        tmp_path / "other", [*made.cells, *(replace(cell, variant="ä" * 300) for cell in made.cells[-1:])]
+    )
+    assert len(set(made.paths.values())) == 7
+    for path in made.paths.values():
+        path.write_text("{}")
+
+
+def test_cells_of_other_data_and_two_processes_in_one_folder_are_refused(tmp_path):
+    Comparison(tmp_path, [], {"sp500": "one"})
+    Comparison(tmp_path, [], {"sp500": "one"})
+    with pytest.raises(ValueError, match="data with another fingerprint"):
+        Comparison(tmp_path, [], {"sp500": "two"})
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another process is comparing"):
+        Comparison(tmp_path, []).run("processes", workers=1)

@@ -1,0 +1,328 @@
+"""The HTML report: what a stranger reads, that nothing is fetched, and that no odd table breaks it."""
+
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from market_regimes.compare.html_report import Tables, write_report
+from market_regimes.market.regimes import REGIMES
+
+METRICS = {
+    "value_loss_spread": ("value-loss spread", False),
+    "test_sharpe": ("Sharpe ratio, test", True),
+    "test_mean_reward": ("mean reward, test", True),
+}
+VERDICTS = ("better", "worse", "no difference shown", "n/a")
+NASTY = "<script>alert('$x$')</script> --> & \"q\""
+
+
+def cells_of(rng, variants, markets, folds, seeds):
+    keys = [
+        dict(market=market, fold=fold, variant=variant, seed=seed)
+        for market in markets
+        for fold in folds
+        for variant in variants
+        for seed in range(seeds)
+    ]
+    cells = pd.DataFrame(keys).assign(status="ok", error=None, seconds=1.0)
+    for metric in METRICS:
+        cells[metric] = rng.normal(1, 0.3, len(cells))
+    for regime in REGIMES:
+        cells[f"test_value_error_{regime}"] = rng.uniform(0.8, 1.2, len(cells))
+        cells[f"test_sharpe_{regime}"] = rng.normal(0.5, 0.5, len(cells))
+        cells[f"hold_sharpe_{regime}"] = 0.6
+    return cells
+
+
+def each_cell(cells, length):
+    """The keys of every cell, repeated, and the place of each row in its cell."""
+    keys = cells[["market", "fold", "variant", "seed"]]
+    rows = keys.loc[keys.index.repeat(length)].reset_index(drop=True)
+    return rows, np.tile(np.arange(length), len(keys))
+
+
+def curves_of(rng, cells, rollouts):
+    rows, i = each_cell(cells, rollouts)
+    decay = 0.3 + np.exp(-5 * i / rollouts)
+    weight = np.where(rows["variant"] == "baseline", np.nan, 1 + decay * rng.uniform(0.5, 1.5, len(rows)))
+    return rows.assign(
+        step=2048.0 * (i + 1),
+        value_loss=decay * rng.uniform(0.8, 1.2, len(rows)),
+        explained_variance=1 - decay * rng.uniform(0.8, 4, len(rows)),
+        reward=rng.normal(0, 0.1, len(rows)),
+        weight=weight,
+        quantile_variance=decay,
+        volatility_index=20 + 5 * np.sin(i),
+    )
+
+
+def daily_of(rng, cells, days):
+    rows, i = each_cell(cells, days)
+    first = {
+        fold: pd.Timestamp("2005-01-03") + pd.Timedelta(days=2 * days * n) for n, fold in enumerate(set(rows["fold"]))
+    }
+    returns = rng.normal(0.0003, 0.01, len(rows))
+    return rows.assign(
+        date=rows["fold"].map(first) + pd.to_timedelta(i, unit="D"),
+        position=1.0,
+        index=20 + 8 * np.sin(i / 40),
+        hold=0.01 * np.sin(i),
+        **{"return": returns},
+    )
+
+
+def effects_of(rng, variants, markets):
+    rows = []
+    for market in ["all", *markets]:
+        for j, (metric, (label, higher)) in enumerate(METRICS.items()):
+            for i, variant in enumerate(variants[1:]):
+                verdict = VERDICTS[(i + j) % 4]
+                sign = {"better": 1, "worse": -1}.get(verdict, 0) * (1 if higher else -1)
+                difference = 0.2 * sign + 0.02 * rng.normal()
+                row = dict(market=market, variant=variant, metric=metric, label=label, higher_is_better=higher, pairs=6)
+                row |= dict(difference=difference, low=difference - 0.1, high=difference + 0.1, verdict=verdict)
+                rows.append(row | (dict(low=None, high=None) if verdict == "n/a" else {}))
+    return pd.DataFrame(rows)
+
+
+def make_tables(n_variants=3, markets=("sp500",), folds=("2007 to 2010",), seeds=2, rollouts=12, days=60):
+    rng = np.random.default_rng(0)
+    variants = ["baseline", "batch", "dsac_t", *(f"other_{i}" for i in range(20))][:n_variants]
+    cells = cells_of(rng, variants, markets, folds, seeds)
+    reached = ("reached", "not reached", "cannot tell", "n/a")
+    hopes = [
+        dict(
+            hope=f"Hope {i}",
+            variant="batch",
+            hoped="-5 to -31 %",
+            measured="1 became 0.9: -10 % [-20, -1]",
+            seeds_needed=7,
+        )
+        | dict(verdict=VERDICTS[i], reached=reached[i])
+        for i in range(4)
+    ]
+    sharpe = [
+        dict(market=market, variant=name, sharpe=0.5, hold=0.6, difference=0.1, low=-0.2, high=0.4, deflated=0.3)
+        for market in markets
+        for name in variants
+    ]
+    return Tables(
+        cells,
+        curves_of(rng, cells, rollouts),
+        daily_of(rng, cells, days),
+        effects_of(rng, variants, markets),
+        pd.DataFrame(hopes),
+        pd.DataFrame(sharpe),
+    )
+
+
+class Page(HTMLParser):
+    """Start tags with their attributes, ids and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.texts = [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def write(tmp_path, tables, title="A comparison", baseline="baseline", config="run: {}"):
+    path = tmp_path / "report.html"
+    write_report(path, tables, title, baseline, config, {"torch": "2.13"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("report"), make_tables())
+
+
+@pytest.fixture(scope="module")
+def page(path):
+    return Page(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A report of many variants with long names, and the seconds it took."""
+    tables = make_tables(7, seeds=1, rollouts=250, days=450)
+    tables.cells.loc[0, ["status", "error"]] = ["failed", "x" * 300]
+    start = time.perf_counter()
+    path = write(tmp_path_factory.mktemp("large"), tables, "title" * 30, config="y" * 300)
+    return path, time.perf_counter() - start
+
+
+def test_a_stranger_finds_the_verdicts_and_what_they_mean(page):
+    for words in ("reached", "not reached", "cannot tell", *VERDICTS, "Hope 3", "-5 to -31 %", "Seeds needed: 7"):
+        assert words in page.text
+    assert "3 variants of a trading agent (baseline, batch, dsac_t) were trained with 2 seeds on 1 fold" in page.text
+    assert "Of 6 cells 6 ran, 0 failed" in page.text
+    for term in ("Paired difference", "Interquartile mean", "95 % interval"):
+        assert term in page.text
+
+
+def test_the_page_is_whole_in_itself(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "img", "iframe", "object", "embed")
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:,"))
+        assert not re.search(r"url\((?!#)|@import", attributes.get("style") or "")
+    text = " ".join(page.texts)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_pictures_are_named_and_their_ids_are_their_own(page):
+    pictures = [attributes["aria-label"] for tag, attributes in page.tags if attributes.get("role") == "img"]
+    assert pictures == [
+        "Effects of the variants",
+        "Value loss",
+        "Explained variance",
+        "Reward",
+        "Value error on test days",
+        "Sharpe ratio on test days",
+        "Weight and variance over training",
+        "Equity on sp500",
+    ]
+    assert [tag for tag, _ in page.tags].count("svg") == len(pictures)
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_references_inside_the_pictures_have_their_target(page):
+    targets = [
+        a[name][1:] for tag, a in page.tags for name in ("href", "xlink:href") if a.get(name, "").startswith("#")
+    ]
+    clips = [a["clip-path"][5:-1] for tag, a in page.tags if "clip-path" in a]
+    assert targets
+    assert clips
+    assert {*targets, *clips} <= set(page.ids)
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path, path):
+    assert write(tmp_path, make_tables()).read_bytes() == path.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_names_are_escaped(tmp_path):
+    tables = make_tables()
+    for frame in (tables.cells, tables.curves, tables.daily, tables.effects, tables.sharpe):
+        frame["variant"] = frame["variant"].replace({"batch": NASTY, "dsac_t": "_$^{"})
+    for frame in (tables.cells, tables.curves, tables.daily):
+        frame["market"] = NASTY
+    tables.hopes["hope"] = NASTY
+    tables.cells.loc[0, ["status", "error"]] = ["failed", NASTY]
+    text = write(tmp_path, tables, NASTY, "baseline", NASTY).read_text()
+    assert "<script" not in text
+    page = Page(text)
+    assert page.text.count(NASTY) >= 8
+    assert " _$^{" in page.text
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def one_variant_and_seed(tables):
+    tables.cells, tables.curves, tables.daily = (
+        frame[(frame["variant"] == "baseline") & (frame["seed"] == 0)]
+        for frame in (tables.cells, tables.curves, tables.daily)
+    )
+    tables.effects = tables.hopes = tables.sharpe = pd.DataFrame()
+
+
+def no_effects(tables):
+    tables.effects = tables.hopes = tables.sharpe = pd.DataFrame()
+
+
+def all_failed(tables):
+    keys = ["market", "fold", "variant", "seed"]
+    tables.cells = tables.cells[keys].assign(status="failed", error="ValueError: no", seconds=None)
+    tables.curves, tables.daily = pd.DataFrame(), pd.DataFrame(columns=["date"])
+    no_effects(tables)
+
+
+def no_fold_is_usable(tables):
+    all_failed(tables)
+    tables.cells = tables.cells.drop(columns=["seed", "seconds"]).assign(status="n/a")
+
+
+def missing_columns(tables):
+    tables.cells = tables.cells[["market", "fold", "variant", "seed", "status"]]
+    tables.curves = tables.curves[["market", "variant", "step", "reward"]]
+    tables.daily = tables.daily[["market", "variant", "date", "return"]]
+
+
+def nothing_defined(tables):
+    for frame in (tables.cells, tables.curves, tables.daily, tables.effects, tables.sharpe):
+        for column in frame.select_dtypes("float"):
+            frame[column] = None
+    tables.effects["verdict"] = "n/a"
+    tables.hopes = tables.hopes.assign(verdict="n/a", reached="n/a", seeds_needed=None)
+
+
+def no_baseline(tables):
+    for name in ("cells", "curves", "daily"):
+        frame = getattr(tables, name)
+        setattr(tables, name, frame[frame["variant"] != "baseline"])
+    no_effects(tables)
+
+
+def no_crash_and_names_of_columns(tables):
+    tables.cells["test_sharpe_crash"] = tables.cells["test_value_error_crash"] = np.nan
+    names = {"batch": "hold", "dsac_t": "index"}
+    for frame in (tables.cells, tables.curves, tables.daily, tables.effects, tables.sharpe):
+        frame["variant"] = frame["variant"].replace(names)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (one_variant_and_seed, "with 1 seed on|no variant has a cell to compare"),
+        (all_failed, "6 failed"),
+        (no_fold_is_usable, "6 are n/a"),
+        (missing_columns, "n/a: no cell has such figures"),
+        (nothing_defined, "Seeds needed: n/a"),
+        (no_baseline, "2 variants of"),
+        (no_crash_and_names_of_columns, "n/a n/a n/a crash"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_odd_tables_give_a_report(tmp_path, spoil, words):
+    tables = make_tables()
+    spoil(tables)
+    page = Page(write(tmp_path, tables).read_text())
+    assert all(word in page.text for word in words.split("|"))
+    assert not re.search(r"\bnan\b|\bNone\b", page.text)
+
+
+def test_many_variants_are_small_multiples_and_long_lines_are_thinned(large):
+    path, seconds = large
+    assert seconds < 20
+    assert path.stat().st_size < 1_500_000
+    assert Page(path.read_text()).text.count("other_3") > 9
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(large, browser):
+    path, _ = large
+    phone = dict(width=390, height=844, deviceScaleFactor=2, mobile=True)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(path.as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert [card.text for card in browser.find_elements("css selector", ".card h3")] == [f"Hope {i}" for i in range(4)]
+    chips = [chip.text for chip in browser.find_elements("css selector", ".card .chip")]
+    assert chips[:4] == ["reached", "better", "not reached", "worse"]
+    width, inner = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert inner == 390
+    assert width <= inner
+    widths = browser.execute_script("return [...document.querySelectorAll('figure svg')].map(s => s.clientWidth)")
+    assert len(widths) == 8
+    assert all(300 < width <= 390 for width in widths)
+    assert browser.get_log("browser") == []

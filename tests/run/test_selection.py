@@ -1,0 +1,466 @@
+"""
+Which bars score, select and label a run. Oracles: plain loops over the prices of a period, Gymnasium's own episodes,
+and prices moved in one period only.
+"""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from markets import load_markets
+
+from market_regimes.config import MarketConfig, RunConfig, TradingCosts
+from market_regimes.market.env import MarketCore
+from market_regimes.market.regimes import REGIMES
+from market_regimes.run.checkpoint import newest_first
+from market_regimes.run.study import Study
+
+DAYS = {
+    "train": ("2000-01-03", "2001-06-29"),
+    "validation": ("2001-07-02", "2001-12-31"),
+    "test": ("2002-01-01", "2002-04-19"),
+}
+ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=16, batch_size=32, n_epochs=1)
+
+
+@pytest.fixture
+def prices(make_prices, tmp_path):
+    """Prices with a volatility index of their own, and the file they lie in."""
+    table = make_prices(600).assign(volatility_index=10 + 40 * np.random.default_rng(1).random(600) ** 2)
+    table.to_csv(tmp_path / "own.csv", index=False)
+    return table, tmp_path / "own.csv"
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("market_regimes.run.study.picture_of_training", lambda *args: None, raising=False)
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None, raising=False)
+    monkeypatch.setattr("market_regimes.run.evaluation.picture_of_equity", lambda *args: None, raising=False)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Where nothing is trained, so that no figure is logged."""
+    none = SimpleNamespace(savefig=lambda *args: None)
+    monkeypatch.setattr("market_regimes.run.study.picture_of_returns", lambda *args: none, raising=False)
+
+
+def study_of(data, out=".", market=None, algorithm=None, **run):
+    defaults = dict(total_timesteps=128, n_envs=2, eval_every=64, name="run", progress_bar=False, out=str(out))
+    markets = MarketConfig(data=str(data), episode_bars=20, **{**DAYS, **(market or {})})
+    return Study(RunConfig(**{**defaults, **run}), markets, {**ALGORITHM, **(algorithm or {})})
+
+
+def holding(study):
+    """The study whose agent's mean action is to hold all, and whose draws are wild."""
+    with torch.no_grad():
+        study.model.policy.action_net.weight.zero_()
+        study.model.policy.action_net.bias.fill_(5.0)
+        study.model.policy.log_std.fill_(3.0)
+    return study
+
+
+def held(table, period):
+    """
+    Returns of the days of a period for one who buys at its first open at 1 bp: with the trade d = 1 - 0.0001 d the
+    share 1 / 1.0001 of the money buys, and the rest pays.
+    """
+    days = np.flatnonzero(table["date"].between(*DAYS[period]))
+    close, opens = table["close"].to_numpy(), table["open"].to_numpy()
+    first = max(days[0], 21)  # 20 returns of history
+    returns = [close[first] / opens[first] / 1.0001 - 1]
+    for t in range(first + 1, days[-1] + 1):
+        returns.append(close[t] / close[t - 1] - 1)
+    return np.array(returns), np.arange(first, days[-1] + 1)
+
+
+def annual_sharpe(returns, bars_per_year):
+    mean = sum(returns) / len(returns)
+    variance = sum((r - mean) ** 2 for r in returns) / (len(returns) - 1)
+    return np.sqrt(bars_per_year) * mean / np.sqrt(variance)
+
+
+@pytest.mark.parametrize("bars_per_year", [52.0, 252.0, 8760.0])
+def test_the_score_is_that_of_the_validation_period_held_throughout(prices, no_figures, bars_per_year):
+    table, path = prices
+    scores, _ = holding(study_of(path, market=dict(bars_per_year=bars_per_year, regime_bounds=(15, 25, 40)))).score()
+    returns, days = held(table, "validation")
+    equity = np.cumprod(np.concatenate([[1.0], 1 + returns]))
+    assert scores["sharpe_ratio"] == pytest.approx(annual_sharpe(returns, bars_per_year), rel=1e-6)
+    assert scores["max_drawdown"] == pytest.approx(min(equity / np.maximum.accumulate(equity) - 1), rel=1e-6)
+    assert scores["mean_reward"] == pytest.approx(100 * np.log(equity[-1]), rel=1e-6)
+    index = table["volatility_index"].to_numpy()[days]
+    for low, high, regime in zip((0, 15, 25, 40), (15, 25, 40, 1e9), REGIMES, strict=True):
+        mine = returns[(index >= low) & (index < high)]
+        if len(mine) < 20:
+            assert scores[f"sharpe_{regime}"] is None
+        else:
+            assert scores[f"sharpe_{regime}"] == pytest.approx(annual_sharpe(mine, bars_per_year), rel=1e-6)
+    assert scores["sharpe_calm"] is not None
+    assert scores["sharpe_normal"] is not None
+
+
+@pytest.mark.parametrize("period", DAYS)
+def test_every_period_is_evaluated_on_its_own_days(prices, tmp_path, no_figures, period):
+    table, path = prices
+    result = holding(study_of(path)).evaluate(tmp_path, period)
+    returns, days = held(table, period)
+    for strategy in ("agent", "buy and hold"):
+        figures = result["joint"][strategy]
+        assert figures["bars"] == len(days)
+        assert figures["sharpe_ratio"] == pytest.approx(annual_sharpe(returns, 252), rel=1e-6)
+        assert figures["total_return"] == pytest.approx(np.prod(1 + returns) - 1, rel=1e-6)
+    assert json.loads((tmp_path / f"evaluation-{period}.json").read_text()) == result
+    trades = pd.read_csv(tmp_path / f"trades-{period}.csv")
+    assert trades["date"].iloc[0] == str(table["date"][days[0]].date())
+
+
+@pytest.mark.parametrize("moved", DAYS)
+def test_only_the_validation_period_selects_and_only_the_training_period_trains(prices, tmp_path, moved):
+    """The closes of one period are moved, the index is given and stays."""
+    table, path = prices
+    rows = {}
+    for name in ("as they are", "moved"):
+        folder = study_of(path, tmp_path / name).start("")
+        rows[name] = pd.read_csv(folder / "progress.csv").drop(columns=["time/fps", "time/time_elapsed"])
+        rows[f"{name}, best"] = json.loads((folder / "best.json").read_text())
+        days = table.index[table["date"].between(*DAYS[moved])][22:]  # beyond the windows of the period before
+        noise = np.exp(np.random.default_rng(2).normal(0, 0.02, len(days)))
+        table.loc[days, ["open", "high", "low", "close"]] *= noise[:, None]
+        table.to_csv(path, index=False)
+    one, two = rows["as they are"], rows["moved"]
+    training = [c for c in one if not c.startswith("eval/")]
+    assert one[training].equals(two[training]) == (moved != "train")
+    if moved != "train":
+        scores = [c for c in one if c.startswith("eval/")]
+        assert one[scores].equals(two[scores]) == (moved == "test")
+        assert (rows["as they are, best"] == rows["moved, best"]) == (moved == "test")
+
+
+def scripted(study, scores):
+    queue = iter(scores)
+    study.score = lambda: ({study.score_name: next(queue)}, None)
+    return study
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "best", "last"),
+    [
+        ([0.1, 0.9, 0.3, 0.5], None, 2, 4),
+        ([-3.0, -1.0, -2.0, -1.5], None, 2, 4),  # below 0: none is no 0
+        ([0.5, 0.5, 0.5, 0.5], None, 1, 4),  # of equals the first
+        ([0.1, 0.2, 0.3, 0.4], None, 4, 4),  # the last evaluation counts
+        ([0.1, 0.2, 0.3, 0.2], 2, 3, 4),
+        ([0.5, 0.6, 0.6, 0.1], 2, 2, 4),
+        ([0.5, 0.4, 0.6, 0.5], 2, 3, 4),  # a better one is waited for anew
+        ([0.5, 0.4, 0.9], 1, 1, 2),
+        ([0.5, 0.4, 0.3, 0.9], 2, 1, 3),
+        ([None, 0.4, None, 0.3], None, 2, 4),  # no figure is no score
+        ([None, None, 0.7, 0.1], 2, None, 2),
+        ([None, 0.5, None, 0.6], 2, 4, 4),  # a better one in between begins the count anew
+        ([NAN, 0.4, NAN, 0.3], None, 2, 4),
+        ([0.2, NAN, 0.4, NAN], None, 3, 4),
+        ([0.2, NAN, NAN, 0.9], 2, 1, 3),
+        ([NAN, NAN, NAN, NAN], None, None, 4),
+        ([INF, 0.4, 0.3, 0.2], None, 2, 4),
+        ([-INF, -0.4, -0.3, -0.5], None, 3, 4),
+    ],
+)
+def test_the_best_by_validation_is_kept_and_patience_counts_from_it(prices, tmp_path, scores, patience, best, last):
+    """An evaluation every 32 steps, the length of a rollout."""
+    _, path = prices
+    folder = scripted(study_of(path, tmp_path, eval_every=32, patience=patience), scores).start("")
+    assert int(newest_first(folder)[0].name) == 32 * last
+    if best is None:
+        assert not (folder / "best.json").exists()
+    else:
+        assert json.loads((folder / "best.json").read_text()) == {
+            "step": 32 * best,
+            "eval/sharpe_ratio": scores[best - 1],
+        }
+    expected = {"best": 32 * (best or last), "last": 32 * last}
+    for which, step in expected.items():
+        reader = study_of(path, tmp_path, eval_every=32, patience=patience)
+        reader.load(folder, which)
+        assert reader.step == step
+    reader.load(folder)  # best, where nothing is said
+    assert reader.step == expected["best"]
+
+
+@pytest.mark.parametrize(
+    ("eval_every", "checkpoint_every", "evaluated", "saved"),
+    [
+        (32, 32, [32, 64, 96, 128, 160], [0, 32, 64, 96, 128, 160]),
+        (64, 96, [64, 128, 160], [0, 96, 160]),
+        (33, 65, [64, 128, 160], [0, 96, 160]),  # at the first rollout from there on
+        (50, 1000, [64, 128, 160], [0, 160]),
+        (1, 1, [32, 64, 96, 128, 160], [0, 32, 64, 96, 128, 160]),
+        (1000, 64, [160], [0, 64, 128, 160]),
+    ],
+)
+def test_evaluations_and_checkpoints_fall_where_they_are_due(
+    prices, tmp_path, monkeypatch, eval_every, checkpoint_every, evaluated, saved
+):
+    """Rollouts of 16 steps of 2 copies; no score is a better one, which would be saved besides."""
+    _, path = prices
+    monkeypatch.setattr("market_regimes.run.checkpoint.prune", lambda *args: None)
+    every = dict(eval_every=eval_every, checkpoint_every=checkpoint_every)
+    study, seen = study_of(path, tmp_path, total_timesteps=160, **every), []
+
+    def score():
+        seen.append(study.model.num_timesteps)
+        return {study.score_name: None, "max_drawdown": float(len(seen))}, None
+
+    study.score = score
+    folder = study.start("")
+    assert seen == evaluated
+    assert sorted(int(path.name) for path in newest_first(folder)) == saved
+    rows = pd.read_csv(folder / "progress.csv")
+    assert rows["eval/max_drawdown"].dropna().tolist() == list(range(1, len(evaluated) + 1))
+    assert rows["time/total_timesteps"].dropna().tolist() == [32, 64, 96, 128, 160]
+
+
+def agent_with(study, positions):
+    """The study whose agent takes these positions, one per bar, whatever it sees."""
+
+    def agent(seen=None):
+        steps = iter([*positions, 0.0])
+
+        def decide(known):
+            if seen is not None:
+                seen.append(known.observations)
+            return np.full(len(known.bar), next(steps))
+
+        return decide
+
+    study.agent = agent
+    return study
+
+
+@pytest.mark.parametrize(
+    ("bars_per_year", "seed", "share"), [(52.0, 0, 0.2), (252.0, 1, 0.4), (252.0, 2, 0.6), (8760.0, 3, 0.8)]
+)
+def test_the_share_of_random_timings_is_that_of_all_circular_shifts(
+    prices, tmp_path, no_figures, bars_per_year, seed, share
+):
+    """Free trades at the close just seen: the return is position times change. 100 shifts are drawn of all."""
+    table, path = prices
+    _, days = held(table, "test")
+    close = table["close"].to_numpy()
+    changes = close[days] / close[days - 1] - 1
+    rng = np.random.default_rng(seed)
+    candidates = (rng.random((200, len(days))) < 0.5).astype(float)
+    sharpes = np.array([annual_sharpe(positions * changes, bars_per_year) for positions in candidates])
+    positions = candidates[np.argsort(sharpes)[int(200 * share)]]
+    shifts = [annual_sharpe(np.roll(positions, shift) * changes, bars_per_year) for shift in range(len(days))]
+    expected = np.mean(np.array(shifts) < annual_sharpe(positions * changes, bars_per_year) - 1e-9)
+    assert 0.1 < expected < 0.9
+    free = dict(bars_per_year=bars_per_year, trading=TradingCosts(fee_bp=0.0, fill="close"))
+    result = agent_with(study_of(path, market=free), positions).evaluate(tmp_path, "test")
+    assert result["share_of_random_timings_below_agent"] == pytest.approx(expected, abs=0.15)  # 3 standard errors
+
+
+def content(rms):
+    return rms.mean.tobytes(), rms.var.tobytes(), np.float64(rms.count).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "how"),
+    [
+        *(("market", how) for how in ("score", "agent", "evaluate train", "evaluate validation", "evaluate test")),
+        *(("CartPole-v1", how) for how in ("score", "evaluate test")),
+    ],
+)
+def test_no_evaluation_moves_the_statistics_or_the_training_environment(prices, tmp_path, no_figures, env_id, how):
+    _, path = prices
+    study = study_of(path, tmp_path, env_id=env_id, normalize_observations=True)
+    study.model.learn(64)
+    normalizer = study.model.get_vec_normalize_env()
+    last = np.array(study.model._last_obs)
+    agents = [getattr(study.core, name).copy() for name in ("bar", "equity", "position")] if study.core else []
+    before = content(normalizer.obs_rms)
+    if how == "score":
+        study.score()
+    elif how == "agent":
+        study.agent()(study.core.known())
+    else:
+        study.evaluate(tmp_path, how.split()[1])
+    assert content(normalizer.obs_rms) == before
+    assert normalizer.training
+    assert np.array_equal(last, study.model._last_obs)
+    for name, array in zip(("bar", "equity", "position"), agents, strict=False):
+        assert np.array_equal(getattr(study.core, name), array)
+
+
+@pytest.mark.parametrize("env_id", ["market", "CartPole-v1"])
+def test_the_statistics_count_the_steps_of_training_only(prices, tmp_path, env_id):
+    """128 steps, the first observations of 2 copies, and SB3's 0.0001, whatever was evaluated on the way."""
+    _, path = prices
+    study = study_of(path, tmp_path, env_id=env_id, normalize_observations=True, eval_every=32)
+    study.start("")
+    assert study.model.get_vec_normalize_env().obs_rms.count == pytest.approx(128 + 2 + 1e-4, abs=1e-9)
+
+
+def test_the_agent_sees_observations_scaled_by_the_statistics_of_training(prices, tmp_path):
+    _, path = prices
+    study = study_of(path, tmp_path, normalize_observations=True)
+    study.model.learn(64)
+    rms, seen = study.model.get_vec_normalize_env().obs_rms, []
+    core = MarketCore(study.segments["validation"], 1, episode_bars=None)
+    raw = core.observations()
+    study.agent(seen)(core.known())
+    assert seen[0] == pytest.approx(np.clip((raw - rms.mean) / np.sqrt(rms.var + 1e-8), -10, 10), abs=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_other_environments_are_scored_on_new_episodes_of_the_mean_action(prices, tmp_path, normalize):
+    """20 episodes: 4 in each of 5 environments seeded from 10,000 on; played here with Gymnasium's own functions."""
+    study = study_of(prices[1], tmp_path, env_id="CartPole-v1", normalize_observations=normalize)
+    study.model.learn(128)
+    normalizer, returns = study.model.get_vec_normalize_env(), []
+    for seed in range(10_000, 10_005):
+        env = gym.make("CartPole-v1")
+        for episode in range(4):
+            observation, _ = env.reset(seed=seed if episode == 0 else None)
+            total, done = 0.0, False
+            while not done:
+                if normalizer is not None:
+                    rms = normalizer.obs_rms
+                    observation = np.clip((observation - rms.mean) / np.sqrt(rms.var + 1e-8), -10, 10)
+                with torch.no_grad():
+                    logits = study.model.policy.get_distribution(
+                        torch.as_tensor(observation, dtype=torch.float32)[None]
+                    )
+                observation, reward, terminated, truncated, _ = env.step(int(logits.distribution.probs.argmax()))
+                total, done = total + reward, terminated or truncated
+            returns.append(total)
+    assert study.score()[0] == {"mean_reward": np.mean(returns)}
+    figures = study.evaluate(tmp_path, "test")["joint"]["agent"]
+    assert figures == {"mean_reward": np.mean(returns), "std_reward": pytest.approx(np.std(returns))}
+
+
+@pytest.mark.parametrize("env_id", ["market", "CartPole-v1"])
+def test_the_seed_decides_the_episodes_and_no_two_copies_share_them(prices, env_id):
+    first = {}
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        study = study_of(prices[1], env_id=env_id, algorithm=dict(seed=seed), n_envs=4)
+        first[name] = study.model.env.reset()
+        assert len(np.unique(first[name], axis=0)) == 4
+    assert np.array_equal(first["one"], first["again"])
+    assert not np.array_equal(first["one"], first["other"])
+
+
+@pytest.fixture(scope="module")
+def full(make_prices, tmp_path_factory):
+    """A file of 60 bars with every column there is."""
+    table = make_prices(60).assign(symbol="A", volatility_index=20 + np.arange(60) / 7)
+    table["adjusted_close"] = table["close"] * np.linspace(0.9, 1.0, 60)
+    table["date"] = table["date"].dt.strftime("%Y-%m-%d %H:%M:%S")
+    return table, tmp_path_factory.mktemp("full") / "a.csv"
+
+
+def fingerprints(table, path):
+    table.to_csv(path, index=False)
+    return [market.fingerprint() for market in load_markets([str(path)])]
+
+
+@pytest.mark.parametrize("column", ["open", "close", "adjusted_close", "volatility_index", "date", "symbol"])
+def test_a_change_of_any_column_changes_the_fingerprint(full, column):
+    """A change of one in a billion or of a second, in the first bars, in the middle and in the last ones."""
+    table, path = full
+    before = fingerprints(table, path)
+    assert before == fingerprints(table.copy(), path)
+    for row in (0, 1, 30, 58, 59):
+        changed = table.copy()
+        if column == "symbol":
+            changed["symbol"] = "B"
+        elif column == "date":
+            changed.loc[row, "date"] = changed.loc[row, "date"].replace("00:00:00", "00:00:01")
+        else:
+            changed.loc[row, column] = changed.loc[row, column] * (1 + 1e-9)
+        assert fingerprints(changed, path) != before, row
+
+
+@pytest.mark.parametrize("field", ["open", "close", "index", "dates"])
+def test_a_change_of_any_bar_changes_the_fingerprint(full, field):
+    table, path = full
+    table.to_csv(path, index=False)
+    (market,) = load_markets([str(path)])
+    seen = {market.fingerprint()}
+    for bar in range(60):
+        array = getattr(market, field).copy()
+        array[bar] = array[bar] + np.timedelta64(1, "s") if field == "dates" else np.nextafter(array[bar], 0)
+        seen.add(replace(market, **{field: array}).fingerprint())
+    assert len(seen) == 61
+
+
+@pytest.mark.parametrize("bound", range(3))
+def test_other_bounds_of_the_regimes_are_other_data(full, bound):
+    table, path = full
+    table.to_csv(path, index=False)
+    (market,) = load_markets([str(path)])
+    bounds = list(market.bounds)
+    bounds[bound] += 1e-9
+    assert replace(market, bounds=tuple(bounds)).fingerprint() != market.fingerprint()
+
+
+@pytest.mark.parametrize("column", ["open", "close", "volatility_index"])
+@pytest.mark.parametrize("symbol", ["A", "B"])
+def test_a_run_is_neither_resumed_nor_evaluated_on_other_data(prices, tmp_path, column, symbol):
+    table, path = prices
+    both = pd.concat([table.assign(symbol="A"), table.assign(symbol="B")], ignore_index=True)
+    both.to_csv(path, index=False)
+    folder = study_of(path, tmp_path, total_timesteps=32).start("")
+    study_of(path, tmp_path).load(folder)
+    row = both.index[both["symbol"] == symbol][-1]  # a bar of the test period
+    both.loc[row, column] *= 1.0001
+    both.to_csv(path, index=False)
+    refused = study_of(path, tmp_path)
+    with pytest.raises(ValueError, match="fingerprint"):
+        refused.resume(folder, "")
+    assert refused.model.num_timesteps == 0  # before any training, not after it
+    with pytest.raises(ValueError, match="fingerprint"):
+        study_of(path, tmp_path).load(folder)
+
+
+def test_bounds_of_the_regimes_are_quantiles_of_the_training_period_of_each_symbol(prices, tmp_path):
+    table, path = prices
+    other = table.assign(symbol="B", volatility_index=table["volatility_index"] * 2 + 1)
+    pd.concat([table.assign(symbol="A"), other]).to_csv(path, index=False)
+    study = study_of(path, tmp_path, total_timesteps=32)
+    folder = study.start("")
+    inside = table["date"].between(*DAYS["train"]).to_numpy()
+    written = json.loads((folder / "run.json").read_text())["data"]
+    for i, (symbol, rows) in enumerate((("A", table), ("B", other))):
+        index = rows["volatility_index"].to_numpy()
+        bounds = np.quantile(index[inside], [0.383, 0.898, 0.986])
+        assert np.abs(bounds - np.quantile(index[~inside], [0.383, 0.898, 0.986])).min() > 1e-3
+        assert written[symbol]["regime_bounds"] == pytest.approx(bounds)
+        for period in DAYS:
+            market = study.segments[period][i].market
+            assert market.bounds == pytest.approx(bounds)
+            assert np.array_equal(market.regime, np.searchsorted(bounds, index, side="right"))
+        labels = study.core.regime[600 * i : 600 * (i + 1)]
+        assert np.array_equal(labels, np.searchsorted(bounds, index, side="right"))
+
+
+@pytest.mark.parametrize("period", DAYS)
+def test_observations_of_every_period_are_scaled_by_the_training_period(prices, period):
+    table, path = prices
+    study = study_of(path)
+    core = MarketCore(study.segments[period], 1, episode_bars=None)
+    returns = np.diff(np.log(table["close"]), prepend=np.log(table["close"][0]))
+    train = np.flatnonzero(table["date"].between(*DAYS["train"]))[20:]  # the first bars are the warm-up
+    _, days = held(table, period)
+    last_known = days[0] - 1
+    window = (returns[last_known - 19 : last_known + 1] - returns[train].mean()) / returns[train].std()
+    assert core.observations()[0, :20] == pytest.approx(window, rel=1e-4, abs=1e-5)
+    assert core.observations()[0, 21] == pytest.approx(table["volatility_index"][last_known] / 20, rel=1e-6)
