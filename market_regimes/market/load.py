@@ -1,0 +1,198 @@
+"""From files to bars: what ``read``, ``layout``, ``amounts`` and ``times`` find out, put together for every symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.market.amounts import convention_of, is_text, numbers_of
+from market_regimes.market.bars import Bars, Columns, checked_bars
+from market_regimes.market.layout import layout_of
+from market_regimes.market.read import SUFFIXES, is_readable, read_table
+from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
+from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
+
+
+def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
+    """
+    :param entries: files, and folders of files: CSV and its kin, perhaps compressed, Parquet, spreadsheets
+    :param options: what the user states about them
+    :return: the bars of each symbol, in the order found
+    :raises ValueError: in one sentence with file, rows, dates and the option that decides, if the data cannot be used
+    """
+    result: dict[str, Bars] = {}
+    for entry in entries:
+        path = Path(entry)
+        files = sorted(file for file in path.iterdir() if is_readable(file)) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"the folder {path} holds no file that ends in {', '.join(SUFFIXES)}")
+        for file in files:
+            if not is_readable(file):
+                raise ValueError(
+                    f"market.data: {file} does not end in {', '.join(SUFFIXES)}, nor is it a folder of such files"
+                )
+            for bars in bars_of(read_table(file, options or ReadOptions()), options or ReadOptions()):
+                if bars.symbol in result:
+                    raise ValueError(
+                        f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
+                    )
+                result[bars.symbol] = bars
+    return list(result.values())
+
+
+def bars_of(table: RawTable, options: ReadOptions) -> list[Bars]:
+    """
+    :param table: a file's rows
+    :param options: what the user states about them
+    :return: the bars of each symbol in them
+    :raises ValueError: in one sentence, if they cannot be used
+    """
+    return list(_File(table, options).bars())
+
+
+class _File:
+    """A file's rows with their meaning: numbers, times and symbols of all rows that have prices."""
+
+    def __init__(self, table: RawTable, options: ReadOptions) -> None:
+        if table.frame.empty:
+            raise ValueError(f"{table.source} has {'a header and ' * table.has_header}no rows")
+        self.source = table.source
+        self.layout = layout_of(table, options)
+        self.said = [*table.said, *self.layout.said]
+        self._pairs = table.pairs
+        fields = [column for columns in self.layout.fields.values() for column in columns.values()]
+        convention = convention_of(self.source, [table.frame[name] for name in dict.fromkeys(fields)], options.decimal)
+        self.said += convention.said
+        self.decimal = convention.decimal
+        as_text = table.as_text if self.decimal == "," else None
+        frame = as_text() if as_text else table.frame  # pandas took the points of thousands for decimal ones
+        self.has_price = {name: ~is_missing(frame[name]) for name in self.layout.prices()}
+        kept = np.logical_or.reduce(list(self.has_price.values()))
+        self.rows = Rows(self.source, frame.index.to_numpy(), frame[self.layout.dates[0]], table.has_header)
+        self._tell_dropped(kept)
+        if not kept.all():
+            self.rows, frame = self.rows.take(kept), frame.loc[kept]
+            self.has_price = {name: present[kept] for name, present in self.has_price.items()}
+        self.frame = frame
+        self.unused = [str(name) for name in frame if name not in fields and name != self.layout.symbol]
+        self.times = self._times(options)
+        self.said += self.times.said
+
+    def _tell_dropped(self, kept: np.ndarray) -> None:
+        dropped = np.flatnonzero(~kept)
+        if len(dropped) == len(kept):
+            raise ValueError(f"{self.source} has no prices in any row")
+        if len(dropped) == 1 and dropped[0] == len(kept) - 1:
+            self.said.append(f"dropped the last row ({self.rows.day(dropped[0])}), which has no prices")
+        elif len(dropped):
+            self.said.append(f"dropped {len(dropped)} row(s) without prices, the first {self.rows.day(dropped[0])}")
+
+    def _times(self, options: ReadOptions) -> Times:
+        """Times of the rows, from one column or two."""
+        first, *others = self.layout.dates
+        time = self.layout.time or next((name for name in self.layout.dates if self._is_time_of_day(name)), None)
+        if time == first and others:
+            first, *others = others
+        others = [name for name in others if name != time]
+        self.rows = replace(self.rows, date=self.frame[first])
+        self.unused = [name for name in self.unused if name not in (first, time)]
+        cells = self.frame[first]
+        if time is not None and time != first and "%H" in str(options.date_format):
+            cells, time = cells.astype(str) + " " + self.frame[time].astype(str), None
+        times = read_times(self.rows, cells, options.date_format)
+        if times.zone is None and any(word in first.lower() for word in ("gmt", "utc")):
+            times = replace(times, zone="UTC")
+        if time is not None and time != first:
+            times = add_time_of_day(self.rows, times, self.frame[time])
+        return self._agreed(times, first, others)
+
+    def _is_time_of_day(self, name: str) -> bool:
+        if "time" not in name.lower() or len(self.layout.dates) < 2 or not is_text(self.frame[name]):
+            return False
+        seconds, _ = time_of_day(self.frame[name].iloc[:20])
+        return bool(np.isfinite(seconds).all())
+
+    def _agreed(self, times: Times, first: str, others: list[str]) -> Times:
+        """The finest of several columns of dates, which must agree."""
+        for name in others:
+            try:
+                other = read_times(self.rows, self.frame[name])
+            except ValueError:
+                other = None
+            if other is not None and (other.clock == times.clock).all():
+                continue
+            if other is not None and (other.clock.astype("M8[D]") == times.clock).all():
+                times, first = other, name
+            elif other is None or not (times.clock.astype("M8[D]") == other.clock).all():
+                raise ValueError(
+                    f"{self.source} has two columns for date: {first} and {name}; market.columns states which to use"
+                )
+        return times
+
+    def bars(self) -> Iterator[Bars]:
+        """The bars of each symbol."""
+        columns = {column for fields in self.layout.fields.values() for column in fields.values()}
+        numbers = {column: numbers_of(self.frame[column], self.decimal) for column in columns - set(self._volumes())}
+        numbers |= {column: numbers_of(self.frame[column], self.decimal, True) for column in self._volumes()}
+        extra = {column: values for column in self.unused if (values := self._extra(column)) is not None}
+        for symbol, positions in self._symbols():
+            for name, fields in self.layout.fields.items():
+                mine = self._positions(positions, fields, name)
+                others = [(self._pairs.get(column, (column, name)), values) for column, values in extra.items()]
+                yield checked_bars(
+                    Columns(
+                        name or symbol,
+                        self.rows.take(mine),
+                        self.times.take(mine),
+                        {role: numbers[column][mine] for role, column in fields.items()},
+                        {role: self.frame[column].iloc[mine] for role, column in fields.items()},
+                        {one: values[mine] for (one, owner), values in others if owner == name},
+                        self.unused,
+                        self.said + self._said_of(name, len(positions) - len(mine)),
+                    )
+                )
+
+    def _said_of(self, name: str, absent: int) -> list[str]:
+        return [f"{name} has no prices on {absent} of the file's dates"] if absent else []
+
+    def _volumes(self) -> list[str]:
+        return [fields["volume"] for fields in self.layout.fields.values() if "volume" in fields]
+
+    def _extra(self, column: str) -> np.ndarray | None:
+        """A column's numbers, None if it holds something else."""
+        cells = self.frame[column]
+        if column in self.layout.dates or cells.dtype == bool or cells.dtype.kind in "mM":
+            return None
+        if is_text(cells) and not np.isfinite(numbers_of(cells.iloc[:100], self.decimal, True)).any():
+            return None
+        values = numbers_of(cells, self.decimal, True)
+        return values if (np.isfinite(values) | is_missing(cells)).all() and np.isfinite(values).any() else None
+
+    def _positions(self, positions: np.ndarray, fields: dict[str, str], name: str) -> np.ndarray:
+        if not name:
+            return positions
+        present = [self.has_price[column] for column in fields.values() if column in self.has_price]
+        return positions[np.logical_or.reduce(present)[positions]]
+
+    def _symbols(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Each symbol with the positions of its rows."""
+        everything = np.arange(len(self.frame))
+        if self.layout.symbol is None:
+            yield _stem(Path(self.source)), everything
+            return
+        cells = self.frame[self.layout.symbol]
+        self.rows.refuse(cells.isna().to_numpy(), "symbol is missing")
+        codes, symbols = pd.factorize(cells.astype(str).str.split().str.join(" "))
+        order, bounds = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))
+        for symbol, positions in zip(symbols, np.split(order, bounds[:-1]), strict=True):
+            yield str(symbol), positions
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without what tells its format."""
+    suffixes = "".join(path.suffixes[-2:]) if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip") else path.suffix
+    return path.name.removesuffix(suffixes)
