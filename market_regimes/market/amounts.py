@@ -90,7 +90,7 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.n
 def _bare(column: pd.Series) -> pd.Series:
     """Without currency signs, quotes and spaces; "" where there is no value."""
     text = column.astype("str").mask(is_missing(column), "")
-    for pattern in (r'^[="\s]+|["\s]+$', rf"^{CURRENCY}\s*|\s*{CURRENCY}$", r"[\s\u00a0\u202f\u2009'’]"):
+    for pattern in (r'^[="\s]+|["\s]+$', rf"^{CURRENCY}\s*|\s*{CURRENCY}$", r"[\s\u00a0\u202f\u2009'\u2019]"):
         if _any(text, pattern):
             text = text.str.replace(pattern, "", regex=True)
     return text

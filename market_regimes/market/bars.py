@@ -26,8 +26,8 @@ class Bars:
 
     :param symbol: from the file, or the file's name
     :param source: where the bars come from, for error messages
-    :param dates: times of the bars by the clock the file is written in, datetime64[s], strictly increasing; in UTC where
-        that clock shows an hour twice
+    :param dates: times of the bars by the clock the file is written in, datetime64[s], strictly increasing; in UTC
+        where that clock shows an hour twice
     :param open: opening prices, adjusted as the close is; the close where ``fill`` is "close"
     :param close: closing prices, adjusted where the file has an adjusted close
     :param volatility_index: at the bar's close, in points, NaN where missing; None if the file has none

@@ -25,9 +25,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "open": ("open", "open_price opening opening_price price_open px_open o"),
     "high": ("high", "high_price price_high px_high h max_price"),
     "low": ("low", "low_price price_low px_low l min_price"),
-    "close": ("close", "close_last close_price closing closing_price price_close px_close last_close c", "price last px_last settle settlement settlement_price last_price"),
+    "close": (
+        "close close_last close_price closing closing_price price_close px_close last_close c",
+        "price last px_last settle settlement settlement_price last_price",
+    ),
     "volume": ("volume", "vol tickvol tick_volume real_volume trade_volume total_volume v", "base_volume"),
-}  # fmt: skip
+}
 TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.items()}
 # Kinds of names rather than lists of them: a column of adjusted closes that is overlooked turns splits into crashes.
 PATTERNS = {

@@ -88,7 +88,8 @@ def _require(table: RawTable, dates: list[str], fields: dict[str, dict[str, str]
             break
     if missing:
         raise ValueError(
-            f"{table.source} lacks the column(s) {', '.join(missing)}: {_has(table)}; market.columns states what they are"
+            f"{table.source} lacks the column(s) {', '.join(missing)}: {_has(table)}; market.columns states "
+            "what they are"
         )
 
 
@@ -217,7 +218,7 @@ def _numbered(table: RawTable, options: ReadOptions) -> Layout:
 
 
 def _shown_fields(table: RawTable, date: str, numbers: list[str], options: ReadOptions) -> dict[str, str]:
-    """Fields of columns of numbers: the first four are prices if one is the high, one the low and one follows another."""
+    """Fields of columns of numbers: the first four, if one is the high, one the low, and opens follow closes."""
     frame = table.frame
     if len(numbers) == 1:
         return {"close": numbers[0]}

@@ -170,13 +170,14 @@ class _File:
         if is_text(cells) and not np.isfinite(numbers_of(cells.iloc[:100], self.decimal, True)).any():
             return None
         values = numbers_of(cells, self.decimal, True)
-        return values if (np.isfinite(values) | is_missing(cells)).all() and np.isfinite(values).any() else None
+        whole = bool((np.isfinite(values) | is_missing(cells)).all() and np.isfinite(values).any())
+        return values if whole else None
 
     def _positions(self, positions: np.ndarray, fields: dict[str, str], name: str) -> np.ndarray:
         if not name:
             return positions
-        present = [self.has_price[column] for column in fields.values() if column in self.has_price]
-        return positions[np.logical_or.reduce(present)[positions]]
+        present = [self.has_price[column][positions] for column in fields.values() if column in self.has_price]
+        return np.asarray(positions[np.logical_or.reduce(present)])
 
     def _symbols(self) -> Iterator[tuple[str, np.ndarray]]:
         """Each symbol with the positions of its rows."""

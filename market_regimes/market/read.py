@@ -263,9 +263,9 @@ def _named(
     levels: list[list[str]], skip: int, width: int, data: list[list[str]], stated: set[str], header: int
 ) -> Head:
     names, pairs = list(levels[0]), {}
-    if width == len(names) + 1 and any(row[-1] for row in data if len(row) == width):
-        if is_day(data[0][0]) and not any(role_of(name) == "date" for name in names):
-            names = ["", *names]  # R and pandas leave out the name of the index
+    longer = width == len(names) + 1 and any(row[-1] for row in data if len(row) == width)
+    if longer and is_day(data[0][0]) and not any(role_of(name) == "date" for name in names):
+        names = ["", *names]  # R leaves out the name of the index
     names += [""] * (width - len(names) if width == len(names) + 1 else 0)
     names = unique_names(names)
     said = [f"{header} line(s) before the header skipped"] if header else []
@@ -338,10 +338,10 @@ def _of_frame(path: Path, frame: pd.DataFrame) -> RawTable:
 
 def _read_sheet(path: Path, options: ReadOptions) -> RawTable:
     try:
-        import openpyxl  # noqa: F401
+        opened = pd.ExcelFile(path, engine="openpyxl")
     except ImportError as error:
         raise _NotATable("is a spreadsheet: install openpyxl, or save it as CSV") from error
-    with pd.ExcelFile(path, engine="openpyxl") as book:
+    with opened as book:
         sheets = {name: book.parse(name, header=None, dtype=object) for name in book.sheet_names}
     filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}
     if not filled:

@@ -20,7 +20,7 @@ from market_regimes.market.table import Rows
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # Hours east of Greenwich. RFC 2822 lists the American ones; of all other abbreviations the instant is unknown.
-ABBREVIATIONS = {"z": 0, "utc": 0, "gmt": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7}  # fmt: skip
+ABBREVIATIONS = dict(z=0, utc=0, gmt=0, est=-5, edt=-4, cst=-6, cdt=-5, mst=-7, mdt=-6, pst=-8, pdt=-7)
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,:]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
 ZONE = r"Z|z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2})?|[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Za-z_]+)+"
 # Groups 1 and 3: day; 2, 4 and 5: time of the day; 6 and 7: zone. In the syntax that Python shares with RE2, which
@@ -176,7 +176,7 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
         np.full(len(sizes), sizes.max() < EPOCH_1973),
         "the date is a number of an unknown kind; market.date_format states its format",
     )
-    # An exchange may change its unit in the middle of a history, so each number shows its own, unless it is a small one.
+    # An exchange may change its unit in the middle of a history, so each number shows its own, unless one is small.
     shown = sizes if (sizes >= EPOCH_1973).all() else np.full(len(sizes), sizes.max())
     values = numbers.to_numpy()
     seconds, units = np.zeros(len(sizes), np.int64), []
@@ -234,9 +234,8 @@ def _day(text: str) -> Day | None:
     """The parts of a written day; None if it is in no known form."""
     if found := re.fullmatch(r"(\d{4})([-/. ])(\d{1,2})\2(\d{1,2})", text):
         return Day(f"Y{found[2]}", int(found[1]), int(found[3]), int(found[4]))
-    if found := re.fullmatch(r"(\d{4})(\d{2})(\d{2})|(\d{4})-(\d{2})", text):
-        parts = [int(part) for part in found.groups() if part]
-        return Day("Y-", *parts) if len(parts) == 3 else Day("Y-", *parts, 1)
+    if found := re.fullmatch(r"(\d{4})(\d{2})(\d{2})", text) or re.fullmatch(r"(\d{4})-(\d{2})()", text):
+        return Day("Y-", int(found[1]), int(found[2]), int(found[3] or 1))
     if found := re.fullmatch(r"(\d{1,2})([-/. ])(\d{1,2})\2(\d{4}|\d{2})", text):
         return Day(f"{found[2]}{len(found[4])}", int(found[4]), int(found[3]), int(found[1]), is_open=True)
     patterns = (
@@ -274,7 +273,8 @@ def _days(source: str, texts: pd.Series, date_format: str | None) -> tuple[np.nd
             weights[day.form] = weights.get(day.form, 0) + int(count)
     form = max(weights, key=lambda form: weights[form], default="")
     of_form = {text: day for text, day in written.items() if day is not None and day.form == form}
-    month_first, said = False, []
+    month_first = False
+    said: list[str] = []
     if any(day.is_open for day in of_form.values()):
         month_first, said = _order(source, of_form, date_format)
     numbers = np.array([_number_of(day, form, month_first) for day in written.values()] + [np.nan])
@@ -300,8 +300,8 @@ def _order(source: str, days: dict[str, Day], date_format: str | None) -> tuple[
         )
     if not day_first and not month_first:
         raise ValueError(
-            f"{source}: {text} may have the day or the month first, and no day above 12 decides: set market.date_format "
-            "to day_first or month_first"
+            f"{source}: {text} may have the day or the month first, and no day above 12 decides: set "
+            "market.date_format to day_first or month_first"
         )
     return bool(month_first), [
         f"month first: {month_first} decides" if month_first else f"day first: {day_first} decides"
