@@ -7,14 +7,15 @@ import numpy as np
 DAYS_PER_YEAR = 252  # trading days, by convention
 CALENDAR_DAYS = 365
 YEAR, WEEK = 365.2425, 7.0  # days
-CONVENTION = 0.015  # share by which a year's trading days may differ from the convention
+CONVENTION = 0.02  # share by which a year's trading days may differ from the convention
+HOLIDAYS = 7.0  # days by which the first year of the data may begin late: New Year and a weekend
 REGULAR_SESSION = 0.02  # share by which the mean number of bars a day may fall short of a regular day's
 
 
 def bars_per_year(dates: np.ndarray) -> float:
     """
     Bars in a year, counted: trading days in the median of the full years of the data, times bars in a day. Counts of
-    trading days within 1.5 % of 252 or 365 become these, as is the convention. Less than a year is counted by weeks, in
+    trading days within 2 % of 252 or 365 become these, as is the convention. Less than a year is counted by weeks, in
     which a week of five days stands for 252 a year, holidays included; less than a week stands for 252 days as well, or
     for 365 if it holds both days of a weekend.
 
@@ -35,9 +36,8 @@ def bars_per_year(dates: np.ndarray) -> float:
 def _days_per_year(days: np.ndarray) -> float:
     """Trading days in a year."""
     span = float((days[-1] - days[0]).astype(int)) + 1
-    if span >= YEAR:
-        count = float(np.median(_counts(days, YEAR)))
-        return _conventional(count)
+    if span >= YEAR - HOLIDAYS:
+        return _conventional(float(np.median(_counts(days, YEAR, HOLIDAYS))))
     if span < WEEK:
         weekend = (days.astype(int) + 3) % 7 >= 5  # day 0 of the epoch was a Thursday
         return float(CALENDAR_DAYS if weekend.sum() == 2 else DAYS_PER_YEAR)
@@ -51,9 +51,9 @@ def _conventional(count: float) -> float:
     return float(near[0]) if near else count
 
 
-def _counts(days: np.ndarray, length: float) -> np.ndarray:
-    """Trading days in each full stretch of this many days, counted back from the last day."""
+def _counts(days: np.ndarray, length: float, slack: float = 0.0) -> np.ndarray:
+    """Trading days in each full stretch of this many days, counted back from the last day; the first may lack some."""
     age = (days[-1] - days).astype(int)
-    full = int((age[0] + 1) // length)
+    full = int((age[0] + 1 + slack) // length)
     counts: np.ndarray = np.bincount((age // length).astype(int))[:full]
     return counts

@@ -10,12 +10,13 @@ FIELDS = (*PRICES, "adjusted_close", "volatility_index", "volume")
 
 # Names in lower case with underscores. The first group that a file has decides, so that "last" is the close only where
 # there is no "close".
+MAYBE_DATES = ("day", "index", "unnamed_0", "level_0")  # where they hold dates: others hold weekdays or row numbers
 ALIASES: dict[str, tuple[str, ...]] = {
     "date": (
         "date datetime timestamp date_time time_stamp gmt_time utc_time local_time unix unix_timestamp epoch open_time "
-        "time ts t dt day trade_date trading_date trading_day observation_date bar_time start_time window_start "
+        "time ts t dt trade_date trading_date trading_day observation_date bar_time start_time window_start "
         "timestamp_ms dates",
-        "index unnamed_0 level_0",
+        " ".join(MAYBE_DATES),
     ),
     "symbol": (
         "symbol ticker tic sym",
@@ -82,8 +83,8 @@ def candidates(role: str, names: Iterable[str]) -> list[str]:
 def split_pair(name: str) -> tuple[str, str] | None:
     """:return: (field, symbol) of names like SPY.Open, Close_SPY or ('Close', 'SPY'); None if it is no such name"""
     tuple_text = re.fullmatch(r"\(['\"]([^'\"]*)['\"], ['\"]([^'\"]*)['\"]\)", name)
-    pairs = [(tuple_text[1], tuple_text[2])] if tuple_text else []
-    pairs += [(name[: mark.start()], name[mark.end() :]) for mark in re.finditer(r"[._ :|/-]", name)]
+    pairs = [(name[: mark.start()], name[mark.end() :]) for mark in re.finditer(r"[._ :|/-]", name)]
+    pairs = [(tuple_text[1], tuple_text[2])] if tuple_text else pairs
     found = [(right, left) for left, right in pairs if left and role_of(right) in FIELDS]
     found += [(left, right) for left, right in pairs if right and role_of(left) in FIELDS]
     return max(found, key=lambda pair: len(pair[0]), default=None)

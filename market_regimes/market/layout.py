@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.market.amounts import is_text, numbers_of
-from market_regimes.market.columns import FIELDS, PRICES, candidates, plain, split_pair
+from market_regimes.market.columns import FIELDS, MAYBE_DATES, PRICES, candidates, plain, split_pair
 from market_regimes.market.table import RawTable, ReadOptions, Rows
 from market_regimes.market.times import is_day, read_times
 
@@ -166,7 +166,7 @@ def _dates(table: RawTable, stated: dict[str, str], free: list[str]) -> tuple[li
     frame = table.frame
     found = [name for name in candidates("date", free) if frame[name].dtype != bool]
     rest = [name for name in free if not plain(name).startswith("unnamed_") or _holds_days(frame[name])]
-    if found and plain(found[0]) not in ("index", "unnamed_0", "level_0"):
+    if found and plain(found[0]) not in MAYBE_DATES:
         return found, []
     holding = [name for name in rest if _holds_days(frame[name])]
     if len(holding) != 1:

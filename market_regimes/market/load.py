@@ -114,7 +114,7 @@ class _File:
         if "time" not in name.lower() or len(self.layout.dates) < 2 or not is_text(self.frame[name]):
             return False
         seconds, _ = time_of_day(self.frame[name].iloc[:20])
-        return bool(np.isfinite(seconds).all())
+        return bool(np.isfinite(seconds).any())
 
     def _agreed(self, times: Times, first: str, others: list[str]) -> Times:
         """The finest of several columns of dates, which must agree."""

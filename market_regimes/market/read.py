@@ -37,7 +37,7 @@ SUFFIXES = (*TEXT, *COMPRESSED, ".parquet", ".xlsx")
 DELIMITERS = "\t;|,"  # in this order: decimals may have commas where another mark separates columns
 HEAD_BYTES, HEAD_ROWS = 1 << 16, 200
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-NUMBER = re.compile(r"[-+]?\W{0,2}[$€£¥₹]?\s?\d[\d.,' ]*(?:[eE][-+]?\d+)?\s?[%KMBT$€]?")
+NUMBER = re.compile(r"[-+=]*\W{0,3}\d[\d.,'\u2019\s]*(?:[eE][-+]?\d+)?\s?(?:[%KMBT]|\W)?")
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     below = header + 1 if header + 1 < len(rows) and len(rows[header + 1]) == len(rows[header]) else None
     levels, skip = [rows[header]], header + 1
     if fields(rows[header]):
-        if below is not None and all(rows[below][1:]) and not any(_is_number(cell) for cell in rows[below][1:]):
+        if below is not None and all(rows[below][1:]) and not any(_is_number(c) or is_day(c) for c in rows[below]):
             levels, skip = [rows[header], rows[below]], below + 1
         elif above is not None and not fields(rows[above]):
             levels = [rows[header], rows[above]]
@@ -342,7 +342,7 @@ def _read_sheet(path: Path, options: ReadOptions) -> RawTable:
     except ImportError as error:
         raise _NotATable("is a spreadsheet: install openpyxl, or save it as CSV") from error
     with opened as book:
-        sheets = {name: book.parse(name, header=None, dtype=object) for name in book.sheet_names}
+        sheets = pd.read_excel(book, sheet_name=None, header=None, dtype=object)
     filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}
     if not filled:
         raise _NotATable("cannot be read as a table: it is empty")

@@ -27,8 +27,8 @@ def daily(make_prices):
 
 
 def make_bars(make_prices, bars, seed=0, frequency="B", start="2000-01-03"):
-    table = make_prices(bars, seed, start, frequency).round(4)
-    return table.set_axis(["Date", *NAMES], axis=1).set_index("Date").assign(Volume=np.arange(bars) + 1000)
+    table = make_prices(bars, seed, start, frequency).set_axis(["Date", *NAMES], axis=1).set_index("Date")
+    return table.round(4).assign(Volume=np.arange(bars) + 1000)
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def test_compressed_files_and_folders(daily, write, tmp_path):
     bars = read_files([str(tmp_path)])
     assert [one.symbol for one in bars] == ["a", "b", "c"]
     assert all(equals(one, daily) for one in bars)
-    with pytest.raises(ValueError, match=r"the symbol a is in .*a\.csv\.gz and in .*a\.csv"):
+    with pytest.raises(ValueError, match=r"the symbol a is in .*a\.csv and in .*a\.csv\.gz"):
         read_files([str(tmp_path), write(text, "a.csv")])
     with pytest.raises(ValueError, match="holds no file that ends in"):
         (tmp_path / "empty").mkdir()
@@ -444,8 +444,8 @@ def test_the_hour_that_a_clock_shows_twice_is_ordered_by_instant(make_prices, wr
 
 
 def test_hours_from_two_columns(make_prices, write, tmp_path):
-    hours = pd.date_range("2020-01-01", periods=200, freq="h")
-    table = make_bars(make_prices, 200).set_index(hours.rename("Date"))
+    hours = pd.date_range("2020-01-01", periods=400, freq="h")
+    table = make_bars(make_prices, 400).set_index(hours.rename("Date"))
     for date, time, zone in (
         ("%Y-%m-%d", "%H:%M", None),
         ("%d.%m.%Y", "%H:%M:%S", None),
@@ -460,10 +460,10 @@ def test_hours_from_two_columns(make_prices, write, tmp_path):
     frame.to_parquet(tmp_path / "prices.parquet")
     assert equals(read_files([str(tmp_path / "prices.parquet")])[0], table)
     with pytest.raises(ValueError, match=r"row 3 .*the time is not one of a day.*it is '25:00'"):
-        read_files([write(csv_of(texts(table).assign(time=["10:00"] * 2 + ["25:00"] + ["11:00"] * 197)))])
+        read_files([write(csv_of(texts(table).assign(time=["10:00"] * 2 + ["25:00"] + ["11:00"] * 397)))])
     (bars,) = read_files(
         [write(csv_of(texts(table).assign(Date=hours.strftime("%y-%d-%m"), Time=hours.strftime("%Hh%M"))))],
-        ReadOptions(date_format="%y-%d-%m %Hh%M"),
+        ReadOptions(columns={"time": "Time"}, date_format="%y-%d-%m %Hh%M"),
     )
     assert equals(bars, table)
 
@@ -556,10 +556,9 @@ def test_what_is_ambiguous_is_refused_in_one_sentence(daily, write, kind):
 
 def test_the_decimal_mark_may_be_stated(daily, write):
     text = REFUSED["thousands or decimals"][0](daily)
-    (bars,) = read_files([write(text)], ReadOptions(decimal=","))
-    assert bars.close == pytest.approx(daily["Close"].round(3).to_numpy(), abs=1e-9)
-    (bars,) = read_files([write(text)], ReadOptions(decimal="."))
-    assert bars.close == pytest.approx(1000 * daily["Close"].round(3).to_numpy(), abs=1e-6)
+    shown = pd.read_csv(io.StringIO(text), sep=";", decimal=",")["Close"]
+    assert np.array_equal(read_files([write(text)], ReadOptions(decimal=","))[0].close, shown)
+    assert np.array_equal(read_files([write(text)], ReadOptions(decimal="."))[0].close, (1000 * shown).round())
 
 
 def test_closes_only_and_opens_that_are_closes(daily, write):
