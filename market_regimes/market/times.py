@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from market_regimes.market.table import Rows
 
@@ -23,15 +25,15 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 ABBREVIATIONS = dict(z=0, utc=0, gmt=0, est=-5, edt=-4, cst=-6, cdt=-5, mst=-7, mdt=-6, pst=-8, pdt=-7)
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,:]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
 ZONE = r"Z|z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2})?|[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Za-z_]+)+"
-# Groups 1 and 3: day; 2, 4 and 5: time of the day; 6 and 7: zone. In the syntax that Python shares with RE2, which
-# pandas uses on Arrow text. Times without colons need a T or a day of eight digits before them: "Jan 04 2021".
+# In the syntax of RE2, which Arrow uses, and of Python. Times without colons need a T or a day of eight digits before
+# them, since "Jan 04 2021" ends in four digits.
 PARTS = (
     r"^ *(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*\.?,? +)?"
-    rf"(?:(?:(\d{{8}})[ T:]?(\d{{4}}|\d{{6}})(?:[.,]?\d{{3}})?|(.*?\d)(?:(?:T|,? +|:)({CLOCK})|"
-    rf"T(\d{{2}}(?:\d{{2}}(?:\d{{2}})?)?)(?:[.,]\d+)?))(?: ?({ZONE})(?: ?[(\[].*)?)?"
-    r"|(.*?\d)(Z| ?UTC| ?GMT|[+-]\d{2}:\d{2})?) *$"
+    r"(?:(?:(?P<day1>\d{8})[ T:]?(?P<time1>\d{4}|\d{6})(?:[.,]?\d{3})?|"
+    rf"(?P<day2>.*?\d)(?:(?:T|,? +|:)(?P<time2>{CLOCK})|T(?P<time3>\d{{2}}(?:\d{{2}}(?:\d{{2}})?)?)(?:[.,]\d+)?))"
+    rf"(?: ?(?P<zone1>{ZONE})(?: ?[(\[].*)?)?"
+    r"|(?P<day3>.*?\d)(?P<zone2>Z| ?UTC| ?GMT|[+-]\d{2}:\d{2})?) *$"
 )
-DAY, TIME_OF_DAY, ZONE_TEXT = r"\1\3\7", r"\2\4\5", r"\6\8"
 EPOCHS = ((1e17, 9, "nanoseconds"), (1e14, 6, "microseconds"), (1e11, 3, "milliseconds"), (0.0, 0, "seconds"))
 EPOCH_1973 = 1e8  # seconds; a smaller number may be anything
 SERIAL_DAYS = (15_000, 80_000)  # of a spreadsheet: 1941 to 2119
@@ -204,15 +206,21 @@ def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
 
 
 def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
-    days = texts.str.replace(PARTS, DAY, regex=True)
-    clock = texts.str.replace(PARTS, TIME_OF_DAY, regex=True)
-    zones = texts.str.replace(PARTS, ZONE_TEXT, regex=True)
+    parts = pc.extract_regex(pa.array(texts, pa.large_string()), PARTS)
+    days, clock, zones = (_joined(parts, name) for name in ("day", "time", "zone"))
     day, said = _days(rows.source, days, date_format)
     seconds = by_unique(clock, lambda text: _seconds_of_day(text) if text else 0.0)
     rows.refuse(np.isnan(day) | np.isnan(seconds), NOT_ISO)
     offset, zone, zone_said = _offsets(rows, zones)
     times = day.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]")
     return Times(times, times - offset, zone, said + zone_said)
+
+
+def _joined(parts: pa.Array, name: str) -> pd.Series:
+    """The groups of one kind, of which at most one holds text; "" where the text has no parts."""
+    groups = [pc.struct_field(parts, field.name) for field in parts.type if field.name.startswith(name)]
+    joined = pc.binary_join_element_wise(*groups, pa.scalar("", pa.large_string()))
+    return pd.Series(pc.fill_null(joined, "").to_pandas())
 
 
 def _seconds_of_day(text: str) -> float:
@@ -349,4 +357,4 @@ def is_day(text: str) -> bool:
     if re.fullmatch(r"-?\d{9,19}(?:\.0*)?", text):
         return True
     parts = re.match(PARTS, text)
-    return parts is not None and _day(parts[1] or parts[3] or parts[7]) is not None
+    return parts is not None and _day(parts["day1"] or parts["day2"] or parts["day3"]) is not None

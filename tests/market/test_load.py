@@ -93,10 +93,10 @@ EXPORTS = {
         texts(t, "%Y%m%d")
         .set_axis(["<DATE>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<VOL>"], axis=1)
         .assign(**{"<TICKER>": "prices", "<PER>": "D", "<TIME>": "000000", "<OPENINT>": 0})[
-            "<TICKER> <PER> <DATE> <TIME> <OPEN> <HIGH> <LOW> <CLOSE> <VOL> <OPENINT>".split()
+            ["<TICKER>", "<PER>", "<DATE>", "<TIME>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<VOL>", "<OPENINT>"]
         ]
     ),
-    "alpha vantage": lambda t: renamed(t[::-1], "timestamp,1. open,2. high,3. low,4. close,5. volume".split(",")),
+    "alpha vantage": lambda t: renamed(t[::-1], ["timestamp", "1. open", "2. high", "3. low", "4. close", "5. volume"]),
     "nasdaq.com": lambda t: csv_of(
         texts(t[::-1], "%m/%d/%Y")[["Date", "Close", "Volume", "Open", "High", "Low"]]
         .assign(**{name: "$" + t[name][::-1].astype(str).to_numpy() for name in ["Open", "High", "Low", "Close"]})
@@ -120,7 +120,9 @@ EXPORTS = {
         texts(t).assign(Date=np.where(np.arange(len(t)) < 50, 1, 1000) * milliseconds(t)), header=False
     ),
     "klines": lambda t: csv_of(texts(t).assign(Date=milliseconds(t)).rename(columns={"Date": "open_time"})),
-    "tradingview": lambda t: csv_of(texts(t).assign(Date=milliseconds(t) // 1000, RSI=50.0).rename(columns={"Date": "time"})),
+    "tradingview": lambda t: csv_of(
+        texts(t).assign(Date=milliseconds(t) // 1000, RSI=50.0).rename(columns={"Date": "time"})
+    ),
     "microseconds": lambda t: csv_of(texts(t).assign(Date=milliseconds(t) * 1000)),
     "nanoseconds": lambda t: csv_of(texts(t).assign(Date=milliseconds(t) * 10**6)),
     "histdata, no header": lambda t: csv_of(texts(t, "%Y%m%d 000000"), header=False, sep=";"),
@@ -160,7 +162,9 @@ EXPORTS = {
     "footer": lambda t: t.to_csv() + "Source: exchange,,,,,\n",
     "total": lambda t: t.to_csv() + "Total,,,,,123456\n",
     "last row without prices": lambda t: t.to_csv() + "2000-07-03,,,,,500\n",
-    "holiday without prices": lambda t: t.to_csv().replace("2000-02-01,", "2000-01-31 12:00,null,null,null,null,null\n2000-02-01,"),
+    "holiday without prices": lambda t: t.to_csv().replace(
+        "2000-02-01,", "2000-01-31 12:00,null,null,null,null,null\n2000-02-01,"
+    ),
     "byte order mark": lambda t: b"\xef\xbb\xbf" + t.to_csv().encode(),
     "UTF-16": lambda t: t.to_csv(sep="\t").encode("utf-16"),
     "Windows-1252": lambda t: csv_of(texts(t).assign(note="£")).encode("cp1252"),
@@ -171,7 +175,10 @@ EXPORTS = {
     "no header": lambda t: t.to_csv(header=False),
     "no header, newest first": lambda t: t[::-1].to_csv(header=False),
     "no header, other order": lambda t: t[["High", "Low", "Open", "Close"]].to_csv(header=False),
-    "no header, time": lambda t: csv_of(texts(t).assign(Open="00:00", o=t["Open"].to_numpy())[["Date", "Open", "o", "High", "Low", "Close"]], header=False),
+    "no header, time": lambda t: csv_of(
+        texts(t).assign(Open="00:00", o=t["Open"].to_numpy())[["Date", "Open", "o", "High", "Low", "Close"]],
+        header=False,
+    ),
     "date and time": lambda t: csv_of(texts(t).assign(Time="00:00")),
     "date and time, no colons": lambda t: csv_of(texts(t, "%Y%m%d").assign(time=0)),
     "polygon": lambda t: csv_of(texts(t).assign(Date=milliseconds(t)).set_axis(list("tohlcv"), axis=1)),
@@ -181,7 +188,7 @@ EXPORTS = {
     "yfinance": lambda t: yfinance({"prices": t}).to_csv(),
     "yfinance, by ticker": lambda t: yfinance({"prices": t}, by="symbol").to_csv(),
     "yfinance, no third row": lambda t: yfinance({"prices": t}).to_csv().replace("Date,,,,,\n", ""),
-}  # fmt: skip
+}
 
 
 def milliseconds(table):
@@ -516,32 +523,74 @@ def test_columns_may_be_named_by_hand(daily, write):
 
 REFUSED = {
     "two closes": (lambda t: csv_of(texts(t).assign(close=1.0)), "two columns for close: Close and close"),
-    "two dates": (lambda t: csv_of(texts(t).assign(timestamp="2001-01-01")), "two columns for date: Date and timestamp"),
-    "two symbols": (lambda t: csv_of(texts(t).assign(symbol="A", ticker="B")), "two columns for symbol: symbol and ticker"),
+    "two dates": (
+        lambda t: csv_of(texts(t).assign(timestamp="2001-01-01")),
+        "two columns for date: Date and timestamp",
+    ),
+    "two symbols": (
+        lambda t: csv_of(texts(t).assign(symbol="A", ticker="B")),
+        "two columns for symbol: symbol and ticker",
+    ),
     "closes first": (lambda t: t[["Close", "High", "Low", "Open"]].to_csv(header=False), "no header.*market.columns"),
     "three columns": (lambda t: t[["Close", "Volume"]].to_csv(header=False), "no header.*market.columns"),
     "foreign names": (lambda t: renamed(t, ["DATE", "ERSTER", "HOCH", "TIEF", "LETZTER", "VOLUMEN"]), "lacks.* close"),
     "thousands or decimals": (
-        lambda t: csv_of(texts(t).assign(**{n: t[n].map("{:07.3f}".format).str.replace(".", ",").to_numpy() for n in NAMES[:4]}), sep=";").replace(";0", ";"),
+        lambda t: csv_of(
+            texts(t).assign(**{n: t[n].map("{:07.3f}".format).str.replace(".", ",").to_numpy() for n in NAMES[:4]}),
+            sep=";",
+        ).replace(";0", ";"),
         r"may be a thousand or have three decimals: set market\.decimal",
     ),
-    "both conventions": (lambda t: csv_of(texts(t).assign(Open="1,234.50", Close="1.234,50")), "has a decimal point and 1.234,50 a decimal comma"),
-    "two orders of days": (lambda t: csv_of(texts(t, "%d/%m/%Y").replace("13/01/2000", "01/13/2000")), "has the day first and 01/13/2000 the month"),
-    "mixed forms": (lambda t: csv_of(texts(t).replace("2000-01-13", "13/01/2000")), r"row 9 .*13/01/2000\): the date is not in ISO"),
+    "both conventions": (
+        lambda t: csv_of(texts(t).assign(Open="1,234.50", Close="1.234,50")),
+        "has a decimal point and 1.234,50 a decimal comma",
+    ),
+    "two orders of days": (
+        lambda t: csv_of(texts(t, "%d/%m/%Y").replace("13/01/2000", "01/13/2000")),
+        "has the day first and 01/13/2000 the month",
+    ),
+    "mixed forms": (
+        lambda t: csv_of(texts(t).replace("2000-01-13", "13/01/2000")),
+        r"row 9 .*13/01/2000\): the date is not in ISO",
+    ),
     "impossible day": (lambda t: csv_of(texts(t).replace("2000-01-13", "2000-01-32")), r"row 9 after the header .*ISO"),
-    "no header, bad price": (lambda t: csv_of(texts(t).astype(object).replace({"Close": {t["Close"].iloc[8]: "x"}}), header=False), "no header.*market.columns"),
-    "disorder": (lambda t: pd.concat([t[50:], t[:50]]).to_csv(), r"row 81 .*a later date in the bar before: sort by date"),
+    "no header, bad price": (
+        lambda t: csv_of(texts(t).astype(object).replace({"Close": {t["Close"].iloc[8]: "x"}}), header=False),
+        "no header.*market.columns",
+    ),
+    "disorder": (
+        lambda t: pd.concat([t[50:], t[:50]]).to_csv(),
+        r"row 81 .*a later date in the bar before: sort by date",
+    ),
     "twice": (lambda t: pd.concat([t[:50], t[49:]]).to_csv(), "row 51 .*the bar before at the same date"),
-    "twice, newest first": (lambda t: pd.concat([t[:50], t[49:]])[::-1].to_csv(), "row 81 .*the bar before at the same date"),
-    "some zones": (lambda t: csv_of(texts(t).replace("2000-01-13", "2000-01-13 00:00+09:00")), "row 1 .*no time zone, and others have one"),
-    "number as date": (lambda t: csv_of(texts(t).assign(Date=np.arange(len(t)))), "row 1 .*a number of an unknown kind; market.date_format"),
-    "percent as price": (lambda t: csv_of(texts(t).assign(Close="5%")), "row 1 .*close of prices is not a finite number, it is '5%'"),
-    "price in millions": (lambda t: csv_of(texts(t).assign(Close="5M")), "row 1 .*close of prices is not a finite number, it is '5M'"),
-    "half a row": (lambda t: csv_of(texts(t).astype(object).replace({"Close": {t["Close"].iloc[-1]: ""}})), "row 130 .*close of prices is not a finite number"),
+    "twice, newest first": (
+        lambda t: pd.concat([t[:50], t[49:]])[::-1].to_csv(),
+        "row 81 .*the bar before at the same date",
+    ),
+    "some zones": (
+        lambda t: csv_of(texts(t).replace("2000-01-13", "2000-01-13 00:00+09:00")),
+        "row 1 .*no time zone, and others have one",
+    ),
+    "number as date": (
+        lambda t: csv_of(texts(t).assign(Date=np.arange(len(t)))),
+        "row 1 .*a number of an unknown kind; market.date_format",
+    ),
+    "percent as price": (
+        lambda t: csv_of(texts(t).assign(Close="5%")),
+        "row 1 .*close of prices is not a finite number, it is '5%'",
+    ),
+    "price in millions": (
+        lambda t: csv_of(texts(t).assign(Close="5M")),
+        "row 1 .*close of prices is not a finite number, it is '5M'",
+    ),
+    "half a row": (
+        lambda t: csv_of(texts(t).astype(object).replace({"Close": {t["Close"].iloc[-1]: ""}})),
+        "row 130 .*close of prices is not a finite number",
+    ),
     "no prices": (lambda t: csv_of(texts(t).assign(Open="", High="", Low="", Close="")), "has no prices in any row"),
     "adjusted only": (lambda t: t.rename(columns={"Close": "Adj Close"}).to_csv(), r"lacks the column\(s\) close"),
     "thousands unquoted": (lambda t: t.to_csv().replace("2000-02-01,", "2000-02-01,1,"), "more fields than its header"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
