@@ -40,11 +40,12 @@ def is_text(column: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM"
 
 
-def convention_of(source: str, columns: list[pd.Series], decimal: str | None = None) -> Convention:
+def convention_of(source: str, columns: list[pd.Series], decimal: str | None = None, read_by: str = ".") -> Convention:
     """
     :param source: the file, for refusals
     :param columns: the columns of prices and volumes: a file writes all numbers alike
     :param decimal: the mark before the decimals as the user states it, or None
+    :param read_by: the mark by which columns that are numbers already were read
     :return: what the cells show
     :raises ValueError: if nothing decides whether 1,234 is a thousand or has three decimals
     """
@@ -52,13 +53,14 @@ def convention_of(source: str, columns: list[pd.Series], decimal: str | None = N
     said, signs = [], sorted({sign for column in columns if is_text(column) for sign in _signs(column)})
     if signs:
         said.append(f"currency signs removed: {' '.join(signs)}")
-    if not any(_any(text, ",") or _any(text, r"\..*\.") for text in texts):
-        return Convention(decimal or ".", said)
+    marks = any(_any(text, r",|\..*\.") for text in texts)
     if decimal is None:
-        decimal = _decimal_of(source, columns, texts)
+        decimal = _decimal_of(source, columns, texts, read_by) if marks else read_by
     if decimal == ",":
-        return Convention(",", [*said, "decimal commas"])
-    return Convention(".", [*said, "commas separate thousands"])
+        said.append("decimal commas")
+    elif marks:
+        said.append("commas separate thousands")
+    return Convention(decimal, said)
 
 
 def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.ndarray:
@@ -105,22 +107,19 @@ def _signs(column: pd.Series) -> set[str]:
     return set(found.dropna().unique())
 
 
-def _decimal_of(source: str, columns: list[pd.Series], texts: list[pd.Series]) -> str:
+def _decimal_of(source: str, columns: list[pd.Series], texts: list[pd.Series], read_by: str) -> str:
     """The mark before the decimals."""
-    point = [_first(text, POINT_ONLY) for text in texts]
-    comma = [_first(text, COMMA_ONLY) for text in texts]
-    shown_point, shown_comma = (next((cell for cell in cells if cell), None) for cells in (point, comma))
-    if shown_point and shown_comma:
-        raise ValueError(
-            f"{source}: {shown_point} has a decimal point and {shown_comma} a decimal comma: write all alike"
-        )
-    if shown_comma:
+    has_decimals = any(not is_text(column) and _has_decimals(column) for column in columns)
+    point = next((cell for text in texts if (cell := _first(text, POINT_ONLY))), None)
+    comma = next((cell for text in texts if (cell := _first(text, COMMA_ONLY))), None)
+    if comma is None and read_by == "," and has_decimals:
+        comma = "one of the first rows"
+    if point and comma:
+        raise ValueError(f"{source}: {point} has a decimal point and {comma} a decimal comma: write all alike")
+    if comma:
         return ","
-    either = next((cell for cell in (_first(text, EITHER) for text in texts) if cell), None)
-    if shown_point or either is None:
-        return "."
-    decimals = any(_any(text, r"^[-+]?\d*\.\d+$") for text in texts)
-    if decimals or any(not is_text(column) and _has_decimals(column) for column in columns):
+    either = next((cell for text in texts if (cell := _first(text, EITHER))), None)
+    if point or either is None or has_decimals or any(_any(text, r"^[-+]?\d*\.\d+$") for text in texts):
         return "."
     raise ValueError(
         f"{source}: {either} may be a thousand or have three decimals: set market.decimal to '.' or to ','"

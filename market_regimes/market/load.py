@@ -65,11 +65,13 @@ class _File:
         self.said = [*table.said, *self.layout.said]
         self._pairs = table.pairs
         fields = [column for columns in self.layout.fields.values() for column in columns.values()]
-        convention = convention_of(self.source, [table.frame[name] for name in dict.fromkeys(fields)], options.decimal)
+        columns = [table.frame[name] for name in dict.fromkeys(fields)]
+        convention = convention_of(self.source, columns, options.decimal, table.decimal)
         self.said += convention.said
         self.decimal = convention.decimal
-        as_text = table.as_text if self.decimal == "," else None
-        frame = as_text() if as_text else table.frame  # pandas took the points of thousands for decimal ones
+        frame = table.frame
+        if table.read_by is not None and self.decimal != table.decimal:
+            frame = table.read_by(self.decimal)  # a point of thousands was taken for a decimal one
         self.has_price = {name: ~is_missing(frame[name]) for name in self.layout.prices()}
         kept = np.logical_or.reduce(list(self.has_price.values()))
         self.rows = Rows(self.source, frame.index.to_numpy(), frame[self.layout.dates[0]], table.has_header)

@@ -62,7 +62,8 @@ class RawTable:
     :param pairs: of columns that the file names by a field and a symbol: column -> (field, symbol)
     :param has_header: if False the columns are numbered from "1"
     :param said: what was assumed, a sentence each
-    :param as_text: reads the same columns as text; None where the file holds numbers as such
+    :param decimal: the mark before the decimals by which numbers were read
+    :param read_by: reads the same columns by another mark; None where the file holds numbers as such
     """
 
     source: str
@@ -70,7 +71,8 @@ class RawTable:
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     has_header: bool = True
     said: list[str] = field(default_factory=list)
-    as_text: Callable[[], pd.DataFrame] | None = None
+    decimal: str = "."
+    read_by: Callable[[str], pd.DataFrame] | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ PARTS = (
     r"|(?P<day3>.*?\d)(?P<zone2>Z| ?UTC| ?GMT|[+-]\d{2}:\d{2})?) *$"
 )
 EPOCHS = ((1e17, 9, "nanoseconds"), (1e14, 6, "microseconds"), (1e11, 3, "milliseconds"), (0.0, 0, "seconds"))
-EPOCH_1973 = 1e8  # seconds; a smaller number may be anything
+EPOCH_1973, EPOCH_2100 = 1e8, 4.1e9  # seconds; a smaller number may be anything
 SERIAL_DAYS = (15_000, 80_000)  # of a spreadsheet: 1941 to 2119
 SERIAL_EPOCH = 25_569  # 1970-01-01 in the days of a spreadsheet
 NOT_ISO = (
@@ -120,8 +120,9 @@ def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
     zones = texts.str.replace(pattern, r"\2", regex=True)
     if ":" not in str(clock.iloc[0]):
         longest = int(clock.str.len().max())
-        if longest > 2 or set(clock.unique()) == {"0"}:  # 9 may be an hour or a minute
-            clock = clock.str.zfill(4 if longest <= 4 else 6)
+        clock = clock.str.zfill(4 if longest <= 4 else 6)
+        if longest <= 2 and set(clock) != {"0000"}:
+            clock = clock.str.replace(r".*", "", regex=True)  # 9 may be an hour or a minute
     return by_unique(clock, _seconds_of_day), zones.where(zones != texts, "")
 
 
@@ -178,8 +179,10 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
         np.full(len(sizes), sizes.max() < EPOCH_1973),
         "the date is a number of an unknown kind; market.date_format states its format",
     )
-    # An exchange may change its unit in the middle of a history, so each number shows its own, unless one is small.
-    shown = sizes if (sizes >= EPOCH_1973).all() else np.full(len(sizes), sizes.max())
+    # An exchange may change its unit in the middle of a history. Then each number shows its own, between 1973 and 2099;
+    # else the largest shows that of all, since milliseconds of 1970 look like seconds of a later year.
+    own = sizes / 10.0 ** np.select([sizes >= least for least, _, _ in EPOCHS], [digits for _, digits, _ in EPOCHS])
+    shown = sizes if ((own >= EPOCH_1973) & (own < EPOCH_2100)).all() else np.full(len(sizes), sizes.max())
     values = numbers.to_numpy()
     seconds, units = np.zeros(len(sizes), np.int64), []
     for least, power, unit in EPOCHS:
