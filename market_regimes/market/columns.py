@@ -30,7 +30,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "close close_last close_price closing closing_price price_close px_close last_close c",
         "price last px_last settle settlement settlement_price last_price",
     ),
-    "volume": ("volume", "vol tickvol tick_volume real_volume trade_volume total_volume v", "base_volume"),
+    "volume": ("volume", "vol trade_volume total_volume v", "real_volume", "tickvol tick_volume base_volume"),
 }
 TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.items()}
 # Kinds of names rather than lists of them: a column of adjusted closes that is overlooked turns splits into crashes.

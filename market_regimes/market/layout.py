@@ -87,9 +87,10 @@ def _require(table: RawTable, dates: list[str], fields: dict[str, dict[str, str]
             missing.append("close")
             break
     if missing:
+        wide = "" if any(fields.values()) else ", and a table with a column per symbol names them in capitals"
         raise ValueError(
-            f"{table.source} lacks the column(s) {', '.join(missing)}: {_has(table)}; market.columns states "
-            "what they are"
+            f"{table.source} lacks the column(s) {', '.join(missing)}: {_has(table)}; market.columns states what they "
+            f"are{wide}"
         )
 
 
@@ -138,15 +139,15 @@ def _paired(table: RawTable, stated: dict[str, str], pairs: dict[str, tuple[str,
 def _wide(table: RawTable, names: list[str], said: list[str]) -> dict[str, dict[str, str]]:
     """A table of closes with one column per symbol; {} if it is none."""
     frame = table.frame
-    vix = candidates("volatility_index", names)
+    vix, volume = candidates("volatility_index", names), [name for name in names if plain(name) == "volume"]
     symbols = [
         name
         for name in names
         if TICKER.fullmatch(name.strip())
-        and name not in vix
+        and name not in (*vix, *volume)
         and (not is_text(frame[name]) or _mostly_numbers(frame[name]))
     ]
-    if not symbols or len(symbols) + len(vix) < len(names):
+    if not symbols or len(symbols) + len(vix) + len(volume) < len(names):
         return {}
     if len(symbols) >= 4 and _range_columns(np.column_stack([numbers_of(frame[name], ".") for name in symbols[:4]])):
         return {}  # the prices of one symbol under names nobody knows

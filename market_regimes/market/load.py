@@ -167,7 +167,12 @@ class _File:
     def _extra(self, column: str) -> np.ndarray | None:
         """A column's numbers, None if it holds something else."""
         cells = self.frame[column]
-        if column in self.layout.dates or cells.dtype == bool or cells.dtype.kind in "mM":
+        if (
+            column in self.layout.dates
+            or column.startswith("Unnamed: ")
+            or cells.dtype == bool
+            or cells.dtype.kind in "mM"
+        ):
             return None
         if is_text(cells) and not np.isfinite(numbers_of(cells.iloc[:100], self.decimal, True)).any():
             return None

@@ -254,7 +254,7 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     below = header + 1 if header + 1 < len(rows) and len(rows[header + 1]) == len(rows[header]) else None
     levels, skip = [rows[header]], header + 1
     if fields(rows[header]):
-        if below is not None and all(rows[below][1:]) and not any(_is_number(c) or is_day(c) for c in rows[below]):
+        if below is not None and all(rows[below][1:]) and _are_symbols(rows[below]):
             levels, skip = [rows[header], rows[below]], below + 1
         elif above is not None and not fields(rows[above]):
             levels = [rows[header], rows[above]]
@@ -262,6 +262,12 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
         levels = [[rows[skip][0], *levels[0][1:]], levels[1]]
         skip += 1
     return levels, skip
+
+
+def _are_symbols(row: list[str]) -> bool:
+    """Whether a row of a header holds symbols; 600519 is one where the row says so."""
+    says_so = plain(row[0]) in ("ticker", "tickers", "symbol", "symbols")
+    return says_so or not any(_is_number(cell) or is_day(cell) for cell in row)
 
 
 def _named(

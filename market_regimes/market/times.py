@@ -150,7 +150,7 @@ def _seconds(times: pd.Series) -> np.ndarray:
 
 def _looks_numeric(texts: pd.Series) -> bool:
     head = texts.iloc[:100]
-    number = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+    number = r"[-+]?\d+(?:\.\d+)?"  # 1.42016e12 may be rounded, and is refused
     return bool(head.str.fullmatch(number).all() and texts.str.fullmatch(number).all())
 
 

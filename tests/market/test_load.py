@@ -259,6 +259,47 @@ def test_exports_of_several_symbols(make_prices, daily, write):
     )
 
 
+def test_adjusted_closes_of_several_symbols(make_prices, daily, write):
+    adjusted = daily.assign(**{"Adj Close": (daily["Close"] / 2).round(4)})
+    for by in ("field", "symbol"):
+        for bars in read_files([write(yfinance({"SPY": adjusted, "QQQ": adjusted}, by).to_csv())]):
+            assert np.array_equal(bars.close, adjusted["Adj Close"])
+            assert bars.unused_columns == []
+
+
+def test_tickers_may_be_numbers(make_prices, daily, write):
+    other = make_bars(make_prices, BARS, seed=1)
+    for content in (
+        yfinance({"000001": daily, "600519": other}).to_csv(),
+        pd.DataFrame({"000001": daily["Close"], "600519": other["Close"]}).to_csv(),
+    ):
+        first, second = read_files([write(content)])
+        assert (first.symbol, second.symbol) == ("000001", "600519")
+        assert np.array_equal(first.close, daily["Close"])
+        assert np.array_equal(second.close, other["Close"])
+
+
+@pytest.mark.parametrize("lower", [["low", "open"], ["spy", "qqq"], ["Ouverture", "Cloture"]])
+def test_columns_of_unknown_words_are_no_symbols(daily, write, lower):
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) close"):
+        read_files([write(daily[["Open", "Close"]].set_axis(lower, axis=1).to_csv())])
+    (bars,) = read_files([write(daily[["Close", "Volume"]].set_axis(["SPY", "VOLUME"], axis=1).to_csv())])
+    assert bars.symbol == "SPY"
+    assert bars.unused_columns == ["VOLUME"]
+
+
+def test_the_strongest_name_is_taken(daily, write):
+    table = texts(daily).assign(
+        Last=1.0, VWAP=2.0, **{"Adj. Open": 1.0, "adjVolume": 3, "<TICKVOL>": 4, "Name": "Fund"}
+    )
+    (bars,) = read_files([write(table.assign(symbol="SPY").to_csv())])
+    assert equals(bars, daily)
+    assert np.array_equal(bars.volume, daily["Volume"])
+    assert bars.symbol == "SPY"
+    assert bars.unused_columns == ["Unnamed: 0", "Last", "VWAP", "Adj. Open", "adjVolume", "<TICKVOL>", "Name"]
+    assert list(bars.extra) == ["Last", "VWAP", "Adj. Open", "adjVolume", "<TICKVOL>"]
+
+
 def test_a_wide_table_of_closes(make_prices, daily, write):
     closes = pd.DataFrame({"SPY": daily["Close"], "BRK.B": make_bars(make_prices, BARS, 1)["Close"], "VIX": 20.0})
     closes.iloc[:30, 1] = np.nan
@@ -570,6 +611,10 @@ REFUSED = {
     "some zones": (
         lambda t: csv_of(texts(t).replace("2000-01-13", "2000-01-13 00:00+09:00")),
         "row 1 .*no time zone, and others have one",
+    ),
+    "rounded epochs": (
+        lambda t: csv_of(texts(t).assign(Date=[f"{ms:.5e}" for ms in milliseconds(t)])),
+        "row 1 .*not in ISO form",
     ),
     "number as date": (
         lambda t: csv_of(texts(t).assign(Date=np.arange(len(t)))),
