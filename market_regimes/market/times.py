@@ -129,17 +129,20 @@ def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
 def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
     """
     :param rows: the rows, for refusals
-    :param days: times whose clocks are midnights
+    :param days: times of the other column: midnights, or the same times of the day
     :param cells: the time of the day of each, shape (T,)
     :return: the times of both columns together
-    :raises ValueError: if a cell is no time of the day
+    :raises ValueError: if a cell is no time of the day, or not that which the other column has
     """
     seconds, zones = time_of_day(cells)
     rows.refuse(
         np.isnan(seconds), "the time is not one of a day, like 09:30 or 09:30:00; market.columns names it", cells
     )
     offset, zone, said = _offsets(rows, zones)
-    added = seconds.astype("m8[s]")
+    added, own = seconds.astype("m8[s]"), days.clock - days.clock.astype("M8[D]")
+    if own.astype(int).any():
+        rows.refuse(own != added, "the date has a time of its own, and another column has another time", cells)
+        return days
     return Times(days.clock + added, days.instant + added - offset, zone or days.zone, days.said + said)
 
 

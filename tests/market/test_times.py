@@ -205,6 +205,15 @@ def test_a_zone_beside_the_time_moves_the_instant():
     assert times.zone == "+09:00"
 
 
+def test_a_time_that_stands_twice_is_not_added_twice():
+    dates = pd.Series(["2015-01-02 09:30", "2015-01-03 10:30"])
+    rows = Rows("file", np.array([1, 2]), dates)
+    both = add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "10:30"]))
+    assert both.clock.astype(str).tolist() == ["2015-01-02T09:30:00", "2015-01-03T10:30:00"]
+    with pytest.raises(ValueError, match="row 2 .*the date has a time of its own, and another column has another"):
+        add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "11:30"]))
+
+
 @pytest.mark.parametrize(
     "text",
     ["2015-01-02", "20150102", "2.1.2015", "Jan 2, 2015", "2015-01-02 09:30+01:00", "1420156800", "20150102 000000"],
