@@ -210,7 +210,7 @@ def test_a_time_that_stands_twice_is_not_added_twice():
     rows = Rows("file", np.array([1, 2]), dates)
     both = add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "10:30"]))
     assert both.clock.astype(str).tolist() == ["2015-01-02T09:30:00", "2015-01-03T10:30:00"]
-    with pytest.raises(ValueError, match="row 2 .*the date has a time of its own, and another column has another"):
+    with pytest.raises(ValueError, match=r"row 2 .*the date has a time of its own, and another column has another"):
         add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "11:30"]))
 
 
