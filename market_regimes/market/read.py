@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import lzma
 import re
 import warnings
@@ -36,7 +37,7 @@ COMPRESSED: dict[str, Callable[..., Any]] = {
 }
 SUFFIXES = (*TEXT, *COMPRESSED, ".parquet", ".xlsx")
 DELIMITERS = "\t;|,"  # in this order: decimals may have commas where another mark separates columns
-HEAD_BYTES, HEAD_ROWS = 1 << 16, 200
+HEAD_BYTES, HEAD_ROWS = 1 << 18, 200
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 NUMBER = re.compile(r"[-+=]*\W{0,3}\d[\d.,'\u2019\s]*(?:[eE][-+]?\d+)?\s?(?:[%KMBT]|\W)?")
 
@@ -128,7 +129,7 @@ def _read_text(path: Path, options: ReadOptions) -> RawTable:
 
 def _read_csv(path: Path, options: ReadOptions, start: bytes, encoding: str) -> RawTable:
     text = start.decode(encoding, errors="ignore")
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()
     lines = lines[:-1] if len(start) == HEAD_BYTES else lines  # the last one may be cut
     delimiter = _delimiter(lines)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -267,7 +268,8 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
 def _are_symbols(row: list[str]) -> bool:
     """Whether a row of a header holds symbols; 600519 is one where the row says so."""
     says_so = plain(row[0]) in ("ticker", "tickers", "symbol", "symbols")
-    return says_so or not any(_is_number(cell) or is_day(cell) for cell in row)
+    words = not any(_is_number(cell) or is_day(cell) or cell.lower() in MISSING for cell in row[1:])
+    return says_so or (words and not _is_number(row[0]) and not is_day(row[0]))
 
 
 def _named(
