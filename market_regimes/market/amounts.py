@@ -75,10 +75,10 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.n
     if not is_text(column):
         return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
     text, factor = _bare(column), np.ones(len(column))
+    for suffix, multiple in MULTIPLES.items() if multiples else ():
+        factor[text.str.contains(rf"[{suffix}{suffix.lower()}]$", regex=True).to_numpy(dtype=bool)] = multiple
     if multiples:
-        suffix = text.str.upper().str.extract(r"([KMBT])$", expand=False)
-        factor = suffix.map(MULTIPLES).fillna(1.0).to_numpy(dtype=np.float64)
-        text = text.str.replace(r" ?[KMBTkmbt%]$", "", regex=True)
+        text = text.str.replace(r"[KMBTkmbt%]$", "", regex=True)
     grouped = text.str.contains(GROUPED[decimal], regex=True)
     thousands = "," if decimal == "." else "."
     if grouped.any():
@@ -103,8 +103,9 @@ def _any(text: pd.Series, pattern: str) -> bool:
 
 
 def _signs(column: pd.Series) -> set[str]:
-    found = column.astype("str").str.extract(rf"({CURRENCY})", expand=False)
-    return set(found.dropna().unique())
+    text = column.astype("str")
+    text = text[text.str.contains(CURRENCY, regex=True, na=False).to_numpy(dtype=bool)]
+    return set(text.str.extract(rf"({CURRENCY})", expand=False).dropna().unique())
 
 
 def _decimal_of(source: str, columns: list[pd.Series], texts: list[pd.Series], read_by: str) -> str:

@@ -161,6 +161,12 @@ def test_what_is_no_date_is_refused(cells, expected):
         read(cells)
 
 
+def test_a_stated_format_with_a_zone_moves_the_instant():
+    times = read(["02 01 2015 09h30 +0900", "03 01 2015 09h30 +0900"], "%d %m %Y %Hh%M %z")
+    assert times.clock.astype(str).tolist() == ["2015-01-02T09:30:00", "2015-01-03T09:30:00"]
+    assert times.instant.astype(str).tolist() == ["2015-01-02T00:30:00", "2015-01-03T00:30:00"]
+
+
 @given(
     st.lists(st.datetimes(datetime(1930, 1, 1), datetime(2090, 1, 1)), min_size=40, max_size=60),
     st.sampled_from(["%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p"]),
