@@ -166,3 +166,10 @@ EXPORTS = {
     "yfinance, by ticker": lambda t: yfinance({"prices": t}, by="symbol").to_csv(),
     "yfinance, no third row": lambda t: yfinance({"prices": t}).to_csv().replace("Date,,,,,\n", ""),
 }
+
+
+def write_to(folder, content, name="prices.csv"):
+    """Write text or bytes and give the path."""
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)

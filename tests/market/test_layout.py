@@ -1,12 +1,24 @@
 """What the columns of a file stand for; the bars must equal those that pandas reads from a plain CSV."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
-from exports import BARS, EXPORTS, csv_of, equals, make_bars, texts, yfinance
+from exports import BARS, EXPORTS, csv_of, equals, make_bars, texts, write_to, yfinance
 
 from market_regimes.market.load import read_files
 from market_regimes.market.table import ReadOptions
+
+
+@pytest.fixture(scope="module")
+def daily(make_prices):
+    return make_bars(make_prices, BARS)
+
+
+@pytest.fixture
+def write(tmp_path):
+    return partial(write_to, tmp_path)
 
 
 def test_exports_of_several_symbols(make_prices, daily, write):

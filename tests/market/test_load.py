@@ -1,14 +1,26 @@
 """Zones, clocks, days and months of whole files, and what is refused."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-from exports import BARS, NAMES, csv_of, equals, make_bars, milliseconds, renamed, texts
+from exports import BARS, NAMES, csv_of, equals, make_bars, milliseconds, renamed, texts, write_to
 
 from market_regimes.market.load import read_files
 from market_regimes.market.table import ReadOptions
+
+
+@pytest.fixture(scope="module")
+def daily(make_prices):
+    return make_bars(make_prices, BARS)
+
+
+@pytest.fixture
+def write(tmp_path):
+    return partial(write_to, tmp_path)
+
 
 ZONES = {
     "short offset": ("%Y-%m-%d 00:00:00+02", "+02:00"),

@@ -5,16 +5,27 @@ Files as programs export them; all hold the same bars, so what is read must equa
 import gzip
 import io
 import zipfile
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-from exports import BARS, EXPORTS, equals, make_bars, texts, yfinance
+from exports import BARS, EXPORTS, equals, make_bars, texts, write_to, yfinance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from market_regimes.market.load import read_files
+
+
+@pytest.fixture(scope="module")
+def daily(make_prices):
+    return make_bars(make_prices, BARS)
+
+
+@pytest.fixture
+def write(tmp_path):
+    return partial(write_to, tmp_path)
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
