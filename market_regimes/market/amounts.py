@@ -11,6 +11,7 @@ from market_regimes.market.table import is_missing
 
 CURRENCY = r"(?:US|R|A|C|HK|NT|S|NZ)?[$€£¥₹₩₽₺₿฿]"
 SIGN = r"^[-+]?"
+SPACE = " \t\u00a0\u202f\u2009"  # as characters: pandas hands \s to Python's regular expressions, which are slow
 # What only one convention can have written, by the mark before its decimals.
 POINT_ONLY = SIGN + r"(?:\d{1,3}(?:,\d{3})+\.\d*|\d{1,3}(?:,\d{3}){2,})$"
 COMMA_ONLY = SIGN + r"(?:\d{1,3}(?:\.\d{3})+,\d*|\d{1,3}(?:\.\d{3}){2,}|\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+|,\d+)$"
@@ -92,7 +93,11 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.n
 def _bare(column: pd.Series) -> pd.Series:
     """Without currency signs, quotes and spaces; "" where there is no value."""
     text = column.astype("str").mask(is_missing(column), "")
-    for pattern in (r'^[="\s]+|["\s]+$', rf"^{CURRENCY}\s*|\s*{CURRENCY}$", r"[\s\u00a0\u202f\u2009'\u2019]"):
+    for pattern in (
+        f'^[="{SPACE}]+|["{SPACE}]+$',
+        rf"^{CURRENCY}[{SPACE}]*|[{SPACE}]*{CURRENCY}$",
+        f"[{SPACE}'\u2019]",
+    ):
         if _any(text, pattern):
             text = text.str.replace(pattern, "", regex=True)
     return text

@@ -106,6 +106,8 @@ def test_a_wide_table_of_closes(make_prices, daily, write):
 
 ADJUSTED = [
     "adjClose",
+    "adj",
+    "AdjClosePrice",
     "adjclose",
     "Adj. Close",
     "Adjusted",
