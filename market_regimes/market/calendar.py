@@ -9,15 +9,17 @@ CALENDAR_DAYS = 365
 YEAR, WEEK = 365.2425, 7.0  # days
 CONVENTION = 0.02  # share by which a year's trading days may differ from the convention
 HOLIDAYS = 7.0  # days by which the first year of the data may begin late: New Year and a weekend
+WHOLE_WEEKS = 2.0  # days by which a year may differ from 52.18 times the days of its week
 REGULAR_SESSION = 0.02  # share by which the mean number of bars a day may fall short of a regular day's
 
 
 def bars_per_year(dates: np.ndarray) -> float:
     """
-    Bars in a year, counted: trading days in the median of the full years of the data, times bars in a day. Counts of
-    trading days within 2 % of 252 or 365 become these, as is the convention. Less than a year is counted by weeks, in
-    which a week of five days stands for 252 a year, holidays included; less than a week stands for 252 days as well, or
-    for 365 if it holds both days of a weekend.
+    Bars in a year, counted: trading days in the median of the full years of the data, times bars in a day.
+
+    Counts of trading days within 2 % of 252 or 365 become these, as is the convention. Counts within 2 of a week without
+    holidays become 261 or 313. Less than a year is counted by weeks, in which five days stand for 252 a year. Less than
+    a week stands for 252 days as well, or for 365 if it holds both days of a weekend.
 
     :param dates: times of the bars, increasing, shape (T,)
     :return: bars per year; 52, 12, 4 or 1 for weekly and rarer bars
@@ -46,9 +48,10 @@ def _days_per_year(days: np.ndarray) -> float:
 
 
 def _conventional(count: float) -> float:
-    """252 or 365 if they are near."""
+    """252 or 365 if they are near, else the days of as many whole weeks if they are, so that symbols agree."""
     near = [usual for usual in (DAYS_PER_YEAR, CALENDAR_DAYS) if abs(count - usual) <= CONVENTION * usual]
-    return float(near[0]) if near else count
+    whole = round(count * WEEK / YEAR) * YEAR / WEEK
+    return float(near[0]) if near else float(round(whole)) if abs(count - whole) <= WHOLE_WEEKS else count
 
 
 def _counts(days: np.ndarray, length: float, slack: float = 0.0) -> np.ndarray:

@@ -116,3 +116,11 @@ def test_a_gap_of_months_does_not_count():
     index = sp500.load().index
     index = index[(index < "2005-03-01") | (index > "2005-09-01")]
     assert bars_per_year(bars(index)) == 252.0
+
+
+def test_symbols_of_one_calendar_agree():
+    index = pd.bdate_range("2010-01-01", "2019-12-31")
+    six = pd.bdate_range("2010-01-01", "2019-12-31", freq="C", weekmask=SIX)
+    for first in range(0, 1500, 37):
+        assert bars_per_year(bars(index[first:])) == bars_per_year(bars(index[: -first - 1])) == 261
+        assert bars_per_year(bars(six[first:])) == bars_per_year(bars(six[: -first - 1])) == 313

@@ -184,3 +184,24 @@ def test_closes_only_and_opens_that_are_closes(daily, write):
     assert bars.fill == "open"
     (bars,) = read_files([write(daily[["Open", "Close"]].to_csv())])
     assert bars.assumptions == ["no high and low: open and close are not checked against them"]
+
+
+def test_letters_may_be_tickers(daily, write):
+    closes = pd.DataFrame({name: daily["Close"] for name in ("C", "T", "V")})
+    bars = read_files([write(closes.to_csv())])
+    assert [one.symbol for one in bars] == ["C", "T", "V"]
+    assert all(equals(one, daily, close_only=True) for one in bars)
+
+
+def test_other_columns_go_to_their_symbol(daily, write):
+    tables = {name: daily.assign(Dividends=paid) for name, paid in (("A", 1.5), ("B", 2.5))}
+    first, second = read_files([write(yfinance(tables).to_csv())])
+    assert list(first.extra) == list(second.extra) == ["Dividends"]
+    assert (first.extra["Dividends"] == 1.5).all()
+    assert (second.extra["Dividends"] == 2.5).all()
+
+
+def test_spaces_make_no_other_symbol(daily, write):
+    table = texts(daily).assign(symbol=["A  B", " A B"] * (BARS // 2))
+    (bars,) = read_files([write(csv_of(table))])
+    assert bars.symbol == "A B"

@@ -224,3 +224,15 @@ def test_the_decimal_mark_may_be_stated(daily, write):
     shown = pd.read_csv(io.StringIO(text), sep=";", decimal=",")["Close"]
     assert np.array_equal(read_files([write(text)], ReadOptions(decimal=","))[0].close, shown)
     assert np.array_equal(read_files([write(text)], ReadOptions(decimal="."))[0].close, (1000 * shown).round())
+
+
+def test_decimal_commas_that_come_late(make_prices, write):
+    """The first 250 closes are whole numbers, and volumes have points between thousands."""
+    table = make_bars(make_prices, 300)[["Close", "Volume"]]
+    table["Close"] = np.where(np.arange(300) < 250, 100.0, 100.25)
+    cells = texts(table).assign(
+        Close=["100"] * 250 + ["100,25"] * 50, Volume=[f"{volume:,}".replace(",", ".") for volume in table["Volume"]]
+    )
+    (bars,) = read_files([write(csv_of(cells, sep=";"))])
+    assert np.array_equal(bars.close, table["Close"])
+    assert np.array_equal(bars.volume, table["Volume"])
