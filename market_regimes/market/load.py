@@ -1,218 +1,206 @@
-"""Files of prices: from a table with names of its own to the checked bars of every symbol."""
+"""From files to bars: what ``read``, ``layout``, ``amounts`` and ``times`` find out, put together for every symbol."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from market_regimes.config import SHIPPED
-from market_regimes.market.regimes import DAYS_PER_YEAR
-
-PRICES = ("open", "high", "low", "close")
-OTHER_COLUMNS = ("symbol", "adjusted_close", "volatility_index")
-COLUMN_NAMES = {  # other spellings of a column, in lower case with underscores
-    **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
-    "adj_close": "adjusted_close",
-    "vix": "volatility_index",
-    "ticker": "symbol",
-}
-MIN_BARS = 60  # of a file: 20 returns of history in an observation, and something to train, validate and test on
-MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
-RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
+from market_regimes.market.amounts import convention_of, is_text, numbers_of
+from market_regimes.market.bars import Bars, Columns, checked_bars
+from market_regimes.market.layout import layout_of
+from market_regimes.market.read import SUFFIXES, is_readable, read_table
+from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
+from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
 
 
-@dataclass(frozen=True)
-class Bars:
+def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
     """
-    T bars of one symbol as read, all of them checked. The arrays, of shape (T,), are not to be written to.
-
-    :param symbol: name for tables and pictures
-    :param source: where the bars come from, for error messages
-    :param dates: times of the bars, datetime64[s], increasing
-    :param open: opening prices
-    :param close: closing prices
-    :param volatility_index: the data's own index in points, NaN where it has none; None: there is no such column
-    :param bars_per_year: what annualises figures and accrues interest
+    :param entries: files, and folders of files: CSV and its kin, perhaps compressed, Parquet, spreadsheets
+    :param options: what the user states about them
+    :return: the bars of each symbol, in the order found
+    :raises ValueError: in one sentence with file, rows, dates and the option that decides, if the data cannot be used
     """
+    result: dict[str, Bars] = {}
+    for entry in entries:
+        path = Path(entry)
+        files = sorted(file for file in path.iterdir() if is_readable(file)) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"the folder {path} holds no file that ends in {', '.join(SUFFIXES)}")
+        for file in files:
+            if not is_readable(file):
+                raise ValueError(
+                    f"market.data: {file} does not end in {', '.join(SUFFIXES)}, nor is it a folder of such files"
+                )
+            for bars in bars_of(read_table(file, options or ReadOptions()), options or ReadOptions()):
+                if bars.symbol in result:
+                    raise ValueError(
+                        f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
+                    )
+                result[bars.symbol] = bars
+    return list(result.values())
 
-    symbol: str
-    source: str
-    dates: np.ndarray
-    open: np.ndarray
-    close: np.ndarray
-    volatility_index: np.ndarray | None = None
-    bars_per_year: float = DAYS_PER_YEAR
 
-
-def read_files(entry: str) -> list[Bars]:
+def bars_of(table: RawTable, options: ReadOptions) -> list[Bars]:
     """
-    :param entry: a CSV or Parquet file (one symbol, or a long table with a ``symbol`` column), or a folder of them
-    :return: the bars of every symbol, in the order found
-    :raises ValueError: in one sentence with file, rows and dates, if the data cannot be used
+    :param table: a file's rows
+    :param options: what the user states about them
+    :return: the bars of each symbol in them
+    :raises ValueError: in one sentence, if they cannot be used
     """
-    path = Path(entry)
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"the folder {path} holds no .csv or .parquet file")
-    return [bars for file in files for bars in _bars_in(file)]
+    return list(_File(table, options).bars())
 
 
-def infer_bars_per_year(dates: np.ndarray) -> float:
-    """
-    :param dates: times of the bars
-    :return: the median number of bars a day times 252 days, or 365 where weekends are traded; for weekly and rarer bars
-        their number in a year
-    """
-    days, bars = np.unique(dates.astype("M8[D]"), return_counts=True)
-    gap = float(np.median(np.diff(days).astype(int))) if len(days) > 1 else 1.0
-    if gap > 1:
-        return float(round(365.25 / gap))
-    weekend = (days.astype(int) + 3) % 7 >= 5  # day 0 of the epoch was a Thursday
-    share = bars[weekend].sum() / bars.sum()  # of the bars: currencies have a few on Sunday evenings
-    return float(np.median(bars)) * (365 if share > 0.1 else DAYS_PER_YEAR)
+class _File:
+    """A file's rows with their meaning: numbers, times and symbols of all rows that have prices."""
+
+    def __init__(self, table: RawTable, options: ReadOptions) -> None:
+        if table.frame.empty:
+            raise ValueError(f"{table.source} has {'a header and ' * table.has_header}no rows")
+        self.source = table.source
+        self.layout = layout_of(table, options)
+        self.said = [*table.said, *self.layout.said]
+        self._pairs = table.pairs
+        fields = [column for columns in self.layout.fields.values() for column in columns.values()]
+        columns = [table.frame[name] for name in dict.fromkeys(fields)]
+        convention = convention_of(self.source, columns, options.decimal, table.decimal)
+        self.said += convention.said
+        self.decimal = convention.decimal
+        frame = table.frame
+        if table.read_by is not None and self.decimal != table.decimal:
+            frame = table.read_by(self.decimal)  # a point of thousands was taken for a decimal one
+        self.has_price = {name: ~is_missing(frame[name]) for name in self.layout.prices()}
+        kept = np.logical_or.reduce(list(self.has_price.values()))
+        self.rows = Rows(self.source, frame.index.to_numpy(), frame[self.layout.dates[0]], table.has_header)
+        self._tell_dropped(kept)
+        if not kept.all():
+            self.rows, frame = self.rows.take(kept), frame.loc[kept]
+            self.has_price = {name: present[kept] for name, present in self.has_price.items()}
+        self.frame = frame
+        self.unused = [str(name) for name in frame if name not in fields and name != self.layout.symbol]
+        self.times = self._times(options)
+        self.said += self.times.said
+
+    def _tell_dropped(self, kept: np.ndarray) -> None:
+        dropped = np.flatnonzero(~kept)
+        if len(dropped) == len(kept):
+            raise ValueError(f"{self.source} has no prices in any row")
+        if len(dropped) == 1 and dropped[0] == len(kept) - 1:
+            self.said.append(f"dropped the last row ({self.rows.day(dropped[0])}), which has no prices")
+        elif len(dropped):
+            self.said.append(f"dropped {len(dropped)} row(s) without prices, the first {self.rows.day(dropped[0])}")
+
+    def _times(self, options: ReadOptions) -> Times:
+        """Times of the rows, from one column or two."""
+        first, *others = self.layout.dates
+        time = self.layout.time or next((name for name in self.layout.dates if self._is_time_of_day(name)), None)
+        if time == first and others:
+            first, *others = others
+        others = [name for name in others if name != time]
+        self.rows = replace(self.rows, date=self.frame[first])
+        self.unused = [name for name in self.unused if name not in (first, time)]
+        cells = self.frame[first]
+        if time is not None and time != first and "%H" in str(options.date_format):
+            cells, time = cells.astype(str) + " " + self.frame[time].astype(str), None
+        times = read_times(self.rows, cells, options.date_format)
+        if times.zone is None and any(word in first.lower() for word in ("gmt", "utc")):
+            times = replace(times, zone="UTC")
+        if time is not None and time != first:
+            times = add_time_of_day(self.rows, times, self.frame[time])
+        return self._agreed(times, first, others)
+
+    def _is_time_of_day(self, name: str) -> bool:
+        if "time" not in name.lower() or len(self.layout.dates) < 2 or not is_text(self.frame[name]):
+            return False
+        seconds, _ = time_of_day(self.frame[name].iloc[:20])
+        return bool(np.isfinite(seconds).any())
+
+    def _agreed(self, times: Times, first: str, others: list[str]) -> Times:
+        """The finest of several columns of dates, which must agree."""
+        for name in others:
+            try:
+                other = read_times(self.rows, self.frame[name])
+            except ValueError:
+                other = None
+            if other is not None and (other.clock == times.clock).all():
+                continue
+            if other is not None and (other.clock.astype("M8[D]") == times.clock).all():
+                times, first = other, name
+            elif other is None or not (times.clock.astype("M8[D]") == other.clock).all():
+                raise ValueError(
+                    f"{self.source} has two columns for date: {first} and {name}; market.columns states which to use"
+                )
+        return times
+
+    def bars(self) -> Iterator[Bars]:
+        """The bars of each symbol."""
+        columns = {column for fields in self.layout.fields.values() for column in fields.values()}
+        numbers = {column: numbers_of(self.frame[column], self.decimal) for column in columns - set(self._volumes())}
+        numbers |= {column: numbers_of(self.frame[column], self.decimal, True) for column in self._volumes()}
+        extra = {column: values for column in self.unused if (values := self._extra(column)) is not None}
+        for symbol, positions in self._symbols():
+            for name, fields in self.layout.fields.items():
+                mine = self._positions(positions, fields, name)
+                others = [(self._pairs.get(column, (column, name)), values) for column, values in extra.items()]
+                yield checked_bars(
+                    Columns(
+                        name or symbol,
+                        self.rows.take(mine),
+                        self.times.take(mine),
+                        {role: numbers[column][mine] for role, column in fields.items()},
+                        {role: self.frame[column].iloc[mine] for role, column in fields.items()},
+                        {one: values[mine] for (one, owner), values in others if owner == name},
+                        self.unused,
+                        self.said + self._said_of(name, len(positions) - len(mine)),
+                    )
+                )
+
+    def _said_of(self, name: str, absent: int) -> list[str]:
+        return [f"{name} has no prices on {absent} of the file's dates"] if absent else []
+
+    def _volumes(self) -> list[str]:
+        return [fields["volume"] for fields in self.layout.fields.values() if "volume" in fields]
+
+    def _extra(self, column: str) -> np.ndarray | None:
+        """A column's numbers, None if it holds something else."""
+        cells = self.frame[column]
+        if (
+            column in self.layout.dates
+            or column.startswith("Unnamed: ")
+            or cells.dtype == bool
+            or cells.dtype.kind in "mM"
+        ):
+            return None
+        if is_text(cells) and not np.isfinite(numbers_of(cells.iloc[:100], self.decimal, True)).any():
+            return None
+        values = numbers_of(cells, self.decimal, True)
+        whole = bool((np.isfinite(values) | is_missing(cells)).all() and np.isfinite(values).any())
+        return values if whole else None
+
+    def _positions(self, positions: np.ndarray, fields: dict[str, str], name: str) -> np.ndarray:
+        if not name:
+            return positions
+        present = [self.has_price[column][positions] for column in fields.values() if column in self.has_price]
+        return np.asarray(positions[np.logical_or.reduce(present)])
+
+    def _symbols(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Each symbol with the positions of its rows."""
+        everything = np.arange(len(self.frame))
+        if self.layout.symbol is None:
+            yield _stem(Path(self.source)), everything
+            return
+        cells = self.frame[self.layout.symbol]
+        self.rows.refuse(cells.isna().to_numpy(), "symbol is missing")
+        codes, symbols = pd.factorize(cells.astype(str).str.split().str.join(" "))
+        order, bounds = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))
+        for symbol, positions in zip(symbols, np.split(order, bounds[:-1]), strict=True):
+            yield str(symbol), positions
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    # As text: NA and 000001 are tickers, and the columns that must hold numbers are looked at one by one later.
-    return pd.read_csv(path, skipinitialspace=True, dtype=str, keep_default_na=False, na_values=[""])
-
-
-READERS = {".csv": _read_csv, ".parquet": pd.read_parquet}
-COMMAS = "separate columns by commas and write decimals with points"
-
-
-def _table_of(path: Path) -> pd.DataFrame:
-    """A file's rows, numbered, under the names of this module."""
-    if path.suffix.lower() not in READERS:
-        raise ValueError(
-            f"market.data: {path} is none of {', '.join(SHIPPED)}, a .csv or .parquet file, or a folder of them"
-        )
-    try:
-        table = READERS[path.suffix.lower()](path)
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no file {path}") from error
-    except Exception as error:  # parsers raise whatever their format met
-        raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        if path.suffix.lower() == ".csv":
-            raise ValueError(f"{path} has rows with more fields than its header: {COMMAS}")
-        table = table.reset_index()  # Parquet keeps an index of dates
-    names = ["_".join(str(name).lower().split()) for name in table.columns]
-    table.columns = pd.Index([COLUMN_NAMES.get(name, name) for name in names])
-    for wanted in ("date", *PRICES, *OTHER_COLUMNS):
-        meant = [
-            name for name in names if wanted in (COLUMN_NAMES.get(n, n) for n in (name, re.sub(r"\.\d+$", "", name)))
-        ]
-        if len(meant) > 1:  # pandas calls a second close close.1
-            raise ValueError(f"{path} has two columns for {wanted}: {meant[0]} and {meant[1]}")
-    missing = [name for name in ("date", *PRICES) if name not in table]
-    if missing:
-        hint = ""
-        if any(mark in name for name in names for mark in ";\t"):
-            hint = f"; {COMMAS}"
-        elif names[:1] == ["price"]:
-            hint = "; yfinance writes a header of several rows: keep the first level of its columns only"
-        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}: it has {', '.join(names)}{hint}")
-    if table.empty:
-        raise ValueError(f"{path} has a header and no rows")
-    return table.assign(row=np.arange(1, len(table) + 1))
-
-
-def _bars_in(path: Path) -> list[Bars]:
-    """All symbols of a file."""
-    table = _table_of(path)
-    if "symbol" not in table:
-        return [_bars(path.stem, path, table)]
-    _refuse(path, table, table["symbol"].isna(), "symbol is missing")
-    groups = table.groupby(table["symbol"].astype(str).str.split().str.join(" "), sort=False)
-    return [_bars(symbol, path, rows) for symbol, rows in groups]
-
-
-def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, what: str, column: str | None = None) -> None:
-    """Raise if a row is bad, naming the first one and what stands there in the column."""
-    if bad.any():
-        first = int(np.argmax(bad.to_numpy()))
-        more = int(bad.sum()) - 1
-        day = " ".join(str(table["date"].iloc[first]).split())[:40]
-        if column is not None:
-            what += f", it is {str(table[column].iloc[first])[:40]!r}"
-        raise ValueError(
-            f"{path}, row {table['row'].iloc[first]} after the header (date {day}): {what}"
-            + (f"; {more} more row(s) likewise" if more else "")
-        )
-
-
-def _times(path: Path, bars: pd.DataFrame) -> pd.Series:
-    """
-    The dates to the second, by the clock they are written in: an exchange's day must not become another one in UTC.
-    """
-    text = bars["date"].map(str)
-    local = text.str.replace(r"(:\d{2}(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d{2}:?\d{2})$", r"\1", regex=True)
-    zoned = local != text
-    if zoned.any():
-        _refuse(path, bars, ~zoned, "the date has no time zone, and others have one")
-    parsed = pd.to_datetime(local, format="ISO8601", errors="coerce", utc=True)
-    _refuse(path, bars, parsed.isna(), "the date is not in ISO form, like 2011-03-04 or 2011-03-04 15:30")
-    return parsed.dt.tz_localize(None).dt.floor("s")
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    """As float64, NaN where there is no number."""
-    if column.dtype == bool or column.dtype.kind in "mM":  # which pandas would count as numbers
-        return pd.Series(np.nan, column.index)
-    return pd.to_numeric(column, errors="coerce").astype(np.float64)
-
-
-def _bars(symbol: str, path: Path, bars: pd.DataFrame) -> Bars:
-    """One symbol's bars, checked."""
-    dates = _times(path, bars)
-    step = dates.diff()
-    _refuse(path, bars, step == pd.Timedelta(0), f"{symbol} has the bar before at the same date")
-    _refuse(path, bars, step < pd.Timedelta(0), f"{symbol} has a later date in the bar before: sort by date")
-    used = [*PRICES, "adjusted_close"] if "adjusted_close" in bars else PRICES
-    numbers = {name: _numbers(bars[name]) for name in used}
-    _check_prices(symbol, path, bars, numbers)
-    close = numbers.get("adjusted_close", numbers["close"])
-    opens = numbers["open"] * close / numbers["close"]
-    for name, prices in (("open", opens), ("close", close)):
-        ratio = (prices / close.shift()).fillna(1.0)
-        wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
-        _refuse(path, bars, wild, f"{name} of {symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar")
-    times = dates.to_numpy().astype("M8[s]")
-    index = _volatility_index(symbol, path, bars)
-    return Bars(symbol, str(path), times, opens.to_numpy(), close.to_numpy(), index, infer_bars_per_year(times))
-
-
-def _check_prices(symbol: str, path: Path, bars: pd.DataFrame, numbers: dict[str, pd.Series]) -> None:
-    """Raise on prices that are none, that contradict each other, or that are too few."""
-    for name, column in numbers.items():
-        _refuse(path, bars, ~np.isfinite(column), f"{name} of {symbol} is not a finite number", name)
-        _refuse(path, bars, column <= 0, f"{name} of {symbol} is not positive", name)
-    low, high = numbers["low"], numbers["high"]
-    _refuse(path, bars, high < low, f"high of {symbol} is below its low")
-    for name in ("open", "close"):
-        outside = (numbers[name] < low * (1 - RANGE_SLACK)) | (numbers[name] > high * (1 + RANGE_SLACK))
-        _refuse(path, bars, outside, f"{name} of {symbol} is outside its low and high")
-    if len(bars) < MIN_BARS:
-        raise ValueError(
-            f"{path} has {len(bars)} row(s) of {symbol}, from {bars['date'].iloc[0]} to {bars['date'].iloc[-1]}: at "
-            f"least {MIN_BARS} are needed"
-        )
-
-
-def _volatility_index(symbol: str, path: Path, bars: pd.DataFrame) -> np.ndarray | None:
-    """The file's own index, NaN where it has none."""
-    if "volatility_index" not in bars:
-        return None
-    column = _numbers(bars["volatility_index"])
-    no_number = column.isna() & bars["volatility_index"].notna()
-    _refuse(path, bars, no_number, f"volatility_index of {symbol} is not a number", "volatility_index")
-    # Observations are float32, in which 1e39 is infinite; no market is near the bound.
-    _refuse(path, bars, column <= 0, f"volatility_index of {symbol} is not positive")
-    _refuse(path, bars, column > 1e6, f"volatility_index of {symbol} is over 1,000,000")
-    values: np.ndarray = column.to_numpy()
-    return values
+def _stem(path: Path) -> str:
+    """The name of a file without what tells its format."""
+    suffixes = "".join(path.suffixes[-2:]) if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip") else path.suffix
+    return path.name.removesuffix(suffixes)

@@ -1,0 +1,207 @@
+"""The checked bars of one symbol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.market.calendar import bars_per_year
+from market_regimes.market.columns import PRICES
+from market_regimes.market.table import Rows, is_missing
+from market_regimes.market.times import Times
+
+MIN_BARS = 60  # of a symbol: 20 returns of history in an observation, and something to train, validate and test on
+MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
+RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
+MAX_INDEX = 1e6  # observations are float32, in which 1e39 is infinite; no market is near the bound
+
+
+@dataclass(frozen=True)
+class Bars:
+    """
+    T bars of one symbol. The arrays, of shape (T,), are not to be written to.
+
+    :param symbol: from the file, or the file's name
+    :param source: where the bars come from, for error messages
+    :param dates: times of the bars by the clock the file is written in, datetime64[s], strictly increasing; in UTC
+        where that clock shows an hour twice
+    :param open: opening prices, adjusted as the close is; the close where ``fill`` is "close"
+    :param close: closing prices, adjusted where the file has an adjusted close
+    :param volatility_index: at the bar's close, in points, NaN where missing; None if the file has none
+    :param volume: as the file has it, NaN where missing; None if the file has none
+    :param extra: other columns of numbers, by the file's names
+    :param bars_per_year: what annualises figures and accrues interest
+    :param zone: of ``dates``, as the file states it: "+02:00", "UTC", "America/New_York"; None if it states none
+    :param fill: "close" where the file has no opening prices
+    :param unused_columns: columns of the file that are no date, symbol, price, volume or volatility index
+    :param assumptions: what was assumed about the file, a sentence each
+    """
+
+    symbol: str
+    source: str
+    dates: np.ndarray
+    open: np.ndarray
+    close: np.ndarray
+    volatility_index: np.ndarray | None
+    volume: np.ndarray | None
+    extra: dict[str, np.ndarray]
+    bars_per_year: float
+    zone: str | None
+    fill: Literal["open", "close"]
+    unused_columns: list[str]
+    assumptions: list[str]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """
+    T rows of one symbol as a file has them, before they are checked.
+
+    :param symbol: its name
+    :param rows: numbers and dates for refusals
+    :param times: of the rows
+    :param numbers: field -> values, NaN where there is no number, shape (T,)
+    :param cells: field -> what the file has there, shape (T,)
+    :param extra: other columns of numbers
+    :param unused: columns of the file that are not used
+    :param said: what was assumed so far, a sentence each
+    """
+
+    symbol: str
+    rows: Rows
+    times: Times
+    numbers: dict[str, np.ndarray]
+    cells: dict[str, pd.Series]
+    extra: dict[str, np.ndarray]
+    unused: list[str]
+    said: list[str]
+
+    def take(self, wanted: np.ndarray) -> Columns:
+        """:return: the rows at these positions"""
+        return replace(
+            self,
+            rows=self.rows.take(wanted),
+            times=self.times.take(wanted),
+            numbers={name: values[wanted] for name, values in self.numbers.items()},
+            cells={name: cells.iloc[wanted] for name, cells in self.cells.items()},
+            extra={name: values[wanted] for name, values in self.extra.items()},
+        )
+
+
+def checked_bars(columns: Columns) -> Bars:
+    """
+    :param columns: rows of one symbol
+    :return: its bars
+    :raises ValueError: in one sentence with file, row and date, if they cannot be used
+    """
+    said = list(columns.said)
+    columns = _in_order(columns, said)
+    dates, zone = _dates(columns, said)
+    _check_prices(columns)
+    opens, close = _adjusted(columns)
+    if len(close) < MIN_BARS:
+        first, last = columns.rows.day(0), columns.rows.day(len(close) - 1)
+        raise ValueError(
+            f"{columns.rows.source} has {len(close)} row(s) of {columns.symbol}, from {first} to {last}: at least "
+            f"{MIN_BARS} are needed"
+        )
+    _check_ratios(columns, opens, close)
+    fill: Literal["open", "close"] = "open" if "open" in columns.numbers else "close"
+    if fill == "close":
+        said.append("no opening prices: orders fill at the close")
+    elif np.array_equal(columns.numbers["open"], columns.numbers["close"]):
+        said.append("open equals close in every bar: an order at the open gets the price of the close")
+    if fill == "open" and not {"high", "low"} <= columns.numbers.keys():
+        said.append("no high and low: open and close are not checked against them")
+    if dates[-1] - dates[0] < np.timedelta64(7, "D"):
+        said.append("less than a week of bars: market.bars_per_year states their number in a year")
+    return Bars(
+        columns.symbol,
+        columns.rows.source,
+        dates,
+        opens,
+        close,
+        _index(columns),
+        columns.numbers.get("volume"),
+        columns.extra,
+        bars_per_year(dates),
+        zone,
+        fill,
+        columns.unused,
+        said,
+    )
+
+
+def _in_order(columns: Columns, said: list[str]) -> Columns:
+    """Oldest first by instant; disorder is refused, since it may show that dates are misread."""
+    step = np.diff(columns.times.instant).astype(int)
+    if (step <= 0).all() and (step < 0).any():
+        said.append("newest first: sorted")
+        columns, step = columns.take(np.arange(len(step), -1, -1)), -step[::-1]
+    before = np.concatenate([[1], step])
+    columns.rows.refuse(before == 0, f"{columns.symbol} has the bar before at the same date")
+    columns.rows.refuse(before < 0, f"{columns.symbol} has a later date in the bar before: sort by date")
+    return columns
+
+
+def _dates(columns: Columns, said: list[str]) -> tuple[np.ndarray, str | None]:
+    """The written clock and its zone; UTC where the clock goes back, as it does when summer time ends."""
+    clock, instant, zone = columns.times.clock, columns.times.instant, columns.times.zone
+    back = np.flatnonzero(np.diff(clock).astype(int) <= 0)
+    if not len(back):
+        return clock, zone
+    said.append(f"the clock goes back on {str(clock[back[0] + 1])[:10]}: dates are in UTC")
+    return instant, "UTC"
+
+
+def _check_prices(columns: Columns) -> None:
+    symbol, rows, numbers = columns.symbol, columns.rows, columns.numbers
+    for name in (*PRICES, "adjusted_close"):
+        if name in numbers:
+            problem = f"{name} of {symbol} is not a finite number"
+            rows.refuse(~np.isfinite(numbers[name]), problem, columns.cells[name])
+            rows.refuse(numbers[name] <= 0, f"{name} of {symbol} is not positive", columns.cells[name])
+    low, high = numbers.get("low"), numbers.get("high")
+    if low is not None and high is not None:
+        rows.refuse(high < low, f"high of {symbol} is below its low")
+    for name in ("open", "close"):
+        if name in numbers and low is not None:
+            below = numbers[name] < low * (1 - RANGE_SLACK)
+            rows.refuse(below, f"{name} of {symbol} is outside its low and high")
+        if name in numbers and high is not None:
+            above = numbers[name] > high * (1 + RANGE_SLACK)
+            rows.refuse(above, f"{name} of {symbol} is outside its low and high")
+
+
+def _adjusted(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Opening and closing prices, both multiplied by what adjusts the close."""
+    numbers = columns.numbers
+    raw = numbers.get("close", numbers.get("adjusted_close"))
+    assert raw is not None, "a layout has one of the two"
+    opens, close = numbers.get("open", raw), numbers.get("adjusted_close")
+    return (opens, raw) if close is None else (opens * (close / raw), close)
+
+
+def _check_ratios(columns: Columns, opens: np.ndarray, close: np.ndarray) -> None:
+    before = np.concatenate([close[:1], close[:-1]])
+    for name, prices in (("open", opens), ("close", close)):
+        ratio = prices / before
+        ratio[0] = 1.0
+        wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
+        problem = f"{name} of {columns.symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar"
+        columns.rows.refuse(wild, problem)
+
+
+def _index(columns: Columns) -> np.ndarray | None:
+    """The file's volatility index, NaN where it has none; None if it has none at all."""
+    values = columns.numbers.get("volatility_index")
+    if values is None:
+        return None
+    name, cells = f"volatility_index of {columns.symbol}", columns.cells["volatility_index"]
+    columns.rows.refuse(np.isnan(values) & ~is_missing(cells), f"{name} is not a number", cells)
+    columns.rows.refuse(values <= 0, f"{name} is not positive")
+    columns.rows.refuse(values > MAX_INDEX, f"{name} is over 1,000,000")
+    return values

@@ -1,0 +1,90 @@
+"""What a column means by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+PRICES = ("open", "high", "low", "close")
+FIELDS = (*PRICES, "adjusted_close", "volatility_index", "volume")
+
+# Names in lower case with underscores. The first group that a file has decides, so that "last" is the close only where
+# there is no "close".
+MAYBE_DATES = ("day", "index", "unnamed_0", "level_0")  # where they hold dates: others hold weekdays or row numbers
+ALIASES: dict[str, tuple[str, ...]] = {
+    "date": (
+        "date datetime timestamp date_time time_stamp gmt_time utc_time local_time unix unix_timestamp epoch open_time "
+        "time ts t dt trade_date trading_date trading_day observation_date bar_time start_time window_start "
+        "timestamp_ms dates",
+        " ".join(MAYBE_DATES),
+    ),
+    "symbol": (
+        "symbol ticker tic sym",
+        "ts_code stock code asset instrument security secid contract pair stock_code stock_symbol ticker_symbol",
+        "name",
+    ),
+    "open": ("open", "open_price opening opening_price price_open px_open o"),
+    "high": ("high", "high_price price_high px_high h max_price"),
+    "low": ("low", "low_price price_low px_low l min_price"),
+    "close": (
+        "close close_last close_price closing closing_price price_close px_close last_close c",
+        "price last px_last settle settlement settlement_price last_price",
+    ),
+    "volume": ("volume", "vol trade_volume total_volume v", "real_volume", "tickvol tick_volume base_volume"),
+}
+TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.items()}
+# Kinds of names rather than lists of them: a column of adjusted closes that is overlooked turns splits into crashes.
+PATTERNS = {
+    "adjusted_close": re.compile(
+        r"adj(usted)?|(adj|adjusted|split_adjusted)_?(clos(e|ing)|last|price|prc)(_price|_last)?"
+        r"|(clos(e|ing)|last|price)(_price)?_?(adj|adjusted)"
+    ),
+    "volatility_index": re.compile(r"(cboe_)?(vix|volatility_index)(_?(close|cls|last|value|index))?"),
+}
+
+
+def plain(name: object) -> str:
+    """
+    :param name: a column's name in a file
+    :return: in lower case with underscores, without brackets, units and numbering: "<DATE>" and "1. date" are "date"
+    """
+    text = re.sub(r"\([^)]*\)", " ", str(name)).strip(" <>[]\"'*#\ufeff")
+    text = re.sub(r"^\d+[a-z]?\.\s*", "", text)
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def role_of(name: object) -> str | None:
+    """:return: what a column of this name may stand for; None if the name is unknown"""
+    text = plain(name)
+    for role, tiers in TIERS.items():
+        if any(text in tier for tier in tiers):
+            return role
+    return next((role for role, pattern in PATTERNS.items() if pattern.fullmatch(text)), None)
+
+
+def unnumbered(name: str) -> str:
+    """:return: the name without the number that tells equal names apart: "close" for "close.1" """
+    return re.sub(r"(?<=[a-z])\.\d+$", "", name)
+
+
+def candidates(role: str, names: Iterable[str]) -> list[str]:
+    """:return: the names that stand for the role with the strongest claim, in order; several are a conflict"""
+    names = list(names)
+    if role in PATTERNS:
+        return [name for name in names if PATTERNS[role].fullmatch(plain(unnumbered(name)))]
+    for tier in TIERS[role]:
+        found = [name for name in names if plain(unnumbered(name)) in tier]
+        if found:
+            return found
+    return []
+
+
+def split_pair(name: str) -> tuple[str, str] | None:
+    """:return: (field, symbol) of names like SPY.Open, Close_SPY or ('Close', 'SPY'); None if it is no such name"""
+    tuple_text = re.fullmatch(r"\(['\"]([^'\"]*)['\"], ['\"]([^'\"]*)['\"]\)", name)
+    pairs = [(name[: mark.start()], name[mark.end() :]) for mark in re.finditer(r"[._ :|/-]", name)]
+    pairs = [(tuple_text[1], tuple_text[2])] if tuple_text else pairs
+    found = [(right, left) for left, right in pairs if left and role_of(right) in FIELDS]
+    found += [(left, right) for left, right in pairs if right and role_of(left) in FIELDS]
+    return max(found, key=lambda pair: len(pair[0]), default=None)
