@@ -56,6 +56,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -75,6 +76,7 @@ from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
     clip_quantiles,
+    metrics_of_both,
     next_std_average,
     quantile_huber_loss,
     quantile_midpoints,
@@ -91,7 +93,7 @@ from quantile_critic.policies import (
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
 from quantile_critic.rollout import Coefficients, Rollout, Samples, clip_gradients
-from quantile_critic.targets import sample_replacement
+from quantile_critic.targets import sampled_targets
 
 __version__ = "0.2.0"
 __all__ = [
@@ -180,6 +182,7 @@ class DistributionalPPO(PPO):
         "CnnPolicy": QuantileActorCriticCnnPolicy,
         "MultiInputPolicy": QuantileMultiInputActorCriticPolicy,
     }
+    policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
 
     def __init__(
@@ -277,7 +280,7 @@ class DistributionalPPO(PPO):
 
     def _setup_model(self) -> None:
         check_flags(self)
-        self.policy_class = quantile_policy(self.policy_class)
+        self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
         given = self.policy_kwargs
         self.policy_kwargs = {**given, "n_critics": 2} if self.use_twin_critics else given
         super()._setup_model()
@@ -318,7 +321,7 @@ class DistributionalPPO(PPO):
         sampled = self._sampled_targets if self.value_target == "sr_lambda" else None
         with torch.no_grad():
             clips = coefficients.clip_range_vf is not None
-            rollout = Rollout(self.rollout_buffer, policy, self.batch_size, clips, sampled)
+            rollout = self._rollout(clips, sampled)
 
         # The statistics of the returns take the rollout in; targets and old quantiles follow into the new units.
         self._update_return_statistics()
@@ -439,7 +442,7 @@ class DistributionalPPO(PPO):
             metrics["quantile_variance_std"] = variance.std(correction=0)
             losses.append(scaled)
             logged.append(metrics)
-        return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), _of_both(logged))
+        return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), metrics_of_both(logged))
 
     def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
         """
@@ -488,28 +491,23 @@ class DistributionalPPO(PPO):
         clip_range = self.clip_range(progress)  # type: ignore[operator]
         return Coefficients(clip_range, clip_range_vf, self.ent_coef, self.vf_coef, self.max_grad_norm)
 
+    def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+        return Rollout(self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
+
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
-        buffer = self.rollout_buffer
-        steps, envs = buffer.rewards.shape
-        own = self.policy.value_net.of_smaller_mean(quantiles).reshape(steps, envs, -1)
-        last = self.policy.predict_quantiles(self._last_obs)
-        following = torch.cat([own[1:], last[None]])
-        dones = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts)[None]]).astype(bool)
-        rewards = torch.as_tensor(buffer.rewards, device=self.device).clone()
-        goes_on = torch.as_tensor(~dones, device=self.device).to(rewards.dtype)
-        for step, env, observation in self._truncated:
-            terminal = self.policy.predict_quantiles(observation)[0]
-            rewards[step, env] -= self.gamma * terminal.mean()  # which SB3 has put there
-            following[step, env] = terminal
-            goes_on[step, env] = 1.0
-
+        own, last = self.policy.value_net.of_smaller_mean(quantiles), self._quantiles_after(self._last_obs)
+        terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
         # A generator of its own, without state to save: the same step of the same seed draws the same.
         seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
-        draws = np.random.default_rng([seed, self.num_timesteps]).random((steps, envs))
-        keeps = torch.as_tensor((draws < self.gae_lambda) & ~dones, device=self.device)
-        atoms = sample_replacement(rewards, goes_on, keeps, following, last, self.gamma)
-        return atoms.reshape(steps * envs, -1)
+        buffer, rng = self.rollout_buffer, np.random.default_rng([seed, self.num_timesteps])
+        starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
+        keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
+        return sampled_targets(buffer.rewards, starts[1:], keeps, own, last, terminal, self.gamma)
+
+    def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
+        """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
+        return self.policy.predict_quantiles(observation)
 
     def _update_return_statistics(self) -> None:
         """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
@@ -690,11 +688,13 @@ class DistributionalPPO(PPO):
         return super().load(path, *args, **kwargs)
 
 
-def _of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of the critics' metrics, the extremes of their smallest and largest weights; and those of each."""
-    both = {}
-    for name in logged[0]:
-        values = torch.stack([metrics[name] for metrics in logged])
-        extreme = {"variance_scaling_weight_min": values.min(), "variance_scaling_weight_max": values.max()}
-        both[name] = extreme.get(name, values.mean())
-    return both | {f"{name}_{i + 1}": value for i, metrics in enumerate(logged) for name, value in metrics.items()}
+def __getattr__(name: str) -> Any:
+    """``RecurrentDistributionalPPO``, when it is asked for: it needs sb3-contrib, and nothing else here does."""
+    if name != "RecurrentDistributionalPPO":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from quantile_critic.recurrent import RecurrentHost, SequenceUpdates
+    except ImportError as error:
+        raise ImportError(f'{name} needs sb3-contrib: pip install "distributional-ppo[recurrent]"') from error
+    attributes = {"__doc__": SequenceUpdates.__doc__, "__module__": __name__}
+    return globals().setdefault(name, type(name, (SequenceUpdates, DistributionalPPO, RecurrentHost), attributes))

@@ -132,7 +132,7 @@ class Rollout:
     ):
         self.buffer, self.policy, self.device = buffer, policy, policy.device
         self.values, self.returns = by_step(buffer, buffer.values).flatten(), by_step(buffer, buffer.returns).flatten()
-        self.has_own_minibatches = has_own_minibatches(buffer)
+        self.has_own_minibatches = self._has_own_minibatches()
         if sampled_targets is not None and self.has_own_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
@@ -151,6 +151,9 @@ class Rollout:
             self.calibration_error = calibration_error(head.of_smaller_mean(quantiles), returns)
         self.old_quantiles = quantiles if clips else None
         self.atoms = None if sampled_targets is None else sampled_targets(quantiles)
+
+    def _has_own_minibatches(self) -> bool:
+        return has_own_minibatches(self.buffer)
 
     def _predict(self, observations: Any, batch_size: int) -> Tensor:
         """All quantiles in the units of the loss, in parts that take no more memory than training."""
