@@ -5,6 +5,7 @@ of the LSTMs wherever quantiles are asked for. Needs sb3-contrib.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -187,6 +188,8 @@ class SequenceUpdates(PPO):
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileRecurrentActorCriticPolicy
     policy: QuantileRecurrentActorCriticPolicy
     batch_size: int | None  # type: ignore[assignment]
+    compile: bool
+    _compiled: Any
     _last_lstm_states: RNNStates
 
     def __init__(
@@ -224,7 +227,7 @@ class SequenceUpdates(PPO):
             env=env,
             learning_rate=learning_rate,
             n_steps=n_steps,
-            batch_size=n_steps if batch_size is None else batch_size,
+            batch_size=max(n_steps, 2),  # one that PPO has nothing to say about
             n_epochs=n_epochs,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -256,6 +259,12 @@ class SequenceUpdates(PPO):
         if length is not None and (isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1):
             raise ValueError(f"sequence_length must be None or an integer of at least 1, got {length!r}")
         super()._setup_model()
+        if self.compile:
+            self._compiled = None
+            warnings.warn(
+                "compile=True compiles nothing of a recurrent policy: each minibatch has sequences of other lengths, "
+                "and a compiled graph has fixed shapes. The LSTM runs in torch's own kernels in any case"
+            )
 
     def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
         return RecurrentRollout(self.sequence_length, self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
@@ -268,7 +277,11 @@ class SequenceUpdates(PPO):
         states = RolloutStates(buffer)
         row = np.array([step * buffer.n_envs + env])
         before = obs_as_tensor(rows_of(observations_by_step(buffer), row), policy.device)
-        both = tree_map(lambda *parts: torch.cat(parts), before, policy.obs_to_tensor(observation)[0])
+        both = tree_map(
+            lambda one, other: torch.cat([one, other.reshape(one.shape)]),  # a buffer keeps discrete parts as (1, 1)
+            before,
+            policy.obs_to_tensor(observation)[0],
+        )
         layout, _ = lay_out(np.array([True, False]), np.array([states.episode_starts[row[0]], False]))
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), layout)
         quantiles = policy.quantiles_of_loss(Sequences(both, states.at(row, policy.device), layout))
