@@ -256,3 +256,41 @@ def test_the_mixin_on_a_recurrent_host():
     assert losses[patched] == pytest.approx(0.5 * losses[RecurrentHost], rel=1e-6)
     with pytest.raises(TypeError, match="scales its value loss already"):
         type("Twice", (VarianceGradientScalingMixin, RecurrentDistributionalPPO), {})("MlpLstmPolicy", "CartPole-v1")
+
+
+@pytest.mark.parametrize("space", [None, DICT])
+def test_a_rollout_reads_the_same_after_the_buffer_has_given_minibatches(space):
+    model = make(observation_space=space, policy="MlpLstmPolicy" if space is None else "MultiInputLstmPolicy")
+    model.train = lambda: None
+    model.learn(96)
+    with torch.no_grad():
+        first = model._rollout(True, None)
+        next(model.rollout_buffer.get(10))
+        second = model._rollout(True, None)
+    assert torch.equal(first.old_quantiles, second.old_quantiles)
+    rows = np.array([0, 50, 95])
+    for one, other in zip(first.states.at(rows, model.device), second.states.at(rows, model.device), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("kwargs", [{}, SHARED, dict(enable_critic_lstm=False), dict(share_features_extractor=False)])
+def test_adams_eps_is_the_critics_for_what_only_the_critic_uses(kwargs):
+    policy = make(policy_kwargs=kwargs).policy
+    eps = {id(p): group["eps"] for group in policy.optimizer.param_groups for p in group["params"]}
+    critics = ("value_net", "mlp_extractor.value_net", "vf_features_extractor", "lstm_critic", "critic")
+    for name, parameter in policy.named_parameters():
+        assert eps[id(parameter)] == (1e-8 if name.startswith(tuple(f"{c}." for c in critics)) else 1e-5), name
+
+
+def test_numbers_that_are_not_finite_are_named_and_undone():
+    model = make(**CASES["box"])
+    with torch.no_grad():
+        model.policy.lstm_actor.weight_hh_l0.fill_(float("nan"))
+    with pytest.raises(ValueError, match="log probabilities are NaN"):
+        model.learn(96)
+    model = make(learning_rate=1e30)
+    before = {name: value.clone() for name, value in plain_state(model).items()}
+    with pytest.raises(FloatingPointError, match="put back"):
+        model.learn(96)
+    assert all(torch.equal(value, before[name]) for name, value in plain_state(model).items())
