@@ -5,7 +5,6 @@ of the LSTMs wherever quantiles are asked for. Needs sb3-contrib.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -260,11 +259,9 @@ class SequenceUpdates(PPO):
             raise ValueError(f"sequence_length must be None or an integer of at least 1, got {length!r}")
         super()._setup_model()
         if self.compile:
-            self._compiled = None
-            warnings.warn(
-                "compile=True compiles nothing of a recurrent policy: each minibatch has sequences of other lengths, "
-                "and a compiled graph has fixed shapes. The LSTM runs in torch's own kernels in any case"
-            )
+            from quantile_critic.recurrent_compiled import EagerUpdate, RecurrentStep
+
+            self._compiled = RecurrentStep(), EagerUpdate()
 
     def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
         return RecurrentRollout(self.sequence_length, self.rollout_buffer, self.policy, self.batch_size, clips, sampled)

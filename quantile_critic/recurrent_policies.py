@@ -87,10 +87,16 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
 
         :raises ValueError: if a log probability is NaN
         """
+        compiled = None if kwargs or torch.is_grad_enabled() else self.compiled_step
+        results = self.forward_unchecked(*args, **kwargs) if compiled is None else compiled(self, *args)
+        if not torch.compiler.is_compiling() and math.isnan(results[2].sum().item()):
+            raise ValueError("the policy's log probabilities are NaN")
+        return results
+
+    def forward_unchecked(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward`` without its look for NaN."""
         host_forward = super(QuantileActorCriticPolicy, self).forward
         (actions, values, log_prob, states), asked = self._noting(host_forward, *args, **kwargs)
-        if math.isnan(log_prob.sum().item()):
-            raise ValueError("the policy's log probabilities are NaN")
         return actions, values if asked else self._value(values), log_prob, states
 
     def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -212,14 +212,6 @@ def test_states_stay_reachable_and_the_last_ones_decide_what_follows():
     assert not torch.equal(kept[0].vf[0], torch.zeros(1, 3, 8))
 
 
-def test_compile_says_that_it_compiles_nothing():
-    with pytest.warns(UserWarning, match="compile=True compiles nothing of a recurrent policy"):
-        model = make(compile=True)
-    assert torch.equal(
-        plain_state(model.learn(96))["value_net.weight"], plain_state(make().learn(96))["value_net.weight"]
-    )
-
-
 def test_a_buffer_of_ones_own_is_refused():
     model = make()
     kind = type(model.rollout_buffer)
