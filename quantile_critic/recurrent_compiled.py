@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import torch
-from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from quantile_critic.compiled import CompiledStep
 from quantile_critic.policies import QuantileActorCriticPolicy
@@ -23,12 +22,11 @@ class RecurrentStep(CompiledStep):
         :return: this; None where the step stays eager
         """
         recurrent: Any = policy
-        layers, _, units = recurrent.lstm_hidden_state_shape
         n_envs = len(arrays_of(args[0])[0])
-        zeros = [torch.zeros(layers, n_envs, units, device=policy.device) for _ in range(4)]
-        states = RNNStates((zeros[0], zeros[1]), (zeros[2], zeros[3]))
         with torch._dynamo.config.patch(allow_rnn=True):  # one step of it is made of what compiles
-            return super().prepare(policy, args[0], states, torch.zeros(n_envs, device=policy.device))
+            return super().prepare(
+                policy, args[0], recurrent.initial_states(n_envs), torch.zeros(n_envs, device=policy.device)
+            )
 
 
 class EagerUpdate:

@@ -144,6 +144,12 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         )
         return Sequences(padded["observations"], obs.states, padded["starts"]), rows, padded["actions"]
 
+    def initial_states(self, n_envs: int) -> RNNStates:
+        """:return: zero states of actor and critic for so many environments, as ``forward`` takes and returns them"""
+        layers, _, units = self.lstm_hidden_state_shape
+        zeros = [torch.zeros(layers, n_envs, units, device=self.device) for _ in range(4)]
+        return RNNStates((zeros[0], zeros[1]), (zeros[2], zeros[3]))
+
     def predict_quantiles(
         self, obs: Any, lstm_states: Any = None, episode_starts: np.ndarray | Tensor | None = None
     ) -> Tensor:
@@ -159,10 +165,8 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         if not all(isinstance(part, Tensor) for part in arrays_of(obs)):
             obs = self.obs_to_tensor(obs)[0]
         size = len(arrays_of(obs)[0])
-        layers, _, units = self.lstm_hidden_state_shape
+        lstm_states = self.initial_states(size) if lstm_states is None else lstm_states
         own = lstm_states.vf if isinstance(lstm_states, RNNStates) else lstm_states
-        shape = (layers, size, units)
-        own = (torch.zeros(shape), torch.zeros(shape)) if own is None else own
         states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in own)
         starts = torch.zeros(size) if episode_starts is None else torch.as_tensor(episode_starts)
         starts = starts.to(self.device, torch.float32)
