@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import sys
 import warnings
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
 from torch.utils._pytree import tree_leaves
 
+from quantile_critic.distributions import categorical_of, normal_of
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.rollout import Coefficients, Rollout, Samples
 
@@ -31,6 +33,11 @@ PLAIN = int | float | str | None
 MAX_BUILDS = 8  # as torch.compile's own limit
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
 PARAMETERS = {Categorical: ("logits",), Bernoulli: ("logits",), Normal: ("loc", "scale")}  # of torch's distributions
+MAKERS: dict[type, Callable[..., Any]] = {
+    Categorical: categorical_of,
+    Bernoulli: functools.partial(Bernoulli, None, validate_args=False),
+    Normal: normal_of,
+}
 
 
 def shapes(args: Any) -> list[Any]:
@@ -382,7 +389,7 @@ class CompiledStep:
         *results, (made_of, latent_sde) = self.function.call(policy, *args)
         own: Any = policy.action_dist
         kind = Bernoulli if isinstance(own, BernoulliDistribution) else Categorical if len(made_of[0]) == 1 else Normal
-        parts = [kind(**dict(zip(PARAMETERS[kind], part, strict=True)), validate_args=False) for part in made_of]
+        parts = [MAKERS[kind](*part) for part in made_of]
         own.distribution = parts if isinstance(own, MultiCategoricalDistribution) else parts[0]
         if latent_sde is not None:
             own._latent_sde = latent_sde

@@ -33,6 +33,8 @@ from quantile_critic.head import QuantileHead, TwinNet
 
 PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
 CRITIC_ADAM_EPS = 1e-8  # torch's own
+# Methods whose values are those of value_net, not of predict_values.
+ASK_FOR_NONE = (ActorCriticPolicy.forward, ActorCriticPolicy.evaluate_actions)
 
 
 class QuantileActorCriticPolicy(ActorCriticPolicy):
@@ -236,7 +238,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     def _noting(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
         """What a method of the policy returns, and the quantiles behind the values that it has asked for."""
-        if torch.compiler.is_compiling():  # a policy that asks for values stays eager
+        if torch.compiler.is_compiling() or getattr(method, "__func__", None) in ASK_FOR_NONE:
             return method(*args, **kwargs), []
         self.asked = asked = list[Tensor]()
         try:

@@ -75,6 +75,11 @@ def rows_of(observations: Any, rows: Any) -> Any:
     return observations[rows]
 
 
+def on(device: torch.device, tensors: Any) -> Any:
+    """A tensor or a dict of them, on the device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), tensors)
+
+
 def arrays_of(observations: Any) -> list[Any]:
     """The parts of observations, an array or tensor or a dict of them."""
     return list(observations.values()) if isinstance(observations, dict) else [observations]
@@ -183,9 +188,9 @@ class Rollout:
             advantages=advantages.flatten(),
             returns=torch.as_tensor(self.returns, device=self.device),
         )
-        samples = self._in_loss_units(data, self.old_quantiles)
-        place = torch.device("cpu") if is_large else self.device
-        self.samples = Samples._make(tree_map_only(Tensor, lambda part: part.to(place), tuple(samples)))
+        self.samples = samples = self._in_loss_units(data, self.old_quantiles)
+        if not is_large:
+            self.samples = samples._replace(observations=on(self.device, samples.observations))
 
     def _in_loss_units(self, data: RolloutBufferSamples, old_quantiles: Tensor | None) -> Samples:
         head, advantages, actions = self.policy.value_net, data.advantages, data.actions
@@ -214,14 +219,16 @@ class Rollout:
             return
         steps, envs = self.buffer.rewards.shape
         order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3 counts environment by environment
-        place = self.samples.advantages.device
-        rows = torch.as_tensor(order % steps * envs + order // steps, device=place)
-        for chosen in torch.split(rows, batch_size):
-            if place.type == self.device.type:
-                yield self.samples, chosen
+        rows = torch.as_tensor(order % steps * envs + order // steps)
+        observations, rest = self.samples.observations, self.samples._replace(observations={})
+        is_here = arrays_of(observations)[0].device.type == self.device.type
+        parts = torch.split(rows, batch_size), torch.split(on(self.device, rows), batch_size)
+        for chosen, chosen_here in zip(*parts, strict=True):
+            if is_here:
+                yield self.samples, chosen_here
             else:
-                part = tuple(self.samples.at(chosen))
-                yield Samples._make(tree_map_only(Tensor, lambda tensor: tensor.to(self.device), part)), None
+                own = on(self.device, rows_of(observations, chosen))
+                yield rest.at(chosen_here)._replace(observations=own), None
 
     @torch.no_grad()
     def _old_quantiles_of(self, observations: Any) -> Tensor | None:

@@ -99,10 +99,10 @@ def test_a_large_rollout_goes_to_the_device_minibatch_by_minibatch(limit, place,
     monkeypatch.setattr(rollout_module, "LARGE", limit)
     model = make().learn(128)
     rollout = Rollout(model.rollout_buffer, model.policy, 32, clips=False, sampled_targets=None)
-    rollout.device = torch.device("cpu" if limit == 0 else "meta")  # from which nothing can be read
+    rollout.device = torch.device("meta")  # from which nothing can be read
     rollout.normalize(scale_advantages=False)
     assert rollout.samples.observations.device.type == place
-    rollout.device = torch.device("meta")
+    assert rollout.samples.targets.device.type == "meta"
     for samples, rows in rollout.minibatches(32):
         assert (rows is None) == (limit == 0)
         minibatch = samples.at(rows)
@@ -141,3 +141,17 @@ def test_every_value_of_an_update_is_written_once_by_any_writer(log_interval):
     if log_interval == 1:
         assert [step for step, row in writer.rows if "train/loss" in row] == [64, 128, 192, 256, 320]
     assert sum("eval/own" in row for _, row in writer.rows) == 16
+
+
+def test_when_training_ends_callbacks_find_the_last_update_written():
+    class AtTheEnd(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_training_end(self):
+            self.steps = [step for step, row in writer.rows if "train/loss" in row]
+
+    model, writer, callback = make(n_envs=1), Foreign(), AtTheEnd()
+    model.set_logger(Logger(None, [writer]))
+    model.learn(2 * 64, callback)
+    assert callback.steps == [64, 128]  # after 64 and 128 steps of one environment
