@@ -72,6 +72,7 @@ from torch import Tensor
 
 from quantile_critic.checks import check_flags, check_keywords, checked_parameters
 from quantile_critic.finite import NonFiniteError, check_rollout, first_not_finite, raise_if_not_finite
+from quantile_critic.log import DeferredLog
 from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
@@ -92,6 +93,7 @@ from quantile_critic.policies import (
     quantile_policy,
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
+from quantile_critic.processes import array_of_all, average_over_processes, begin_together, n_processes, of_all, rank
 from quantile_critic.rollout import Coefficients, Rollout, Samples, clip_gradients
 from quantile_critic.targets import sampled_targets
 
@@ -111,11 +113,10 @@ __all__ = [
     "variance_scaling_weight",
 ]
 
-SB3_WRITERS = logger.HumanOutputFormat, logger.JSONOutputFormat, logger.CSVOutputFormat, logger.TensorBoardOutputFormat
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
 
-class DistributionalPPO(PPO):
+class DistributionalPPO(DeferredLog, PPO):
     """
     PPO with a quantile critic, whose value loss can be scaled by the variance of the predicted quantiles. Takes every
     parameter of ``stable_baselines3.PPO``, in its order and with its defaults; ``policy_kwargs=dict(n_quantiles=32)``
@@ -293,6 +294,11 @@ class DistributionalPPO(PPO):
             self.policy.value_net.ret_std.zero_()  # no statistics yet
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
+        self.n_processes = n_processes()
+        if self.n_processes > 1:
+            begin_together(self.policy, dict(n_envs=self.n_envs, n_steps=self.n_steps, batch_size=self.batch_size))
+            if self.seed is not None:  # each process steps other environments, with other actions
+                self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
@@ -351,6 +357,8 @@ class DistributionalPPO(PPO):
                             names, values, norm = tuple(mb_metrics), torch.stack(list(mb_metrics.values())), None
                             optimizer.zero_grad(set_to_none=compiled is None)  # compiled code keeps its gradients
                             loss.backward()  # type: ignore[no-untyped-call]
+                            if self.n_processes > 1:
+                                values = average_over_processes(values, parameters)
                         b_values.append(values)
                         stops = largest_kl is not None and bool(values[names.index("approx_kl")] > largest_kl)
                         if stops:
@@ -387,7 +395,8 @@ class DistributionalPPO(PPO):
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
         advantages = minibatch.advantages
         if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            everyones = of_all(advantages)
+            advantages = (advantages - everyones.mean()) / (everyones.std() + 1e-8)
         log_ratio = log_prob - minibatch.old_log_prob
         ratio = torch.exp(log_ratio)
         clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
@@ -427,19 +436,21 @@ class DistributionalPPO(PPO):
                 metrics["clip_fraction_vf"] = (clipped != own).float().mean()
 
             variance = quantile_variance(own)
+            everyones = of_all(variance)
             scaled = unscaled = loss.mean()
             if self.use_variance_gradient_scaling:
                 if self.variance_scaling_mode == "dsac_t":
-                    head.std_average[critic] = next_std_average(head.std_average[critic], variance)
-                weight = self.variance_weight(variance, critic)
+                    head.std_average[critic] = next_std_average(head.std_average[critic], everyones)
+                weight = self.variance_weight(everyones if self.variance_scaling_mode == "batch" else variance, critic)
                 scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
                 metrics["variance_scaling_weight"] = weight.mean()
                 if self.variance_scaling_mode == "dsac_t" or self.use_twin_critics:  # else they follow from the weight
-                    metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weight.aminmax()
+                    weights = of_all(weight) if weight.ndim else weight
+                    metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weights.aminmax()
                     metrics["variance_scaling_clamped"] = ((weight <= low) | (weight >= high)).float().mean()
             metrics["value_loss"] = unscaled.detach()
-            metrics["quantile_variance_mean"] = variance.mean()
-            metrics["quantile_variance_std"] = variance.std(correction=0)
+            metrics["quantile_variance_mean"] = everyones.mean()
+            metrics["quantile_variance_std"] = everyones.std(correction=0)
             losses.append(scaled)
             logged.append(metrics)
         return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), metrics_of_both(logged))
@@ -500,7 +511,7 @@ class DistributionalPPO(PPO):
         terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
         # A generator of its own, without state to save: the same step of the same seed draws the same.
         seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
-        buffer, rng = self.rollout_buffer, np.random.default_rng([seed, self.num_timesteps])
+        buffer, rng = self.rollout_buffer, np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
         keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
         return sampled_targets(buffer.rewards, starts[1:], keeps, own, last, terminal, self.gamma)
@@ -513,7 +524,8 @@ class DistributionalPPO(PPO):
         """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
         head = self.policy.value_net
         if self.normalize_returns:
-            head.observe_returns(self.rollout_buffer.returns, self.return_stats_rate, self.use_popart)
+            returns = array_of_all(self.rollout_buffer.returns, self.device)
+            head.observe_returns(returns, self.return_stats_rate, self.use_popart)
         elif head.ret_mean != 0 or head.ret_std != 1:
             if head.last_layers[0].bias is None:
                 raise ValueError(
@@ -568,7 +580,7 @@ class DistributionalPPO(PPO):
         record("train/vf_coef_effective", self.vf_coef * (1.0 if weights is None else float(weights.mean())))
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
-        explained_var = explained_variance(rollout.values, rollout.returns)
+        explained_var = explained_variance(*(array_of_all(a, self.device) for a in (rollout.values, rollout.returns)))
         if np.isfinite(explained_var):  # NaN where all returns are equal
             record("train/explained_variance", explained_var)
         if hasattr(self.policy, "log_std"):
@@ -593,38 +605,11 @@ class DistributionalPPO(PPO):
     ) -> SelfDistributionalPPO:
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
         self._waiting_dump, self._has_unwritten_update = None, False
+        if rank() > 0:
+            self.set_logger(logger.Logger(None, []))  # the first process writes
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
         return self
-
-    def dump_logs(self, iteration: int = 0) -> None:
-        """
-        Write the log. ``learn`` asks for it between rollout and update, with the iteration's number: that request waits
-        for the update, so that its scalars are written with the rollout they come from.
-        """
-        if iteration > 0:
-            self._waiting_dump = iteration
-        else:
-            super().dump_logs()
-
-    def _write_what_waits(self, last: bool = False) -> None:
-        """
-        Write the log that ``dump_logs`` has put off. The update's scalars stay readable, as in PPO, where all writers
-        are SB3's; others would write them again at the next dump.
-
-        :param last: write an update, too, that nobody has asked for
-        """
-        scalars = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
-        if self._waiting_dump is not None:
-            super().dump_logs(self._waiting_dump)
-        elif last and self._has_unwritten_update:
-            self.logger.dump(self.num_timesteps)
-        else:
-            return
-        self._waiting_dump, self._has_unwritten_update = None, False
-        if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
-            for name, value in scalars.items():
-                self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
@@ -634,7 +619,9 @@ class DistributionalPPO(PPO):
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._compiled[0].prepare(self.policy, obs)
         try:
-            return super().collect_rollouts(*args, **kwargs)
+            goes_on = super().collect_rollouts(*args, **kwargs)
+            self.num_timesteps += (self.n_processes - 1) * self.n_envs * self.n_steps  # of the others
+            return goes_on
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from quantile_critic.distributions import categorical_of, normal_of
 from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.processes import n_processes
 from quantile_critic.rollout import Coefficients, Rollout, Samples
 
 PLAIN = int | float | str | None
@@ -224,6 +225,7 @@ class CompiledUpdate:
             return None, None
         reason = "a parameter has a hook or is not the policy's" if self._has_own_gradients() else None
         reason = reason or reason_to_stay_eager(self.policy)
+        reason = "several processes average their gradients" if n_processes() > 1 else reason
         if reason is not None:
             self.gradients_only.stay_eager(f"the update stays eager: {reason}")
             return None, None
