@@ -98,6 +98,12 @@ def test_with_one_quantile_five_updates_end_where_those_of_recurrent_ppo_end(cas
         assert (ours[name] - expected).norm() <= 1e-5 * expected.norm() + 1e-8, name
 
 
+def test_binary_actions():
+    """sb3-contrib 2.9.2 cannot train on these: its log probability of int8 actions raises."""
+    model = make(action_space=spaces.MultiBinary(3)).learn(96)
+    assert model.predict(np.zeros((3, 3), dtype=np.float32))[0].shape == (3, 3)
+
+
 def test_signature_is_recurrent_ppos_then_the_flags():
     theirs = list(inspect.signature(RecurrentPPO.__init__).parameters.values())
     ours = list(inspect.signature(RecurrentDistributionalPPO.__init__).parameters.values())
