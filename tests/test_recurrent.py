@@ -98,6 +98,12 @@ def test_with_one_quantile_five_updates_end_where_those_of_recurrent_ppo_end(cas
         assert (ours[name] - expected).norm() <= 1e-5 * expected.norm() + 1e-8, name
 
 
+def test_binary_actions():
+    """sb3-contrib 2.9.2 cannot train on these: its log probability of int8 actions raises."""
+    model = make(action_space=spaces.MultiBinary(3)).learn(96)
+    assert model.predict(np.zeros((3, 3), dtype=np.float32))[0].shape == (3, 3)
+
+
 def test_signature_is_recurrent_ppos_then_the_flags():
     theirs = list(inspect.signature(RecurrentPPO.__init__).parameters.values())
     ours = list(inspect.signature(RecurrentDistributionalPPO.__init__).parameters.values())
@@ -238,21 +244,36 @@ class OwnEvaluation(RecurrentActorCriticPolicy):
     def evaluate_actions(self, obs, actions, lstm_states, episode_starts):
         assert torch.is_tensor(episode_starts)
         assert len(obs) == len(episode_starts) == len(actions)
+        OwnEvaluation.starts.append(int(episode_starts.sum()))
         values, log_prob, entropy = super().evaluate_actions(obs, actions, lstm_states, episode_starts)
         return values, log_prob, 2 * entropy
 
 
 @pytest.mark.parametrize("policy", [OwnSequences, OwnEvaluation])
 def test_a_users_own_policy_is_asked_for_what_it_knows(policy):
-    OwnSequences.rows = []
+    OwnSequences.rows, OwnEvaluation.starts = [], []
     case = dict(policy=policy, ent_coef=0.1)
     theirs = plain_state(make(RecurrentPPO, **case).learn(2 * 96))
-    asked, OwnSequences.rows = sorted(OwnSequences.rows), []
+    asked, OwnSequences.rows = OwnSequences.rows, []
+    starts, OwnEvaluation.starts = OwnEvaluation.starts, []
     ours = plain_state(make(**case, **AS_PPO).learn(2 * 96))
     for name, expected in theirs.items():
         assert (ours[name] - expected).norm() <= 1e-5 * expected.norm() + 1e-8, name
     if policy is OwnSequences:
         assert set(asked) <= set(OwnSequences.rows)
+    assert OwnEvaluation.starts == starts
+
+
+def test_episodes_that_start_within_a_sequence():
+    """Which sb3-contrib's buffer never gives, and its ``evaluate_actions`` takes."""
+    ours, host = make(**AS_PPO), make(RecurrentPPO).policy
+    host.load_state_dict(plain_state(ours))
+    states = ours.policy.initial_states(2)
+    for state in (*states.pi, *states.vf):
+        state.normal_()
+    obs, actions, starts = torch.randn(10, 3), torch.randint(2, (10,)), torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 1, 1, 0])
+    mine = ours.policy.evaluate_actions(obs, actions, states, starts)
+    torch.testing.assert_close(mine, host.evaluate_actions(obs, actions, states, starts), rtol=1e-5, atol=1e-6)
 
 
 def test_policies_that_do_not_fit_are_refused():

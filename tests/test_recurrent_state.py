@@ -133,6 +133,7 @@ def test_sampled_targets_of_a_step_that_is_truncated(space):
         policy="MlpLstmPolicy" if space is None else "MultiInputLstmPolicy",
     )
     model.train = lambda: None
+    torch.nn.init.orthogonal_(model.policy.value_net.last_layers[0].weight)  # all quantiles begin as one
     asked = {}
     host, infos = model.policy.predict_values, model._update_info_buffer
 
@@ -193,6 +194,9 @@ def test_policies_are_pickled_copied_and_saved_alone(policy, by, tmp_path):
     model.policy.save(tmp_path / "policy.pt")
     again = type(model.policy).load(tmp_path / "policy.pt")
     assert torch.equal(again.predict_quantiles(obs), expected)
+    model.save(tmp_path / "model")
+    loaded = RecurrentDistributionalPPO.load(tmp_path / "model", env=model.get_env()).learn(96)
+    assert type(loaded.policy).__name__ == type(model.policy).__name__
 
 
 def test_class_and_policy_names_lead_back():
