@@ -56,6 +56,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -71,10 +72,12 @@ from torch import Tensor
 
 from quantile_critic.checks import check_flags, check_keywords, checked_parameters
 from quantile_critic.finite import NonFiniteError, check_rollout, first_not_finite, raise_if_not_finite
+from quantile_critic.log import DeferredLog
 from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
     clip_quantiles,
+    metrics_of_both,
     next_std_average,
     quantile_huber_loss,
     quantile_midpoints,
@@ -90,8 +93,9 @@ from quantile_critic.policies import (
     quantile_policy,
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
+from quantile_critic.processes import array_of_all, average_over_processes, begin_together, n_processes, of_all, rank
 from quantile_critic.rollout import Coefficients, Rollout, Samples, clip_gradients
-from quantile_critic.targets import sample_replacement
+from quantile_critic.targets import sampled_targets
 
 __version__ = "0.2.0"
 __all__ = [
@@ -109,11 +113,10 @@ __all__ = [
     "variance_scaling_weight",
 ]
 
-SB3_WRITERS = logger.HumanOutputFormat, logger.JSONOutputFormat, logger.CSVOutputFormat, logger.TensorBoardOutputFormat
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
 
-class DistributionalPPO(PPO):
+class DistributionalPPO(DeferredLog, PPO):
     """
     PPO with a quantile critic, whose value loss can be scaled by the variance of the predicted quantiles. Takes every
     parameter of ``stable_baselines3.PPO``, in its order and with its defaults; ``policy_kwargs=dict(n_quantiles=32)``
@@ -180,6 +183,7 @@ class DistributionalPPO(PPO):
         "CnnPolicy": QuantileActorCriticCnnPolicy,
         "MultiInputPolicy": QuantileMultiInputActorCriticPolicy,
     }
+    policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
 
     def __init__(
@@ -277,7 +281,7 @@ class DistributionalPPO(PPO):
 
     def _setup_model(self) -> None:
         check_flags(self)
-        self.policy_class = quantile_policy(self.policy_class)
+        self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
         given = self.policy_kwargs
         self.policy_kwargs = {**given, "n_critics": 2} if self.use_twin_critics else given
         super()._setup_model()
@@ -290,6 +294,11 @@ class DistributionalPPO(PPO):
             self.policy.value_net.ret_std.zero_()  # no statistics yet
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
+        self.n_processes = n_processes()
+        if self.n_processes > 1:
+            begin_together(self.policy, dict(n_envs=self.n_envs, n_steps=self.n_steps, batch_size=self.batch_size))
+            if self.seed is not None:  # each process steps other environments, with other actions
+                self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
@@ -318,7 +327,7 @@ class DistributionalPPO(PPO):
         sampled = self._sampled_targets if self.value_target == "sr_lambda" else None
         with torch.no_grad():
             clips = coefficients.clip_range_vf is not None
-            rollout = Rollout(self.rollout_buffer, policy, self.batch_size, clips, sampled)
+            rollout = self._rollout(clips, sampled)
 
         # The statistics of the returns take the rollout in; targets and old quantiles follow into the new units.
         self._update_return_statistics()
@@ -348,6 +357,8 @@ class DistributionalPPO(PPO):
                             names, values, norm = tuple(mb_metrics), torch.stack(list(mb_metrics.values())), None
                             optimizer.zero_grad(set_to_none=compiled is None)  # compiled code keeps its gradients
                             loss.backward()  # type: ignore[no-untyped-call]
+                            if self.n_processes > 1:
+                                values = average_over_processes(values, parameters)
                         b_values.append(values)
                         stops = largest_kl is not None and bool(values[names.index("approx_kl")] > largest_kl)
                         if stops:
@@ -384,7 +395,8 @@ class DistributionalPPO(PPO):
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
         advantages = minibatch.advantages
         if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            everyones = of_all(advantages)
+            advantages = (advantages - everyones.mean()) / (everyones.std() + 1e-8)
         log_ratio = log_prob - minibatch.old_log_prob
         ratio = torch.exp(log_ratio)
         clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
@@ -424,22 +436,24 @@ class DistributionalPPO(PPO):
                 metrics["clip_fraction_vf"] = (clipped != own).float().mean()
 
             variance = quantile_variance(own)
+            everyones = of_all(variance)
             scaled = unscaled = loss.mean()
             if self.use_variance_gradient_scaling:
                 if self.variance_scaling_mode == "dsac_t":
-                    head.std_average[critic] = next_std_average(head.std_average[critic], variance)
-                weight = self.variance_weight(variance, critic)
+                    head.std_average[critic] = next_std_average(head.std_average[critic], everyones)
+                weight = self.variance_weight(everyones if self.variance_scaling_mode == "batch" else variance, critic)
                 scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
                 metrics["variance_scaling_weight"] = weight.mean()
                 if self.variance_scaling_mode == "dsac_t" or self.use_twin_critics:  # else they follow from the weight
-                    metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weight.aminmax()
+                    weights = of_all(weight) if weight.ndim else weight
+                    metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weights.aminmax()
                     metrics["variance_scaling_clamped"] = ((weight <= low) | (weight >= high)).float().mean()
             metrics["value_loss"] = unscaled.detach()
-            metrics["quantile_variance_mean"] = variance.mean()
-            metrics["quantile_variance_std"] = variance.std(correction=0)
+            metrics["quantile_variance_mean"] = everyones.mean()
+            metrics["quantile_variance_std"] = everyones.std(correction=0)
             losses.append(scaled)
             logged.append(metrics)
-        return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), _of_both(logged))
+        return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), metrics_of_both(logged))
 
     def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
         """
@@ -488,34 +502,30 @@ class DistributionalPPO(PPO):
         clip_range = self.clip_range(progress)  # type: ignore[operator]
         return Coefficients(clip_range, clip_range_vf, self.ent_coef, self.vf_coef, self.max_grad_norm)
 
+    def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+        return Rollout(self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
+
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
-        buffer = self.rollout_buffer
-        steps, envs = buffer.rewards.shape
-        own = self.policy.value_net.of_smaller_mean(quantiles).reshape(steps, envs, -1)
-        last = self.policy.predict_quantiles(self._last_obs)
-        following = torch.cat([own[1:], last[None]])
-        dones = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts)[None]]).astype(bool)
-        rewards = torch.as_tensor(buffer.rewards, device=self.device).clone()
-        goes_on = torch.as_tensor(~dones, device=self.device).to(rewards.dtype)
-        for step, env, observation in self._truncated:
-            terminal = self.policy.predict_quantiles(observation)[0]
-            rewards[step, env] -= self.gamma * terminal.mean()  # which SB3 has put there
-            following[step, env] = terminal
-            goes_on[step, env] = 1.0
-
+        own, last = self.policy.value_net.of_smaller_mean(quantiles), self._quantiles_after(self._last_obs)
+        terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
         # A generator of its own, without state to save: the same step of the same seed draws the same.
         seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
-        draws = np.random.default_rng([seed, self.num_timesteps]).random((steps, envs))
-        keeps = torch.as_tensor((draws < self.gae_lambda) & ~dones, device=self.device)
-        atoms = sample_replacement(rewards, goes_on, keeps, following, last, self.gamma)
-        return atoms.reshape(steps * envs, -1)
+        buffer, rng = self.rollout_buffer, np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
+        starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
+        keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
+        return sampled_targets(buffer.rewards, starts[1:], keeps, own, last, terminal, self.gamma)
+
+    def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
+        """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
+        return self.policy.predict_quantiles(observation)
 
     def _update_return_statistics(self) -> None:
         """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
         head = self.policy.value_net
         if self.normalize_returns:
-            head.observe_returns(self.rollout_buffer.returns, self.return_stats_rate, self.use_popart)
+            returns = array_of_all(self.rollout_buffer.returns, self.device)
+            head.observe_returns(returns, self.return_stats_rate, self.use_popart)
         elif head.ret_mean != 0 or head.ret_std != 1:
             if head.last_layers[0].bias is None:
                 raise ValueError(
@@ -570,7 +580,7 @@ class DistributionalPPO(PPO):
         record("train/vf_coef_effective", self.vf_coef * (1.0 if weights is None else float(weights.mean())))
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
-        explained_var = explained_variance(rollout.values, rollout.returns)
+        explained_var = explained_variance(*(array_of_all(a, self.device) for a in (rollout.values, rollout.returns)))
         if np.isfinite(explained_var):  # NaN where all returns are equal
             record("train/explained_variance", explained_var)
         if hasattr(self.policy, "log_std"):
@@ -595,38 +605,11 @@ class DistributionalPPO(PPO):
     ) -> SelfDistributionalPPO:
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
         self._waiting_dump, self._has_unwritten_update = None, False
+        if rank() > 0:
+            self.set_logger(logger.Logger(None, []))  # the first process writes
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
         return self
-
-    def dump_logs(self, iteration: int = 0) -> None:
-        """
-        Write the log. ``learn`` asks for it between rollout and update, with the iteration's number: that request waits
-        for the update, so that its scalars are written with the rollout they come from.
-        """
-        if iteration > 0:
-            self._waiting_dump = iteration
-        else:
-            super().dump_logs()
-
-    def _write_what_waits(self, last: bool = False) -> None:
-        """
-        Write the log that ``dump_logs`` has put off. The update's scalars stay readable, as in PPO, where all writers
-        are SB3's; others would write them again at the next dump.
-
-        :param last: write an update, too, that nobody has asked for
-        """
-        scalars = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
-        if self._waiting_dump is not None:
-            super().dump_logs(self._waiting_dump)
-        elif last and self._has_unwritten_update:
-            self.logger.dump(self.num_timesteps)
-        else:
-            return
-        self._waiting_dump, self._has_unwritten_update = None, False
-        if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
-            for name, value in scalars.items():
-                self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
@@ -636,7 +619,9 @@ class DistributionalPPO(PPO):
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._compiled[0].prepare(self.policy, obs)
         try:
-            return super().collect_rollouts(*args, **kwargs)
+            goes_on = super().collect_rollouts(*args, **kwargs)
+            self.num_timesteps += (self.n_processes - 1) * self.n_envs * self.n_steps  # of the others
+            return goes_on
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)
@@ -690,11 +675,13 @@ class DistributionalPPO(PPO):
         return super().load(path, *args, **kwargs)
 
 
-def _of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of the critics' metrics, the extremes of their smallest and largest weights; and those of each."""
-    both = {}
-    for name in logged[0]:
-        values = torch.stack([metrics[name] for metrics in logged])
-        extreme = {"variance_scaling_weight_min": values.min(), "variance_scaling_weight_max": values.max()}
-        both[name] = extreme.get(name, values.mean())
-    return both | {f"{name}_{i + 1}": value for i, metrics in enumerate(logged) for name, value in metrics.items()}
+def __getattr__(name: str) -> Any:
+    """``RecurrentDistributionalPPO``, when it is asked for: it needs sb3-contrib, and nothing else here does."""
+    if name != "RecurrentDistributionalPPO":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from quantile_critic.recurrent import RecurrentHost, SequenceUpdates
+    except ImportError as error:
+        raise ImportError(f'{name} needs sb3-contrib: pip install "distributional-ppo[recurrent]"') from error
+    attributes = {"__doc__": SequenceUpdates.__doc__, "__module__": __name__}
+    return globals().setdefault(name, type(name, (SequenceUpdates, DistributionalPPO, RecurrentHost), attributes))

@@ -1,5 +1,5 @@
 """
-How fast is DistributionalPPO beside SB3's PPO and SBX's (JAX)?
+How fast is DistributionalPPO beside SB3's PPO and SBX's (JAX), RecurrentDistributionalPPO beside RecurrentPPO?
 
     pip install -c constraints.txt -e ".[market,test,bench]"
     python benchmarks/speed.py            # measures, writes benchmarks/speed.csv, prints the tables
@@ -48,18 +48,29 @@ GROWTH = {
     },
     **{f"{n} envs": dict(env="CartPole-v1", n_envs=n, n_steps=2048 // n, batch_size=64) for n in (1, 64, 256)},
 }
+RECURRENT = {
+    f"{env.partition('-')[0]}, LSTM {units}": dict(
+        env=env, n_envs=8, n_steps=256, batch_size=256, lstm_hidden_size=units
+    )
+    for env in ("CartPole-v1", "Pendulum-v1")
+    for units in (64, 256)
+}
+RECURRENT_CONTENDERS = ("RecurrentPPO", "recurrent")
+PEERS = (*CONTENDERS[:2], "RecurrentPPO")
 FIELDS = ("case", "contender", "metric", "median", "q25", "q75", "rounds")
 
 
 def make_model(contender: str, case: dict[str, Any]) -> Any:
     """
-    :param contender: one of ``CONTENDERS``
+    :param contender: one of ``CONTENDERS``, or of ``RECURRENT_CONTENDERS`` where the case has an LSTM
     :param case: settings, the same for all
     """
     settings = dict(case)
     env_id, n_envs, n_quantiles = settings.pop("env"), settings.pop("n_envs"), settings.pop("n_quantiles", 32)
     env = market_env(n_envs) if env_id == "market" else gym_env(env_id, n_envs)
     settings |= {"n_epochs": 10, "seed": 0}
+    if "lstm_hidden_size" in settings:
+        return make_recurrent_model(contender, env, n_quantiles, **settings)
     if contender == "SBX PPO":
         import sbx
 
@@ -76,6 +87,19 @@ def make_model(contender: str, case: dict[str, Any]) -> Any:
     }
     policy_kwargs = {"n_quantiles": n_quantiles}
     return DistributionalPPO("MlpPolicy", env, device="cpu", policy_kwargs=policy_kwargs, **settings, **flags)
+
+
+def make_recurrent_model(contender: str, env: Any, n_quantiles: int, lstm_hidden_size: int, **settings: Any) -> Any:
+    """:return: sb3-contrib's or ours; the other parameters are those of both"""
+    policy_kwargs = {"lstm_hidden_size": lstm_hidden_size}
+    if contender == "RecurrentPPO":
+        from sb3_contrib import RecurrentPPO
+
+        return RecurrentPPO("MlpLstmPolicy", env, device="cpu", policy_kwargs=policy_kwargs, **settings)
+    from distributional_ppo import RecurrentDistributionalPPO
+
+    policy_kwargs["n_quantiles"] = n_quantiles
+    return RecurrentDistributionalPPO("MlpLstmPolicy", env, device="cpu", policy_kwargs=policy_kwargs, **settings)
 
 
 def gym_env(env_id: str, n_envs: int) -> Any:
@@ -181,7 +205,7 @@ def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """:return: Markdown: per case and contender the medians, and their ratios to SB3's PPO and to SBX's"""
+    """:return: Markdown: the medians, and their ratios to SB3's PPO and SBX's, or to sb3-contrib's RecurrentPPO"""
     lines = [
         "| case | contender | update, ms | steps/s | update x SB3, x SBX | learn x SB3, x SBX | peak MiB |",
         "|" + "---|" * 7,
@@ -189,7 +213,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     medians = {(r["case"], r["contender"], r["metric"]): float(r["median"]) for r in rows}
     for case, contender in dict.fromkeys((r["case"], r["contender"]) for r in rows if r["metric"] != "ratio"):
         update, speed, memory = (medians[case, contender, m] for m in ("update_ms", "steps_per_s", "memory_mib"))
-        peers = [peer for peer in CONTENDERS[:2] if (case, peer, "update_ms") in medians]
+        peers = [peer for peer in PEERS if (case, peer, "update_ms") in medians]
         updates = ", ".join(f"{medians[case, peer, 'update_ms'] / update:.2f}" for peer in peers)
         learns = ", ".join(f"{speed / medians[case, peer, 'steps_per_s']:.2f}" for peer in peers)
         lines.append(f"| {case} | {contender} | {update:.3f} | {speed:,.0f} | {updates} | {learns} | {memory:.0f} |")
@@ -238,7 +262,7 @@ def machine(threads: int) -> str:
         else []
     )
     versions = []
-    for package in ("torch", "stable_baselines3", "sbx-rl", "jax"):
+    for package in ("torch", "stable_baselines3", "sb3_contrib", "sbx-rl", "jax"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -252,7 +276,7 @@ def machine(threads: int) -> str:
 
 def select(names: list[str] | None) -> dict[str, dict[str, Any]]:
     """:raises SystemExit: on an unknown case, naming the nearest"""
-    known = {**CASES, **GROWTH}
+    known = {**CASES, **GROWTH, **RECURRENT}
     for name in names or []:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -291,6 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows: list[dict[str, Any]] = []
         for name, case in select(options.cases).items():
             wanted = [c for c in contenders if name in CASES or "off" not in c]
+            wanted = list(RECURRENT_CONTENDERS) if name in RECURRENT else wanted
             rows += rows_of(name, measure(case, wanted, options.rounds, options.threads))
             write(options.output, options.threads, rows)
         if options.pairs:

@@ -33,7 +33,7 @@ def check_flags(model: Any) -> None:
         if getattr(model, name) not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(model, name)!r}")
     for name in ("batch_size", "n_epochs"):
-        if getattr(model, name) < 1:
+        if getattr(model, name) is not None and getattr(model, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(model, name)}")
     for name in ("quantile_huber_kappa", "distributional_vf_clip_variance_factor"):
         if not 0 < getattr(model, name) < math.inf:
@@ -76,7 +76,7 @@ def check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
     for base in cls.__mro__:
         known |= set(inspect.signature(base.__init__).parameters)
     if not kwargs.keys() <= known:
-        known |= set(vars(cls(policy="MlpPolicy", env=None, _init_setup_model=False)))
+        known |= set(vars(cls(policy=next(iter(cls.policy_aliases)), env=None, _init_setup_model=False)))
     for name in kwargs.keys() - (known - {"self", "policy", "args", "kwargs"}):
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f": did you mean {nearest[0]!r}?" if nearest else ""

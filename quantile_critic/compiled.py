@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from quantile_critic.distributions import categorical_of, normal_of
 from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.processes import n_processes
 from quantile_critic.rollout import Coefficients, Rollout, Samples
 
 PLAIN = int | float | str | None
@@ -224,6 +225,7 @@ class CompiledUpdate:
             return None, None
         reason = "a parameter has a hook or is not the policy's" if self._has_own_gradients() else None
         reason = reason or reason_to_stay_eager(self.policy)
+        reason = "several processes average their gradients" if n_processes() > 1 else reason
         if reason is not None:
             self.gradients_only.stay_eager(f"the update stays eager: {reason}")
             return None, None
@@ -348,14 +350,14 @@ GROUP_DATA = ("params", "lr", "initial_lr")  # of an optimizer's group, what is 
 # ------------------------------------------------------------------------------------------------ the policy's step
 
 
-def _policy_step(policy: QuantileActorCriticPolicy, obs: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
+def _policy_step(policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
     """:return: what ``forward`` returns, and what the action distribution is made of"""
     with policy.kept_distribution():
-        actions, values, log_prob = policy.forward_unchecked(obs)
+        results = policy.forward_unchecked(*args)
         own = policy.action_dist
         parts = own.distribution if isinstance(own.distribution, list) else [own.distribution]
         made_of = [[getattr(part, name) for name in PARAMETERS[type(part)]] for part in parts]
-        return actions, values, log_prob, (made_of, getattr(own, "_latent_sde", None))
+        return *results, (made_of, getattr(own, "_latent_sde", None))
 
 
 class CompiledStep:
@@ -368,10 +370,10 @@ class CompiledStep:
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledStep, ()
 
-    def prepare(self, policy: QuantileActorCriticPolicy, obs: Any) -> CompiledStep | None:
+    def prepare(self, policy: QuantileActorCriticPolicy, *args: Any) -> CompiledStep | None:
         """
         :param policy: in evaluation mode
-        :param obs: of all environments
+        :param args: of its ``forward``: the observations of all environments
         :return: this; None where the step stays eager
         """
         reason = reason_to_stay_eager(policy)
@@ -379,18 +381,18 @@ class CompiledStep:
             self.function.stay_eager(f"the policy's step in the rollout stays eager: {reason}")
             return None
         with torch.no_grad():
-            self.shapes = shapes(obs)
-            return self if self.function.prepare(key_of(policy, obs), (policy, obs), policy) else None
+            self.shapes = shapes(args)
+            return self if self.function.prepare(key_of(policy, args), (policy, *args), policy) else None
 
-    def __call__(self, policy: QuantileActorCriticPolicy, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
         """As the policy's ``forward_unchecked``; ``action_dist`` becomes the distribution of these actions."""
-        if self.function.call is None or shapes(obs) != self.shapes:
-            return policy.forward_unchecked(obs)
-        actions, values, log_prob, (made_of, latent_sde) = self.function.call(policy, obs)
+        if self.function.call is None or shapes(args) != self.shapes:
+            return policy.forward_unchecked(*args)
+        *results, (made_of, latent_sde) = self.function.call(policy, *args)
         own: Any = policy.action_dist
         kind = Bernoulli if isinstance(own, BernoulliDistribution) else Categorical if len(made_of[0]) == 1 else Normal
         parts = [MAKERS[kind](*part) for part in made_of]
         own.distribution = parts if isinstance(own, MultiCategoricalDistribution) else parts[0]
         if latent_sde is not None:
             own._latent_sde = latent_sde
-        return actions, values, log_prob
+        return tuple(results)

@@ -162,3 +162,13 @@ def check_clip_range(clip_min: float, clip_max: float) -> None:
             "variance_scaling_clip_min and variance_scaling_clip_max must be finite with 0 <= min <= max and max > 0, "
             f"got {clip_min} and {clip_max}"
         )
+
+
+def metrics_of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means of the critics' metrics, the extremes of their smallest and largest weights; and those of each."""
+    both = {}
+    for name in logged[0]:
+        values = torch.stack([metrics[name] for metrics in logged])
+        extreme = {"variance_scaling_weight_min": values.min(), "variance_scaling_weight_max": values.max()}
+        both[name] = extreme.get(name, values.mean())
+    return both | {f"{name}_{i + 1}": value for i, metrics in enumerate(logged) for name, value in metrics.items()}

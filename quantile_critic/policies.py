@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     :raises TypeError: on ``equal_init=False``, which version 0.1.0 had
     """
 
+    host: ClassVar[type[ActorCriticPolicy]] = ActorCriticPolicy  # what a user's own policy must be
+    critic_parts: ClassVar[tuple[str, ...]] = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
     value_net: QuantileHead  # type: ignore[assignment]
     compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
     asked: list[Tensor] | None = None  # quantiles behind the values that a policy's own code has asked for meanwhile
@@ -84,13 +86,18 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         extractor: Any = self.mlp_extractor
         firsts = [self.value_net, extractor.value_net]
         seconds = [self._drawn_anew(self.value_net, 1.0), self._drawn_anew(extractor.value_net, math.sqrt(2))]
-        extractor.value_net = TwinNet(firsts[1], seconds[1], split=not self.share_features_extractor)
-        if not self.share_features_extractor:
+        doubles = self._doubles_extractor()
+        extractor.value_net = TwinNet(firsts[1], seconds[1], split=doubles)
+        if doubles:
             firsts.append(self.vf_features_extractor)
             seconds.append(self._drawn_anew(self.vf_features_extractor, math.sqrt(2)))
             self.vf_features_extractor = TwinNet(firsts[2], seconds[2], split=False)  # type: ignore[assignment]
         twins = [dict(zip(a.parameters(), b.parameters(), strict=True)) for a, b in zip(firsts, seconds, strict=True)]
         return seconds[0], {one: other for pairs in twins for one, other in pairs.items()}
+
+    def _doubles_extractor(self) -> bool:
+        """Whether each of two critics has a features extractor of its own."""
+        return not self.share_features_extractor
 
     def _drawn_anew(self, module: nn.Module, gain: float) -> nn.Module:
         """A copy of a module with parameters of its own, drawn as SB3 draws them."""
@@ -125,8 +132,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         is_adam = type(self.optimizer) is torch.optim.Adam and group["eps"] == PPO_ADAM_EPS
         if others or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
             return
-        names = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
-        critic = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(names)}
+        critic = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(self.critic_parts)}
         own = [parameter for parameter in group["params"] if id(parameter) in critic]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
         self.optimizer.add_param_group({"params": own, "eps": CRITIC_ADAM_EPS})
@@ -219,9 +225,9 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         (actions, values, log_prob), asked = self._noting(super().forward, obs, *args, **kwargs)
         return actions, values if asked else self._value(values), log_prob
 
-    def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """As ``ActorCriticPolicy.predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
-        quantiles = self.quantiles_of_loss(obs)
+    def predict_values(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> Tensor:
+        """As the host policy's ``predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
+        quantiles = self.quantiles_of_loss(obs, *args, **kwargs)
         if self.asked is not None:
             self.asked.append(quantiles)
         return self._value(quantiles)
@@ -240,30 +246,36 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         finally:
             self.asked = None
 
-    def quantiles_of_loss(self, obs: PyTorchObs) -> Tensor:
+    def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
         :param obs: observations as tensors, B of them
+        :param args: what else the host policy's ``predict_values`` takes, as ``kwargs``
         :return: quantiles of all critics side by side, shape (B, C * N), in the units of the loss, with their gradient
         """
-        return super().predict_values(obs)
+        return super().predict_values(obs, *args, **kwargs)
 
-    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As ``ActorCriticPolicy.evaluate_actions``."""
-        quantiles, log_prob, entropy = self.evaluate_quantiles(obs, actions)
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the host policy's ``evaluate_actions``."""
+        quantiles, log_prob, entropy = self.evaluate_quantiles(obs, actions, *args, **kwargs)
         return self._value(quantiles), log_prob, entropy
 
-    def evaluate_quantiles(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def evaluate_quantiles(
+        self, obs: Any, actions: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         ``evaluate_actions`` with the quantiles in place of the value.
 
         :param obs: observations, B of them
         :param actions: actions, B of them
+        :param args: what else the host policy's ``evaluate_actions`` takes, as ``kwargs``
         :return: quantiles in the units of the loss, shape (B, N), of two critics side by side (B, 2 * N); log
             probability, (B,); entropy, (B,) or None
         :raises ValueError: if a policy's own ``evaluate_actions`` returns something else than its ``value_net`` gives
         """
         with self.kept_distribution():
-            (values, log_prob, entropy), asked = self._noting(super().evaluate_actions, obs, actions)
+            (values, log_prob, entropy), asked = self._noting(super().evaluate_actions, obs, actions, *args, **kwargs)
         quantiles = asked[-1] if asked else values
         shape = (log_prob.shape[0], self.n_critics * self.n_quantiles)
         if quantiles.numel() != shape[0] * shape[1]:
@@ -302,18 +314,19 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             obs = self.obs_to_tensor(obs)[0]
         return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs)))
 
-    def predict_cvar(self, obs: Any, alpha: float) -> Tensor:
+    def predict_cvar(self, obs: Any, alpha: float, **state: Any) -> Tensor:
         """
         Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
 
         :param obs: as in ``predict_quantiles``
         :param alpha: within (0, 1]; 1 gives the mean
+        :param state: what else ``predict_quantiles`` takes
         :return: shape (B,), raw units
         :raises ValueError: if ``alpha`` is outside
         """
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be within (0, 1], got {alpha}")
-        quantiles = self.predict_quantiles(obs).sort(dim=1).values
+        quantiles = self.predict_quantiles(obs, **state).sort(dim=1).values
         edges = torch.linspace(0, 1, self.n_quantiles + 1, dtype=quantiles.dtype, device=quantiles.device)
         shares = edges.clamp(max=alpha).diff() / alpha
         return (quantiles * shares).sum(dim=1)
@@ -327,24 +340,35 @@ class QuantileMultiInputActorCriticPolicy(QuantileActorCriticPolicy, MultiInputA
     """``MultiInputActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``)."""
 
 
-@functools.cache
-def quantile_policy(policy_class: type[ActorCriticPolicy]) -> type[QuantileActorCriticPolicy]:
+def quantile_policy(
+    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy
+) -> type[QuantileActorCriticPolicy]:
     """
     A user's own policy class with the quantile critic; its instances pickle through the user's class.
 
-    :raises TypeError: if it is no ``ActorCriticPolicy``, or a ``QuantileActorCriticPolicy`` that overrides what only
-        reduces quantiles to values
+    :param policy_class: the user's class, a ``base.host``
+    :param base: what gives it the quantile critic
+    :raises TypeError: if it is no ``base.host``, or a ``base`` that overrides what only reduces quantiles to values
     """
-    if issubclass(policy_class, QuantileActorCriticPolicy):
+    return _quantile_policy(policy_class, base)
+
+
+@functools.cache
+def _quantile_policy(
+    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy]
+) -> type[QuantileActorCriticPolicy]:
+    if issubclass(policy_class, base):
         for name, instead in (("evaluate_actions", "evaluate_quantiles"), ("predict_values", "quantiles_of_loss")):
-            if getattr(policy_class, name) is not getattr(QuantileActorCriticPolicy, name):
+            if getattr(policy_class, name) is not getattr(base, name):
                 raise TypeError(f"{policy_class.__name__}.{name} would not be asked in training: override {instead}")
         return policy_class
-    if not issubclass(policy_class, ActorCriticPolicy):
-        raise TypeError(f"policy must be a subclass of ActorCriticPolicy, got {policy_class.__name__}")
+    if not issubclass(policy_class, base.host):
+        raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
+    if hasattr(policy_class, "_process_sequence") and not hasattr(base, "_process_sequence"):
+        raise TypeError(f"{policy_class.__name__} is recurrent: it needs RecurrentDistributionalPPO")
 
     def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
-        return blank_quantile_policy, (policy_class,), self.__getstate__()
+        return blank_quantile_policy, (policy_class, base), self.__getstate__()
 
     name = f"Quantile{policy_class.__name__}"
     attributes: dict[str, Any] = {
@@ -354,10 +378,12 @@ def quantile_policy(policy_class: type[ActorCriticPolicy]) -> type[QuantileActor
     }
     if policy_class.save is not ActorCriticPolicy.save:
         attributes["save"] = policy_class.save
-    return type(name, (QuantileActorCriticPolicy, policy_class), attributes)
+    return type(name, (base, policy_class), attributes)
 
 
-def blank_quantile_policy(policy_class: type[ActorCriticPolicy]) -> QuantileActorCriticPolicy:
+def blank_quantile_policy(
+    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy
+) -> QuantileActorCriticPolicy:
     """An instance without state, for ``pickle`` to fill."""
-    quantile_class = quantile_policy(policy_class)
+    quantile_class = quantile_policy(policy_class, base)
     return quantile_class.__new__(quantile_class)

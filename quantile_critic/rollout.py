@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.processes import of_all
 from quantile_critic.targets import calibration_error
 
 LARGE = 2**20  # bytes of observations from which a rollout goes to the device minibatch by minibatch
@@ -137,7 +138,7 @@ class Rollout:
     ):
         self.buffer, self.policy, self.device = buffer, policy, policy.device
         self.values, self.returns = by_step(buffer, buffer.values).flatten(), by_step(buffer, buffer.returns).flatten()
-        self.has_own_minibatches = has_own_minibatches(buffer)
+        self.has_own_minibatches = self._has_own_minibatches()
         if sampled_targets is not None and self.has_own_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
@@ -153,9 +154,12 @@ class Rollout:
         head, quantiles = policy.value_net, policy.value_net.to_raw(self._predict(observations, batch_size))
         if head.ret_std > 0:
             returns = torch.as_tensor(self.returns, device=self.device)
-            self.calibration_error = calibration_error(head.of_smaller_mean(quantiles), returns)
+            self.calibration_error = calibration_error(of_all(head.of_smaller_mean(quantiles)), of_all(returns))
         self.old_quantiles = quantiles if clips else None
         self.atoms = None if sampled_targets is None else sampled_targets(quantiles)
+
+    def _has_own_minibatches(self) -> bool:
+        return has_own_minibatches(self.buffer)
 
     def _predict(self, observations: Any, batch_size: int) -> Tensor:
         """All quantiles in the units of the loss, in parts that take no more memory than training."""

@@ -60,6 +60,38 @@ def sample_replacement(
     return atoms
 
 
+def sampled_targets(
+    rewards: np.ndarray,
+    dones: np.ndarray,
+    keeps: np.ndarray,
+    own: Tensor,
+    last: Tensor,
+    terminal: list[tuple[int, int, Tensor]],
+    gamma: float,
+) -> Tensor:
+    """
+    ``sample_replacement`` for a rollout as SB3 keeps it.
+
+    :param rewards: shape (T, E), raw, at truncations with the bootstrapped value
+    :param dones: whether the episode ended with the step, shape (T, E)
+    :param keeps: whether Z_t+1 is kept where the episode goes on, shape (T, E)
+    :param own: quantiles of the rollout's states, step by step, shape (T * E, N), raw
+    :param last: quantiles after the last step, shape (E, N), raw
+    :param terminal: step, environment and quantiles, (N,), raw, of each truncated episode's last observation
+    :param gamma: discount factor
+    :return: atoms, shape (T * E, N), raw
+    """
+    following = torch.cat([own.reshape(*rewards.shape, -1)[1:], last[None]])
+    raw = torch.as_tensor(rewards, device=own.device).clone()
+    goes_on = torch.as_tensor(~dones, device=own.device).to(raw.dtype)
+    for step, env, quantiles in terminal:
+        raw[step, env] -= gamma * quantiles.mean()  # which SB3 has put there
+        following[step, env] = quantiles
+        goes_on[step, env] = 1.0
+    atoms = sample_replacement(raw, goes_on, torch.as_tensor(keeps & ~dones, device=own.device), following, last, gamma)
+    return atoms.reshape(own.shape)
+
+
 def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
     """
     Mean over tau of |share of the returns below the quantile - tau|; 0 for a calibrated critic.

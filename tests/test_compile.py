@@ -15,6 +15,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_distributional_ppo import OwnExtractor, RandomEnv
+from test_recurrent import CASES
+from test_recurrent import make as make_recurrent
 
 from distributional_ppo import DistributionalPPO
 from quantile_critic.distributions import LeanCategoricalDistribution
@@ -285,6 +287,24 @@ def test_compiled_actions_follow_the_distribution():
     torch.manual_seed(0)
     shares = torch.bincount(sample(logits), minlength=4) / 40_000
     assert shares.tolist() == pytest.approx(logits[0].softmax(0).tolist(), abs=0.01)  # 4 standard errors
+
+
+@pytest.mark.parametrize("case", ["gSDE", "2 layers"])
+def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not(case):
+    with pytest.warns(UserWarning, match="the update stays eager, as each minibatch has sequences of other lengths"):
+        model = make_recurrent(compile=True, **CASES[case]).learn(96)
+    assert model._compiled[0].function.call is not None
+    model.train = lambda: None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.learn(96, reset_num_timesteps=False)
+    with torch.no_grad():  # the rollout's numbers are those of eager code, of whole sequences
+        rollout = model._rollout(True, None)
+        rollout.normalize(False)
+        np.testing.assert_allclose(rollout.old_quantiles.mean(dim=1), rollout.values, rtol=1e-4, atol=1e-5)
+        for part, _ in rollout.minibatches(40):
+            _, log_prob, _ = model.policy.evaluate_quantiles(part.observations, part.actions)
+            torch.testing.assert_close(log_prob, part.old_log_prob, rtol=1e-4, atol=1e-5)
 
 
 def test_compile_is_a_flag():

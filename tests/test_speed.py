@@ -79,6 +79,16 @@ def test_every_case_can_be_built_and_trained(case):
     assert not speed.make_model("compiled, scaling off", small).use_variance_gradient_scaling
 
 
+@pytest.mark.parametrize("case", speed.RECURRENT.values(), ids=speed.RECURRENT)
+def test_every_recurrent_case_can_be_built_and_trained(case):
+    small = {**case, "n_envs": 2, "n_steps": 8, "batch_size": 8}
+    models = {name: speed.make_model(name, small).learn(16) for name in speed.RECURRENT_CONTENDERS}
+    assert [type(model).__name__ for model in models.values()] == ["RecurrentPPO", "RecurrentDistributionalPPO"]
+    assert {model.policy.lstm_actor.hidden_size for model in models.values()} == {case["lstm_hidden_size"]}
+    answers = {name: [(2.0 / (i + 1), 100.0, 1.0)] for i, name in enumerate(models)}
+    assert "| 1.000 | 100 | 2.00 | 1.00 |" in speed.table(speed.rows_of("a case", answers))
+
+
 def test_the_committed_table_is_that_of_the_readme():
     with speed.CSV.open() as file:
         machine = file.readline().lstrip("# ").strip()

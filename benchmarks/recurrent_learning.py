@@ -1,0 +1,140 @@
+"""
+Does RecurrentDistributionalPPO learn as sb3-contrib's RecurrentPPO does, where velocities are hidden?
+
+    pip install -c constraints.txt -e ".[test]"
+    python benchmarks/recurrent_learning.py                # runs what the CSV lacks, then prints the table
+    python benchmarks/recurrent_learning.py --seeds 0      # only the table of the runs there are
+
+A run is scored by the mean return of 50 deterministic episodes of its final policy. The settings are those of RL
+Baselines3 Zoo, hyperparams/ppo_lstm.yml. Differences are taken seed by seed, with a 95 % t interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from scipy import stats
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
+
+RUNS = Path(__file__).with_suffix(".csv")
+FIELDS = ("task", "variant", "seed", "score", "minutes")
+STEPS = 100_000
+POSITIONS = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}  # of the observation, what is no velocity
+SETTINGS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": dict(
+        n_steps=32,
+        batch_size=256,
+        gae_lambda=0.8,
+        gamma=0.98,
+        n_epochs=20,
+        learning_rate=LinearSchedule(0.001, 0.0, 1.0),
+        clip_range=LinearSchedule(0.2, 0.0, 1.0),
+    ),
+    "Pendulum-v1": dict(
+        n_steps=1024,
+        gae_lambda=0.95,
+        gamma=0.9,
+        n_epochs=10,
+        learning_rate=0.001,
+        clip_range=0.2,
+        use_sde=True,
+        sde_sample_freq=4,
+    ),
+}
+N_ENVS = {"CartPole-v1": 8, "Pendulum-v1": 4}
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "RecurrentPPO": None,
+    "defaults": {},
+    "scaling off": dict(use_variance_gradient_scaling=False),
+    "PopArt": dict(normalize_returns=True, use_popart=True),
+}
+
+
+def hidden(task: str) -> gym.Env[Any, Any]:
+    """:return: the task without velocities in its observations"""
+    env, kept = gym.make(task), POSITIONS[task]
+    space: Any = env.observation_space
+    shown = gym.spaces.Box(space.low[kept], space.high[kept])
+    return gym.wrappers.TransformObservation(env, lambda obs: obs[kept], shown)
+
+
+def run(task: str, variant: str, seed: int, steps: int) -> dict[str, Any]:
+    """:return: a row of the CSV"""
+    torch.set_num_threads(1)
+    start, flags = time.perf_counter(), VARIANTS[variant]
+    env = make_vec_env(lambda: hidden(task), N_ENVS[task], seed=seed)
+    settings = dict(SETTINGS[task], seed=seed, device="cpu")
+    model: Any
+    if flags is None:
+        from sb3_contrib import RecurrentPPO
+
+        model = RecurrentPPO("MlpLstmPolicy", env, **settings)
+    else:
+        from distributional_ppo import RecurrentDistributionalPPO
+
+        model = RecurrentDistributionalPPO("MlpLstmPolicy", env, **settings, **flags)
+    model.learn(steps)
+    test = make_vec_env(lambda: hidden(task), 5, seed=10_000 + seed)
+    score, _ = evaluate_policy(model, test, n_eval_episodes=50)
+    minutes = (time.perf_counter() - start) / 60
+    return dict(task=task, variant=variant, seed=seed, score=f"{score:.6g}", minutes=f"{minutes:.2f}")
+
+
+def read(path: Path) -> dict[tuple[str, str, int], float]:
+    """:return: scores by task, variant and seed"""
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        return {(row["task"], row["variant"], int(row["seed"])): float(row["score"]) for row in csv.DictReader(file)}
+
+
+def table(scores: dict[tuple[str, str, int], float]) -> str:
+    """:return: Markdown: mean scores, and differences to RecurrentPPO of the same seeds with their interval"""
+    lines = ["| task | variant | seeds | mean return | minus RecurrentPPO |", "|---|---|---|---|---|"]
+    for task, variant in itertools.product(SETTINGS, VARIANTS):
+        own = {seed: score for (t, v, seed), score in scores.items() if (t, v) == (task, variant)}
+        pairs = [score - scores[key] for seed, score in own.items() if (key := (task, "RecurrentPPO", seed)) in scores]
+        text = ""
+        if variant != "RecurrentPPO" and len(pairs) > 1:
+            mean = statistics.fmean(pairs)
+            half = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+            text = f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+        if own:
+            lines.append(f"| {task} | {variant} | {len(own)} | {statistics.fmean(own.values()):.1f} | {text} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each run; other than the default: for a try")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RUNS)
+    options = parser.parse_args(arguments)
+    done = read(options.output)
+    wanted = [(t, v, s) for s in range(options.seeds) for t in SETTINGS for v in VARIANTS if (t, v, s) not in done]
+    with ProcessPoolExecutor(options.processes) as pool:
+        for future in as_completed(pool.submit(run, *cell, options.steps) for cell in wanted):
+            is_new = not options.output.exists()
+            with options.output.open("a", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(future.result())
+    print(table(read(options.output)))
+
+
+if __name__ == "__main__":
+    main()

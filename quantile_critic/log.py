@@ -1,0 +1,44 @@
+"""The log, written after the update it describes."""
+
+from __future__ import annotations
+
+from stable_baselines3.common import logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+SB3_WRITERS = logger.HumanOutputFormat, logger.JSONOutputFormat, logger.CSVOutputFormat, logger.TensorBoardOutputFormat
+
+
+class DeferredLog(OnPolicyAlgorithm):
+    """``learn`` asks for the log between rollout and update; this puts it off until the update is done."""
+
+    _waiting_dump: int | None = None  # the iteration whose log waits
+    _has_unwritten_update = False
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """
+        Write the log. ``learn`` asks for it between rollout and update, with the iteration's number: that request waits
+        for the update, so that its scalars are written with the rollout they come from.
+        """
+        if iteration > 0:
+            self._waiting_dump = iteration
+        else:
+            super().dump_logs()
+
+    def _write_what_waits(self, last: bool = False) -> None:
+        """
+        Write the log that ``dump_logs`` has put off. The update's scalars stay readable, as in PPO, where all writers
+        are SB3's; others would write them again at the next dump.
+
+        :param last: write an update, too, that nobody has asked for
+        """
+        scalars = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
+        if self._waiting_dump is not None:
+            super().dump_logs(self._waiting_dump)
+        elif last and self._has_unwritten_update:
+            self.logger.dump(self.num_timesteps)
+        else:
+            return
+        self._waiting_dump, self._has_unwritten_update = None, False
+        if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
+            for name, value in scalars.items():
+                self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))

@@ -1,0 +1,46 @@
+"""``compile=True`` of a recurrent policy: its step in the rollout is compiled, its update is not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from quantile_critic.compiled import CompiledStep
+from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.rollout import arrays_of
+
+
+class RecurrentStep(CompiledStep):
+    """The policy's step in the rollout: an observation of each environment, the LSTMs' states, episode starts."""
+
+    def prepare(self, policy: QuantileActorCriticPolicy, *args: Any) -> CompiledStep | None:
+        """
+        :param policy: recurrent, in evaluation mode
+        :param args: the observations of all environments
+        :return: this; None where the step stays eager
+        """
+        recurrent: Any = policy
+        n_envs = len(arrays_of(args[0])[0])
+        with torch._dynamo.config.patch(allow_rnn=True):  # one step of it is made of what compiles
+            return super().prepare(
+                policy, args[0], recurrent.initial_states(n_envs), torch.zeros(n_envs, device=policy.device)
+            )
+
+
+class EagerUpdate:
+    """The update of a minibatch: each has sequences of other lengths, and a compiled graph has fixed shapes."""
+
+    def __init__(self) -> None:
+        self.has_warned = False
+
+    def prepare(self, *args: Any) -> tuple[None, None]:
+        """
+        :param args: of ``CompiledUpdate.prepare``
+        :return: (None, None): the update stays eager, which is said once
+        """
+        if not self.has_warned:
+            warnings.warn("compile=True: the update stays eager, as each minibatch has sequences of other lengths")
+        self.has_warned = True
+        return None, None

@@ -1,0 +1,185 @@
+"""sb3-contrib's recurrent policies, or a user's, with a critic of N quantiles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from sb3_contrib.common.recurrent.policies import (
+    RecurrentActorCriticCnnPolicy,
+    RecurrentActorCriticPolicy,
+    RecurrentMultiInputActorCriticPolicy,
+)
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.rollout import arrays_of
+from quantile_critic.sequences import Layout, Sequences, run_sequences, run_step, steps_alone
+
+LstmStates = tuple[Tensor, Tensor]
+
+
+class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentActorCriticPolicy):  # type: ignore[misc]
+    """
+    ``RecurrentActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``). Two critics share the critic's LSTM
+    and features extractor; each has a value network and a head.
+    """
+
+    host: ClassVar[type[ActorCriticPolicy]] = RecurrentActorCriticPolicy
+    critic_parts: ClassVar[tuple[str, ...]] = (*QuantileActorCriticPolicy.critic_parts, "lstm_critic.", "critic.")
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # A user's class may know of sequences only as sb3-contrib pads them.
+        bases = type(self).__mro__[type(self).__mro__.index(QuantileActorCriticPolicy) + 1 :]
+        names = ("_process_sequence", "evaluate_actions", "predict_values")
+        firsts = [next(base for base in bases if name in vars(base)) for name in names]
+        self.runs_own_sequences = any(base is not RecurrentActorCriticPolicy for base in firsts)
+
+    def _doubles_extractor(self) -> bool:
+        return False
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        layers, _, units = self.lstm_hidden_state_shape
+        own = {
+            "lstm_hidden_size": units,
+            "n_lstm_layers": layers,
+            "shared_lstm": self.shared_lstm,
+            "enable_critic_lstm": self.enable_critic_lstm,
+            "lstm_kwargs": self.lstm_kwargs,
+        }
+        return {**own, **super()._get_constructor_parameters()}
+
+    def _process_sequence(  # type: ignore[override]
+        self, features: Tensor, lstm_states: LstmStates, episode_starts: Any, lstm: nn.LSTM
+    ) -> tuple[Tensor, LstmStates]:
+        """
+        As in sb3-contrib, without its loop over the steps where no episode starts within a sequence.
+
+        :param features: shape (B, features)
+        :param lstm_states: before the first step of each of the S sequences, (n_layers, S, H) each
+        :param episode_starts: shape (B,), of sequences of equal length; or a ``Layout``
+        :param lstm: of the actor or the critic
+        :return: shape (B, H), and the states after the last step; with a ``Layout``, those that were given
+        """
+        process = super(QuantileActorCriticPolicy, self)._process_sequence
+        if isinstance(episode_starts, Layout):
+            return run_sequences(lstm, features, lstm_states, episode_starts), lstm_states
+        sequences = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(sequences, -1)
+        if self.runs_own_sequences or (starts.shape[1] > 1 and bool(starts[:, 1:].any())):
+            return cast(tuple[Tensor, LstmStates], process(features, lstm_states, episode_starts, lstm))
+        goes_on = (1.0 - starts[:, 0]).view(1, sequences, 1)
+        states = goes_on * lstm_states[0], goes_on * lstm_states[1]
+        if starts.shape[1] == 1 and not torch.is_grad_enabled() and steps_alone(lstm):
+            return run_step(lstm, features, states)
+        output, states = lstm(features.reshape(sequences, -1, lstm.input_size).swapaxes(0, 1), states)
+        return output.transpose(0, 1).flatten(0, 1), states
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        As ``RecurrentActorCriticPolicy.forward``: actions, values, log probabilities and the states after the step.
+
+        :raises ValueError: if a log probability is NaN
+        """
+        compiled = None if kwargs or torch.is_grad_enabled() else self.compiled_step
+        results = self.forward_unchecked(*args, **kwargs) if compiled is None else compiled(self, *args)
+        if not torch.compiler.is_compiling() and math.isnan(results[2].sum().item()):
+            raise ValueError("the policy's log probabilities are NaN")
+        return results
+
+    def forward_unchecked(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward`` without its look for NaN."""
+        host_forward = super(QuantileActorCriticPolicy, self).forward
+        (actions, values, log_prob, states), asked = self._noting(host_forward, *args, **kwargs)
+        return actions, values if asked else self._value(values), log_prob, states
+
+    def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """
+        :param obs: ``Sequences`` of B steps; or observations as tensors, B of them, followed by the critic's states,
+            (n_layers, S, H) each, and episode starts, (B,)
+        :return: quantiles of all critics side by side, shape (B, C * N), in the units of the loss, with their gradient
+        """
+        if not isinstance(obs, Sequences):
+            return super().quantiles_of_loss(obs, *args, **kwargs)
+        obs, rows, _ = self._for_host(obs)
+        quantiles = super().quantiles_of_loss(obs.observations, obs.states.vf, obs.starts)
+        return quantiles if rows is None else quantiles[rows]
+
+    def evaluate_quantiles(
+        self, obs: Any, actions: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """
+        ``evaluate_actions`` with the quantiles in place of the value.
+
+        :param obs: ``Sequences`` of B steps; or what ``RecurrentActorCriticPolicy.evaluate_actions`` takes
+        :param actions: actions, B of them
+        :return: as ``QuantileActorCriticPolicy.evaluate_quantiles``
+        """
+        if not isinstance(obs, Sequences):
+            return super().evaluate_quantiles(obs, actions, *args, **kwargs)
+        obs, rows, actions = self._for_host(obs, actions)
+        results = super().evaluate_quantiles(obs.observations, actions, obs.states, obs.starts)
+        if rows is None:
+            return results
+        quantiles, log_prob, entropy = results
+        return quantiles[rows], log_prob[rows], None if entropy is None else entropy[rows]
+
+    def _for_host(self, obs: Sequences, actions: Any = None) -> tuple[Sequences, Tensor | None, Any]:
+        """Where the user's class has a say in how sequences are run: padded, and which rows are no padding."""
+        layout = obs.starts
+        if not (self.runs_own_sequences and isinstance(layout, Layout)):
+            return obs, None, actions
+        rows, size = layout.places_of_one, layout.groups[0][0] * obs.states.pi[0].shape[1]
+        flat = {"actions": actions, "starts": layout.episode_starts}
+        padded = tree_map_only(
+            Tensor,
+            lambda part: part.new_zeros(size, *part.shape[1:]).index_copy(0, rows, part),
+            {"observations": obs.observations, **flat},
+        )
+        return Sequences(padded["observations"], obs.states, padded["starts"]), rows, padded["actions"]
+
+    def initial_states(self, n_envs: int) -> RNNStates:
+        """:return: zero states of actor and critic for so many environments, as ``forward`` takes and returns them"""
+        layers, _, units = self.lstm_hidden_state_shape
+        zeros = [torch.zeros(layers, n_envs, units, device=self.device) for _ in range(4)]
+        return RNNStates((zeros[0], zeros[1]), (zeros[2], zeros[3]))
+
+    def predict_quantiles(
+        self, obs: Any, lstm_states: Any = None, episode_starts: np.ndarray | Tensor | None = None
+    ) -> Tensor:
+        """
+        Quantiles of the return, whose mean is ``predict_values(obs, lstm_states, episode_starts)``.
+
+        :param obs: what ``predict`` takes, one observation or B of them, or B of them as tensors on the policy's device
+        :param lstm_states: of the critic before this step, shape (n_layers, B, H) each, or ``RNNStates``, of which the
+            critic's are taken; None: zero
+        :param episode_starts: whether an episode starts with these observations, shape (B,); None: no
+        :return: shape (B, N), raw units, of the critic with the smaller mean
+        """
+        if not all(isinstance(part, Tensor) for part in arrays_of(obs)):
+            obs = self.obs_to_tensor(obs)[0]
+        size = len(arrays_of(obs)[0])
+        lstm_states = self.initial_states(size) if lstm_states is None else lstm_states
+        own = lstm_states.vf if isinstance(lstm_states, RNNStates) else lstm_states
+        states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in own)
+        starts = torch.zeros(size) if episode_starts is None else torch.as_tensor(episode_starts)
+        starts = starts.to(self.device, torch.float32)
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs, states, starts)))
+
+
+class QuantileRecurrentActorCriticCnnPolicy(  # type: ignore[misc]
+    QuantileRecurrentActorCriticPolicy, RecurrentActorCriticCnnPolicy
+):
+    """``RecurrentActorCriticCnnPolicy`` with a critic of N quantiles (``n_quantiles``)."""
+
+
+class QuantileRecurrentMultiInputActorCriticPolicy(  # type: ignore[misc]
+    QuantileRecurrentActorCriticPolicy, RecurrentMultiInputActorCriticPolicy
+):
+    """``RecurrentMultiInputActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``)."""

@@ -1,0 +1,40 @@
+"""``benchmarks/recurrent_learning.py``: its tasks and its table."""
+
+import numpy as np
+from stable_baselines3.common.env_checker import check_env
+
+from benchmarks import recurrent_learning as learning
+
+
+def test_velocities_are_hidden():
+    cart, pendulum = learning.hidden("CartPole-v1"), learning.hidden("Pendulum-v1")
+    for env in (cart, pendulum):
+        check_env(env, warn=False)
+        obs, _ = env.reset(seed=0)
+        assert obs.shape == (2,)
+    np.testing.assert_allclose(cart.reset(seed=1)[0], cart.unwrapped.state[[0, 2]], rtol=1e-6)
+    obs, angle = pendulum.reset(seed=1)[0], pendulum.unwrapped.state[0]
+    np.testing.assert_allclose(obs, [np.cos(angle), np.sin(angle)], rtol=1e-6)
+
+
+def test_the_table_has_differences_seed_by_seed():
+    ours = {("CartPole-v1", "defaults", seed): score for seed, score in enumerate([110.0, 220.0, 330.0])}
+    theirs = {("CartPole-v1", "RecurrentPPO", seed): score for seed, score in enumerate([100.0, 200.0, 300.0])}
+    # Differences 10, 20, 30: mean 20, std 10; t(0.975, 2) = 4.302653, so half the interval is 24.84.
+    assert learning.table(ours | theirs).splitlines()[2:] == [
+        "| CartPole-v1 | RecurrentPPO | 3 | 200.0 |  |",
+        "| CartPole-v1 | defaults | 3 | 220.0 | +20.0 [-4.8, +44.8] |",
+    ]
+
+
+def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(learning, "VARIANTS", {"RecurrentPPO": None, "defaults": {}})
+    monkeypatch.setattr(learning, "SETTINGS", {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)})
+    monkeypatch.setattr(learning, "evaluate_policy", lambda model, env, n_eval_episodes: (model.num_timesteps, 0.0))
+    for variant in learning.VARIANTS:
+        row = learning.run("CartPole-v1", variant, 0, 64)
+        assert (row["task"], row["variant"], row["seed"], row["score"]) == ("CartPole-v1", variant, 0, "64")
+    output = tmp_path / "runs.csv"
+    output.write_text("task,variant,seed,score,minutes\nCartPole-v1,RecurrentPPO,0,9,1\nCartPole-v1,defaults,0,8,1\n")
+    learning.main(["--seeds", "1", "--output", str(output)])
+    assert "| CartPole-v1 | defaults | 1 | 8.0 |  |" in capsys.readouterr().out
