@@ -17,9 +17,9 @@ def bars_per_year(dates: np.ndarray) -> float:
     """
     Bars in a year, counted: trading days in the median of the full years of the data, times bars in a day.
 
-    Counts of trading days within 2 % of 252 or 365 become these, as is the convention. Counts within 2 of a week without
-    holidays become 261 or 313. Less than a year is counted by weeks, in which five days stand for 252 a year. Less than
-    a week stands for 252 days as well, or for 365 if it holds both days of a weekend.
+    Counts of trading days within 2 % of 252 or 365 become these, as is the convention. Counts within 2 of those of a
+    week without holidays become 261 or 313. Less than a year is counted by weeks, in which five days stand for 252 a
+    year. Less than a week stands for 252 days as well, or for 365 if it holds both days of a weekend.
 
     :param dates: times of the bars, increasing, shape (T,)
     :return: bars per year; 52, 12, 4 or 1 for weekly and rarer bars

@@ -279,7 +279,7 @@ def _named(
     longer = width == len(names) + 1 and any(row[-1] for row in data if len(row) == width)
     if longer and is_day(data[0][0]) and not any(role_of(name) == "date" for name in names):
         names = ["", *names]  # R leaves out the name of the index
-    names += [""] * (width - len(names) if width == len(names) + 1 else 0)
+    names += [""] if width == len(names) + 1 and not longer else []
     names = unique_names(names)
     said = [f"{header} line(s) before the header skipped"] if header else []
     if len(levels) == 2:

@@ -236,3 +236,15 @@ def test_decimal_commas_that_come_late(make_prices, write):
     (bars,) = read_files([write(csv_of(cells, sep=";"))])
     assert np.array_equal(bars.close, table["Close"])
     assert np.array_equal(bars.volume, table["Volume"])
+
+
+def test_a_name_may_state_the_zone(daily, write):
+    (bars,) = read_files([write(csv_of(texts(daily).rename(columns={"Date": "Gmt time"})))])
+    assert equals(bars, daily)
+    assert bars.zone == "UTC"
+
+
+def test_a_first_row_with_more_cells_than_names_is_refused(daily, write):
+    text = daily.to_csv().replace("2000-01-03,", "2000-01-03,1,", 1)
+    with pytest.raises(ValueError, match="has rows with more fields than its header"):
+        read_files([write(text)])
