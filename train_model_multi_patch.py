@@ -408,7 +408,7 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     for segments in {fold.label: fold.segments for fold in folds if fold.segments}.values():
         _warn([segment.market for segment in segments["train"]])
     for fold in folds:
-        print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.train)}")
+        print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
     print(f"{len(cells)} cells in {folder}", flush=True)
     try:

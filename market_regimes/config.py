@@ -111,14 +111,19 @@ class MarketConfig:
     """
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), CSV or Parquet files, or folders of them;
-        several make one training on all symbols
+    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), files of prices, or folders of them;
+        several make one training on all symbols, each while it exists
+    :param columns: what a file calls its columns, where that is not plain: {close: Last, volatility_index: VIX}; "" for
+        a column that is not to be used
+    :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
+    :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
     :param regime_bounds: points of the volatility index at which normal, volatile and crash begin; None: 15, 25, 40 for
         the S&P 500, for other symbols quantiles 0.383, 0.898 and 0.986 of the training period
-    :param train: first and last day of the training period
+    :param train: first and last day of the training period; None, for all three: 1999 to 2008, 2009 to 2010 and 2011 to
+        2018 of the data that ship, 60, 15 and 25 % of the days of others
     :param validation: first and last day of the period evaluated during training
     :param test: first and last day of the period evaluated at the end
     :param episode_bars: bars per training episode
@@ -126,12 +131,15 @@ class MarketConfig:
     """
 
     data: str | list[str] = "sp500"
+    columns: dict[str, str] | None = None
+    date_format: str | None = None
+    decimal: str | None = None
     volatility_index: VolatilityIndex = "auto"
     bars_per_year: float | None = None
     regime_bounds: tuple[float, float, float] | None = None
-    train: tuple[str, str] = ("1999-01-01", "2008-12-31")
-    validation: tuple[str, str] = ("2009-01-01", "2010-12-31")
-    test: tuple[str, str] = ("2011-01-01", "2018-12-31")
+    train: tuple[str, str] | None = None
+    validation: tuple[str, str] | None = None
+    test: tuple[str, str] | None = None
     episode_bars: int = 252
     trading: TradingCosts = field(default_factory=TradingCosts)
 
@@ -143,6 +151,17 @@ class MarketConfig:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
+
+    def days(self, period: PeriodName) -> tuple[str, str]:
+        """
+        :param period: one that is stated
+        :return: its first and last day
+        :raises ValueError: if it is not stated
+        """
+        found: tuple[str, str] | None = getattr(self, period)
+        if found is None:
+            raise ValueError(f"market.{period} is not stated")
+        return found
 
     @property
     def entries(self) -> list[str]:

@@ -54,7 +54,15 @@ def test_the_parts_know_nothing_of_the_algorithm_and_the_patch_only_the_losses()
         assert not any(name.split(".")[0] in ("market_regimes", "train_model_multi_patch") for name in imported(path))
 
 
-PACKAGES = ("arguments", "config", "files", "market", "evaluate", "run", "compare")  # each may import those before it, and itself
+PACKAGES = (
+    "arguments",
+    "config",
+    "files",
+    "market",
+    "evaluate",
+    "run",
+    "compare",
+)  # each may import those before it, and itself
 MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))
 HOUSE = MODULES | {
     str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import CompareConfig, MarketConfig
-from market_regimes.market.load import Bars
+from market_regimes.market.bars import Bars
+from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
@@ -51,23 +52,27 @@ def _folds(compare: CompareConfig, market: MarketConfig) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
     read = read_bars(market)
     label = "+".join(Path(entry).stem for entry in market.entries)
-    own = [() if bars.volatility_index is None else (bars.volatility_index,) for bars in read]
-    fingerprint = " ".join(
-        digest(bars.symbol, bars.dates, bars.open, bars.close, *index) for bars, index in zip(read, own, strict=True)
-    )
     for train, test in _periods(compare, read, label):
+        fingerprint = " ".join(_digest_until(bars, test[1]) for bars in read)
         one = replace(market, train=train, test=test)
         missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
         segments = {} if missing else segments_of(one, ("train", "test"), read)
         yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments)
 
 
+def _digest_until(bars: Bars, day: str) -> str:
+    """Over the bars that a fold may use: what is appended later is no obstacle."""
+    used = slice(0, period_of(bars, day, day).stop)
+    arrays = [bars.dates, bars.open, bars.close, *([] if bars.volatility_index is None else [bars.volatility_index])]
+    return digest(bars.symbol, *(array[used] for array in arrays))
+
+
 def _periods(
     compare: CompareConfig, read: Sequence[Bars], label: str
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     """First and last days of training and test, fold by fold."""
-    begin = max(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
-    end = min(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
+    begin = min(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
+    end = max(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
     middle = (begin + (end - begin) / 2).normalize()
     start = day_of(compare.first_test, "compare.first_test") if compare.first_test else middle
     last = min(end, day_of(compare.last_test, "compare.last_test")) if compare.last_test else end
@@ -93,7 +98,7 @@ def _day_pair(first: pd.Timestamp, last: pd.Timestamp) -> tuple[str, str]:
 def _missing(symbols: Sequence[Bars], days: tuple[str, str], name: str, needed: int) -> str | None:
     """Reason a period is too short, or None."""
     first, after = np.datetime64(days[0], "D"), np.datetime64(days[1], "D") + 1
-    bars = min(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
+    bars = max(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
     return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
 
 
@@ -111,6 +116,6 @@ def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
     :return: why the variant is not run on it, None: it is
     """
     chosen_before = keys.get("chosen_before")
-    if fold.missing is None and chosen_before is not None and fold.market.test[0] < str(chosen_before):
+    if fold.missing is None and chosen_before is not None and fold.market.days("test")[0] < str(chosen_before):
         return f"the variant was chosen by what it did before {chosen_before}"
     return fold.missing

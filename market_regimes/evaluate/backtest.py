@@ -10,7 +10,7 @@ import pandas as pd
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.env import REWARD_SCALE, RUIN_EQUITY, MarketCore
+from market_regimes.market.env import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 
@@ -60,7 +60,8 @@ def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: T
         frame = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
         frame["equity"] = (1 + frame["return"]).cumprod()
         frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
-        frame["price"] = market.open[bars] if costs.fill == "next_open" else market.close[segment.first : segment.last]
+        at_open = fills_at_open(market, costs)
+        frame["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
         frame["index"] = market.index[bars]
         frame["regime"] = np.array(REGIMES)[market.regime[bars]]
         frames[market.symbol] = frame

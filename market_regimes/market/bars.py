@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from market_regimes.market.calendar import bars_per_year
+from market_regimes.market.calendar import DAYS_PER_YEAR, bars_per_year
 from market_regimes.market.columns import PRICES
 from market_regimes.market.table import Rows, is_missing
 from market_regimes.market.times import Times
@@ -45,14 +45,14 @@ class Bars:
     dates: np.ndarray
     open: np.ndarray
     close: np.ndarray
-    volatility_index: np.ndarray | None
-    volume: np.ndarray | None
-    extra: dict[str, np.ndarray]
-    bars_per_year: float
-    zone: str | None
-    fill: Literal["open", "close"]
-    unused_columns: list[str]
-    assumptions: list[str]
+    volatility_index: np.ndarray | None = None
+    volume: np.ndarray | None = None
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    bars_per_year: float = DAYS_PER_YEAR
+    zone: str | None = None
+    fill: Literal["open", "close"] = "open"
+    unused_columns: list[str] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,7 @@ def checked_bars(columns: Columns) -> Bars:
             f"{MIN_BARS} are needed"
         )
     _check_ratios(columns, opens, close)
-    fill: Literal["open", "close"] = "open" if "open" in columns.numbers else "close"
-    if fill == "close":
-        said.append("no opening prices: orders fill at the close")
-    elif np.array_equal(columns.numbers["open"], columns.numbers["close"]):
-        said.append("open equals close in every bar: an order at the open gets the price of the close")
-    if fill == "open" and not {"high", "low"} <= columns.numbers.keys():
-        said.append("no high and low: open and close are not checked against them")
-    if dates[-1] - dates[0] < np.timedelta64(7, "D"):
-        said.append("less than a week of bars: market.bars_per_year states their number in a year")
+    said += _said_of(columns, dates)
     return Bars(
         columns.symbol,
         columns.rows.source,
@@ -129,10 +121,24 @@ def checked_bars(columns: Columns) -> Bars:
         columns.extra,
         bars_per_year(dates),
         zone,
-        fill,
+        "open" if "open" in columns.numbers else "close",
         columns.unused,
         said,
     )
+
+
+def _said_of(columns: Columns, dates: np.ndarray) -> list[str]:
+    """What is odd about a symbol's prices and no fault."""
+    said = []
+    if "open" not in columns.numbers:
+        said.append("no opening prices: orders fill at the close")
+    elif np.array_equal(columns.numbers["open"], columns.numbers["close"]):
+        said.append("open equals close in every bar: an order at the open gets the price of the close")
+    if "open" in columns.numbers and not {"high", "low"} <= columns.numbers.keys():
+        said.append("no high and low: open and close are not checked against them")
+    if dates[-1] - dates[0] < np.timedelta64(7, "D"):
+        said.append("less than a week of bars: market.bars_per_year states their number in a year")
+    return said
 
 
 def _in_order(columns: Columns, said: list[str]) -> Columns:

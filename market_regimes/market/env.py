@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.segments import WINDOW, Market, Segment, date_text
+from market_regimes.market.periods import date_text
+from market_regimes.market.segments import WINDOW, Market, Segment
 
 INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 REWARD_SCALE = 100.0
@@ -105,7 +106,8 @@ class MarketCore:
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
-        returns = [_returns(market, self.costs.fill) for market in self.markets]
+        self.fills_at_open = np.array([fills_at_open(market, self.costs) for market in self.markets])
+        returns = [_returns(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
         self.return_before_fill = np.concatenate([r[0] for r in returns])
         self.return_after_fill = np.concatenate([r[1] for r in returns])
         self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
@@ -160,7 +162,7 @@ class MarketCore:
         target = np.clip(targets, *self.costs.bounds)
         first_return = self.return_before_fill[self.bar]
         second_return = self.return_after_fill[self.bar]
-        overnight = self.position if self.costs.fill == "next_open" else target
+        overnight = np.where(self.fills_at_open[self.symbol], self.position, target)
         borrowed = np.maximum(overnight - 1, 0) + np.maximum(-overnight, 0)
         financing = self.costs.financing_rate / self.bars_per_year * borrowed
         interest = self.costs.cash_rate / self.bars_per_year * np.maximum(1 - np.maximum(overnight, 0), 0)
@@ -190,9 +192,14 @@ class MarketCore:
         )
 
 
-def _returns(market: Market, fill: str) -> tuple[np.ndarray, np.ndarray]:
+def fills_at_open(market: Market, costs: TradingCosts) -> bool:
+    """Whether orders are filled at the next open, or at the close that was seen."""
+    return costs.fill == "next_open" and market.fill == "open"
+
+
+def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
-    until_fill = market.open[1:] / market.close[:-1] if fill == "next_open" else np.ones(len(market.close) - 1)
+    until_fill = market.open[1:] / market.close[:-1] if at_open else np.ones(len(market.close) - 1)
     whole = market.close[1:] / market.close[:-1]
     return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
 

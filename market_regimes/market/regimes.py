@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-DAYS_PER_YEAR = 252  # trading days
+from market_regimes.market.calendar import DAYS_PER_YEAR
+
 RISKMETRICS_LAMBDA = 0.94  # RiskMetrics Technical Document, J.P. Morgan 1996, for daily data
 WARM_UP = 20  # returns without which a bar has no volatility
 # Least squares of the VIX on the EWMA volatility of the S&P 500, 2014-2018, correlation 0.83. Frozen: fitting them

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cached_property
-from itertools import pairwise
-from typing import get_args
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName
-from market_regimes.market.load import Bars, read_files
+from market_regimes.market.bars import Bars
+from market_regimes.market.calendar import DAYS_PER_YEAR
+from market_regimes.market.load import read_files
+from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
+from market_regimes.market.read import SUFFIXES, is_readable
 from market_regimes.market.regimes import (
-    DAYS_PER_YEAR,
     REGIME_BOUNDS,
     WARM_UP,
     bounds_in,
@@ -24,12 +26,14 @@ from market_regimes.market.regimes import (
     regimes,
 )
 from market_regimes.market.shipped import shipped
+from market_regimes.market.table import ReadOptions
 
 WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
+MIN_SCALED = 20  # bars after the warm-up that scale a symbol's observations, where others are traded beside it
+ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; they get the median
 KEEPS_BOUNDS = {"sp500", "synthetic"}  # data for which REGIME_BOUNDS hold
 JUMP = 2.0  # factor between two closes from which a user is told
 GAP_DAYS = 20  # days without a bar from which a user is told
-DATE_SLACK = 10  # days by which a period may begin before the data or end after them: holidays and weekends
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Market:
     :param index: volatility index at the bar's close, in points; NaN: the bar has no regime
     :param bars_per_year: what annualises figures and accrues interest
     :param bounds: points of the index at which normal, volatile and crash begin
+    :param fill: "close" where there are no opening prices to fill at
     """
 
     symbol: str
@@ -57,15 +62,26 @@ class Market:
     index: np.ndarray
     bars_per_year: float = DAYS_PER_YEAR
     bounds: tuple[float, ...] = REGIME_BOUNDS
+    fill: Literal["open", "close"] = "open"
 
     @cached_property
     def regime(self) -> np.ndarray:
         """Position in ``REGIMES`` of every bar's regime."""
         return regimes(self.index, self.bounds)
 
-    def fingerprint(self) -> str:
-        """SHA-256 over dates, prices, index and bounds: two runs with the same one saw the same data."""
-        return digest(self.symbol, self.dates, self.open, self.close, self.index, np.array(self.bounds))
+    def fingerprint(self, last: int | None = None) -> dict[str, str]:
+        """
+        :param last: last bar that is used, None: of all
+        :return: per month a digest over dates, prices and index of the bars until then
+        """
+        last = len(self.dates) - 1 if last is None else last
+        months = self.dates[: last + 1].astype("M8[M]")
+        starts = np.flatnonzero(np.diff(months.astype(int), prepend=-(10**6)))
+        arrays = (self.dates, self.open, self.close, self.index)
+        return {
+            str(months[start]): digest("", *(array[start:stop] for array in arrays))[:16]
+            for start, stop in zip(starts, [*starts[1:], last + 1], strict=True)
+        }
 
 
 def digest(symbol: str, *arrays: np.ndarray) -> str:
@@ -124,52 +140,77 @@ Segments = dict[PeriodName, list[Segment]]
 def read_bars(config: MarketConfig) -> list[Bars]:
     """
     :param config: the data
-    :return: the bars of every symbol, in the order found
+    :return: the bars of every symbol, of shipped data first, all with the same number of bars per year
     :raises ValueError: in one sentence with file, rows and dates, if the data cannot be used
     """
-    found: list[Bars] = []
-    for entry in config.entries:
-        if entry in SHIPPED:
-            found.append(shipped(entry, config.volatility_index))
-            continue
-        for bars in read_files(entry):
-            stated = config.bars_per_year
-            found.append(bars if stated is None else replace(bars, bars_per_year=float(stated)))
-    first_of: dict[str, Bars] = {}
-    for bars in found:
-        other = first_of.setdefault(bars.symbol, bars)
-        if other is not bars:
-            raise ValueError(f"the symbol {bars.symbol} is in {other.source} and in {bars.source}")
-        if bars.bars_per_year != found[0].bars_per_year:
+    paths = [Path(entry) for entry in config.entries if entry not in SHIPPED]
+    for path in paths:
+        if not path.is_dir() and not is_readable(path):
             raise ValueError(
-                f"{found[0].symbol} has {found[0].bars_per_year:g} bars per year and {bars.symbol} "
-                f"{bars.bars_per_year:g}: one run needs one number; if they are the same, state market.bars_per_year"
+                f"market.data: {path} is none of {', '.join(SHIPPED)}, nor a file that ends in {', '.join(SUFFIXES)}, "
+                "nor a folder of such files"
             )
-    return found
+    found = [shipped(entry, config.volatility_index) for entry in config.entries if entry in SHIPPED]
+    options = ReadOptions(config.columns, config.date_format, config.decimal)
+    found += read_files([str(path) for path in paths], options)
+    twice = [bars.symbol for i, bars in enumerate(found) if bars.symbol in {other.symbol for other in found[:i]}]
+    if twice:
+        raise ValueError(f"the symbol {twice[0]} is twice in market.data")
+    return _with_one_year(found, config.bars_per_year)
+
+
+def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
+    """The symbols with the number of bars per year that is stated, or that of all of them."""
+    counts = sorted(bars.bars_per_year for bars in found)
+    if stated is None and counts[-1] > counts[0] * (1 + ALIKE):
+        least, most = (next(b for b in found if b.bars_per_year == count) for count in (counts[0], counts[-1]))
+        raise ValueError(
+            f"{least.symbol} has {least.bars_per_year:g} bars per year and {most.symbol} {most.bars_per_year:g}: one "
+            "run needs one number; if they are the same, state market.bars_per_year"
+        )
+    common = float(np.median(counts)) if stated is None else float(stated)
+    return [bars if bars.bars_per_year == common else replace(bars, bars_per_year=common) for bars in found]
 
 
 def segments_of(
     config: MarketConfig, periods: Sequence[PeriodName] = get_args(PeriodName), read: Sequence[Bars] | None = None
 ) -> Segments:
     """
+    Each symbol takes part in the periods in which it exists, if the training period has bars of it to scale by.
+
     :param config: the data
     :param periods: which of its periods, the first of which is trained on
     :param read: the bars, where a command has read them already
-    :return: per period one segment for each symbol
+    :return: per period one segment for each symbol that has bars in it
     :raises ValueError: if the data cannot be used, or the periods overlap or run backwards
     """
+    read = read_bars(config) if read is None else read
+    config = with_periods(config, read) if set(periods) == set(get_args(PeriodName)) else config
+    check_periods(config, periods, read)
     segments: Segments = {name: [] for name in periods}
-    for bars in read_bars(config) if read is None else read:
-        ranges = [period_of(bars, *getattr(config, name)) for name in periods]
-        if any(before.stop > after.start for before, after in pairwise(ranges)):
-            names = [f"market.{name}" for name in periods]
-            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} must follow one another without overlap")
-        if ranges[0].stop <= WINDOW + 1:
-            raise ValueError(_too_few(bars, ranges[0]))
-        market = market_of(bars, config, ranges[0], ranges[-1].stop - 1)
+    for bars in read:
+        ranges = [period_of(bars, *config.days(name)) for name in periods]
+        if len(read) > 1 and not is_scaled(ranges[0]):
+            continue
+        last = max(period.stop for period in ranges if period) - 1 if any(ranges) else 0
+        market = market_of(bars, config, ranges[0], last)
         for name, period in zip(periods, ranges, strict=True):
-            segments[name].append(Segment(market, period, ranges[0]))
+            if len(read) == 1 or is_traded(period):
+                segments[name].append(Segment(market, period, ranges[0]))
+    for name, found in segments.items():
+        if not found:
+            raise ValueError(f"market.{name}: no symbol has enough bars in {' to '.join(config.days(name))}")
     return segments
+
+
+def is_scaled(train: range) -> bool:
+    """Whether a symbol, one of several, has enough bars in the training period."""
+    return train.stop - max(train.start, WARM_UP) >= MIN_SCALED and is_traded(train)
+
+
+def is_traded(period: range) -> bool:
+    """Whether a symbol, one of several, has bars to trade in a period."""
+    return len(period) >= 2 and period.stop - 1 > max(period.start - 1, WINDOW)
 
 
 def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Market:
@@ -189,7 +230,16 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     elif bars.source not in KEEPS_BOUNDS:
         bounds = bounds_in(index, train)
     return Market(
-        bars.symbol, bars.source, bars.dates, bars.open, bars.close, volatility, index, bars.bars_per_year, bounds
+        bars.symbol,
+        bars.source,
+        bars.dates,
+        bars.open,
+        bars.close,
+        volatility,
+        index,
+        bars.bars_per_year,
+        bounds,
+        bars.fill,
     )
 
 
@@ -213,32 +263,6 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     return np.where(missing, estimated, own)
 
 
-def period_of(bars: Bars | Market, first: str, last: str) -> range:
-    """
-    Bars of the days from ``first`` to ``last``, both included.
-
-    :param bars: of one symbol
-    :param first: ISO date
-    :param last: ISO date
-    :return: positions of the bars
-    :raises ValueError: if a date is not one or lies outside the data, or the period holds fewer than two bars
-    """
-    try:
-        begin, end = (np.datetime64(date.fromisoformat(day), "D") for day in (first, last))
-    except ValueError as error:
-        raise ValueError(f"a period is given by two ISO dates like 2011-01-01, got {first!r} and {last!r}") from error
-    if begin > end:
-        raise ValueError(f"the period {first} to {last} ends before it begins")
-    known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
-    known += f" to {date_text(bars.dates[-1])}"
-    if begin < bars.dates[0].astype("M8[D]") - DATE_SLACK or end > bars.dates[-1].astype("M8[D]") + DATE_SLACK:
-        raise ValueError(f"the period {first} to {last} is not covered by {known}")
-    period = range(*np.searchsorted(bars.dates, np.array([begin, end + 1], dtype="M8[s]")).tolist())
-    if len(period) < 2:
-        raise ValueError(f"the period {first} to {last} holds {len(period)} bars of {known}: at least 2 are needed")
-    return period
-
-
 def oddities(bars: Bars | Market) -> list[str]:
     """
     :return: a sentence each on prices that jump and on long gaps, for the largest: no errors, but they may be some
@@ -258,8 +282,3 @@ def oddities(bars: Bars | Market) -> list[str]:
         since = date_text(bars.dates[gap])
         sentences.append(f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}")
     return sentences
-
-
-def date_text(time: np.datetime64) -> str:
-    """As a person writes it: a day without its midnight."""
-    return str(time).removesuffix("T00:00:00").replace("T", " ")

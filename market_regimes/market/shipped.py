@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, VolatilityIndex
-from market_regimes.market.load import Bars
-from market_regimes.market.regimes import DAYS_PER_YEAR, estimated_index, ewma_volatility
+from market_regimes.market.bars import Bars
+from market_regimes.market.calendar import DAYS_PER_YEAR
+from market_regimes.market.regimes import estimated_index, ewma_volatility
 
 
 def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> Bars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn, optim
 
@@ -28,6 +29,15 @@ RANGES = {
     "sde_sample_freq": (-1, 10**9),
     "seed": (0, 2**32 - 1),
 }
+
+
+def check_device(device: str) -> None:
+    """
+    :param device: "auto", "cpu", "cuda", ...
+    :raises ValueError: if it is a GPU and torch finds none, where SB3 would take the CPU without a word
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"algorithm.device={device}: torch finds no such GPU here; auto takes one where there is one")
 
 
 def schedule(value: str | float) -> str | float:

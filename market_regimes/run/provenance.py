@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import distributional_ppo
 from market_regimes.files import read_json
-from market_regimes.market.segments import Market
+from market_regimes.market.segments import Market, Segments
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
 
@@ -26,29 +26,40 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(seed: int | None, markets: Sequence[Market]) -> dict[str, Any]:
+def provenance(seed: int | None, segments: Segments) -> dict[str, Any]:
     """
     :param seed: of the run
-    :param markets: all symbols; none in environments other than the market
+    :param segments: of all its periods; none in environments other than the market
     :return: the content of ``run.json``
     """
     data = {
         market.symbol: {
-            "sha256": market.fingerprint(),
-            "bars": len(market.dates),
+            "bars": last + 1,
+            "last": str(market.dates[last]),
+            "months": market.fingerprint(last),
             "bars_per_year": market.bars_per_year,
             "regime_bounds": market.bounds,
         }
-        for market in markets
+        for market, last in _used(segments)
     }
     return {**versions(), "data_version": DATA_VERSION, "seed": seed, "data": data}
 
 
-def check_provenance(folder: Path, markets: Sequence[Market]) -> None:
+def _used(segments: Segments) -> list[tuple[Market, int]]:
+    """Every symbol and its last bar that a period uses."""
+    last: dict[str, int] = {}
+    for segment in (segment for found in segments.values() for segment in found):
+        last[segment.market.symbol] = max(last.get(segment.market.symbol, 0), segment.last)
+    return [(segment.market, last[segment.market.symbol]) for segment in segments.get("train", [])]
+
+
+def check_provenance(folder: Path, segments: Segments) -> None:
     """
+    Bars that were appended since, and another place or name of the file, are no obstacle.
+
     :param folder: a run folder
-    :param markets: what it should have been trained on
-    :raises ValueError: if the folder is not a run, or was trained on other data, or by another version on other numbers
+    :param segments: what it should have been trained, selected and tested on
+    :raises ValueError: if the folder is not a run, or used other data, or was made by another version on other numbers
     """
     if not (folder / "run.json").exists():
         raise ValueError(f"{folder} is no run folder: it has no run.json")
@@ -58,9 +69,27 @@ def check_provenance(folder: Path, markets: Sequence[Market]) -> None:
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
     if data:
         check_data_version(folder, content)
-    seen = {symbol: entry.get("sha256") for symbol, entry in data.items()}
-    if seen != {market.symbol: market.fingerprint() for market in markets}:
-        raise ValueError(f"{folder} was trained on data with another fingerprint: its figures would not compare")
+    found = {market.symbol: market.fingerprint(last) for market, last in _used(segments)}
+    if len(found) == len(data) == 1:  # a file that was renamed
+        found = dict(zip(data, found.values(), strict=True))
+    if found.keys() != data.keys():
+        raise ValueError(f"{folder} was trained on {_names(data)}, and the data hold {_names(found)}")
+    for symbol, months in found.items():
+        before = data[symbol].get("months")
+        if not isinstance(before, dict):
+            raise ValueError(f"{folder / 'run.json'} is torn or no run's")
+        changed = sorted(month for month in before.keys() | months.keys() if before.get(month) != months.get(month))
+        if changed:
+            others = f" and {len(changed) - 1} further month(s) until {changed[-1]}" if len(changed) > 1 else ""
+            raise ValueError(
+                f"{folder} used data with another fingerprint: bars of {symbol} changed in {changed[0]}{others}; its "
+                "figures would not compare"
+            )
+
+
+def _names(symbols: Iterable[str]) -> str:
+    names = sorted(symbols)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_data_version(folder: Path, content: dict[str, Any]) -> None:

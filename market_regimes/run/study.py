@@ -22,10 +22,10 @@ from market_regimes.evaluate.pictures import picture_of_returns, picture_of_trai
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import new_folder, read_json, write_file
 from market_regimes.market.env import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Market, Segments, segments_of
+from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import decision, predicted_and_realised, reward_figures
-from market_regimes.run.algorithm import check_ranges, python_values
+from market_regimes.run.algorithm import check_device, check_ranges, python_values
 from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.evaluation import compared, scores_of, write_evaluation
@@ -58,6 +58,7 @@ class Study:
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         check_ranges(algorithm)
+        check_device(algorithm.get("device", "auto"))
         try:
             self.model = DistributionalPPO(env=self._make_env(), **python_values(algorithm))
         except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
@@ -89,7 +90,7 @@ class Study:
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
-        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self._markets()), indent=2))
+        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments), indent=2))
         unfinished.rename(folder)
         print(f"training in {folder}", flush=True)
         self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
@@ -107,7 +108,7 @@ class Study:
         :raises FloatingPointError: if a NaN or an infinity turns up
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
-        check_provenance(folder, self._markets())
+        check_provenance(folder, self.segments)
         paths = newest_first(folder)
         if not paths:  # killed before it could write the first one
             print(f"{folder} begins anew: it has no checkpoint", flush=True)
@@ -164,10 +165,6 @@ class Study:
                 reason = f"{type(error).__name__}: {error}; see {folder / 'traceback.txt'}"
                 raise RuntimeError(f"training failed in {folder} with {reason}") from error
 
-    def _markets(self) -> list[Market]:
-        """All symbols; none in environments other than the market."""
-        return [] if self.core is None else self.core.markets
-
     def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """
         Take the parameters of a run. They are read as tensors only; no code in the files is run.
@@ -176,7 +173,7 @@ class Study:
         :param which: "best" by validation, or the "last" checkpoint; best is the last where no evaluation says
         :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         """
-        check_provenance(folder, self._markets())
+        check_provenance(folder, self.segments)
         paths = newest_first(folder)
         if which == "best" and (folder / "best.json").exists():
             step = read_json(folder / "best.json").get("step")
