@@ -6,6 +6,7 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py train --resume runs/NAME    go on after an interruption
     python train_model_multi_patch.py train --seeds 0-4           five runs and their summary
     python train_model_multi_patch.py evaluate runs/NAME --period validation
+    python train_model_multi_patch.py data prices.csv             what is read from files, and what is assumed
     python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
@@ -21,7 +22,6 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,10 +33,20 @@ from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __v
 from market_regimes.arguments import Parser, add_constructor, files_first, types_of, values_of, wants_defaults
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
-from market_regimes.config import SHIPPED, CheckpointName, CompareConfig, MarketConfig, PeriodName, RunConfig, seeds_of
+from market_regimes.config import (
+    SHIPPED,
+    CheckpointName,
+    CompareConfig,
+    MarketConfig,
+    PeriodName,
+    RunConfig,
+    TradingCosts,
+    seeds_of,
+)
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.files import new_folder, stamped, write_file
-from market_regimes.market.segments import Market, Segments, oddities
+from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
+from market_regimes.market.segments import Segments
 from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
 from market_regimes.run.study import Study
 
@@ -44,9 +54,9 @@ HERE = Path(__file__).parent
 # In a checkout the configurations lie beside this file, in an installed wheel inside the package.
 CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
 DEFAULT_CONFIGS = {"train": "train.yaml", "sanity": "train.yaml", "compare": "compare.yaml", "regimes": "regimes.yaml"}
-COMMANDS = (*DEFAULT_CONFIGS, "evaluate")
+COMMANDS = (*DEFAULT_CONFIGS, "evaluate", "data")
 # When a run or a comparison is resumed.
-MAY_CHANGE = {"run.total_timesteps", "run.progress_bar"}
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}
 MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
@@ -135,7 +145,13 @@ def _parser(with_defaults: bool = True) -> Parser:
     evaluate.add_argument("folder", type=Path, help="run folder")
     evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
     evaluate.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    evaluate.add_argument("--market.data", type=str | list[str], help="where the run's data are by now")
     commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
+    data = Parser(allow_abbrev=False, description="Read files of prices and say what was read; nothing is trained.")
+    data.add_argument("files", nargs="+", help=f"{', '.join(SHIPPED)}, files, or folders of them")
+    data.add_argument("--json", action="store_true", help="print a list of objects, one per symbol")
+    data.add_class_arguments(MarketConfig, "market", skip={"data"})
+    commands.add_subcommand("data", data, help="read files and say what was read")
     for name, help in (
         ("sanity", "6,144 steps, and whether the scaling works in them"),
         ("compare", "train variants x seeds x folds and answer with statistics"),
@@ -147,13 +163,8 @@ def _parser(with_defaults: bool = True) -> Parser:
     return parser
 
 
-def _study(
-    parser: Parser, config: jsonargparse.Namespace, fold: Fold | None = None, segments: Segments | None = None
-) -> Study:
-    """
-    Build the run, on a fold or on segments read already if they are given; a value that a constructor refuses ends the
-    program with its words.
-    """
+def _instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
+    """The sections as objects; what they refuse ends the program with their words."""
     for section in ("run", "market", "market.trading", "algorithm", "algorithm.policy_kwargs"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
@@ -162,21 +173,60 @@ def _study(
         if not may_be_null and config.get(action.dest, action) is None:
             parser.error(f"{action.dest} must have a value, got null")
     try:
-        objects = parser.instantiate(config)
-        if fold is not None:
-            return Study(objects.run, fold.market, config.algorithm.as_dict(), fold.segments)
-        study = Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
+        return parser.instantiate(config)
     except REFUSALS as error:
-        parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-    if segments is None and study.core is not None:
-        _warn(study.core.markets)
-    return study
+        parser.error(_sentence(error))
 
 
-def _warn(markets: Sequence[Market]) -> None:
-    """Say what may be wrong with the data."""
-    for sentence in [sentence for market in markets for sentence in oddities(market)]:
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _segments(parser: Parser, config: jsonargparse.Namespace) -> Segments:
+    """
+    Read the market of a run and say what was assumed; the configuration gets the periods. None in other environments.
+    """
+    objects = _instantiated(parser, config)
+    if objects.run.env_id != "market":
+        return {}
+    try:
+        data = read_data(objects.market)
+    except REFUSALS as error:
+        parser.error(_sentence(error))
+    for line in said(data, objects.market):
+        print(line)
+    for sentence in warnings_of(data.read):
         print(f"warning: {sentence}", file=sys.stderr)
+    for name in get_args(PeriodName):
+        config.market[name] = data.config.days(name)
+    return data.segments
+
+
+def _study(parser: Parser, config: jsonargparse.Namespace, segments: Segments) -> Study:
+    """Build the run on what was read; a value that a constructor refuses ends the program with its words."""
+    objects = _instantiated(parser, config)
+    try:
+        return Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
+    except REFUSALS as error:
+        parser.error(_sentence(error))
+
+
+def _data(parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Say what is read from files."""
+    try:
+        keys = config.market.as_dict()
+        trading = TradingCosts(**keys.pop("trading"))
+        data = read_data(MarketConfig(data=config.files, trading=trading, **keys))
+    except REFUSALS as error:
+        parser.error(_sentence(error))
+    symbols = described(data)
+    if config.json:
+        print(json.dumps(symbols, indent=2))
+        return
+    for symbol in symbols:
+        print("\n".join(lines_of(symbol)))
+    for line in [*absent(data), *(f"warning: {sentence}" for sentence in warnings_of(data.read))]:
+        print(line)
 
 
 def _resumed(arguments: list[str], parser: Parser) -> list[str]:
@@ -242,7 +292,7 @@ def _train(
     :param segments: of its market, where they are read already
     :return: the trained run and its folder
     """
-    study = _study(parser, config, segments=segments)
+    study = _study(parser, config, _segments(parser, config) if segments is None else segments)
     text = parser.dump(config, skip_unset=False)
     try:
         if folder is None:
@@ -261,10 +311,10 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     except ValueError as error:
         parser.error(str(error))
     group.mkdir(parents=True, exist_ok=True)
+    segments = _segments(parser, config)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
     runs: dict[int, tuple[Study, Path]] = {}
     for seed in seeds_of(config.seeds):
-        segments = next((study.segments for study, _ in runs.values()), None)
         one = config.clone()
         one.seeds, one.algorithm.seed = None, seed
         one.run.out, one.run.name = str(group), f"seed-{seed}"
@@ -275,20 +325,34 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     return runs
 
 
-def _runs_in(parser: Parser, folder: Path, which: CheckpointName) -> dict[int, tuple[Study, Path]]:
-    """The runs of a folder, with their parameters: one, or one per seed."""
+def _runs_in(
+    parser: Parser,
+    folder: Path,
+    which: CheckpointName,
+    data: str | list[str] | None = None,
+    segments: Segments | None = None,
+) -> dict[int, tuple[Study, Path]]:
+    """
+    :param folder: of one run, or of one per seed
+    :param which: checkpoint of each
+    :param data: where the run's data are by now, None: where they were
+    :param segments: of the market, where they are read already
+    :return: per seed the run, with its parameters, and its folder
+    """
     if not (folder / "config.yaml").exists():
         parser.error(f"{folder} is no run folder: it has no config.yaml")
     config = _parsed(parser, ["--config", str(folder / "config.yaml")])
+    config.market.data = config.market.data if data is None else data
+    segments = _segments(parser, config) if segments is None else segments
     if config.seeds:
         runs: dict[int, tuple[Study, Path]] = {}
         for seed in seeds_of(config.seeds):
             if (folder / f"seed-{seed}").exists():
-                runs |= _runs_in(parser, folder / f"seed-{seed}", which)
+                runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, segments)
             else:
                 print(f"seed {seed} is not trained: train --resume {folder} does it")
         return runs
-    study = _study(parser, config)
+    study = _study(parser, config, segments)
     try:
         study.load(folder, which)
     except (ValueError, OSError) as error:
@@ -348,11 +412,12 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Do what the command line says."""
     if config.command == "evaluate":
         folder = config.evaluate.folder
-        runs = _runs_in(parser, folder, config.evaluate.checkpoint)
+        runs = _runs_in(parser, folder, config.evaluate.checkpoint, config.evaluate.market.data)
         _evaluate(parser, runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
         return
     if config.command != "train":
-        {"sanity": _sanity, "compare": _compare, "regimes": _compare}[config.command](parser, config[config.command])
+        commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "data": _data}
+        commands[config.command](parser, config[config.command])
         return
     train, resume = config.train, config.train.pop("resume")
     if resume is not None:
@@ -404,9 +469,9 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         folder = resume or new_folder(run)
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
     except REFUSALS as error:
-        parser.error(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
-    for segments in {fold.label: fold.segments for fold in folds if fold.segments}.values():
-        _warn([segment.market for segment in segments["train"]])
+        parser.error(_sentence(error))
+    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
+        print(sentence)
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
@@ -436,7 +501,7 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
         one = parser.parse_object({"algorithm": own, "run": run}, namespace=base)
         if fold.missing is None:
-            _study(parser, one, fold)
+            _study(parser, one, fold.segments)
         algorithms[name] = one.algorithm.as_dict()
     Parser.source = source
     return algorithms

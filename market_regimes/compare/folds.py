@@ -12,6 +12,7 @@ import pandas as pd
 
 from market_regimes.config import CompareConfig, MarketConfig
 from market_regimes.market.bars import Bars
+from market_regimes.market.describe import assumed, warnings_of
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
 
@@ -27,6 +28,7 @@ class Fold:
     :param missing: reason for skipping the fold, or None
     :param fingerprint: of the market's data
     :param segments: of both periods; none if it is skipped
+    :param said: what was assumed about the market's files, and what may be wrong with them
     """
 
     label: str
@@ -35,6 +37,7 @@ class Fold:
     missing: str | None
     fingerprint: str
     segments: Segments = field(default_factory=dict, compare=False, repr=False)
+    said: tuple[str, ...] = ()
 
 
 def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
@@ -52,12 +55,13 @@ def _folds(compare: CompareConfig, market: MarketConfig) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
     read = read_bars(market)
     label = "+".join(Path(entry).stem for entry in market.entries)
+    said = (*assumed(read), *(f"warning: {sentence}" for sentence in warnings_of(read)))
     for train, test in _periods(compare, read, label):
         fingerprint = " ".join(_digest_until(bars, test[1]) for bars in read)
         one = replace(market, train=train, test=test)
         missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
         segments = {} if missing else segments_of(one, ("train", "test"), read)
-        yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments)
+        yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments, said)
 
 
 def _digest_until(bars: Bars, day: str) -> str:

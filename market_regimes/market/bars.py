@@ -36,7 +36,7 @@ class Bars:
     :param bars_per_year: what annualises figures and accrues interest
     :param zone: of ``dates``, as the file states it: "+02:00", "UTC", "America/New_York"; None if it states none
     :param fill: "close" where the file has no opening prices
-    :param unused_columns: columns of the file that are no date, symbol, price, volume or volatility index
+    :param unused_columns: columns of the file that are no date, symbol, price or volatility index
     :param assumptions: what was assumed about the file, a sentence each
     """
 

@@ -153,7 +153,7 @@ class _File:
                         {role: numbers[column][mine] for role, column in fields.items()},
                         {role: self.frame[column].iloc[mine] for role, column in fields.items()},
                         {one: values[mine] for (one, owner), values in others if owner == name},
-                        self.unused,
+                        [*(fields[role] for role in ("volume",) if role in fields), *self.unused],
                         self.said + self._said_of(name, len(positions) - len(mine)),
                     )
                 )

@@ -1,0 +1,161 @@
+"""What was read: for the command ``data``, and what every command says that it assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.market.bars import Bars
+from market_regimes.market.env import fills_at_open
+from market_regimes.market.periods import date_text, with_periods
+from market_regimes.market.regimes import REGIMES
+from market_regimes.market.segments import Market, Segments, oddities, read_bars, segments_of
+
+SHOWN = 5  # symbols that are named where a sentence holds for many
+
+
+@dataclass(frozen=True)
+class Data:
+    """
+    A command's data, read once.
+
+    :param config: with all periods
+    :param read: the bars of every symbol
+    :param segments: per period those of the symbols that take part
+    """
+
+    config: MarketConfig
+    read: list[Bars]
+    segments: Segments
+
+
+def read_data(config: MarketConfig) -> Data:
+    """
+    :param config: the data, with or without periods
+    :return: what is traded
+    :raises ValueError: in one sentence, if the data cannot be used
+    """
+    read = read_bars(config)
+    with_all = with_periods(config, read)
+    return Data(with_all, read, segments_of(with_all, read=read))
+
+
+def said(data: Data, stated: MarketConfig) -> list[str]:
+    """
+    :param data: as read
+    :param stated: the configuration before its periods were found
+    :return: every assumption in a line, of symbols that share it in one
+    """
+    lines = assumed(data.read)
+    if stated.train is None and not all(entry in SHIPPED for entry in stated.entries):
+        days = ", ".join(f"{name} {' to '.join(data.config.days(name))}" for name in get_args(PeriodName))
+        lines.append(f"periods of 60, 15 and 25 % of the days: {days}")
+    return lines + absent(data)
+
+
+def assumed(read: Sequence[Bars]) -> list[str]:
+    """:return: what was assumed about files, of symbols that share it in one line"""
+    owners: dict[str, list[str]] = {}
+    for bars in read:
+        for sentence in bars.assumptions:
+            owners.setdefault(sentence, []).append(bars.symbol)
+    return [f"{names_of(symbols)}: {sentence}" for sentence, symbols in owners.items()]
+
+
+def absent(data: Data) -> list[str]:
+    """:return: a line on the symbols that a period lacks, and on those that take no part at all"""
+    lines = []
+    trained = {segment.market.symbol for segment in data.segments["train"]}
+    out = [bars.symbol for bars in data.read if bars.symbol not in trained]
+    if out:
+        lines.append(f"{names_of(out)}: left out, for want of bars in the training period")
+    for name in ("validation", "test"):
+        there = {segment.market.symbol for segment in data.segments[name]}
+        if missing := sorted(trained - there):
+            lines.append(f"{names_of(missing)}: no bars in the {name} period")
+    return lines
+
+
+def warnings_of(read: Sequence[Bars]) -> list[str]:
+    """:return: what may be wrong with the prices, a sentence each"""
+    return [sentence for bars in read for sentence in oddities(bars)]
+
+
+def names_of(symbols: Sequence[str]) -> str:
+    """The first symbols, and how many more there are."""
+    more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
+    return ", ".join(symbols[:SHOWN]) + more
+
+
+def described(data: Data) -> list[dict[str, Any]]:
+    """
+    :param data: as read
+    :return: per symbol, for JSON: ``symbol``, ``source``, ``bars``, ``first`` and ``last`` (times in ISO form),
+        ``first_close`` and ``last_close`` (as traded: adjusted where the file has that), ``bars_per_year``, ``zone``,
+        ``volatility_index`` ("own" or "estimated"), ``regimes`` (bars in each; None: it takes no part),
+        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``unused_columns``, ``assumptions``, ``periods`` (per name
+        first and last day, and ``bars``)
+    """
+    markets = {segment.market.symbol: segment.market for segment in data.segments["train"]}
+    return [_described(data, bars, markets.get(bars.symbol)) for bars in data.read]
+
+
+def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
+    estimated = bars.volatility_index is None or data.config.volatility_index == "estimated"
+    lengths = {
+        name: len(segment.period)
+        for name, found in data.segments.items()
+        for segment in found
+        if segment.market.symbol == bars.symbol
+    }
+    counts = None if market is None else np.bincount(market.regime[market.regime >= 0], minlength=len(REGIMES))
+    at_open = bars.fill == "open" if market is None else fills_at_open(market, data.config.trading)
+    return {
+        "symbol": bars.symbol,
+        "source": bars.source,
+        "bars": len(bars.dates),
+        "first": str(bars.dates[0]),
+        "last": str(bars.dates[-1]),
+        "first_close": float(bars.close[0]),
+        "last_close": float(bars.close[-1]),
+        "bars_per_year": bars.bars_per_year,
+        "zone": bars.zone,
+        "volatility_index": "estimated" if estimated else "own",
+        "regimes": None if counts is None else dict(zip(REGIMES, counts.tolist(), strict=True)),
+        "regime_bounds": None if market is None else [float(bound) for bound in market.bounds],
+        "fill": "next_open" if at_open else "close",
+        "unused_columns": bars.unused_columns,
+        "assumptions": bars.assumptions,
+        "periods": {
+            name: {"first": data.config.days(name)[0], "last": data.config.days(name)[1], "bars": lengths.get(name, 0)}
+            for name in get_args(PeriodName)
+        },
+    }
+
+
+def lines_of(symbol: dict[str, Any]) -> list[str]:
+    """
+    :param symbol: from ``described``
+    :return: the same for people
+    """
+    first, last = (date_text(np.datetime64(symbol[name])) for name in ("first", "last"))
+    ends = f"{first} (close {symbol['first_close']:,.6g}) to {last} (close {symbol['last_close']:,.6g})"
+    regimes = "takes no part"
+    if symbol["regimes"] is not None:
+        bounds = ", ".join(f"{bound:.3g}" for bound in symbol["regime_bounds"])
+        regimes = ", ".join(f"{name} {count:,}" for name, count in symbol["regimes"].items()) + f"; bounds {bounds}"
+    fill = {"next_open": "at the next open", "close": "at the close"}[symbol["fill"]]
+    rows = [
+        ("bars", f"{symbol['bars']:,} from {ends}; {symbol['bars_per_year']:,g} a year"),
+        ("zone", symbol["zone"] or "none stated"),
+        ("fill", fill),
+        ("index", f"{symbol['volatility_index']}; bars: {regimes}"),
+        *((name, f"{p['first']} to {p['last']}, {p['bars']:,} bars") for name, p in symbol["periods"].items()),
+        ("not used", ", ".join(symbol["unused_columns"]) or "nothing"),
+        *(("assumed", sentence) for sentence in symbol["assumptions"]),
+    ]
+    return [f"{symbol['symbol']} ({symbol['source']})", *(f"  {name:<11}{text}" for name, text in rows)]
