@@ -113,10 +113,6 @@ class MarketConfig:
 
     :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), files of prices, or folders of them;
         several make one training on all symbols, each while it exists
-    :param columns: what a file calls its columns, where that is not plain: {close: Last, volatility_index: VIX}; "" for
-        a column that is not to be used
-    :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
-    :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
@@ -128,12 +124,13 @@ class MarketConfig:
     :param test: first and last day of the period evaluated at the end
     :param episode_bars: bars per training episode
     :param trading: what trading costs and what may be held
+    :param columns: what a file calls its columns, where that is not plain: {close: Last, volatility_index: VIX}; "" for
+        a column that is not to be used
+    :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
+    :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
     """
 
     data: str | list[str] = "sp500"
-    columns: dict[str, str] | None = None
-    date_format: str | None = None
-    decimal: str | None = None
     volatility_index: VolatilityIndex = "auto"
     bars_per_year: float | None = None
     regime_bounds: tuple[float, float, float] | None = None
@@ -142,6 +139,9 @@ class MarketConfig:
     test: tuple[str, str] | None = None
     episode_bars: int = 252
     trading: TradingCosts = field(default_factory=TradingCosts)
+    columns: dict[str, str] | None = None
+    date_format: str | None = None
+    decimal: str | None = None
 
     def __post_init__(self) -> None:
         bounds = self.regime_bounds

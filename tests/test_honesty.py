@@ -448,8 +448,8 @@ def test_an_order_for_the_next_open_knows_no_price_of_its_day_but_that(config_of
         assert one["return"] != two["return"]
 
 
-def test_folds_of_two_symbols_begin_with_the_last_ones_data_and_end_with_the_first_ones(tmp_path, make_prices):
-    """One from 2000-01-03 to 2005-10-04, the other from 2000-03-06 to 2005-03-14: both are there in every fold."""
+def test_folds_of_two_symbols_begin_with_the_first_ones_data_and_end_with_the_last_ones(tmp_path, make_prices):
+    """One from 2000-01-03 to 2005-10-04, the other from 2000-03-06 to 2005-03-14: each takes part while it exists."""
     make_prices(1502).to_csv(tmp_path / "a.csv", index=False)
     make_prices(1311, seed=1, start="2000-03-06").to_csv(tmp_path / "b.csv", index=False)
     for order in ("ab", "ba"):
@@ -457,8 +457,8 @@ def test_folds_of_two_symbols_begin_with_the_last_ones_data_and_end_with_the_fir
         compare = CompareConfig(first_test="2002-01-01", test_years=2, embargo_days=10)
         folds = folds_of(compare, MarketConfig(data=data))
         assert [(fold.market.train, fold.market.test) for fold in folds] == [
-            (("2000-03-06", "2001-12-21"), ("2002-01-01", "2003-12-31")),  # the 10 days from the 22nd to the 31st
-            (("2000-03-06", "2003-12-21"), ("2004-01-01", "2005-03-14")),
+            (("2000-01-03", "2001-12-21"), ("2002-01-01", "2003-12-31")),  # the 10 days from the 22nd to the 31st
+            (("2000-01-03", "2003-12-21"), ("2004-01-01", "2005-10-04")),
         ]
         assert [fold.missing for fold in folds] == [None, None]
         for fold in folds:
@@ -466,38 +466,42 @@ def test_folds_of_two_symbols_begin_with_the_last_ones_data_and_end_with_the_fir
             for period, days in (("train", fold.market.train), ("test", fold.market.test)):
                 for segment in segments[period]:
                     held = pd.DatetimeIndex(segment.market.dates[segment.period.start : segment.period.stop])
-                    assert list(held) == list(pd.bdate_range(*days))
+                    own = segment.market.dates[[0, -1]].astype("M8[D]").astype(str)
+                    assert list(held) == list(pd.bdate_range(max(days[0], own[0]), min(days[1], own[1])))
         fixed = folds_of(replace(compare, train_years=1), MarketConfig(data=data))
         assert [fold.market.train[0] for fold in fixed] == ["2001-01-01", "2003-01-01"]
         long = folds_of(replace(compare, train_years=3), MarketConfig(data=data))
-        assert [fold.market.train[0] for fold in long] == ["2000-03-06", "2001-01-01"]  # there is nothing before it
-        (last,) = folds_of(CompareConfig(first_test="2005-03-14"), MarketConfig(data=data))
-        assert last.market.test == ("2005-03-14", "2005-03-14")
+        assert [fold.market.train[0] for fold in long] == ["2000-01-03", "2001-01-01"]  # there is nothing before it
+        (last,) = folds_of(CompareConfig(first_test="2005-10-04"), MarketConfig(data=data))
+        assert last.market.test == ("2005-10-04", "2005-10-04")
         assert last.missing == "its test period has 1 bars, 60 are needed"
         middle, *_ = folds_of(CompareConfig(test_years=5), MarketConfig(data=data))
-        assert middle.market.test[0] == "2002-09-09"  # 1834 days: 2000-03-06 and 917
+        assert middle.market.test[0] == "2002-11-18"  # 2101 days: 2000-01-03 and 1050
 
 
 @pytest.mark.parametrize(
     ("year", "bars", "name"), [("2002", 59, "test"), ("2002", 60, None), ("2001", 250, "training")]
 )
-def test_a_fold_needs_enough_bars_of_every_symbol(tmp_path, make_prices, year, bars, name):
-    """Of one symbol only the first bars of a year are left; where that is 2001, one bar of 2000 comes before them."""
+def test_a_fold_needs_enough_bars(tmp_path, make_prices, year, bars, name):
+    """Only the first bars of a year are left; where that is 2001, one bar of 2000 comes before them."""
     table = make_prices(1000)
     days = table["date"].dt.year
     kept = (days != int(year)) | (days[days == int(year)].groupby(days).cumcount() < bars)
     if year == "2001":
         kept &= (days != 2000) | (table.index == 0)
         bars += 1
-    table.to_csv(tmp_path / "a.csv", index=False)
     table[kept].to_csv(tmp_path / "b.csv", index=False)
+    compare = CompareConfig(first_test="2002-01-01", test_years=1, embargo_days=0)
+    needed = {"test": 60, "training": 252, None: None}[name]
+    expected = None if name is None else f"its {name} period has {bars} bars, {needed} are needed"
+    assert folds_of(compare, MarketConfig(data=str(tmp_path / "b.csv")))[0].missing == expected
+    # Beside another symbol, which has enough, it takes part while it exists.
+    table.to_csv(tmp_path / "a.csv", index=False)
     for order in ("ab", "ba"):
         data = [str(tmp_path / f"{symbol}.csv") for symbol in order]
-        compare = CompareConfig(first_test="2002-01-01", test_years=1, embargo_days=0)
-        fold = folds_of(compare, MarketConfig(data=data))[0]
-        needed = {"test": 60, "training": 252, None: None}[name]
-        expected = None if name is None else f"its {name} period has {bars} bars, {needed} are needed"
-        assert fold.missing == expected
+        fold = folds_of(compare, MarketConfig(data=data, bars_per_year=261))[0]
+        assert fold.missing is None
+        assert {segment.market.symbol for segment in fold.segments["test"]} == {"a", "b"}
 
 
 def test_a_folds_later_bars_move_nothing_of_it(tmp_path, make_prices):

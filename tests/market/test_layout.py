@@ -50,7 +50,7 @@ def test_adjusted_closes_of_several_symbols(make_prices, daily, write):
     for by in ("field", "symbol"):
         for bars in read_files([write(yfinance({"SPY": adjusted, "QQQ": adjusted}, by).to_csv())]):
             assert np.array_equal(bars.close, adjusted["Adj Close"])
-            assert bars.unused_columns == []
+            assert bars.unused_columns == [f"Volume {bars.symbol}"]
 
 
 def test_tickers_may_be_numbers(make_prices, daily, write):
@@ -82,7 +82,16 @@ def test_the_strongest_name_is_taken(daily, write):
     assert equals(bars, daily)
     assert np.array_equal(bars.volume, daily["Volume"])
     assert bars.symbol == "SPY"
-    assert bars.unused_columns == ["Unnamed: 0", "Last", "VWAP", "Adj. Open", "adjVolume", "<TICKVOL>", "Name"]
+    assert bars.unused_columns == [
+        "Volume",
+        "Unnamed: 0",
+        "Last",
+        "VWAP",
+        "Adj. Open",
+        "adjVolume",
+        "<TICKVOL>",
+        "Name",
+    ]
     assert list(bars.extra) == ["Last", "VWAP", "Adj. Open", "adjVolume", "<TICKVOL>"]
 
 
@@ -126,10 +135,10 @@ def test_no_name_of_an_adjusted_close_is_overlooked(daily, write, name):
     (bars,) = read_files([write(daily.assign(**{name: adjusted}).to_csv())])
     assert np.array_equal(bars.close, adjusted)
     assert bars.open == pytest.approx((daily["Open"] * adjusted / daily["Close"]).to_numpy(), rel=1e-12)
-    assert bars.unused_columns == []
+    assert bars.unused_columns == ["Volume"]
     (raw,) = read_files([write(daily.assign(**{name: adjusted}).to_csv())], ReadOptions(columns={"adjusted_close": ""}))
     assert equals(raw, daily)
-    assert raw.unused_columns == [name]
+    assert raw.unused_columns == ["Volume", name]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,7 @@ def test_no_name_of_a_volatility_index_is_overlooked(daily, write, name):
 def test_other_columns_are_kept_and_named(daily, write):
     table = daily.assign(RSI=50.5, note="text", dividends=[""] * 64 + ["0.5"] + [""] * 65)
     (bars,) = read_files([write(table.to_csv())])
-    assert bars.unused_columns == ["RSI", "note", "dividends"]
+    assert bars.unused_columns == ["Volume", "RSI", "note", "dividends"]
     assert sorted(bars.extra) == ["RSI", "dividends"]
     assert (bars.extra["RSI"] == 50.5).all()
     assert bars.extra["dividends"][64] == 0.5
