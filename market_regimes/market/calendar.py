@@ -29,10 +29,11 @@ def bars_per_year(dates: np.ndarray) -> float:
     if gap > 3:
         return float(round(YEAR / gap))
     year = _days_per_year(days)
-    usual, mean = float(np.median(bars)), float(bars.mean())
-    if abs(mean - usual) <= REGULAR_SESSION * usual:  # half days and missing bars apart, all days are alike
+    whole = bars[1:-1] if len(bars) > 2 else bars  # the first and the last day may be cut
+    usual = float(np.median(whole))
+    if abs(float(whole.mean()) - usual) <= REGULAR_SESSION * usual:  # half days and missing bars apart, all are alike
         return float(round(year * usual))
-    return float(round(year * mean))
+    return float(round(year * float(bars.mean())))
 
 
 def _days_per_year(days: np.ndarray) -> float:

@@ -85,20 +85,20 @@ def files(tmp_path, make_prices):
 
 
 @pytest.mark.parametrize("order", [("early", "late"), ("late", "early")])
-def test_several_symbols_share_the_days_that_all_have(files, order):
-    """1,000 business days, 200 weeks, from 2001-01-01 end on Friday 2004-10-29; half of 1,397 days is 698.5."""
+def test_several_symbols_have_the_days_of_any_of_them(files, order):
+    """1,500 business days, 300 weeks, from 2000-01-03 end on Friday 2005-09-30; half of 2,097 days is 1048.5."""
     config = MarketConfig(data=[files[name] for name in order])
     (fold,) = folds_of(CompareConfig(first_test="2003-01-01", test_years=4), config)
-    assert fold.market.train == ("2001-01-01", "2002-12-01")
-    assert fold.market.test == ("2003-01-01", "2004-10-29")
+    assert fold.market.train == ("2000-01-03", "2002-12-01")
+    assert fold.market.test == ("2003-01-01", "2005-09-30")
     assert fold.label == "+".join(order)
     assert fold.market.data == config.data
     (by_default,) = folds_of(CompareConfig(), config)
-    assert by_default.market.test == ("2002-11-30", "2004-10-29")
+    assert by_default.market.test == ("2002-11-16", "2005-09-30")
     (recent,) = folds_of(CompareConfig(first_test="2003-01-01", train_years=3), config)
-    assert recent.market.train[0] == "2001-01-01"
-    for first_test in ("2000-06-01", "2004-11-01"):
-        with pytest.raises(ValueError, match="from 2001-01-01 to 2004-10-29"):
+    assert recent.market.train[0] == "2000-01-03"
+    for first_test in ("1999-06-01", "2005-10-01"):
+        with pytest.raises(ValueError, match="from 2000-01-03 to 2005-09-30"):
             folds_of(CompareConfig(first_test=first_test), config)
 
 
@@ -109,7 +109,7 @@ def test_markets_of_their_own_have_days_of_their_own(files):
     assert [fold.market.data for fold in found] == [files["late"], "sp500", "sp500", files["early"]]
     assert [fold.market.train[0] for fold in found] == ["2001-01-01", "1999-01-04", "1999-01-04", "2000-01-03"]
     assert [fold.market.test[1] for fold in found] == ["2004-10-29", "2011-12-31", "2018-12-31", "2005-09-30"]
-    assert len({fold.fingerprint for fold in found}) == 3
+    assert len({fold.fingerprint for fold in found}) == 4  # of the bars until each test period's end
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_just_enough_bars(tmp_path, make_prices, last_training_day, first_test, 
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_symbol_with_the_fewest_bars_decides(tmp_path, make_prices, order):
+def test_the_symbol_with_the_most_bars_decides(tmp_path, make_prices, order):
     """400 days before the test, of which one symbol has every other one."""
     prices = make_prices(600, frequency="D", start="2001-01-01")
     paths = [str(tmp_path / "whole.csv"), str(tmp_path / "halved.csv")]
@@ -139,7 +139,8 @@ def test_the_symbol_with_the_fewest_bars_decides(tmp_path, make_prices, order):
     config = MarketConfig(data=[paths[i] for i in order], bars_per_year=365)
     first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=400)).date())
     fold = folds_of(CompareConfig(first_test=first, embargo_days=0), config)[0]
-    assert fold.missing == "its training period has 200 bars, 252 are needed"
+    assert fold.missing is None
+    assert {segment.market.symbol for segment in fold.segments["train"]} == {"whole", "halved"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from market_regimes.market import segments
 def test_a_file_is_read_once_for_all_folds_and_seeds(tmp_path, make_prices, monkeypatch):
     make_prices(1500).to_csv(tmp_path / "A.csv", index=False)
     read, reads = segments.read_files, []
-    monkeypatch.setattr(segments, "read_files", lambda entry: reads.append(entry) or read(entry))
+    monkeypatch.setattr(
+        segments, "read_files", lambda entries, options: reads.extend(entries) or read(entries, options)
+    )
     compare = CompareConfig(test_years=1, seeds="0-2", first_test="2002-01-01")
     folds = folds_of(compare, MarketConfig(data=str(tmp_path / "A.csv")))
     used = [fold for fold in folds if fold.missing is None]
