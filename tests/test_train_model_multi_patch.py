@@ -66,7 +66,7 @@ def test_run_folder_holds_everything(folder):
     assert {f"{name}-test" for name in ("evaluation", "trades", "tearsheet", "equity", "returns")} <= names
     provenance = json.loads((folder / "run.json").read_text())
     assert provenance["seed"] == 0
-    assert len(provenance["data"]["S&P 500"]["sha256"]) == 64
+    assert list(provenance["data"]["S&P 500"]["months"])[::239] == ["1999-01", "2018-12"]  # of 20 years
     assert provenance["torch"].startswith("2.")
     assert (folder / "equity-test.png").read_bytes().startswith(b"\x89PNG")
 
@@ -203,7 +203,7 @@ def test_wrong_files_are_refused_with_the_nearest_name(capsys, tmp_path, text, e
         ("--algorithm.use_popart=3", "algorithm.use_popart wants true or false, got 3"),
         ("--algorithm.gamma=high", "algorithm.gamma wants a number like 0.5, got high"),
         ("--algorithm.value_target=td", "algorithm.value_target wants gae or sr_lambda, got td"),
-        ("--market.train=2011", "market.train wants two days like [2011-01-01, 2018-12-31], got 2011"),
+        ("--market.train=2011", "market.train wants two days like [2011-01-01, 2018-12-31], or null, got 2011"),
         ("--market.regime_bounds=3", "market.regime_bounds wants three numbers like [15, 25, 40], or null, got 3"),
         ("--market.trading.positions=a", "market.trading.positions wants a list like [0, 0.5, 1], or null, got a"),
         (
@@ -274,6 +274,66 @@ def test_a_key_in_a_file_is_the_same_as_its_flag(command, tmp_path, monkeypatch)
     )
 
 
+def test_own_data_train_from_a_file_as_from_the_flag_and_may_grow_and_move(tmp_path, make_prices, capsys):
+    """Without periods; the file is exported anew with 50 more bars, under another name."""
+    table = make_prices(700)
+    table[:600].to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "mine.yaml").write_text(f"market: {{data: {tmp_path / 'own.csv'}}}")
+    for name, own in (
+        ("file", f"--config={tmp_path / 'mine.yaml'}"),
+        ("flag", f"--market.data={tmp_path / 'own.csv'}"),
+    ):
+        main(["train", own, *QUICK, f"--run.out={tmp_path}", f"--run.name={name}"])
+    figures = (tmp_path / "file" / "evaluation-test.json").read_text()
+    assert (tmp_path / "flag" / "evaluation-test.json").read_text() == figures
+    tensors = [(newest_first(tmp_path / name)[0] / "tensors.pt").read_bytes() for name in ("file", "flag")]
+    assert tensors[0] == tensors[1]
+    periods = yaml.safe_load((tmp_path / "flag" / "config.yaml").read_text())["market"]
+    assert (periods["train"][0], periods["test"][1]) == ("2000-01-03", "2002-04-19")
+    assert f"periods of 60, 15 and 25 % of the days: train {' to '.join(periods['train'])}" in capsys.readouterr().out
+
+    (tmp_path / "own.csv").unlink()
+    table[:650].to_csv(tmp_path / "moved.csv", index=False)
+    moved = f"--market.data={tmp_path / 'moved.csv'}"
+    main(["evaluate", str(tmp_path / "flag"), moved])
+    again = json.loads((tmp_path / "flag" / "evaluation-test.json").read_text())
+    assert again["joint"] == json.loads(figures)["joint"]
+    main(["train", "--resume", str(tmp_path / "file"), moved, "--run.total_timesteps=1280"])
+    table.loc[100, "open"] *= 1.0001
+    table.to_csv(tmp_path / "moved.csv", index=False)
+    month = str(table["date"][100])[:7]
+    assert f"bars of own changed in {month}" in refused(capsys, "evaluate", str(tmp_path / "flag"), moved)
+
+
+def test_data_says_what_it_read_and_trains_nothing(tmp_path, make_prices, capsys):
+    make_prices(600)[::-1].to_csv(tmp_path / "own.csv", index=False)
+    main(["data", str(tmp_path / "own.csv"), "sp500", "--market.bars_per_year=252"])
+    printed = capsys.readouterr().out
+    assert "own (" in printed
+    assert "assumed    newest first: sorted" in printed
+    assert "5,031 from 1999-01-04 (close 1,228.1) to 2018-12-31 (close 2,506.85); 252 a year" in printed
+    main(["data", "--json", str(tmp_path / "own.csv")])
+    (found,) = json.loads(capsys.readouterr().out)
+    keys = [
+        "symbol",
+        "bars",
+        "first",
+        "last",
+        "first_close",
+        "last_close",
+        "bars_per_year",
+        "volatility_index",
+        "fill",
+        "unused_columns",
+    ]
+    assert {*keys, "assumptions", "periods"} <= found.keys()
+    assert list(tmp_path.iterdir()) == [tmp_path / "own.csv"]
+    assert "no file" in refused(capsys, "data", "nowhere.csv")
+    assert "market.date_format" in refused(capsys, "data", "sp500", "--market.date_format=days")
+    (tmp_path / "few.csv").write_text("date,close\n2000-01-03,1\n")
+    assert "at least 60 are needed" in refused(capsys, "data", str(tmp_path / "few.csv"))
+
+
 def test_variants_of_a_file_take_the_place_of_the_shipped_ones(tmp_path, monkeypatch):
     config = tmp_path / "mine.yaml"
     config.write_text("variants: {baseline: {}, own: {gamma: 0.9}}")
@@ -331,8 +391,10 @@ def test_evaluate_refuses_other_data_and_folders_that_are_none(capsys, folder, t
         (copy / name).write_bytes((folder / name).read_bytes())
     assert "holds no checkpoint" in refused(capsys, "evaluate", str(copy))
     provenance = (copy / "run.json").read_text()
-    (copy / "run.json").write_text(provenance.replace(json.loads(provenance)["data"]["S&P 500"]["sha256"], "0"))
-    assert "fingerprint" in refused(capsys, "evaluate", str(copy))
+    (copy / "run.json").write_text(
+        provenance.replace(json.loads(provenance)["data"]["S&P 500"]["months"]["2003-05"], "0")
+    )
+    assert "another fingerprint: bars of S&P 500 changed in 2003-05;" in refused(capsys, "evaluate", str(copy))
     (copy / "run.json").write_text("{")
     assert "torn" in refused(capsys, "evaluate", str(copy))
 

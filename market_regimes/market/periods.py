@@ -24,23 +24,23 @@ DATE_SLACK = 10  # days by which a period may begin before the data or end after
 
 def with_periods(config: MarketConfig, read: Sequence[Bars]) -> MarketConfig:
     """
-    :param config: which states all periods or none
+    :param config: which of own data states all periods or none
     :param read: the bars of every symbol
     :return: the configuration with all periods: of own data 60, 15 and 25 % of the days from first to last bar
-    :raises ValueError: if some periods are stated and others are not
+    :raises ValueError: if some periods of own data are stated and others are not
     """
     stated = {name: getattr(config, name) for name in SHIPPED_PERIODS}
     missing = [f"market.{name}" for name, days in stated.items() if days is None]
     if not missing:
         return config
+    if all(entry in SHIPPED for entry in config.entries):
+        train, validation, test = (stated[name] or days for name, days in SHIPPED_PERIODS.items())
+        return replace(config, train=train, validation=validation, test=test)
     if len(missing) < len(stated):
         raise ValueError(
-            "market.train, market.validation and market.test are given together or not at all: "
-            f"{' and '.join(missing)} is missing; give two days like [2011-01-01, 2018-12-31]"
+            "market.train, market.validation and market.test are given together or not at all for own data: "
+            f"{' and '.join(missing)} should be two days like [2011-01-01, 2018-12-31]"
         )
-    if all(entry in SHIPPED for entry in config.entries):
-        shipped = SHIPPED_PERIODS
-        return replace(config, train=shipped["train"], validation=shipped["validation"], test=shipped["test"])
     first = min(bars.dates[0] for bars in read).astype("M8[D]")
     last = max(bars.dates[-1] for bars in read).astype("M8[D]")
     days = int((last - first).astype(int)) + 1
