@@ -148,11 +148,24 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             quantstats().reports.html(
-                agent, benchmark, output=str(made), title=html.escape(title), periods_per_year=bars_per_year
+                agent,
+                benchmark,
+                output=str(made),
+                title=html.escape(title),
+                periods_per_year=bars_per_year,
+                match_dates=False,  # which would leave out the bars before the first trade
             )
     except Exception as error:  # it fits lines and makes tables without looking whether there is anything to show
         made.unlink(missing_ok=True)
         raise ValueError(f"quantstats makes no tear sheet of these returns ({error})") from error
     text = made.read_text(encoding="utf-8")
     made.unlink()
-    write_file(path, re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text))
+    write_file(path, _mended(text))
+
+
+def _mended(text: str) -> str:
+    """A tear sheet without links to the network, a sign that fonts lack, and bars of years that are a year off."""
+    text = re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text).replace("\ufe6a", " %")
+    head, *pictures = re.split(r"(?=<svg)", text)
+    kept = [p.partition("</svg>")[2] if "<!-- EOY Returns" in p.partition("</svg>")[0] else p for p in pictures]
+    return head + "".join(kept)

@@ -130,3 +130,18 @@ def test_tear_sheet_loads_nothing_from_the_network(held, tmp_path):
     assert "Sharpe" in html
     loaded = re.findall(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=.?https?://", html)
     assert loaded + re.findall(r"url\(.?https?://|@import", html) == []
+
+
+def test_tear_sheet_agrees_with_the_figures_though_the_agent_trades_late(held, tmp_path):
+    """A hundred bars without a position come first; quantstats would leave them out of both columns."""
+    agent = held["return"].iloc[:600].copy()
+    agent.iloc[:100] = 0.0
+    tear_sheet(agent, held["return"].iloc[:600], tmp_path / "sheet.html", "title", 252)
+    html = (tmp_path / "sheet.html").read_text()
+    row = re.search(r"<td>Cumulative Return</td><td>([-\d.]+)%</td><td>([-\d.]+)%</td>", html)
+    for text, returns in zip(row.groups(), (held["return"].iloc[:600], agent), strict=True):
+        assert float(text) == pytest.approx(100 * (np.prod(1 + returns) - 1), abs=0.01)
+    assert "CAGR %" in html
+    assert "\ufe6a" not in html
+    assert "<!-- EOY Returns" not in html
+    assert "<!-- Cumulative Returns vs Benchmark -->" in html
