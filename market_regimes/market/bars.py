@@ -130,6 +130,8 @@ def checked_bars(columns: Columns) -> Bars:
 def _said_of(columns: Columns, dates: np.ndarray) -> list[str]:
     """What is odd about a symbol's prices and no fault."""
     said = []
+    if "adjusted_close" in columns.numbers:
+        said.append("the adjusted close is traded, and open is scaled as it is")
     if "open" not in columns.numbers:
         said.append("no opening prices: orders fill at the close")
     elif np.array_equal(columns.numbers["open"], columns.numbers["close"]):

@@ -136,6 +136,7 @@ def test_no_name_of_an_adjusted_close_is_overlooked(daily, write, name):
     assert np.array_equal(bars.close, adjusted)
     assert bars.open == pytest.approx((daily["Open"] * adjusted / daily["Close"]).to_numpy(), rel=1e-12)
     assert bars.unused_columns == ["Volume"]
+    assert bars.assumptions == ["the adjusted close is traded, and open is scaled as it is"]
     (raw,) = read_files([write(daily.assign(**{name: adjusted}).to_csv())], ReadOptions(columns={"adjusted_close": ""}))
     assert equals(raw, daily)
     assert raw.unused_columns == ["Volume", name]
