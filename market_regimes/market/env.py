@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.segments import WINDOW, Market, Segment, date_text
+from market_regimes.market.scaling import log_returns
+from market_regimes.market.segments import WINDOW, Market, Segment
 
 INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 REWARD_SCALE = 100.0
@@ -202,18 +203,11 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index, (T, 2)
     :raises ValueError: if the prices do not move over ``scale_on``
     """
-    market, known = segment.market, slice(segment.known.start, segment.known.stop)
-    columns = []
-    for values in (np.diff(np.log(market.close), prepend=np.log(market.close[0])), market.volatility):
-        std = values[known].std()
-        if not std > 0:
-            first, last = (date_text(time) for time in market.dates[known][[0, -1]])
-            raise ValueError(
-                f"{market.source}: close of {market.symbol} does not move from {first} to {last}, and nothing can be "
-                "learned from it"
-            )
-        columns.append(((values - values[known].mean()) / std).astype(np.float32))
-    return columns[0], np.stack([columns[1], (market.index / INDEX_SCALE).astype(np.float32)], axis=1)
+    market, scaling = segment.market, segment.scaling
+    returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
+    volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
+    context = np.stack([volatility, market.index / INDEX_SCALE], axis=1)
+    return returns.astype(np.float32), context.astype(np.float32)
 
 
 def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
