@@ -210,8 +210,11 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     return returns.astype(np.float32), context.astype(np.float32)
 
 
-def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
-    """Observation and action space of both interfaces."""
+def spaces_of(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
+    """
+    :param costs: what may be held
+    :return: observation and action space of both interfaces
+    """
     observation = spaces.Box(-np.inf, np.inf, (WINDOW + 3,), np.float32)
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
@@ -229,7 +232,7 @@ class MarketVecEnv(VecEnv):
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
-        super().__init__(core.n_envs, *_spaces(core.costs))
+        super().__init__(core.n_envs, *spaces_of(core.costs))
         self.core = core
         self.generator = np.random.default_rng(seed)
         self._targets = np.zeros(core.n_envs)
@@ -288,7 +291,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         if core.n_envs != 1:
             raise ValueError(f"a MarketEnv has one agent, the core has {core.n_envs}")
         self.core = core
-        self.observation_space, self.action_space = _spaces(core.costs)
+        self.observation_space, self.action_space = spaces_of(core.costs)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

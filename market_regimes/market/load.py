@@ -61,6 +61,22 @@ def read_files(entry: str) -> list[Bars]:
     return [bars for file in files for bars in _bars_in(file)]
 
 
+def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
+    """
+    :param frame: with the columns that files have; the dates may be its index
+    :param symbol: whose bars they are where there is no column ``symbol``; None: there must be one
+    :return: the bars of every symbol, in the order found
+    :raises ValueError: in one sentence with row and date, if the data cannot be used
+    """
+    if isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.rename_axis("date")
+    source = Path(symbol or "the frame")
+    table = _named(source, frame.copy(deep=False))
+    if "symbol" not in table and symbol is None:
+        raise ValueError("the frame lacks the column symbol, and the run knows several")
+    return _by_symbol(source, table)
+
+
 def infer_bars_per_year(dates: np.ndarray) -> float:
     """
     :param dates: times of the bars
@@ -86,7 +102,7 @@ COMMAS = "separate columns by commas and write decimals with points"
 
 
 def _table_of(path: Path) -> pd.DataFrame:
-    """A file's rows, numbered, under the names of this module."""
+    """A file's rows, as ``_named`` gives them."""
     if path.suffix.lower() not in READERS:
         raise ValueError(
             f"market.data: {path} is none of {', '.join(SHIPPED)}, a .csv or .parquet file, or a folder of them"
@@ -97,6 +113,11 @@ def _table_of(path: Path) -> pd.DataFrame:
         raise ValueError(f"there is no file {path}") from error
     except Exception as error:  # parsers raise whatever their format met
         raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+    return _named(path, table)
+
+
+def _named(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """A table's rows, numbered, under the names of this module."""
     if not isinstance(table.index, pd.RangeIndex):
         if path.suffix.lower() == ".csv":
             raise ValueError(f"{path} has rows with more fields than its header: {COMMAS}")
@@ -124,7 +145,10 @@ def _table_of(path: Path) -> pd.DataFrame:
 
 def _bars_in(path: Path) -> list[Bars]:
     """All symbols of a file."""
-    table = _table_of(path)
+    return _by_symbol(path, _table_of(path))
+
+
+def _by_symbol(path: Path, table: pd.DataFrame) -> list[Bars]:
     if "symbol" not in table:
         return [_bars(path.stem, path, table)]
     _refuse(path, table, table["symbol"].isna(), "symbol is missing")
