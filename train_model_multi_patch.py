@@ -260,7 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments.insert(0, "train")
     command, *rest = arguments
     with_defaults = "--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest)
-    parser = command_parser(__doc__, with_defaults)
+    parser = command_parser(__doc__, command, with_defaults)
     rest = _import_packages(rest, parser)
     if command in DEFAULT_CONFIGS:
         rest = files_first(_resumed(rest, parser))

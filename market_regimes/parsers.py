@@ -127,9 +127,10 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
 
 
-def command_parser(description: str | None, with_defaults: bool = True) -> Parser:
+def command_parser(description: str | None, command: str, with_defaults: bool = True) -> Parser:
     """
     :param description: of the program
+    :param command: the one that is called, whose keys a wrong one may mean
     :param with_defaults: whether the shipped configurations lie below all that is given
     :return: the parser of all commands
     """
@@ -147,5 +148,8 @@ def command_parser(description: str | None, with_defaults: bool = True) -> Parse
     ):
         one = train_parser(files[name]) if name == "sanity" else compare_parser(help, files[name])
         commands.add_subcommand(name, one, help=help)
-    Parser.known = {**dict.fromkeys(COMMANDS), **types_of(train_parser()), **types_of(compare_parser())}
+    if command in ("evaluate", "signal"):
+        Parser.known = types_of(_evaluate_parser()) | types_of(_signal_parser())
+    else:
+        Parser.known = {**dict.fromkeys(COMMANDS), **types_of(train_parser()), **types_of(compare_parser())}
     return parser
