@@ -32,8 +32,7 @@ def test_flag_table_names_every_flag_with_its_default():
 
 def test_flags_in_commands_exist():
     known = {action.dest for action in parsers.compare_parser()._actions} | {
-        "period",
-        "checkpoint",
+        *("period", "checkpoint", "data", "from", "to", "position"),
         "logdir",
         "table",
         "seeds",
