@@ -84,8 +84,9 @@ def test_the_command_line_says_what_an_evaluation_decided(run, tmp_path, capsys)
     for row in decided.iloc[[0, 1, 50, -1]].itertuples():
         cut = tmp_path / "prices.csv"
         cut.write_text("".join([lines[0], *(line for line in lines[1:] if line[:10] <= row.date)]))
-        (entry,) = answer(capsys, folder, "--data", cut, "--position", row.position)
+        (entry,) = answer(capsys, folder, "--data", cut, "--position", row.position, "--observation")
         assert entry["date"] == row.date
+        assert 20 * entry["observation"][21] == pytest.approx(float(row.volatility_index), rel=1e-6)
         assert (entry["target"], entry["regime"]) == (float(row.target), row.regime)
         assert entry["position"] == float(row.position)
 
