@@ -7,6 +7,7 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py train --seeds 0-4           five runs and their summary
     python train_model_multi_patch.py evaluate runs/NAME --period validation
     python train_model_multi_patch.py data prices.csv             what is read from files, and what is assumed
+    python train_model_multi_patch.py signal runs/NAME --data prices.csv   what to hold after the last bar
     python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
@@ -23,144 +24,32 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jsonargparse
 from gymnasium.error import Error as GymnasiumError
-from stable_baselines3.common.policies import ActorCriticPolicy
 
-from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
-from market_regimes.arguments import Parser, add_constructor, files_first, types_of, values_of, wants_defaults
+from market_regimes.arguments import Parser, files_first, values_of, wants_defaults
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
-from market_regimes.config import (
-    SHIPPED,
-    CheckpointName,
-    CompareConfig,
-    MarketConfig,
-    PeriodName,
-    RunConfig,
-    TradingCosts,
-    seeds_of,
-)
-from market_regimes.evaluate.tables import print_seeds, print_summary
+from market_regimes.config import SHIPPED, CheckpointName, MarketConfig, PeriodName, TradingCosts, seeds_of
 from market_regimes.files import new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
-from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
+from market_regimes.market.trained import already_seen, said_of, trained_on
+from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser
+from market_regimes.report import program, report
+from market_regimes.run.agent import Agent
+from market_regimes.run.evaluation import name_of
+from market_regimes.run.signal import json_of, position_of, print_signals
 from market_regimes.run.study import Study
 
-HERE = Path(__file__).parent
-# In a checkout the configurations lie beside this file, in an installed wheel inside the package.
-CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
-DEFAULT_CONFIGS = {"train": "train.yaml", "sanity": "train.yaml", "compare": "compare.yaml", "regimes": "regimes.yaml"}
-COMMANDS = (*DEFAULT_CONFIGS, "evaluate", "data")
 # When a run or a comparison is resumed.
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}
 MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
-# What the run or the algorithm provides, and what would have to name a class that a file must not import.
-SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
-SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
-SKIPPED_POLICY = {"self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"}
-SKIPPED_POLICY |= {"features_extractor_class", "features_extractor_kwargs"}
-TYPES: dict[str, Any] = {
-    "policy": Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"],
-    "learning_rate": schedule,
-    "clip_range": schedule,
-    "clip_range_vf": schedule,
-    "device": str,
-    "activation_fn": Literal[tuple(ACTIVATIONS)],
-    "optimizer_class": Literal[tuple(OPTIMIZERS)],
-}
-
-
-def seeds(text: str | int) -> str:
-    """
-    Seeds as 0-4 or 0,3,7.
-
-    :raises ValueError: on anything else, and on too many
-    """
-    seeds_of(str(text))
-    return str(text)
-
-
-def _train_parser(defaults: Path | None = None) -> Parser:
-    """:param defaults: configuration whose values stand in place of the constructors' defaults"""
-    description = "Train an agent into a run folder, evaluate it on the test period."
-    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
-    _add_study(parser)
-    parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
-    return parser
-
-
-def _files(defaults: Path | None) -> list[str]:
-    return [] if defaults is None else [str(defaults)]
-
-
-def _add_study(parser: Parser) -> None:
-    """What configures a run, and where it comes from."""
-    parser.add_argument(
-        "--config",
-        action=jsonargparse.ActionConfigFile,
-        help="YAML file with any of these keys; several lie one over the other, flags over all",
-    )
-    parser.add_argument(
-        "--defaults",
-        type=Literal["shipped", "none"],
-        default="shipped",
-        help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
-    )
-    parser.add_argument("--resume", type=Path, help="run folder to go on in, as it was configured")
-    parser.add_class_arguments(RunConfig, "run")
-    parser.add_class_arguments(MarketConfig, "market")
-    add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED, TYPES)
-    for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
-        doc = policy.__doc__ or ""
-        add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, doc, SKIPPED_POLICY, TYPES)
-
-
-def _compare_parser(description: str = "", defaults: Path | None = None) -> Parser:
-    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
-    _add_study(parser)
-    parser.add_class_arguments(CompareConfig, "compare")
-    parser.add_argument(
-        "--variants",
-        type=dict[str, dict[str, Any]],
-        default={},
-        help=f"per name the keys of algorithm that make the variant; also {', '.join(RESERVED)}",
-    )
-    return parser
-
-
-def _parser(with_defaults: bool = True) -> Parser:
-    """:param with_defaults: whether the shipped configurations lie below all that is given"""
-    parser = Parser(allow_abbrev=False, description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
-    files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
-    commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("train", _train_parser(files["train"]), help="train an agent (the default)")
-    evaluate = Parser(allow_abbrev=False, description="Score a run's agent, deterministically, beside buy-and-hold.")
-    evaluate.add_argument("folder", type=Path, help="run folder")
-    evaluate.add_argument("--period", type=PeriodName, default="test", help="period of the market")
-    evaluate.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
-    evaluate.add_argument("--market.data", type=str | list[str], help="where the run's data are by now")
-    commands.add_subcommand("evaluate", evaluate, help="evaluate a run")
-    data = Parser(allow_abbrev=False, description="Read files of prices and say what was read; nothing is trained.")
-    data.add_argument("files", nargs="+", help=f"{', '.join(SHIPPED)}, files, or folders of them")
-    data.add_argument("--json", action="store_true", help="print a list of objects, one per symbol")
-    data.add_class_arguments(MarketConfig, "market", skip={"data"})
-    commands.add_subcommand("data", data, help="read files and say what was read")
-    for name, help in (
-        ("sanity", "6,144 steps, and whether the scaling works in them"),
-        ("compare", "train variants x seeds x folds and answer with statistics"),
-        ("regimes", "compare kappa x mode: which treats calm and stormy days alike?"),
-    ):
-        one = _train_parser(files[name]) if name == "sanity" else _compare_parser(help, files[name])
-        commands.add_subcommand(name, one, help=help)
-    Parser.known = {**dict.fromkeys(COMMANDS), **types_of(_train_parser()), **types_of(_compare_parser())}
-    return parser
+Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
 
 
 def _instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
@@ -304,7 +193,7 @@ def _train(
     return study, folder
 
 
-def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> dict[int, tuple[Study, Path]]:
+def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> Runs:
     """One run folder per seed within the run's own; those that are there go on."""
     try:
         group = resumed or new_folder(config.run)
@@ -313,7 +202,7 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     group.mkdir(parents=True, exist_ok=True)
     segments = _segments(parser, config)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
-    runs: dict[int, tuple[Study, Path]] = {}
+    runs: Runs = {}
     for seed in seeds_of(config.seeds):
         one = config.clone()
         one.seeds, one.algorithm.seed = None, seed
@@ -331,7 +220,7 @@ def _runs_in(
     which: CheckpointName,
     data: str | list[str] | None = None,
     segments: Segments | None = None,
-) -> dict[int, tuple[Study, Path]]:
+) -> Runs:
     """
     :param folder: of one run, or of one per seed
     :param which: checkpoint of each
@@ -345,7 +234,7 @@ def _runs_in(
     config.market.data = config.market.data if data is None else data
     segments = _segments(parser, config) if segments is None else segments
     if config.seeds:
-        runs: dict[int, tuple[Study, Path]] = {}
+        runs: Runs = {}
         for seed in seeds_of(config.seeds):
             if (folder / f"seed-{seed}").exists():
                 runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, segments)
@@ -360,27 +249,58 @@ def _runs_in(
     return {config.algorithm.seed: (study, folder)}
 
 
-def _evaluate(parser: Parser, runs: dict[int, tuple[Study, Path]], period: PeriodName, group: Path | None) -> None:
-    """Score runs, write their files and print; of several seeds the summary only."""
+def _evaluate(parser: Parser, runs: Runs, period: PeriodName, group: Path | None) -> None:
+    """Score runs on a period of their own and print."""
     if not runs:
         parser.error(f"{group} holds no trained run")
-    on_market = next(iter(runs.values()))[0].core is not None
+    study = next(iter(runs.values()))[0]
+    on_market = study.core is not None
     if not on_market and period != "test":
         parser.error("--period is one of the market's; other environments play new episodes")
-    results = {seed: study.evaluate(folder, period) for seed, (study, folder) in runs.items()}
-    files = [f"evaluation-{period}.json"]
-    if on_market:
-        files += [f"trades-{period}.csv", f"tearsheet-{period}.html", f"equity-{period}.png", f"returns-{period}.png"]
-    if group is None:
-        ((study, folder),) = runs.values()
-        print_summary(next(iter(results.values())), title=f"{folder}, step {study.step}, {period}")
-        print(f"{folder}: {', '.join(files)}")
-        print(f"tensorboard --logdir {folder.parent}")
-    else:
-        write_file(group / f"seeds-{period}.json", json.dumps(results, indent=2))
-        print_seeds(results, title=f"{group}, {period}")
-        print(f"{group}: seeds-{period}.json; in each seed's folder: {', '.join(files)}")
-        print(f"tensorboard --logdir {group}")
+    scored = {seed: (folder, study.evaluate(folder, period)) for seed, (study, folder) in runs.items()}
+    notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
+    report(scored, period, group, notes, on_market)
+
+
+def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
+    """Score runs on other bars or days than those of their periods and print."""
+    if options.period is not None:
+        parser.error("--period names days of the run's own data: give it, or --data, --from and --to")
+    folders = [options.folder] if group is None else sorted(group.glob("seed-*"))
+    scored: dict[int | None, tuple[Path, dict[str, Any]]] = {}
+    try:
+        for folder in folders:
+            agent = Agent.load(folder, options.checkpoint)
+            entries = options.data or agent.configured.market.entries
+            segments = agent.segments(entries, (options["from"], options.to), options.like)
+            name = name_of(options.data, segments)
+            scored[agent.configured.algorithm.get("seed")] = folder, agent.evaluate(segments, folder, name)
+        if not scored:
+            parser.error(f"{group} holds no trained run")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
+    report(scored, name, group, notes, True)
+
+
+def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
+    """Print what to hold after the last bar."""
+    try:
+        agent = Agent.load(options.folder, options.checkpoint)
+        entries = options.data or agent.configured.market.entries
+        signals = agent.signal(entries, position_of(options.position), options.like)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if options.json:
+        print(json_of(signals, options.observation))
+        return
+    filled = {"next_open": "the next open", "close": "that close"}[agent.trading.fill]
+    title = (
+        f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, filled at {filled}"
+    )
+    print_signals(signals, title, options.observation)
+    if not options.position:
+        print("position held: 0, as --position does not give it")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -389,7 +309,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "train")
     command, *rest = arguments
-    parser = _parser(with_defaults="--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest))
+    with_defaults = "--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest)
+    parser = command_parser(__doc__, command, with_defaults)
     rest = _import_packages(rest, parser)
     if command in DEFAULT_CONFIGS:
         rest = files_first(_resumed(rest, parser))
@@ -398,22 +319,31 @@ def main(arguments: list[str] | None = None) -> None:
         config[command].defaults = "none"  # what is resolved wants no other values below it
         config[command].pop("__default_config__", None)
     try:
-        _run(_train_parser(), config)
+        _run(train_parser(), config)
     except KeyboardInterrupt as stop:
-        name = Path(sys.argv[0]).name
         if stop.args:
             folder = stop.args[0].parent if config[config.command].get("seeds") else stop.args[0]
-            command = f"{'python ' if name.endswith('.py') else ''}{name} {config.command}"
-            print(f"stopped; go on with: {command} --resume {folder}")
+            print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
         sys.exit(130)
 
 
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Do what the command line says."""
+    if config.command == "signal":
+        _signal(parser, config.signal)
+        return
     if config.command == "evaluate":
-        folder = config.evaluate.folder
-        runs = _runs_in(parser, folder, config.evaluate.checkpoint, config.evaluate.market.data)
-        _evaluate(parser, runs, config.evaluate.period, None if (folder / "run.json").exists() else folder)
+        options = config.evaluate
+        group = None if (options.folder / "run.json").exists() else options.folder
+        if options.data or options["from"] or options.to or options.like:
+            _evaluate_on(parser, options, group)
+        else:
+            _evaluate(
+                parser,
+                _runs_in(parser, options.folder, options.checkpoint, options.market.data),
+                options.period or "test",
+                group,
+            )
         return
     if config.command != "train":
         commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "data": _data}
@@ -452,7 +382,7 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
     from market_regimes.compare.verdicts import print_by_regime, print_verdicts, tables_of, write_tables  # a second
 
-    parser, resume = _compare_parser(), config.pop("resume")
+    parser, resume = compare_parser(), config.pop("resume")
     if resume is not None:
         _check_unchanged(parser, config, resume, MAY_CHANGE_COMPARE)
     else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stable_baselines3 import PPO
 
-import train_model_multi_patch
 from distributional_ppo import DistributionalPPO
+from market_regimes import parsers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,9 +31,8 @@ def test_flag_table_names_every_flag_with_its_default():
 
 
 def test_flags_in_commands_exist():
-    known = {action.dest for action in train_model_multi_patch._compare_parser()._actions} | {
-        "period",
-        "checkpoint",
+    known = {action.dest for action in parsers.compare_parser()._actions} | {
+        *("period", "checkpoint", "data", "from", "to", "position"),
         "logdir",
         "table",
         "seeds",

@@ -43,7 +43,7 @@ def test_a_configuration_is_utf_8_under_an_ascii_locale(tmp_path, mark):
     code = (
         "import locale, train_model_multi_patch as cli\n"
         "assert locale.getencoding() != 'UTF-8', locale.getencoding()\n"
-        "print(cli._train_parser().parse_args(['--config', 'own.yaml']).run.total_timesteps)"
+        "print(cli.train_parser().parse_args(['--config', 'own.yaml']).run.total_timesteps)"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)

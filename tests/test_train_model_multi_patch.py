@@ -25,6 +25,7 @@ from torch import nn
 
 import distributional_ppo
 import train_model_multi_patch
+from market_regimes import parsers
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.run.checkpoint import newest_first
@@ -581,7 +582,7 @@ def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, mo
     assert result["joint"]["agent"]["sharpe_ratio"] is None
     assert result["share_of_random_timings_below_agent"] is None
     assert (tmp_path / "flat" / "trades-test.csv").exists()
-    assert "tearsheet-test.html is left out" in capsys.readouterr().out
+    assert "tearsheet-test.html is left out" in capsys.readouterr().err
 
 
 def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices):
@@ -598,7 +599,7 @@ def test_twenty_symbols_of_8000_days_fit_in_two_gigabytes(tmp_path, make_prices)
     assert len(json.loads((tmp_path / "many" / "evaluation-test.json").read_text())["symbols"]) == 20
 
 
-FLAGS = [a.dest for a in train_model_multi_patch._train_parser()._actions if "." in a.dest]
+FLAGS = [a.dest for a in parsers.train_parser()._actions if "." in a.dest]
 FLAGS = [name for name in FLAGS if not any(other.startswith(name + ".") for other in FLAGS)]
 VALUES = st.one_of(
     st.floats(),
@@ -624,7 +625,7 @@ def train_or_refuse(capsys, tmp_path, values):
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     tiny = ["--run.total_timesteps=64", "--algorithm.n_steps=16", "--run.progress_bar=false", "--run.n_envs=2"]
     tiny += [f"--run.out={tmp_path / 'runs'}", "--run.name=run", "--algorithm.batch_size=16", "--algorithm.n_epochs=1"]
-    parser = train_model_multi_patch._train_parser()
+    parser = parsers.train_parser()
     try:
         read_config = parser.parse_args(["--config", str(config), *tiny])
         study = train_model_multi_patch._train(parser, read_config, None)[0]
@@ -684,7 +685,7 @@ COMPARISONS = {"compare", "regimes"}
     ids=lambda path: path.name,
 )
 def test_every_config_loads(config):
-    parser = train_model_multi_patch._train_parser()
+    parser = parsers.train_parser()
     loaded = parser.parse_args([f"--config={ROOT / 'configs/train.yaml'}", f"--config={config}"])
     Study(*[getattr(parser.instantiate(loaded), name) for name in ("run", "market")], loaded.algorithm.as_dict())
 

@@ -32,6 +32,16 @@ def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision)
     return _frames(segments, _run(core, decide), costs)
 
 
+def orders(core: MarketCore, decide: Decision) -> np.ndarray:
+    """
+    :param core: agents at a close
+    :param decide: gives the target positions
+    :return: the target positions as the environment fills them, shape (n_envs,)
+    """
+    targets: np.ndarray = np.clip(decide(core.known()), *core.costs.bounds)
+    return targets
+
+
 def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
     """
     All agents to their ends, each on its own symbol. Arrays (bars, n_envs); after ruin or end all is 0. ``decide`` is
@@ -40,7 +50,7 @@ def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     alive = np.ones(core.n_envs, dtype=bool)
     for _ in range(int((core.last - core.first).max())):
-        targets = np.clip(decide(core.known()), *core.costs.bounds)
+        targets = orders(core, decide)
         result = core.step(targets)
         rows["return"].append(np.where(alive, result.growth - 1, 0.0))
         rows["gross_return"].append(np.where(alive, result.gross_growth - 1, 0.0))
@@ -119,6 +129,31 @@ def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         side = np.where(orders["trade"] > 0, "buy", "sell")
         rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
     return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")
+
+
+def positions(frames: dict[str, pd.DataFrame], segments: Sequence[Segment]) -> pd.DataFrame:
+    """
+    :param frames: from ``backtest``
+    :param segments: what was traded
+    :return: one row per decision until ruin: ``date`` of the close at which it was taken, ``symbol``, ``position`` held
+        then, ``target``, ``regime`` (name) and ``volatility_index`` (points) at that close
+    """
+    rows = []
+    for segment, frame in zip(segments, frames.values(), strict=True):
+        market, bars = segment.market, slice(segment.first, segment.last)
+        solvent = (frame["equity"].shift(fill_value=1.0) > RUIN_EQUITY * (1 + 1e-9)).to_numpy()
+        table = pd.DataFrame(
+            {
+                "date": market.dates[bars],
+                "symbol": market.symbol,
+                "position": frame["position"].shift(fill_value=0.0).to_numpy(),
+                "target": frame["target"].to_numpy(),
+                "regime": np.array(REGIMES)[market.regime[bars]],
+                "volatility_index": market.index[bars],
+            }
+        )
+        rows.append(table[solvent])
+    return pd.concat(rows).sort_values("date", kind="stable", ignore_index=True)
 
 
 def discounted(frames: dict[str, pd.DataFrame], last_values: np.ndarray, gamma: float) -> np.ndarray:

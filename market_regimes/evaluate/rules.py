@@ -22,5 +22,5 @@ def volatility_targeting(segments: Sequence[Segment]) -> Decision:
     :param segments: what is traded
     :return: the trading rule that holds as much of a symbol as brings its EWMA volatility to its median in training
     """
-    wanted = np.array([np.median(s.market.volatility[s.known.start : s.known.stop]) for s in segments])
+    wanted = np.array([segment.scaling.median_volatility for segment in segments])
     return lambda known: wanted[known.symbol] / np.maximum(known.volatility, 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def _cell(figures: dict[str, float | None], second: str) -> str:
     return "  ".join(figure_text(name, figures[name]) for name in ("sharpe_ratio", second))
 
 
-def print_seeds(results: dict[int, dict[str, Any]], title: str) -> None:
+def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> None:
     """
     Print the agent's figures of several seeds, with their median, beside those of buy-and-hold.
 

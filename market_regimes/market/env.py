@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.periods import date_text
+from market_regimes.market.scaling import log_returns
 from market_regimes.market.segments import WINDOW, Market, Segment
 
 INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
@@ -209,22 +209,18 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index, (T, 2)
     :raises ValueError: if the prices do not move over ``scale_on``
     """
-    market, known = segment.market, slice(segment.known.start, segment.known.stop)
-    columns = []
-    for values in (np.diff(np.log(market.close), prepend=np.log(market.close[0])), market.volatility):
-        std = values[known].std()
-        if not std > 0:
-            first, last = (date_text(time) for time in market.dates[known][[0, -1]])
-            raise ValueError(
-                f"{market.source}: close of {market.symbol} does not move from {first} to {last}, and nothing can be "
-                "learned from it"
-            )
-        columns.append(((values - values[known].mean()) / std).astype(np.float32))
-    return columns[0], np.stack([columns[1], (market.index / INDEX_SCALE).astype(np.float32)], axis=1)
+    market, scaling = segment.market, segment.scaling
+    returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
+    volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
+    context = np.stack([volatility, market.index / INDEX_SCALE], axis=1)
+    return returns.astype(np.float32), context.astype(np.float32)
 
 
-def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
-    """Observation and action space of both interfaces."""
+def spaces_of(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
+    """
+    :param costs: what may be held
+    :return: observation and action space of both interfaces
+    """
     observation = spaces.Box(-np.inf, np.inf, (WINDOW + 3,), np.float32)
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
@@ -242,7 +238,7 @@ class MarketVecEnv(VecEnv):
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
-        super().__init__(core.n_envs, *_spaces(core.costs))
+        super().__init__(core.n_envs, *spaces_of(core.costs))
         self.core = core
         self.generator = np.random.default_rng(seed)
         self._targets = np.zeros(core.n_envs)
@@ -301,7 +297,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         if core.n_envs != 1:
             raise ValueError(f"a MarketEnv has one agent, the core has {core.n_envs}")
         self.core = core
-        self.observation_space, self.action_space = _spaces(core.costs)
+        self.observation_space, self.action_space = spaces_of(core.costs)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

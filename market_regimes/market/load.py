@@ -12,7 +12,7 @@ import pandas as pd
 from market_regimes.market.amounts import convention_of, is_text, numbers_of
 from market_regimes.market.bars import Bars, Columns, checked_bars
 from market_regimes.market.layout import layout_of
-from market_regimes.market.read import SUFFIXES, is_readable, read_table
+from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
 from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
 
@@ -42,6 +42,24 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
                     )
                 result[bars.symbol] = bars
     return list(result.values())
+
+
+def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
+    """
+    :param frame: with the columns that files have; the dates may be its index
+    :param symbol: whose bars they are where the frame names none; None: it must name them
+    :return: the bars of every symbol, in the order found
+    :raises ValueError: in one sentence with row and date, if the data cannot be used
+    """
+    if not isinstance(frame.index, pd.RangeIndex):
+        named = frame.index.name is not None or frame.index.nlevels > 1
+        frame = (frame if named else frame.rename_axis("date")).reset_index()
+    file = _File(table_of_frame(Path("the frame"), frame), ReadOptions())
+    if file.layout.symbol is None and list(file.layout.fields) == [""]:
+        if symbol is None:
+            raise ValueError("the frame lacks the column symbol, and the run knows several")
+        return [replace(bars, symbol=symbol) for bars in file.bars()]
+    return list(file.bars())
 
 
 def bars_of(table: RawTable, options: ReadOptions) -> list[Bars]:

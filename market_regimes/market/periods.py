@@ -67,6 +67,27 @@ def period_of(bars: Dated, first: str, last: str) -> range:
     return range(*np.searchsorted(bars.dates, np.array([begin, end], dtype="M8[s]")).tolist())
 
 
+def covered_period(bars: Bars, first: str, last: str) -> range:
+    """
+    :param bars: of one symbol
+    :param first: ISO date
+    :param last: ISO date, included
+    :return: positions of its bars in the period, at least two
+    :raises ValueError: if a date is not one or lies outside the data, or the period holds fewer than two bars
+    """
+    begin, end = _days("from and to", (first, last))
+    known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
+    known += f" to {date_text(bars.dates[-1])}"
+    if begin > end:
+        raise ValueError(f"the period {first} to {last} ends before it begins")
+    if begin < bars.dates[0].astype("M8[D]") - DATE_SLACK or end > bars.dates[-1].astype("M8[D]") + DATE_SLACK:
+        raise ValueError(f"the period {first} to {last} is not covered by {known}")
+    period = period_of(bars, first, last)
+    if len(period) < 2:
+        raise ValueError(f"the period {first} to {last} holds {len(period)} bars of {known}: at least 2 are needed")
+    return period
+
+
 def check_periods(config: MarketConfig, periods: Sequence[PeriodName], read: Sequence[Bars]) -> None:
     """
     :param config: with these periods
@@ -79,7 +100,7 @@ def check_periods(config: MarketConfig, periods: Sequence[PeriodName], read: Seq
     longest = max(read, key=lambda bars: bars.dates[-1] - bars.dates[0])
     known = f"{longest.source}, whose {len(longest.dates)} bars of {longest.symbol} run from {first} to {last}"
     for name in periods:
-        begin, end = _days(name, config.days(name))
+        begin, end = _days(f"market.{name}", config.days(name))
         if begin > end:
             raise ValueError(f"market.{name}: the period {begin} to {end} ends before it begins")
         if begin < first - DATE_SLACK or end > last + DATE_SLACK:
@@ -95,7 +116,7 @@ def _days(name: str, days: tuple[str, str]) -> tuple[np.datetime64, np.datetime6
         begin, end = (np.datetime64(date.fromisoformat(day), "D") for day in days)
     except ValueError as error:
         raise ValueError(
-            f"market.{name}: a period is given by two ISO dates like 2011-01-01, got {days[0]!r} and {days[1]!r}"
+            f"{name}: a period is given by two ISO dates like 2011-01-01, got {days[0]!r} and {days[1]!r}"
         ) from error
     return begin, end
 

@@ -329,10 +329,10 @@ def _read_parquet(path: Path, options: ReadOptions) -> RawTable:
         name = "index" if name is None else str(name)
         label: Any = (name, "") if frame.columns.nlevels == 2 else name
         frame.insert(number if name not in labels else 0, label, level, allow_duplicates=True)
-    return _of_frame(path, frame)
+    return table_of_frame(path, frame)
 
 
-def _of_frame(path: Path, frame: pd.DataFrame) -> RawTable:
+def table_of_frame(path: Path, frame: pd.DataFrame) -> RawTable:
     """A table with one or two levels of names."""
     pairs, said = {}, []
     if frame.columns.nlevels == 2:

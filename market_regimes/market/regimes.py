@@ -7,6 +7,7 @@ Where there is no volatility index, that of a bar is estimated from the prices u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from market_regimes.market.calendar import DAYS_PER_YEAR
 
 RISKMETRICS_LAMBDA = 0.94  # RiskMetrics Technical Document, J.P. Morgan 1996, for daily data
+FORGOTTEN = 1e-4  # weight of all earlier returns together, below which they no longer count
 WARM_UP = 20  # returns without which a bar has no volatility
 # Least squares of the VIX on the EWMA volatility of the S&P 500, 2014-2018, correlation 0.83. Frozen: fitting them
 # again on a user's data would let labels depend on the future.
@@ -40,10 +42,19 @@ def ewma_volatility(close: np.ndarray, bars_per_year: float = DAYS_PER_YEAR) -> 
     :return: annualised volatility in points (per cent) at each close, shape (T,); NaN before ``WARM_UP`` returns
     """
     squared = pd.Series(np.diff(np.log(close), prepend=np.nan) ** 2)
-    decay = RISKMETRICS_LAMBDA ** (DAYS_PER_YEAR / bars_per_year)
-    variance = squared.ewm(alpha=1 - decay, min_periods=WARM_UP).mean().to_numpy()
+    variance = squared.ewm(alpha=1 - decay_of(bars_per_year), min_periods=WARM_UP).mean().to_numpy()
     points: np.ndarray = 100.0 * np.sqrt(bars_per_year * variance)
     return points
+
+
+def decay_of(bars_per_year: float) -> float:
+    """:return: by which the weight of a return falls from bar to bar"""
+    return float(RISKMETRICS_LAMBDA ** (DAYS_PER_YEAR / bars_per_year))
+
+
+def memory_of(bars_per_year: float) -> int:
+    """:return: bars after which ``ewma_volatility`` has forgotten all but ``FORGOTTEN`` of what came before"""
+    return math.ceil(math.log(FORGOTTEN) / math.log(decay_of(bars_per_year)))
 
 
 def estimated_index(volatility: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from market_regimes.market.regimes import (
     ewma_volatility,
     regimes,
 )
+from market_regimes.market.scaling import Scaling
 from market_regimes.market.shipped import shipped
 from market_regimes.market.table import ReadOptions
 
@@ -99,16 +100,17 @@ class Segment:
 
     :param market: the bars
     :param period: bars whose returns may be earned; the first decision falls on the close before them
-    :param scale_on: the training period, whatever ``period`` is
+    :param scale_on: the training period, whatever ``period`` is; or its scaling, where the bars may lack that period
     :raises ValueError: if the period is too short for its window and one step, or ``scale_on`` for a spread
     """
 
     market: Market
     period: range
-    scale_on: range
+    scale_on: range | Scaling
 
     def __post_init__(self) -> None:
-        if self.first >= self.last or len(self.known) < 2:
+        without_spread = isinstance(self.scale_on, range) and len(_known(self.scale_on)) < 2
+        if self.first >= self.last or without_spread:
             raise ValueError(_too_few(self.market, self.period))
 
     @property
@@ -116,15 +118,35 @@ class Segment:
         """Bar at whose close the first decision falls."""
         return max(self.period.start - 1, WINDOW)
 
-    @property
-    def known(self) -> range:
-        """Bars whose statistics scale the observations: those of ``scale_on`` after the warm-up."""
-        return range(max(self.scale_on.start, WARM_UP), self.scale_on.stop)
+    @cached_property
+    def scaling(self) -> Scaling:
+        """
+        By which the observations are scaled.
+
+        :raises ValueError: if the prices do not move over ``scale_on``
+        """
+        if isinstance(self.scale_on, Scaling):
+            return self.scale_on
+        market, known = self.market, _known(self.scale_on)
+        observed = range(max(self.scale_on.start - 1, WINDOW), self.scale_on.stop)
+        scaling = Scaling.of(market.close, market.volatility, market.index, known, observed, WINDOW)
+        if not min(scaling.return_std, scaling.volatility_std) > 0:
+            first, last = (date_text(market.dates[bar]) for bar in (known[0], known[-1]))
+            raise ValueError(
+                f"{market.source}: close of {market.symbol} does not move from {first} to {last}, and nothing can be "
+                "learned from it"
+            )
+        return scaling
 
     @property
     def last(self) -> int:
         """Last bar."""
         return self.period.stop - 1
+
+
+def _known(train: range) -> range:
+    """Bars of a training period whose statistics scale the observations: those after the warm-up."""
+    return range(max(train.start, WARM_UP), train.stop)
 
 
 def _too_few(bars: Bars | Market, period: range) -> str:

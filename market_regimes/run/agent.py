@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import discounted
+from market_regimes.config import CheckpointName, TradingCosts
+from market_regimes.evaluate.backtest import backtest, discounted, orders
+from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.env import Known
+from market_regimes.market.env import Known, spaces_of
+from market_regimes.market.load import read_frame
+from market_regimes.market.segments import Segment, read_bars
+from market_regimes.market.trained import Trained, said_of, segments_seen
+from market_regimes.run import checkpoint
+from market_regimes.run.algorithm import model_of
+from market_regimes.run.evaluation import compared, write_evaluation
+from market_regimes.run.folder import Configured, read_configuration, read_scaling
+from market_regimes.run.signal import Signal, at_last_bar, positions_held, signals_of, warnings_of
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
@@ -60,6 +74,53 @@ def predicted_and_realised(
     return np.concatenate(quantiles), discounted(frames, np.array(last_values), model.gamma)
 
 
+def returns_picture(
+    model: DistributionalPPO, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str
+) -> Any:
+    """
+    :param model: whose critic predicts
+    :param frames: the agent's ``backtest``
+    :param seen: what ``decision`` noted in it
+    :param period: for the title
+    :return: the critic's quantiles beside the realised returns, as a figure
+    """
+    predicted = predicted_and_realised(model, frames, seen)
+    return picture_of_returns(frames, *predicted, f"discounted rewards, {period}")
+
+
+def evaluate_on(
+    model: DistributionalPPO,
+    rule: Callable[[list[np.ndarray]], Decision],
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    folder: Path,
+    name: str,
+    seed: int | None,
+    step: int,
+) -> dict[str, Any]:
+    """
+    Score the deterministic policy and write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``,
+    ``tearsheet-NAME.html`` and the pictures ``equity-NAME.png`` and ``returns-NAME.png``.
+
+    :param model: whose critic predicts
+    :param rule: gives its policy as a trading rule, which notes the observations in the list
+    :param segments: what it trades
+    :param trading: what trading costs and what may be held
+    :param folder: run folder to write to
+    :param name: of the period
+    :param seed: of the run
+    :param step: that the model was trained to
+    :return: what the JSON holds: what ``compared`` gives
+    """
+    seen: list[np.ndarray] = []
+    bars_per_year = segments[0].market.bars_per_year
+    frames = backtest(segments, trading, rule(seen))
+    strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
+    days = write_evaluation(folder, name, strategies, segments, result, bars_per_year)
+    returns_picture(model, frames, seen, f"{name}: {days}").savefig(folder / f"returns-{name}.png")
+    return result
+
+
 def reward_figures(model: DistributionalPPO, env_id: str, seed: int | None) -> dict[str, float | None]:
     """
     :param model: trained in an environment other than the market
@@ -75,3 +136,149 @@ def reward_figures(model: DistributionalPPO, env_id: str, seed: int | None) -> d
     returns, _ = evaluate_policy(model, env, EVALUATION_EPISODES, return_episode_rewards=True)
     env.close()
     return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
+
+
+Prices: TypeAlias = pd.DataFrame | str | Path | Sequence[str | Path]  # a frame, a file or a folder, or several of them
+
+
+class Agent:
+    """
+    A trained agent, apart from the data it was trained on.
+
+        agent = Agent.load("runs/x")
+        agent.signal(prices)
+        agent.backtest(prices)
+
+    Prices are a pandas frame, a CSV or Parquet file, a folder of them, or a list of files and folders. The columns are
+    those of files: ``date`` (may be the frame's index), ``open``, ``high``, ``low``, ``close``, optionally ``symbol``,
+    ``adjusted_close`` and ``volatility_index``. A frame without a column ``symbol`` is of the run's only symbol.
+
+    :param model: built by the run's configuration, with its parameters
+    :param configured: the run's configuration
+    :param trained: what the run knows of each of its symbols
+    :param step: that the model was trained to
+    """
+
+    def __init__(self, model: DistributionalPPO, configured: Configured, trained: dict[str, Trained], step: int):
+        self.model, self.configured, self.trained, self.step = model, configured, trained, step
+        self.trading = configured.market.trading
+
+    @classmethod
+    def load(cls, folder: str | Path, which: CheckpointName = "best") -> Agent:
+        """
+        Nothing is unpickled but tensors, no data are read, and no random numbers of the caller are drawn.
+
+        :param folder: a run folder
+        :param which: "best" by validation, or the "last" checkpoint
+        :return: the agent
+        :raises ValueError: if the folder is no run on a market, is of another version, or holds no checkpoint
+        """
+        folder = Path(folder)
+        configured = read_configuration(folder)
+        trained = read_scaling(folder)
+        # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
+        algorithm = {**configured.algorithm, "seed": None, "compile": False}
+        with torch.random.fork_rng(devices=[]):
+            model = model_of(algorithm, _acting_env(configured))
+        return cls(model, configured, trained, checkpoint.load(model, folder, which))
+
+    def segments(
+        self,
+        prices: Prices,
+        days: tuple[str | None, str | None] = (None, None),
+        like: str | None = None,
+        last_bar: bool = False,
+    ) -> list[Segment]:
+        """
+        :param prices: bars
+        :param days: first and last day whose returns are earned, ISO dates, None: all there are
+        :param like: symbol of the run as which new ones are seen, None: its only one
+        :param last_bar: whether only the last bar must have a volatility index
+        :return: one segment per symbol, scaled as the run's training was
+        :raises ValueError: if the data cannot be used
+        """
+        config = self.configured.market
+        if isinstance(prices, pd.DataFrame):
+            bars = read_frame(prices, next(iter(self.trained)) if len(self.trained) == 1 else None)
+        else:
+            entries = [prices] if isinstance(prices, str | Path) else prices
+            bars = read_bars(replace(config, data=[str(entry) for entry in entries]))
+        return segments_seen(bars, self.trained, config, like, days, last_bar)
+
+    def signal(
+        self,
+        prices: Prices,
+        position: float | Mapping[str, float] = 0.0,
+        like: str | None = None,
+        now: datetime | None = None,
+    ) -> list[Signal]:
+        """
+        What to hold after the last bar: from the position held, bit for bit what an evaluation over these bars decides
+        there. The past may begin anywhere, but with another beginning the EWMA volatility differs in its last digits.
+
+        :param prices: bars of at least 60 times, the last of which has closed
+        :param position: held now, as a share of equity; of several symbols by name
+        :param like: symbol of the run as which new ones are seen, None: its only one
+        :param now: by the clock of the bars, for the warning about missing ones; None: this computer's
+        :return: one answer per symbol, in the order of the bars
+        :raises ValueError: if the data cannot be used, or the position names another symbol
+        """
+        segments = self.segments(prices, like=like, last_bar=True)
+        held = positions_held(position, [segment.market.symbol for segment in segments])
+        core, seen = at_last_bar(segments, self.trading, held), list[np.ndarray]()
+        targets = orders(core, self.rule(seen))
+        clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
+        warnings = [
+            said_of([segment], self.trained, like)
+            + warnings_of(segment, float(position), self.trading, self.trained, clock)
+            for segment, position in zip(segments, held, strict=True)
+        ]
+        return signals_of(self.model, core, targets, seen[-1], warnings)
+
+    def backtest(
+        self, prices: Prices, first: str | None = None, last: str | None = None, like: str | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """
+        Trade from a flat start, at the run's costs.
+
+        :param prices: bars
+        :param first: first day whose return is earned, ISO date; None: as soon as there is an observation
+        :param last: last day, ISO date; None: that of the bars
+        :param like: symbol of the run as which new ones are seen, None: its only one
+        :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of costs), ``equity``,
+            ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``
+        :raises ValueError: if the data cannot be used, or do not cover the days
+        """
+        segments = self.segments(prices, (first, last), like)
+        return backtest(segments, self.trading, self.rule())
+
+    def evaluate(self, segments: Sequence[Segment], folder: str | Path, name: str) -> dict[str, Any]:
+        """
+        :param segments: from ``segments``
+        :param folder: where the files of ``evaluate_on`` are written
+        :param name: of the period
+        :return: what ``compared`` gives
+        """
+        seed = self.configured.algorithm.get("seed")
+        return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step)
+
+    def rule(self, seen: list[np.ndarray] | None = None) -> Decision:
+        """
+        :param seen: receives the observations as the policy gets them
+        :return: the deterministic policy as a trading rule
+        """
+        return decision(self.model, self.trading, seen)
+
+
+class _Shut(gym.Env[np.ndarray, Any]):
+    """The spaces of a market whose prices are not there."""
+
+    def __init__(self, costs: TradingCosts):
+        self.observation_space, self.action_space = spaces_of(costs)
+
+
+def _acting_env(configured: Configured) -> VecEnv:
+    """What a model that only acts is built on; VecNormalize holds the statistics of its observations."""
+    copies: list[Callable[[], gym.Env[Any, Any]]] = [lambda: _Shut(configured.market.trading)] * configured.run.n_envs
+    env = DummyVecEnv(copies)
+    return VecNormalize(env, training=False, norm_reward=False) if configured.run.normalize_observations else env

@@ -1,4 +1,4 @@
-"""Keyword arguments of ``DistributionalPPO`` from values as YAML has them."""
+"""``DistributionalPPO`` from values as YAML has them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn, optim
 
+from distributional_ppo import DistributionalPPO
 from upgd import UPGD, AdaptiveUPGD
 
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
@@ -61,6 +63,22 @@ def check_ranges(algorithm: dict[str, Any]) -> None:
         number = float(value.removeprefix("lin_")) if isinstance(value, str) else value
         if number is not None and not low <= number <= high:
             raise ValueError(f"algorithm.{name} must be within [{low:g}, {high:g}], got {value}")
+
+
+def model_of(algorithm: dict[str, Any], env: VecEnv) -> DistributionalPPO:
+    """
+    :param algorithm: keyword arguments of the constructor as YAML has them, all optional
+    :param env: to train or to act in
+    :return: the model, not yet trained
+    :raises ValueError: on a number that no training can use, and on a policy for another kind of observation
+    """
+    check_ranges(algorithm)
+    check_device(algorithm.get("device", "auto"))
+    arguments = {"policy": "MlpPolicy", **python_values(algorithm)}
+    try:
+        return DistributionalPPO(env=env, **arguments)
+    except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
+        raise ValueError(f"algorithm.policy={arguments['policy']} does not fit the environment: {error}") from error
 
 
 def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pickle
 import random
 import re
 import shutil
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, unwrap_vec_wrapper
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.files import sync_folder, write_file
+from market_regimes.config import CheckpointName
+from market_regimes.files import read_json, sync_folder, write_file
 from market_regimes.market.env import MarketVecEnv
 
 FOLDER = "checkpoints"
@@ -222,6 +224,32 @@ def load_agent(model: DistributionalPPO, tensors: Tensors, path: Path) -> None:
                 rms.count = float(saved["count"])
     except Exception as error:  # whatever a foreign file makes torch or SB3 raise
         raise CheckpointError(f"the checkpoint {path} does not fit this run: {_reason(error)}") from error
+
+
+def load(model: DistributionalPPO, run_folder: Path, which: CheckpointName = "best") -> int:
+    """
+    Take the parameters of a run. They are read as tensors only; no code in the files is run.
+
+    :param model: built by the run's configuration
+    :param run_folder: folder of the run
+    :param which: "best" by validation, or the "last" checkpoint; best is the last where no evaluation says
+    :return: the step it was trained to
+    :raises ValueError: if the folder holds no checkpoint that can be used
+    """
+    paths = newest_first(run_folder)
+    if which == "best" and (run_folder / "best.json").exists():
+        step = read_json(run_folder / "best.json").get("step")
+        if type(step) is not int or step < 0:
+            raise ValueError(f"{run_folder / 'best.json'} is torn or no run's")
+        paths.insert(0, path_of(run_folder, step))
+    for path in dict.fromkeys(paths):
+        try:
+            tensors, state = read(path)
+            load_agent(model, tensors, path)
+            return int(state["num_timesteps"])
+        except CheckpointError as error:
+            print(f"{error}; trying another", file=sys.stderr)
+    raise ValueError(f"{run_folder} holds no checkpoint that can be used")
 
 
 def restore(model: DistributionalPPO, tensors: Tensors, state: State, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from market_regimes.config import PeriodName, TradingCosts
-from market_regimes.evaluate.backtest import backtest, random_timing, trades
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
 from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
@@ -69,27 +70,53 @@ def compared(
 
 
 def write_evaluation(
-    folder: Path, period: PeriodName, strategies: dict[str, Frames], result: dict[str, Any], bars_per_year: float
+    folder: Path,
+    name: str,
+    strategies: dict[str, Frames],
+    segments: Sequence[Segment],
+    result: dict[str, Any],
+    bars_per_year: float,
 ) -> str:
     """
-    Write ``evaluation-PERIOD.json``, ``trades-PERIOD.csv``, ``tearsheet-PERIOD.html`` and ``equity-PERIOD.png``.
+    Write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``, ``tearsheet-NAME.html`` and
+    ``equity-NAME.png``.
 
     :param folder: run folder
-    :param period: name of the period
+    :param name: of the period, in file names and titles
     :param strategies: from ``compared``
+    :param segments: what was traded
     :param result: what the JSON holds
     :param bars_per_year: what annualises
     :return: first and last day, for titles
     """
-    write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
-    together, agent = {name: joint(frames) for name, frames in strategies.items()}, strategies["agent"]
+    write_file(folder / f"evaluation-{name}.json", json.dumps(result, indent=2))
+    together, agent = {each: joint(frames) for each, frames in strategies.items()}, strategies["agent"]
     days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
-    title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {period}: {days}"
-    picture_of_equity(together, folder / f"equity-{period}.png", title)
-    trades(agent).to_csv(folder / f"trades-{period}.csv")
+    title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {name}: {days}"
+    picture_of_equity(together, folder / f"equity-{name}.png", title)
+    trades(agent).to_csv(folder / f"trades-{name}.csv")
+    positions(agent, segments).to_csv(folder / f"positions-{name}.csv", index=False)
     returns, held = together["agent"]["return"], together["buy and hold"]["return"]
     try:
-        tear_sheet(returns, held, folder / f"tearsheet-{period}.html", title, bars_per_year)
+        tear_sheet(returns, held, folder / f"tearsheet-{name}.html", title, bars_per_year)
     except ValueError as error:
-        print(f"tearsheet-{period}.html is left out: {error}")
+        print(f"tearsheet-{name}.html is left out: {error}", file=sys.stderr)
     return days
+
+
+def name_of(data: Sequence[str], segments: Sequence[Segment]) -> str:
+    """
+    :param data: files and folders, none: the run's own
+    :param segments: of them
+    :return: name of an evaluation on them, fit for a file's name: the first file and the days whose returns are earned
+    """
+    first, last = (
+        str(bound([segment.market.dates[bar] for segment, bar in bars]).astype("M8[D]"))
+        for bound, bars in (
+            (min, [(s, s.first + 1) for s in segments]),
+            (max, [(s, s.last) for s in segments]),
+        )
+    )
+    stems = [Path(entry).stem or "data" for entry in data[:1]]
+    more = [f"and-{len(data) - 1}-more"] if len(data) > 1 else []
+    return "-".join([*stems, *more, first, "to", last])

@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
-from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
 from market_regimes.evaluate.backtest import backtest
-from market_regimes.evaluate.pictures import picture_of_returns, picture_of_training
+from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.rules import Decision
-from market_regimes.files import new_folder, read_json, write_file
+from market_regimes.files import new_folder, write_file
 from market_regimes.market.env import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import decision, predicted_and_realised, reward_figures
-from market_regimes.run.algorithm import check_device, check_ranges, python_values
+from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
-from market_regimes.run.evaluation import compared, scores_of, write_evaluation
+from market_regimes.run.evaluation import scores_of
+from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
 
 
@@ -36,10 +35,10 @@ class Study:
     """
     A configured run: the environment and the algorithm, built and checked, not yet trained.
 
-    :param run: the run around the algorithm
-    :param market: the data, and what trading costs, used if ``run.env_id`` is "market"
+    :param run: the run around the algorithm, None: its defaults
+    :param market: the data, and what trading costs, used if ``run.env_id`` is "market"; None: its defaults
     :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
-        ``policy_kwargs`` by name
+        ``policy_kwargs`` by name; None: the constructor's defaults
     :param segments: of the market, where a command has them already; None: all its periods are read
     :raises ValueError: on a value that is out of range, with the constructor's own words, and on data that cannot be
         used
@@ -47,9 +46,16 @@ class Study:
     """
 
     def __init__(
-        self, run: RunConfig, market: MarketConfig, algorithm: dict[str, Any], segments: Segments | None = None
+        self,
+        run: RunConfig | None = None,
+        market: MarketConfig | None = None,
+        algorithm: dict[str, Any] | None = None,
+        segments: Segments | None = None,
     ):
-        self.run, self.trading, self.seed = run, market.trading, algorithm["seed"]
+        run, market, algorithm = run or RunConfig(), market or MarketConfig(), algorithm or {}
+        self.configured = Configured(run, market, algorithm)
+        self.run, self.trading = run, market.trading
+        self.seed: int | None = algorithm.get("seed")
         self.step = 0  # of the checkpoint loaded
         self.segments: Segments = {}
         self.core: MarketCore | None = None
@@ -57,12 +63,7 @@ class Study:
             self.segments = segments_of(market) if segments is None else segments
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
-        check_ranges(algorithm)
-        check_device(algorithm.get("device", "auto"))
-        try:
-            self.model = DistributionalPPO(env=self._make_env(), **python_values(algorithm))
-        except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
-            raise ValueError(f"algorithm.policy={algorithm['policy']} does not fit {run.env_id}: {error}") from error
+        self.model = model_of(algorithm, self._make_env())
 
     def _make_env(self) -> VecEnv:
         env: VecEnv
@@ -74,11 +75,12 @@ class Study:
             env = make_vec_env(self.run.env_id, self.run.n_envs, seed=self.seed)
         return VecNormalize(env, norm_reward=False) if self.run.normalize_observations else env
 
-    def start(self, config_text: str) -> Path:
+    def start(self, config_text: str | None = None) -> Path:
         """
         Train from the beginning.
 
-        :param config_text: the resolved configuration, kept in the run folder
+        :param config_text: the resolved configuration, kept in the run folder; None: it is written from what the
+            constructor was given
         :return: the run folder, with configuration, provenance, TensorBoard events, ``progress.csv``, checkpoints,
             ``training.png`` and ``model.zip``, the best model as ``DistributionalPPO.load`` reads it
         :raises ValueError: if the folder exists already
@@ -86,11 +88,13 @@ class Study:
         :raises FloatingPointError: if a NaN or an infinity turns up
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
+        config_text = self.configured.text() if config_text is None else config_text
         folder = new_folder(self.run)
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
         write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments), indent=2))
+        write_scaling(unfinished, self.segments)
         unfinished.rename(folder)
         print(f"training in {folder}", flush=True)
         self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
@@ -174,21 +178,9 @@ class Study:
         :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         """
         check_provenance(folder, self.segments)
-        paths = newest_first(folder)
-        if which == "best" and (folder / "best.json").exists():
-            step = read_json(folder / "best.json").get("step")
-            if type(step) is not int or step < 0:
-                raise ValueError(f"{folder / 'best.json'} is torn or no run's")
-            paths.insert(0, checkpoint.path_of(folder, step))
-        for path in dict.fromkeys(paths):
-            try:
-                tensors, state = checkpoint.read(path)
-                checkpoint.load_agent(self.model, tensors, path)
-                self.step = int(state["num_timesteps"])
-                return
-            except CheckpointError as error:
-                print(f"{error}; trying another", file=sys.stderr)
-        raise ValueError(f"{folder} holds no checkpoint that can be used")
+        if not (folder / SCALING).exists():  # runs of earlier versions
+            write_scaling(folder, self.segments)
+        self.step = checkpoint.load(self.model, folder, which)
 
     def agent(self, seen: list[np.ndarray] | None = None) -> Decision:
         """
@@ -206,17 +198,13 @@ class Study:
             return {"mean_reward": reward_figures(self.model, self.run.env_id, self.seed)["mean_reward"]}, None
         seen: list[np.ndarray] = []
         frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        return scores_of(frames, self.core.bars_per_year), self._picture_of_returns(frames, seen, "validation")
-
-    def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
-        """The critic's quantiles beside the realised returns, as a figure."""
-        predicted = predicted_and_realised(self.model, frames, seen)
-        return picture_of_returns(frames, *predicted, f"discounted rewards, {period}")
+        picture = returns_picture(self.model, frames, seen, "validation")
+        return scores_of(frames, self.core.bars_per_year), picture
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """
-        Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also ``trades-PERIOD.csv``,
-        ``tearsheet-PERIOD.html`` and the pictures ``equity-PERIOD.png`` and ``returns-PERIOD.png``.
+        Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also what ``evaluate_on``
+        writes.
 
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
@@ -227,10 +215,5 @@ class Study:
             result: dict[str, Any] = {"joint": {"agent": agent}, "symbols": {}, "step": self.step}
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
-        seen: list[np.ndarray] = []
-        segments, bars_per_year = self.segments[period], self.core.bars_per_year
-        frames = backtest(segments, self.trading, self.agent(seen))
-        strategies, result = compared(frames, segments, self.trading, bars_per_year, self.seed or 0, self.step)
-        days = write_evaluation(folder, period, strategies, result, bars_per_year)
-        self._picture_of_returns(frames, seen, f"{period}: {days}").savefig(folder / f"returns-{period}.png")
-        return result
+        segments = self.segments[period]
+        return evaluate_on(self.model, self.agent, segments, self.trading, folder, period, self.seed, self.step)

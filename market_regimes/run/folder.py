@@ -1,0 +1,105 @@
+"""What a run folder says without the data the run was trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from market_regimes.config import MarketConfig, RunConfig, TradingCosts
+from market_regimes.files import read_json, write_file
+from market_regimes.market.segments import Segments
+from market_regimes.market.trained import Trained, trained_on
+from market_regimes.run.provenance import check_data_version
+
+SCALING = "scaling.json"
+
+
+@dataclass(frozen=True)
+class Configured:
+    """
+    The configuration of a run.
+
+    :param run: the run around the algorithm
+    :param market: the data, and what trading costs
+    :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them
+    """
+
+    run: RunConfig
+    market: MarketConfig
+    algorithm: dict[str, Any]
+
+    def text(self) -> str:
+        """:return: as YAML"""
+        content = {"run": asdict(self.run), "market": asdict(self.market), "algorithm": self.algorithm}
+        try:
+            return str(yaml.safe_dump(content, sort_keys=False))
+        except yaml.YAMLError as error:
+            raise ValueError(f"algorithm must hold what YAML can write, classes by name: {error}") from error
+
+
+def read_configuration(folder: Path) -> Configured:
+    """
+    :param folder: a run folder
+    :return: its configuration
+    :raises ValueError: if the folder is no run, or its configuration holds keys that this version does not know
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise ValueError(f"{folder} is no run folder: it has no config.yaml")
+    if not (folder / "run.json").exists():
+        seeds = sorted(entry.name for entry in folder.glob("seed-*"))
+        several = f"; name one of its runs: {', '.join(seeds)}" if seeds else ""
+        raise ValueError(f"{folder} is no run folder: it has no run.json{several}")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        market = dict(content.get("market") or {})
+        trading = TradingCosts(**(market.pop("trading", None) or {}))
+        for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists
+            if isinstance(market.get(name), list):
+                market[name] = tuple(market[name])
+        run = RunConfig(**(content.get("run") or {}))
+        return Configured(run, MarketConfig(**market, trading=trading), dict(content.get("algorithm") or {}))
+    except (OSError, yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no configuration of this version: {error}") from error
+
+
+def write_scaling(folder: Path, segments: Segments) -> None:
+    """
+    Keep what the agent must know of its training period, so that it can act on bars that lack it.
+
+    :param folder: a run folder
+    :param segments: of the run; none in environments other than the market
+    """
+    if segments:
+        content = {symbol: known.to_json() for symbol, known in trained_on(segments).items()}
+        write_file(folder / SCALING, json.dumps(content, indent=2))
+
+
+def read_scaling(folder: Path) -> dict[str, Trained]:
+    """
+    :param folder: a run folder
+    :return: per symbol what the run knows of it
+    :raises ValueError: if the run is not on a market, is from before this file was kept, or the file is torn
+    """
+    provenance = read_json(folder / "run.json")
+    if not provenance.get("data"):
+        raise ValueError(f"{folder} was not trained on market data")
+    check_data_version(folder, provenance)
+    if not (folder / SCALING).exists():
+        raise ValueError(
+            f"{folder} has no {SCALING}, which runs of earlier versions lack: evaluate {folder}, with the data it was "
+            "trained on in their place, writes it"
+        )
+    try:
+        found = {symbol: Trained.from_json(entry) for symbol, entry in read_json(folder / SCALING).items()}
+    except ValueError as error:
+        raise ValueError(f"{folder / SCALING} is torn or no run's: {error}") from error
+    if not found:
+        raise ValueError(f"{folder / SCALING} is torn or no run's: it names no symbol")
+    return found

@@ -1,0 +1,253 @@
+"""What a trained agent holds next: one answer per symbol, with what its critic expects and what to beware of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from distributional_ppo import DistributionalPPO
+from market_regimes.config import TradingCosts
+from market_regimes.market.env import MarketCore
+from market_regimes.market.next_bar import missing_bar
+from market_regimes.market.periods import date_text
+from market_regimes.market.regimes import REGIMES, memory_of
+from market_regimes.market.scaling import Range, log_returns
+from market_regimes.market.segments import WINDOW, Segment
+from market_regimes.market.trained import Trained
+
+SHOWN_QUANTILES = (0.05, 0.5, 0.95)
+TAIL = 0.05  # share of the worst returns in the conditional value at risk
+
+
+@dataclass(frozen=True)
+class Signal:
+    """
+    What to hold from the next fill on. Positions are shares of equity.
+
+    :param symbol: of the bars
+    :param date: of the last bar, at whose close this is decided
+    :param regime: of that bar: calm, normal, volatile or crash
+    :param position: held now
+    :param target: position that the environment would fill
+    :param trade: target minus position held
+    :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
+    :param cvar: mean of the worst 5 % of these returns
+    :param warnings: a sentence each
+    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, position; scaled
+    """
+
+    symbol: str
+    date: str
+    regime: str
+    position: float
+    target: float
+    trade: float
+    quantiles: dict[str, float]
+    cvar: float
+    warnings: list[str]
+    observation: list[float]
+
+
+def position_of(texts: Sequence[str]) -> float | dict[str, float]:
+    """
+    :param texts: "X" alone, or "SYMBOL=X" for each symbol; none: nothing is held
+    :return: the position, or one per symbol
+    :raises ValueError: on anything else
+    """
+    try:
+        if len(texts) == 1 and "=" not in texts[0]:
+            return float(texts[0])
+        pairs = [text.rsplit("=", 1) for text in texts]
+        found = {symbol: float(number) for symbol, number in pairs}
+    except ValueError as error:
+        raise ValueError(
+            f"--position is a share of equity like 0.5, or SYMBOL=0.5 for each, got {' '.join(texts)}"
+        ) from error
+    if len(found) < len(texts):
+        raise ValueError(f"--position names a symbol twice: {' '.join(texts)}")
+    return found
+
+
+def positions_held(position: float | Mapping[str, float], symbols: Sequence[str]) -> np.ndarray:
+    """
+    :param position: held now, as a share of equity: one number for one symbol, else by symbol; 0 where it is not given
+    :param symbols: of the bars
+    :return: the position of each, shape (n,)
+    :raises ValueError: if it is no finite number, for a symbol that is not there, or one number for several symbols
+    """
+    by_symbol = dict(position) if isinstance(position, Mapping) else dict.fromkeys(symbols, float(position))
+    if not isinstance(position, Mapping) and len(symbols) > 1 and position != 0:
+        raise ValueError(f"one position does not say which of {', '.join(symbols)} holds it: --position SYMBOL=X does")
+    for symbol, held in by_symbol.items():
+        if symbol not in symbols:
+            raise ValueError(f"position {symbol}={held:g}: the bars are of {', '.join(symbols)}")
+        if not np.isfinite(held):
+            raise ValueError(f"position of {symbol} must be a finite share of equity, got {held}")
+    return np.array([float(by_symbol.get(symbol, 0.0)) for symbol in symbols])
+
+
+def at_last_bar(segments: Sequence[Segment], trading: TradingCosts, position: np.ndarray) -> MarketCore:
+    """
+    :param segments: one per symbol
+    :param trading: what may be held
+    :param position: held, shape (n,)
+    :return: an agent per symbol, at the close of its last bar
+    """
+    core = MarketCore(segments, len(segments), trading, episode_bars=None)
+    core.bar, core.position = core.last.copy(), position.copy()
+    return core
+
+
+def signals_of(
+    model: DistributionalPPO,
+    core: MarketCore,
+    targets: np.ndarray,
+    observations: np.ndarray,
+    warnings: Sequence[list[str]],
+) -> list[Signal]:
+    """
+    :param model: whose critic predicts
+    :param core: from ``at_last_bar``
+    :param targets: as the environment fills them, shape (n,)
+    :param observations: as the policy got them, shape (n, WINDOW + 3)
+    :param warnings: sentences for each symbol
+    :return: one answer per symbol
+    """
+    with torch.no_grad():
+        predicted = model.policy.predict_quantiles(observations).cpu().numpy().astype(np.float64)
+        tails = model.policy.predict_cvar(observations, TAIL).cpu().numpy().reshape(-1)
+    # Between the midpoints (i + 0.5) / N on straight lines, beyond the outermost ones flat.
+    shown = np.quantile(predicted, SHOWN_QUANTILES, axis=1, method="hazen")
+    known = core.known()
+    return [
+        Signal(
+            symbol=market.symbol,
+            date=date_text(market.dates[-1]),
+            regime=REGIMES[known.regime[i]],
+            position=float(known.position[i]),
+            target=float(targets[i]),
+            trade=float(targets[i] - known.position[i]),
+            quantiles={f"{share:g}": float(value) for share, value in zip(SHOWN_QUANTILES, shown[:, i], strict=True)},
+            cvar=float(tails[i]),
+            warnings=warnings[i],
+            observation=[float(number) for number in observations[i]],
+        )
+        for i, market in enumerate(core.markets)
+    ]
+
+
+def warnings_of(
+    segment: Segment, position: float, trading: TradingCosts, trained: Mapping[str, Trained], now: np.datetime64
+) -> list[str]:
+    """
+    :param segment: ends at the bar of the decision
+    :param position: held
+    :param trading: what may be held
+    :param trained: what the run knows
+    :param now: by the clock of the bars
+    :return: a sentence on each number that training never saw, on bars that are missing, and on too short a past
+    """
+    market, sentences = segment.market, outside_training(segment, trained)
+    low, high = trading.bounds
+    if not low <= position <= high:
+        sentences.append(f"the position held, {position:g}, lies outside the {low:g} to {high:g} that may be held")
+    last = market.dates[-1]
+    missing = missing_bar(market.dates, now)
+    if missing is not None:
+        sentences.append(
+            f"the bars end on {date_text(last)}: by their own calendar that of {date_text(missing)} has closed since, "
+            "unless it was a holiday"
+        )
+    elif last > now + np.timedelta64(1, "D"):  # exchanges lie up to 14 hours ahead of this clock
+        sentences.append(f"the last bar, of {date_text(last)}, lies in the future")
+    memory = memory_of(market.bars_per_year)
+    if len(market.dates) <= memory:
+        sentences.append(
+            f"{len(market.dates)} bars are few: the EWMA volatility remembers {memory}, and a longer past changes it"
+        )
+    return sentences
+
+
+def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[str]:
+    """:return: a sentence on each number of the last observation that lies outside what training saw of any symbol"""
+    market, own = segment.market, segment.scaling
+    known = [entry.scaling for entry in trained.values()]
+    returns = [_as_seen(k.returns, k.return_mean, k.return_std, own.return_mean, own.return_std) for k in known]
+    volatility = [
+        _as_seen(k.volatility, k.volatility_mean, k.volatility_std, own.volatility_mean, own.volatility_std)
+        for k in known
+    ]
+    checked = [
+        (
+            "log return",
+            100 * log_returns(market.close)[-WINDOW:],
+            [(100 * low, 100 * high) for low, high in returns],
+            "%",
+        ),
+        ("EWMA volatility", market.volatility[-1:], volatility, "points"),
+        ("volatility index", market.index[-1:], [k.index for k in known], "points"),
+    ]
+    sentences = []
+    for name, values, ranges, unit in checked:
+        low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        beyond = np.maximum(low - values, values - high)
+        bar = int(np.argmax(beyond))
+        if beyond[bar] > 1e-9 * (high - low):  # the ranges of other symbols are rescaled, and rounded
+            value = f"{name} of {date_text(market.dates[bar - len(values)])}, {values[bar]:.2f} {unit}"
+            sentences.append(f"the {value}, lies outside the {low:.2f} to {high:.2f} that training saw")
+    return sentences
+
+
+def _as_seen(span: Range, mean: float, std: float, own_mean: float, own_std: float) -> Range:
+    """A range of one symbol in the units of another, where both are the same once scaled."""
+    if (mean, std) == (own_mean, own_std):
+        return span
+    low, high = ((bound - mean) / std * own_std + own_mean for bound in span)
+    return low, high
+
+
+def json_of(signals: Sequence[Signal], with_observation: bool = False) -> str:
+    """
+    :param signals: one per symbol
+    :param with_observation: whether the observations are wanted
+    :return: a JSON list of objects
+    """
+    content = [asdict(signal) for signal in signals]
+    for entry in content:
+        if not with_observation:
+            del entry["observation"]
+    return json.dumps(content, indent=2)
+
+
+def print_signals(signals: Sequence[Signal], title: str, with_observation: bool = False) -> None:
+    """
+    Print what to hold and what the critic expects, a row per symbol, then the warnings.
+
+    :param signals: one per symbol
+    :param title: what they are of
+    :param with_observation: whether the observations are wanted
+    """
+    held, expected = Table(box=SIMPLE), Table(title="discounted return in %, as predicted", box=SIMPLE)
+    for name in ("symbol", "last bar", "regime", "held", "target", "trade"):
+        held.add_column(name, no_wrap=True)
+    for name in ("symbol", *(f"{100 * share:g} %" for share in SHOWN_QUANTILES), "CVaR 5 %"):
+        expected.add_column(name, no_wrap=True)
+    for signal in signals:
+        position = (f"{signal.position:.4f}", f"{signal.target:.4f}", f"{signal.trade:+.4f}")
+        held.add_row(signal.symbol, signal.date, signal.regime, *position)
+        expected.add_row(signal.symbol, *(f"{value:+.2f}" for value in (*signal.quantiles.values(), signal.cvar)))
+    print(title)
+    for table in (held, expected):
+        Console().print(table)
+    for signal in signals:
+        if with_observation:
+            print(f"{signal.symbol} observes: {' '.join(f'{number:.9g}' for number in signal.observation)}")
+        for sentence in signal.warnings:
+            print(f"warning: {signal.symbol}: {sentence}")

@@ -1,0 +1,404 @@
+"""
+A trained agent apart from its data. Oracles: the positions that an evaluation wrote, pandas, numpy, and the rule that a
+decision knows nothing of the bars after it.
+"""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import market_regimes
+from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
+from market_regimes.evaluate.backtest import positions
+from market_regimes.run.folder import Configured
+from market_regimes.run.study import Study as StudyOfModule
+from train_model_multi_patch import main
+
+ROOT = Path(__file__).parents[2]
+PERIODS = dict(
+    train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2003-04-18")
+)
+FROM, TO = "2002-03-01", "2003-02-13"  # 250 business days
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than all else in these runs."""
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
+    monkeypatch.setattr("market_regimes.run.study.picture_of_training", lambda *args: None)
+
+
+def exactly(path):
+    """A table as it was written: Python reads the shortest text of a float64 back as it, pandas may not."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).assign(date=lambda t: pd.to_datetime(t["date"]))
+    for name in table.columns.difference(["date", "symbol", "regime", "side"]):
+        table[name] = table[name].map(float)
+    return table
+
+
+def trained(tmp_path, prices, name, market=None, **run):
+    """A run of two updates, trained from Python without the command line."""
+    data = tmp_path / f"{name}.csv"
+    prices.to_csv(data, index=False)
+    config = MarketConfig(str(data), **{**PERIODS, "episode_bars": 60, **(market or {})})
+    run = RunConfig(
+        total_timesteps=256, n_envs=2, eval_every=128, out=str(tmp_path), name=f"run-{name}", progress_bar=False, **run
+    )
+    study = Study(run, config, dict(seed=0, n_steps=64, batch_size=64, n_epochs=4, learning_rate=0.01))
+    return study, study.start(), data
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_prices):
+    """A run on one symbol, its folder and its data; not to be changed."""
+    return trained(tmp_path_factory.mktemp("runs"), make_prices(860), "own")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, make_prices):
+    """The same on three symbols, with VecNormalize."""
+    return trained(tmp_path_factory.mktemp("runs"), several(make_prices), "many", normalize_observations=True)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """Its folder, to be changed."""
+    return shutil.copytree(finished[1], tmp_path / "copy")
+
+
+def several(make_prices):
+    """Three symbols in one long table; the third begins later, so that it has fewer bars."""
+    frames = [make_prices(860, seed).assign(symbol=symbol) for seed, symbol in enumerate(("A", "B B", "C"))]
+    frames[2] = frames[2].iloc[7:]
+    return pd.concat(frames, ignore_index=True)
+
+
+CASES = {
+    "one symbol": {},
+    "VecNormalize": dict(normalize_observations=True),
+    "several symbols, VecNormalize": dict(normalize_observations=True),
+    "some positions, close": dict(
+        market=dict(trading=TradingCosts(positions=[-1.0, 0.0, 0.25, 2.0], fill="close", cash_rate=0.02))
+    ),
+    "short and leveraged": dict(market=dict(trading=TradingCosts(position_low=-0.5, position_high=1.5, fee_bp=3.0))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_signal_of_250_days_is_bit_for_bit_what_an_evaluation_decided(case, tmp_path, make_prices):
+    prices = several(make_prices) if "several" in case else make_prices(860)
+    _, folder, data = trained(tmp_path, prices, "own", **CASES[case])
+    agent = Agent.load(folder)
+    decided = positions(agent.backtest(data, FROM, TO), agent.segments(data, (FROM, TO)))
+    dates = decided["date"].unique()
+    assert len(dates) == 250
+    assert dates[0] == pd.Timestamp("2002-02-28")  # the close before the first day whose return is earned
+    assert decided["target"].nunique() > 3 or case == "some positions, close"
+    read = exactly(data)
+    for date, rows in decided.groupby("date"):
+        held = dict(zip(rows["symbol"], rows["position"], strict=True))
+        answers = agent.signal(read[read["date"] <= date], held)
+        assert [answer.symbol for answer in answers] == rows["symbol"].tolist()
+        assert [answer.target for answer in answers] == rows["target"].tolist()
+        assert [answer.regime for answer in answers] == rows["regime"].tolist()
+        assert [answer.position for answer in answers] == rows["position"].tolist()
+        assert {answer.date for answer in answers} == {str(date.date())}
+
+
+def test_an_evaluation_of_the_run_and_of_its_agent_are_bit_for_bit_the_same(many):
+    study, folder, data = many
+    study.evaluate(folder, "test")
+    agent = Agent.load(folder)
+    agent.evaluate(agent.segments(str(data), PERIODS["test"]), folder, "again")
+    for kind in ("positions", "trades"):
+        assert (folder / f"{kind}-test.csv").read_bytes() == (folder / f"{kind}-again.csv").read_bytes()
+    results = [json.loads((folder / f"evaluation-{name}.json").read_text()) for name in ("test", "again")]
+    assert results[0] == results[1]
+    frames = agent.backtest(str(data), *PERIODS["test"])
+    assert list(frames) == ["A", "B B", "C"]
+    for symbol, frame in frames.items():
+        decided = exactly(folder / "positions-test.csv")
+        assert frame["target"].tolist() == decided.loc[decided["symbol"] == symbol, "target"].tolist()
+
+
+def test_a_backtest_may_begin_and_end_anywhere(finished, make_prices):
+    _, folder, _ = finished
+    agent, prices = Agent.load(folder), make_prices(300, start="2010-01-04", seed=5)
+    whole = agent.backtest(prices)["own"]
+    assert len(whole) == 300 - 21  # 20 log returns before the first decision, and its fill at the bar after it
+    part = agent.backtest(prices, "2010-06-01", "2010-06-30")["own"]
+    assert [str(day.date()) for day in part.index[[0, -1]]] == ["2010-06-01", "2010-06-30"]
+    for refused in (("2010-06-01", "2015-01-01"), ("2009-01-01", None), ("June", None)):
+        with pytest.raises(ValueError, match="period"):
+            agent.backtest(prices, *refused)
+
+
+def test_a_past_that_the_run_was_trained_on_is_not_needed(finished, make_prices):
+    prices = make_prices(860)
+    _, folder, _ = finished
+    agent = Agent.load(folder)
+    (whole,), (late,), (shortest,) = (agent.signal(prices.iloc[-bars:]) for bars in (860, 400, 60))
+    # 400 bars later the beginning weighs 0.94^380 of the variance.
+    assert late.target == pytest.approx(whole.target, abs=1e-6)
+    assert late.observation == pytest.approx(whole.observation, abs=1e-6)
+    assert not [sentence for sentence in late.warnings if "few" in sentence]
+    assert shortest.observation[:20] == whole.observation[:20]
+    assert any(
+        sentence.startswith("60 bars are few: the EWMA volatility remembers 155") for sentence in shortest.warnings
+    )
+
+
+def test_what_comes_later_changes_nothing(finished, make_prices):
+    prices = make_prices(860)
+    _, folder, _ = finished
+    agent = Agent.load(folder)
+    other = prices.copy()
+    other.loc[other.index[700:], ["open", "high", "low", "close"]] *= 1.5
+    before = [frame["target"].iloc[: 700 - 20] for frame in (agent.backtest(p)["own"] for p in (prices, other))]
+    assert before[0].tolist() == before[1].tolist()
+
+
+def test_frames_files_and_folders_give_the_same(finished, tmp_path, make_prices):
+    _, folder, data = finished
+    agent = Agent.load(str(folder))
+    frame = exactly(data)
+    (tmp_path / "folder").mkdir()
+    frame.to_parquet(tmp_path / "folder" / "own.parquet")
+    expected = agent.signal(data)
+    assert expected == agent.signal([str(data)]) == agent.signal(tmp_path / "folder") == agent.signal(frame)
+    assert expected == agent.signal(frame.set_index("date")) == agent.signal(frame.rename(columns=str.title))
+    unnamed = frame.set_index(pd.DatetimeIndex(frame["date"].to_numpy())).drop(columns="date")
+    assert expected == agent.signal(unnamed)
+    with pytest.raises(ValueError, match="lacks the column"):
+        agent.signal(frame.drop(columns="close"))
+    with pytest.raises(ValueError, match=r"row 3 after the header .*: close of own is not positive"):
+        agent.signal(frame.assign(close=frame["close"].where(frame.index != 2, -1.0)))
+
+
+def test_the_frame_given_is_not_changed(finished, make_prices):
+    _, folder, _ = finished
+    frame = make_prices(300).rename(columns={"close": "Close"})
+    before = frame.copy(deep=True)
+    Agent.load(folder).signal(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_new_symbols_are_seen_as_the_only_one_or_as_the_one_named(finished, many, make_prices):
+    one, many = Agent.load(finished[1]), Agent.load(many[1])
+    new = make_prices(300, seed=9)
+    (told,) = one.signal(new.assign(symbol="NEW"))
+    (untold,) = one.signal(new)
+    assert told.warnings[0] == "the run was not trained on NEW: scaled, and split into regimes, as own"
+    assert told.observation == untold.observation
+    assert not any("not trained on" in sentence for sentence in untold.warnings)
+    with pytest.raises(ValueError, match=r"not trained on NEW: .*like=SYMBOL.*\(A, B B, C\)"):
+        many.signal(new.assign(symbol="NEW"))
+    with pytest.raises(ValueError, match="lacks the column symbol"):
+        many.signal(new)
+    with pytest.raises(ValueError, match=r"like=D is none of .*: A, B B, C"):
+        many.signal(new.assign(symbol="NEW"), like="D")
+    (as_b,), (b,) = (many.signal(new.assign(symbol=name), like="B B") for name in ("NEW", "B B"))
+    assert as_b.observation == b.observation
+    assert as_b.target == b.target
+    assert not any("not trained on" in sentence for sentence in b.warnings)
+    (as_c,) = many.signal(new.assign(symbol="NEW"), like="C")
+    assert as_c.observation[:20] != as_b.observation[:20]
+
+
+def test_the_observation_in_numpy(finished, make_prices):
+    """Log returns and EWMA volatility, each less its training mean over its training std; index / 20; position."""
+    prices = make_prices(860)
+    _, folder, _ = finished
+    new = make_prices(300, seed=3)
+    (answer,) = Agent.load(folder).signal(new, 0.25)
+
+    def features(frame):
+        returns = np.diff(np.log(frame["close"].to_numpy()))
+        variance, weight, volatility = 0.0, 0.0, []
+        for r in returns:
+            variance, weight = 0.94 * variance + 0.06 * r**2, 0.94 * weight + 0.06
+            volatility.append(100 * np.sqrt(261 * variance / weight))
+        return returns, np.array(volatility)
+
+    returns, volatility = features(prices)
+    inside = (prices["date"] >= PERIODS["train"][0]) & (prices["date"] <= PERIODS["train"][1])
+    training = slice(19, int(inside.sum()) - 1)  # the first bar has no return, the next 19 no volatility
+    own_returns, own_volatility = features(new)
+    expected = [
+        *((own_returns[-20:] - returns[training].mean()) / returns[training].std()),
+        (own_volatility[-1] - volatility[training].mean()) / volatility[training].std(),
+        (6.517 + 0.7027 * own_volatility[-1]) / 20,
+        0.25,
+    ]
+    assert answer.observation == pytest.approx(expected, abs=2e-6)
+
+
+def test_loading_leaves_the_callers_generators_alone_and_unpickles_nothing(finished, copied, monkeypatch):
+    folder, data = copied, finished[2]
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a pickle is read")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    (folder / "model.zip").unlink()
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # SB3's generator
+    Agent.load(folder).signal(data)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+
+
+def test_a_compiled_runs_agent_needs_no_compiler(finished, copied, monkeypatch):
+    folder, data = copied, finished[2]
+    expected = Agent.load(folder).signal(data)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["algorithm"]["compile"] = True
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setitem(sys.modules, "quantile_critic.compiled", None)
+    assert Agent.load(folder).signal(data) == expected
+
+
+def test_the_best_model_or_the_last(copied):
+    (copied / "best.json").write_text(json.dumps({"step": 128}))
+    assert Agent.load(copied).step == 128
+    assert Agent.load(copied, "last").step == 256
+
+
+def torn(folder, name, change):
+    content = json.loads((folder / name).read_text())
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def without_std(content):
+    content["own"]["scaling"]["return_std"] = 0.0
+
+
+def with_nan(content):
+    content["own"]["scaling"]["volatility_mean"] = float("nan")
+
+
+REFUSED = {
+    "no folder": (lambda f: (f / "config.yaml").unlink(), "is no run folder: it has no config.yaml"),
+    "no run": (lambda f: (f / "run.json").unlink(), "is no run folder: it has no run.json"),
+    "an earlier version": (lambda f: (f / "scaling.json").unlink(), r"has no scaling.json.* evaluate .*, writes it"),
+    "torn": (lambda f: (f / "scaling.json").write_text('{"own": '), "scaling.json is torn"),
+    "no list": (lambda f: (f / "scaling.json").write_text("[]"), "scaling.json is torn"),
+    "empty": (lambda f: (f / "scaling.json").write_text("{}"), "scaling.json is torn"),
+    "no numbers": (lambda f: torn(f, "scaling.json", lambda c: c["own"].pop("scaling")), "scaling.json is torn"),
+    "no spread": (lambda f: torn(f, "scaling.json", without_std), "scaling.json is torn"),
+    "not finite": (lambda f: torn(f, "scaling.json", with_nan), "scaling.json is torn"),
+    "another game": (lambda f: torn(f, "run.json", lambda c: c.update(data={})), "was not trained on market data"),
+    "other numbers": (lambda f: torn(f, "run.json", lambda c: c.update(data_version=1)), "was made by version"),
+    "another key": (
+        lambda f: (f / "config.yaml").write_text("market: {colour: red}"),
+        "no configuration of this version",
+    ),
+    "no mapping": (lambda f: (f / "config.yaml").write_text("- a"), "no configuration of this version"),
+    "no text": (lambda f: (f / "config.yaml").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "no checkpoint": (
+        lambda f: [path.unlink() for path in f.glob("checkpoints/*/state.json")],
+        "holds no checkpoint that can be used",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_folders_that_hold_no_agent_are_refused_in_one_sentence(case, copied):
+    change, sentence = REFUSED[case]
+    change(copied)
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        Agent.load(copied)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_folder_of_several_seeds_names_its_runs(tmp_path):
+    (tmp_path / "config.yaml").write_text("seeds: 0-1")
+    for seed in range(2):
+        (tmp_path / f"seed-{seed}").mkdir()
+    with pytest.raises(ValueError, match="name one of its runs: seed-0, seed-1"):
+        Agent.load(tmp_path)
+
+
+def test_evaluating_an_earlier_run_writes_its_scaling(finished, copied):
+    kept = (copied / "scaling.json").read_bytes()
+    (copied / "scaling.json").unlink()
+    finished[0].load(copied)
+    assert (copied / "scaling.json").read_bytes() == kept
+
+
+def test_bars_of_another_spacing_or_without_the_index_of_training_are_refused(tmp_path, make_prices):
+    _, folder, _ = trained(tmp_path, make_prices(860).assign(vix=20.0 + np.arange(860) % 30), "own")
+    agent = Agent.load(folder)
+    new = make_prices(300)
+    with pytest.raises(ValueError, match="no column volatility_index, which the run saw in training"):
+        agent.signal(new)
+    (answer,) = agent.signal(new.assign(vix=44.0))
+    assert answer.observation[21] == pytest.approx(2.2)
+    gap = np.where(np.arange(300) < 299, np.nan, 44.0)
+    assert agent.signal(new.assign(vix=gap))[0].observation[21] == pytest.approx(2.2)
+    with pytest.raises(ValueError, match="has no volatility_index for 1 of the bars"):
+        agent.signal(new.assign(vix=gap[::-1]))
+    with pytest.raises(ValueError, match="own has 8760 bars per year, and the run was trained on 261"):
+        agent.signal(make_prices(300, frequency="h").assign(vix=44.0))
+
+
+def test_an_index_that_training_did_not_see_is_not_used(finished, make_prices):
+    _, folder, _ = finished
+    agent = Agent.load(folder)
+    assert agent.signal(make_prices(300).assign(vix=44.0)) == agent.signal(make_prices(300))
+
+
+def test_a_market_run_from_python_has_defaults_for_everything(tmp_path):
+    study = Study(RunConfig(total_timesteps=64, n_envs=1, out=str(tmp_path), progress_bar=False))
+    assert study.seed is None
+    assert (study.model.gamma, study.model.n_steps) == (0.99, 2048)
+    assert Study(algorithm={"gamma": 0.9}).model.gamma == 0.9
+    with pytest.raises(ValueError, match=r"algorithm\.gamma must be within"):
+        Study(algorithm={"gamma": 1.5})
+    with pytest.raises(ValueError, match="classes by name"):
+        Configured(RunConfig(), MarketConfig(), {"policy": object()}).text()
+
+
+def test_a_run_from_python_is_evaluated_by_the_command_line(finished, copied):
+    study, folder = finished[0], copied
+    study.evaluate(folder, "validation")
+    before = (folder / "evaluation-validation.json").read_bytes()
+    main(["evaluate", str(folder), "--period", "validation"])
+    assert (folder / "evaluation-validation.json").read_bytes() == before
+
+
+def test_the_package_exports_its_public_names_and_imports_them_when_asked():
+    assert market_regimes.Study is StudyOfModule
+    assert set(market_regimes.__all__) == set(market_regimes._WHERE)
+    for name in market_regimes.__all__:
+        assert getattr(market_regimes, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'Broker'"):
+        _ = market_regimes.Broker
+    code = "import sys, market_regimes.config; assert not {'torch', 'pandas', 'yaml'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_positions_of_a_ruined_agent_end_with_its_ruin(make_prices, tmp_path):
+    trading = TradingCosts(position_low=5.0, position_high=10.0)
+    _, folder, _ = trained(tmp_path, make_prices(860), "own", market=dict(trading=trading))
+    crash = make_prices(300, seed=1)
+    crash.loc[150:, ["open", "high", "low", "close"]] *= 0.5  # at 5 times the equity a fall by half is ruin
+    agent = Agent.load(folder)
+    segments = agent.segments(crash)
+    frames = agent.backtest(crash)
+    table = positions(frames, segments)
+    assert table["date"].iloc[-1] == crash["date"][149]
+    assert len(table) == 150 - 20
+    assert (table["target"] >= 5).all()
+    assert table["position"].iloc[0] == 0.0
+    assert (table["position"].iloc[1:] > 1).all()

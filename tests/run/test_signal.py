@@ -1,0 +1,317 @@
+"""
+What to hold after the last bar, as the command line says it. Oracles: numpy in float64 on the policy's own weights, the
+positions of an evaluation, figures worked by hand.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from market_regimes import Agent, TradingCosts
+from market_regimes.market.env import MarketCore
+from market_regimes.run.signal import at_last_bar, position_of, positions_held, signals_of
+from train_model_multi_patch import main
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--run.total_timesteps=256", "--run.n_envs=2", "--run.eval_every=128", "--run.progress_bar=false"]
+QUICK += ["--algorithm.n_steps=64", "--algorithm.batch_size=64", "--algorithm.n_epochs=4", "--market.episode_bars=60"]
+QUICK += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
+QUICK += ["--market.test=[2001-11-01,2002-04-19]"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than all else in these runs."""
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_prices):
+    """A run folder of the command line, and its file."""
+    folder = tmp_path_factory.mktemp("signal")
+    make_prices(600).to_csv(folder / "prices.csv", index=False)
+    main([*QUICK, f"--market.data={folder / 'prices.csv'}", f"--run.out={folder}", "--run.name=x"])
+    return folder / "x", folder / "prices.csv"
+
+
+def answer(capsys, *arguments):
+    capsys.readouterr()
+    main(["signal", *map(str, arguments), "--json"])
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return json.loads(shown.out)
+
+
+def test_a_row_appended_gives_tomorrows_position_and_it_is_the_policys(run, tmp_path, capsys):
+    """By hand: two tanh layers of 64 on the printed observation, and the mean action clipped to 0 and 1."""
+    folder, data = run
+    own = tmp_path / "prices.csv"
+    own.write_text(data.read_text() + "2002-04-22,100.5,101.9,99.1,101.25,1000\n")
+    ((entry),) = answer(capsys, folder, "--data", own, "--position", "0.25", "--observation")
+    assert list(entry) == [
+        *("symbol", "date", "regime", "position", "target", "trade", "quantiles", "cvar", "warnings", "observation")
+    ]
+    assert (entry["symbol"], entry["date"], entry["position"]) == ("prices", "2002-04-22", 0.25)
+    closes = pd.read_csv(own)["close"].to_numpy()
+    scaling = json.loads((folder / "scaling.json").read_text())["prices"]["scaling"]
+    last = (np.log(closes[-1] / closes[-2]) - scaling["return_mean"]) / scaling["return_std"]
+    assert entry["observation"][19] == pytest.approx(last, rel=1e-5)
+    weights = {k: v.double().numpy() for k, v in Agent.load(folder).model.policy.state_dict().items()}
+    hidden = np.array(entry["observation"])
+    for layer in (0, 2):
+        name = f"mlp_extractor.policy_net.{layer}"
+        hidden = np.tanh(weights[f"{name}.weight"] @ hidden + weights[f"{name}.bias"])
+    action = weights["action_net.weight"] @ hidden + weights["action_net.bias"]
+    assert entry["target"] == pytest.approx(float(np.clip(action[0], 0, 1)), abs=1e-6)
+    assert entry["trade"] == pytest.approx(entry["target"] - 0.25)
+
+
+def test_the_command_line_says_what_an_evaluation_decided(run, tmp_path, capsys):
+    folder, data = run
+    decided = pd.read_csv(folder / "positions-test.csv", dtype=str)
+    assert list(decided) == ["date", "symbol", "position", "target", "regime", "volatility_index"]
+    assert decided["date"].iloc[0] == "2001-10-31"
+    assert decided["date"].iloc[-1] == "2002-04-18"
+    lines = data.read_text().splitlines(keepends=True)
+    for row in decided.iloc[[0, 1, 50, -1]].itertuples():
+        cut = tmp_path / "prices.csv"
+        cut.write_text("".join([lines[0], *(line for line in lines[1:] if line[:10] <= row.date)]))
+        (entry,) = answer(capsys, folder, "--data", cut, "--position", row.position, "--observation")
+        assert entry["date"] == row.date
+        assert 20 * entry["observation"][21] == pytest.approx(float(row.volatility_index), rel=1e-6)
+        assert (entry["target"], entry["regime"]) == (float(row.target), row.regime)
+        assert entry["position"] == float(row.position)
+
+
+class Critic:
+    """Predicts what it is given, in the wrong order, and a CVaR of its own."""
+
+    def __init__(self, quantiles):
+        self.policy, self.quantiles = self, quantiles
+
+    def predict_quantiles(self, observations):
+        return torch.tensor(self.quantiles, dtype=torch.float32)[:, torch.randperm(len(self.quantiles[0]))]
+
+    def predict_cvar(self, observations, alpha):
+        assert alpha == 0.05
+        return torch.tensor([-3.5] * len(self.quantiles))
+
+
+def test_quantiles_lie_on_straight_lines_between_the_midpoints(run):
+    """Of ten quantiles 0, 1, ..., 9 the midpoints are 0.05, 0.15, ..., 0.95; of two, 0.25 and 0.75."""
+    agent = Agent.load(run[0])
+    core = at_last_bar(agent.segments(run[1]), agent.trading, np.array([0.5]))
+    for quantiles, expected in (
+        ([list(range(10))], [0.0, 4.5, 9.0]),
+        ([[2.0, 4.0]], [2.0, 3.0, 4.0]),
+        ([[1.0]], [1.0, 1.0, 1.0]),
+        ([[*range(20)]], [0.5, 9.5, 18.5]),  # 0.05 lies in the middle of 0.025 and 0.075
+    ):
+        (signal,) = signals_of(Critic(quantiles), core, np.array([0.75]), np.zeros((1, 23)), [[]])
+        assert list(signal.quantiles) == ["0.05", "0.5", "0.95"]
+        assert list(signal.quantiles.values()) == pytest.approx(expected)
+        assert (signal.cvar, signal.target, signal.trade) == (-3.5, 0.75, 0.25)
+
+
+def test_the_agents_stand_at_their_last_bars(run):
+    agent = Agent.load(run[0])
+    segments = agent.segments(run[1])
+    core = at_last_bar(segments, TradingCosts(), np.array([0.5]))
+    assert core.known().bar.tolist() == [599]
+    whole = MarketCore(segments, 1, TradingCosts(), episode_bars=None)
+    while not whole.step(np.array([0.5])).truncated[0]:
+        pass
+    assert whole.observations()[0, :-1].tolist() == core.observations()[0, :-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("texts", "position"),
+    [
+        ([], {}),
+        (["0.5"], 0.5),
+        (["-0.25"], -0.25),
+        (["A=0.5"], {"A": 0.5}),
+        (["A=B=1", "S&P 500=-1"], {"A=B": 1, "S&P 500": -1}),
+    ],
+)
+def test_positions_are_written_as_a_number_or_by_symbol(texts, position):
+    assert position_of(texts) == position
+
+
+@pytest.mark.parametrize("texts", [["half"], ["0.5", "0.5"], ["A=half"], ["A=1", "A=2"], ["A=1", "0.5"], [""]])
+def test_positions_written_otherwise_are_refused(texts):
+    with pytest.raises(ValueError, match="--position"):
+        position_of(texts)
+
+
+def test_positions_held_are_those_of_the_symbols():
+    assert positions_held(0.0, ["A", "B"]).tolist() == [0, 0]
+    assert positions_held(0.5, ["A"]).tolist() == [0.5]
+    assert positions_held({"B": 0.5}, ["A", "B"]).tolist() == [0, 0.5]
+    for position, sentence in (
+        (0.5, "SYMBOL=X"),
+        ({"C": 1.0}, "C=1: the bars are of A, B"),
+        ({"A": float("nan")}, "finite"),
+        ({"A": float("inf")}, "finite"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            positions_held(position, ["A", "B"])
+
+
+def warned(run, prices, position=0.0, now="2002-04-20 12:00"):
+    (signal,) = Agent.load(run[0]).signal(prices, position, now=datetime.fromisoformat(now))
+    return signal.warnings
+
+
+def test_nothing_is_warned_of_on_the_bars_of_training(run, make_prices):
+    prices, agent = make_prices(600), Agent.load(run[0])
+    for bars in (200, 201, 300, 388, 389):
+        (signal,) = agent.signal(prices.iloc[:bars], now=prices["date"].iloc[bars - 1].to_pydatetime())
+        assert signal.warnings == []
+
+
+def test_observations_outside_what_training_saw_are_warned_of(run, make_prices):
+    prices = make_prices(389)  # the training period ends on the last of them
+    returns = 100 * np.diff(np.log(prices["close"]))
+    low, high = returns.min(), returns.max()
+    fallen = pd.concat([prices, prices.iloc[-1:].assign(date=pd.Timestamp("2001-07-02"))], ignore_index=True)
+    fallen.loc[389, ["open", "high", "low", "close"]] *= 0.8
+    first, *others = warned(run, fallen, now="2001-07-02")
+    assert first == (
+        f"the log return of 2001-07-02, {100 * np.log(0.8):.2f} %, lies outside the {low:.2f} to {high:.2f} "
+        "that training saw"
+    )
+    assert [sentence.split(" of ")[0] for sentence in others] == ["the EWMA volatility", "the volatility index"]
+    assert warned(run, prices, 1.5, "2001-06-29") == [
+        "the position held, 1.5, lies outside the 0 to 1 that may be held"
+    ]
+
+
+def test_missing_and_future_bars_are_warned_of(run, make_prices):
+    prices = make_prices(300)  # to 2001-02-23, a Friday
+    assert warned(run, prices, now="2001-02-26 09:00") == []
+    assert warned(run, prices, now="2001-02-27 09:00") == [
+        "the bars end on 2001-02-23: by their own calendar that of 2001-02-26 has closed since, unless it was a holiday"
+    ]
+    assert warned(run, prices, now="2001-02-21 09:00") == ["the last bar, of 2001-02-23, lies in the future"]
+
+
+def test_the_terminal_shows_all_that_json_has(run, capsys):
+    folder, data = run
+    entry = answer(capsys, folder)[0]  # the run's own file
+    main(["signal", str(folder), "--data", str(data), "--observation"])
+    shown = capsys.readouterr().out
+    assert f"{folder}, step 256, on {data}: decided at the last close, filled at the next open" in shown
+    numbers = [entry["position"], entry["target"], entry["trade"]]
+    for text in (entry["symbol"], entry["date"], entry["regime"], *(f"{number:.4f}" for number in numbers)):
+        assert text in shown
+    for value in (*entry["quantiles"].values(), entry["cvar"]):
+        assert f"{value:+.2f}" in shown
+    assert len(shown.split("prices observes: ")[1].splitlines()[0].split()) == 23
+    assert entry["warnings"][0].startswith("the bars end on 2002-04-19")
+    assert f"warning: prices: {entry['warnings'][0]}" in shown
+    assert "position held: 0, as --position does not give it" in shown
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "nowhere.csv"], "there is no file nowhere.csv"),
+        (["--position", "half"], "--position is a share of equity like 0.5"),
+        (["--position", "AAPL=0.5"], "the bars are of prices"),
+        (["--like", "AAPL"], "like=AAPL is none of the symbols that the run was trained on: prices"),
+        (["--checkpoint", "first"], "best or last"),
+        (["--dat", "prices.csv"], "Did you mean data?"),
+    ],
+)
+def test_wrong_commands_are_refused_in_one_sentence(run, arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["signal", str(run[0]), *arguments])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
+
+
+def test_a_run_elsewhere_than_on_a_market_has_no_signal(tmp_path, capsys):
+    main([*QUICK, "--run.env_id=CartPole-v1", f"--run.out={tmp_path}", "--run.name=cart"])
+    assert "\nMean return " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["signal", str(tmp_path / "cart")])
+    assert "was not trained on market data" in capsys.readouterr().err
+
+
+def test_evaluate_takes_any_file_and_any_dates(run, tmp_path, make_prices, capsys):
+    folder, _ = run
+    other = tmp_path / "other.csv"
+    make_prices(700, seed=4).to_csv(other, index=False)
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--data", str(other), "--from", "2001-06-25", "--to", "2001-11-02"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(("Beat", "Lost to", "Level with", "The agent's returns do not vary"))
+    # Five business days of June, 88 of July to October, 2 of November.
+    assert shown[1:4] == [
+        "the run was not trained on other: scaled, and split into regimes, as prices",
+        "5 of 95 days, 2001-06-25 to 2001-06-29, lie in the period that the run was trained on",
+        "88 of 95 days, 2001-07-02 to 2001-10-31, lie in the period that its best model was chosen by",
+    ]
+    name = "other-2001-06-25-to-2001-11-02"
+    for file in (f"evaluation-{name}.json", f"positions-{name}.csv", f"trades-{name}.csv", f"equity-{name}.png"):
+        assert (folder / file).exists()
+    decided = pd.read_csv(folder / f"positions-{name}.csv")
+    assert (decided["date"].iloc[0], decided["date"].iloc[-1], len(decided)) == ("2001-06-22", "2001-11-01", 95)
+    commands = shown[shown.index("next:") + 1 :]
+    assert any(f" signal {folder} --data FILE" in command for command in commands)
+    assert any(f" evaluate {folder} --data FILE --from DATE --to DATE" in command for command in commands)
+    assert f"  tensorboard --logdir {folder.parent}" in commands
+
+
+def test_evaluate_on_own_data_takes_dates_alone_and_no_period_beside_them(run, capsys):
+    folder, _ = run
+    main(["evaluate", str(folder), "--from", "2001-11-01"])
+    assert "neither trained on nor chosen by any of these 122 days" in capsys.readouterr().out
+    one, two = (folder / f"positions-{name}.csv" for name in ("test", "2001-11-01-to-2002-04-19"))
+    assert one.read_bytes() == two.read_bytes()
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(folder), "--from", "2001-11-01", "--period", "test"])
+    assert "--period names days of the run's own data" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(folder), "--from", "yesterday"])
+    assert "two ISO dates" in capsys.readouterr().err
+
+
+def test_several_seeds_are_evaluated_on_another_file_too(run, tmp_path, capsys):
+    data = run[1]
+    main([*QUICK, f"--market.data={data}", f"--run.out={tmp_path}", "--run.name=group", "--seeds=0,1"])
+    assert " of 2 seeds beat buy-and-hold: median Sharpe ratio " in capsys.readouterr().out
+    main(["evaluate", str(tmp_path / "group"), "--data", str(data), "--from", "2002-01-01"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(("0 of 2 seeds", "1 of 2 seeds", "2 of 2 seeds"))
+    assert set(json.loads((tmp_path / "group" / "seeds-prices-2002-01-01-to-2002-04-19.json").read_text())) == {
+        "0",
+        "1",
+    }
+    with pytest.raises(SystemExit):
+        main(["signal", str(tmp_path / "group")])
+    assert "name one of its runs: seed-0, seed-1" in capsys.readouterr().err
+
+
+def test_signal_imports_no_library_of_pictures_or_statistics(run):
+    code = (
+        "import sys, train_model_multi_patch as cli\n"
+        f"cli.main(['signal', {str(run[0])!r}, '--json'])\n"
+        "heavy = {'matplotlib', 'quantstats', 'statsmodels', 'scipy', 'arch', 'seaborn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
