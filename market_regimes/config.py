@@ -13,7 +13,9 @@ VolatilityIndex = Literal["auto", "estimated", "real"]
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
 Variants = dict[str, dict[str, Any]]
-SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", "synthetic": "synthetic"}  # data that need no file, and symbols
+SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
+# Data that need no file, and their symbols, or what the symbols begin with.
+SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
 
@@ -111,8 +113,9 @@ class MarketConfig:
     """
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), CSV or Parquet files, or folders of them;
-        several make one training on all symbols
+    :param data: "sp500", "nasdaq", "synthetic" (20 series whose law is known), "synthetic_hidden" (the same, 0 in
+        place of the index in the observation), CSV or Parquet files, or folders of them; several make one training on
+        all symbols
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates

@@ -18,8 +18,8 @@ from stable_baselines3.common.utils import ConstantSchedule, explained_variance
 from distributional_ppo import DistributionalPPO, quantile_huber_loss
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.backtest import backtest, discounted
-from market_regimes.evaluate.figures import figures, joint, joint_in
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
 from market_regimes.market.env import REWARD_SCALE, MarketCore
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
@@ -271,6 +271,12 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     result = _trading(agent, bars_per_year, "test")
     result |= _gaps(result, "test_sharpe") | _gaps(result, "test_mean_reward")
     result |= _trading(held, bars_per_year, "hold")
+    rules = {"fitted": fitted(segments, study.trading), "informed": informed(segments, study.trading)}
+    others = {name: joint(backtest(segments, study.trading, rule)) for name, rule in rules.items() if rule is not None}
+    result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
+    result["test_attained"] = share_of_attainable(
+        result["test_sharpe"], result["hold_sharpe"], result.get("informed_sharpe")
+    )
 
     quantiles, realised = predicted_and_realised(study.model, agent, seen)
     known = np.isfinite(realised)
@@ -286,7 +292,8 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
             fit = _fit(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), realised[rows])
             result |= {f"test_{figure}_{name}": value for figure, value in fit.items()}
     together = joint(agent)
-    days = together[["return", "position", "index"]].assign(hold=joint(held)["return"])
+    returns = {name: frame["return"] for name, frame in others.items()}
+    days = together[["return", "position", "index"]].assign(hold=joint(held)["return"], **returns)
     return result | _gaps(result, "test_value_error"), days
 
 

@@ -18,9 +18,10 @@ from rich.table import Column, Table
 
 from market_regimes.compare.comparison import Comparison
 from market_regimes.compare.folds import Fold, why_not
-from market_regimes.compare.html_report import ALL, Tables, write_report
+from market_regimes.compare.html_report import ALL, RULES, Tables, write_report
 from market_regimes.compare.statistics import Effect, against_hope, deflated_sharpe, effect, sharpe_difference, verdict
 from market_regimes.config import Variants
+from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.tables import figure_text, median
 from market_regimes.files import write_file
 from market_regimes.run.provenance import versions
@@ -55,6 +56,7 @@ METRICS = {
     "test_max_drawdown": Metric("largest drawdown, test", True),
     "test_turnover": Metric("turnover per year, test", False),
     "test_costs": Metric("costs per year, test", False),
+    "test_attained": Metric("share of what is attainable, test", True),
     "test_explained_variance": Metric("explained variance, test", True),
     "test_calibration_error": Metric("calibration error, test", False),
     "test_value_error_gap_stormy": Metric("gap of the value error, calm to stormy, test", False),
@@ -261,7 +263,9 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
         bars_per_year = float(cells.loc[cells["market"] == market, "bars_per_year"].iloc[0])
         returns = days.pivot_table(index=["fold", "date"], columns="variant", values="return", aggfunc="mean")
         returns = returns[[name for name in dict.fromkeys(days["variant"]) if name in returns]].dropna()
-        held = days.groupby(["fold", "date"])["hold"].first().reindex(returns.index)
+        known = [name for name in RULES if name in days and days[name].notna().any()]
+        rules = days.groupby(["fold", "date"])[known].first().reindex(returns.index)
+        of_rules = {name: held.mean() / held.std() * np.sqrt(bars_per_year) for name, held in rules.items()}
         sharpes = returns.mean() / returns.std().where(returns.std() > 0)
         for variant in returns:
             own = returns[variant].to_numpy()
@@ -276,7 +280,10 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                     "market": market,
                     "variant": variant,
                     "sharpe": sharpes[variant] * np.sqrt(bars_per_year),
-                    "hold": held.mean() / held.std() * np.sqrt(bars_per_year),
+                    **of_rules,
+                    "attained": share_of_attainable(
+                        sharpes[variant] * np.sqrt(bars_per_year), of_rules["hold"], of_rules.get("informed")
+                    ),
                     "difference": difference,
                     "low": low,
                     "high": high,

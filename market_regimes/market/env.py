@@ -133,7 +133,10 @@ class MarketCore:
         self.equity[which] = 1.0
 
     def observations(self) -> np.ndarray:
-        """:return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index, position"""
+        """
+        :return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index (0 where the market
+            hides it), position
+        """
         window = self.windows[self.bar - (WINDOW - 1)]
         return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
 
@@ -213,7 +216,8 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
                 "learned from it"
             )
         columns.append(((values - values[known].mean()) / std).astype(np.float32))
-    return columns[0], np.stack([columns[1], (market.index / INDEX_SCALE).astype(np.float32)], axis=1)
+    index = market.index / INDEX_SCALE if market.index_observed else np.zeros(len(market.index))
+    return columns[0], np.stack([columns[1], index.astype(np.float32)], axis=1)
 
 
 def _spaces(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:

@@ -12,7 +12,7 @@ from typing import get_args
 
 import numpy as np
 
-from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.load import Bars, read_files
 from market_regimes.market.regimes import (
     DAYS_PER_YEAR,
@@ -26,7 +26,8 @@ from market_regimes.market.regimes import (
 from market_regimes.market.shipped import shipped
 
 WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
-KEEPS_BOUNDS = {"sp500", "synthetic"}  # data for which REGIME_BOUNDS hold
+KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
+HIDES_INDEX = {"synthetic_hidden"}  # data whose observations lack the index, so that only memory can tell it
 JUMP = 2.0  # factor between two closes from which a user is told
 GAP_DAYS = 20  # days without a bar from which a user is told
 DATE_SLACK = 10  # days by which a period may begin before the data or end after them: holidays and weekends
@@ -46,6 +47,7 @@ class Market:
     :param index: volatility index at the bar's close, in points; NaN: the bar has no regime
     :param bars_per_year: what annualises figures and accrues interest
     :param bounds: points of the index at which normal, volatile and crash begin
+    :param index_observed: whether observations have the index; else 0 stands in its place
     """
 
     symbol: str
@@ -57,6 +59,7 @@ class Market:
     index: np.ndarray
     bars_per_year: float = DAYS_PER_YEAR
     bounds: tuple[float, ...] = REGIME_BOUNDS
+    index_observed: bool = True
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -130,7 +133,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     found: list[Bars] = []
     for entry in config.entries:
         if entry in SHIPPED:
-            found.append(shipped(entry, config.volatility_index))
+            found.extend(shipped(entry, config.volatility_index))
             continue
         for bars in read_files(entry):
             stated = config.bars_per_year
@@ -189,7 +192,16 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     elif bars.source not in KEEPS_BOUNDS:
         bounds = bounds_in(index, train)
     return Market(
-        bars.symbol, bars.source, bars.dates, bars.open, bars.close, volatility, index, bars.bars_per_year, bounds
+        bars.symbol,
+        bars.source,
+        bars.dates,
+        bars.open,
+        bars.close,
+        volatility,
+        index,
+        bars.bars_per_year,
+        bounds,
+        index_observed=bars.source not in HIDES_INDEX,
     )
 
 
@@ -198,8 +210,8 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     own, estimated = bars.volatility_index, estimated_index(volatility)
     if own is None and config.volatility_index == "real":
         raise ValueError(f"market.volatility_index=real: {bars.source} has no column volatility_index")
-    # The index of the made-up market is its truth.
-    if own is None or (config.volatility_index == "estimated" and bars.source != "synthetic"):
+    # The index of the synthetic market is its truth.
+    if own is None or (config.volatility_index == "estimated" and bars.source not in SYNTHETIC):
         return estimated
     missing = np.isnan(own)
     within = np.flatnonzero(missing[first : last + 1]) + first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
 from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_returns, picture_of_training
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import new_folder, read_json, write_file
@@ -28,7 +30,7 @@ from market_regimes.run.agent import decision, predicted_and_realised, reward_fi
 from market_regimes.run.algorithm import check_ranges, python_values
 from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
-from market_regimes.run.evaluation import compared, scores_of, write_evaluation
+from market_regimes.run.evaluation import benchmark_scores, benchmarks, compared, scores_of, write_evaluation
 from market_regimes.run.provenance import check_provenance, provenance
 
 
@@ -209,7 +211,17 @@ class Study:
             return {"mean_reward": reward_figures(self.model, self.run.env_id, self.seed)["mean_reward"]}, None
         seen: list[np.ndarray] = []
         frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        return scores_of(frames, self.core.bars_per_year), self._picture_of_returns(frames, seen, "validation")
+        scores = scores_of(frames, self.core.bars_per_year) | self._validation_benchmarks
+        scores["share_of_attainable"] = share_of_attainable(
+            scores["sharpe_ratio"], scores["sharpe_buy_and_hold"], scores.get("sharpe_informed_rule")
+        )
+        return scores, self._picture_of_returns(frames, seen, "validation")
+
+    @cached_property
+    def _validation_benchmarks(self) -> dict[str, float | None]:
+        """Sharpe ratios of the rules to compare with, which no training changes."""
+        assert self.core is not None
+        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.bars_per_year)
 
     def _picture_of_returns(self, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str) -> Any:
         """The critic's quantiles beside the realised returns, as a figure."""

@@ -13,7 +13,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from market_regimes.compare.cell import Cell, KLAdaptiveRate, Measurements, _gradients, fixed_std, run_cell
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.segments import period_of, segments_of
-from market_regimes.market.shipped import synthetic
 from market_regimes.run.study import Study
 
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"), test=("2011-01-01", "2014-12-31"))
@@ -210,16 +209,3 @@ def test_the_learning_rate_follows_the_step_of_the_policy(model, kl, rate):
         model.logger.record("train/approx_kl", kl)
     callback._on_rollout_start()
     assert model.lr_schedule(0.5) == pytest.approx(rate)
-
-
-def test_the_synthetic_market_is_what_it_says():
-    market = load_shipped("synthetic")
-    returns = 100 * np.diff(np.log(market.close))
-    stormy = market.index[:-1] > 40  # the index at a close is of the next bar
-    assert returns[~stormy].std() == pytest.approx(0.7, rel=0.1)
-    assert returns[stormy].std() == pytest.approx(2.8, rel=0.1)
-    assert returns[~stormy].mean() > 0 > returns[stormy].mean()
-    assert 0.2 < stormy.mean() < 0.4
-    assert set(np.unique(market.regime)) == {0, 3}
-    assert np.array_equal(market.close, synthetic().close)
-    assert not np.array_equal(market.close, synthetic(1).close)

@@ -32,6 +32,7 @@ HIGHER_IS_BETTER = {
     "explained_variance",
     "test_mean_reward",
     "test_sharpe",
+    "test_attained",
     "test_sortino",
     "test_max_drawdown",  # at most 0
     "test_explained_variance",
@@ -279,6 +280,8 @@ def days_of(cells, length=80):
         frame = pd.DataFrame({"date": pd.date_range(first, periods=length)}).assign(
             hold=held[cell["market"], cell["fold"]], position=1.0, index=20.0, **{k: cell[k] for k in KEYS}
         )
+        frame["fitted"] = frame["hold"] + 0.01
+        frame["informed"] = frame["hold"] + (0.02 if cell["market"] == "one" else np.nan)
         rows.append(frame.assign(**{"return": rng.normal(mean[cell["variant"]], 0.01, length)}))
     return pd.concat(rows, ignore_index=True)
 
@@ -312,6 +315,13 @@ def test_every_row_of_sharpe_ratios_is_that_of_its_market_and_variant(baseline):
         by_day = {(day["fold"], day["date"]): day["hold"] for day in of_market}
         held = np.array([by_day[day] for day in common])
         assert row["hold"] == pytest.approx(held.mean() / held.std(ddof=1) * np.sqrt(year))
+        if row["market"] == "one":  # whose law is known
+            knowing = (held.mean() + 0.02) / held.std(ddof=1) * np.sqrt(year)
+            assert row["informed"] == pytest.approx(knowing)
+            assert row["attained"] == pytest.approx((row["sharpe"] - row["hold"]) / (knowing - row["hold"]))
+        else:
+            assert pd.isna([row["informed"], row["attained"]]).all()
+        assert row["fitted"] == pytest.approx((held.mean() + 0.01) / held.std(ddof=1) * np.sqrt(year))
         trials = np.array([each.mean() / each.std(ddof=1) for each in returns.values()])
         assert row["deflated"] == pytest.approx(deflated_sharpe(own, trials))
         difference = [row[name] for name in ("difference", "low", "high")]

@@ -12,7 +12,7 @@ from market_regimes.run.provenance import check_provenance, provenance
 @pytest.fixture
 def made(tmp_path):
     """A run folder's provenance, and the market it was trained on."""
-    market = load_shipped("synthetic")
+    market = load_shipped("sp500")
     return tmp_path, provenance(0, [market]), market
 
 
