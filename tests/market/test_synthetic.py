@@ -190,6 +190,7 @@ def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symb
         core.step(np.zeros(2))
     alone = fitted(periods[1:], COSTS)
     assert not any(alone(replace(known, regime=np.full(2, i))).any() for i in range(4))
+    assert fitted(periods, replace(COSTS, fee_bp=999))(known).max() == 1  # a round trip: 20 % over 120 bars is 0.17
     dear = replace(COSTS, fee_bp=999, slippage_bp=999)  # a round trip: 40 % over 120 bars is 0.33 a bar
     assert fitted(periods, dear)(known).max() == 0
 
