@@ -12,6 +12,7 @@ import numpy as np
 VolatilityIndex = Literal["auto", "estimated", "real"]
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
+EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 Variants = dict[str, dict[str, Any]]
 SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
 # Data that need no file, and their symbols, or what the symbols begin with.
@@ -226,3 +227,32 @@ class CompareConfig:
             raise ValueError(f"compare.embargo_days must be at least 0, got {self.embargo_days}")
         if self.markets == []:
             raise ValueError("compare.markets names no market")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """
+    A question that a comparison answers.
+
+    :param question: in words
+    :param metric: the figure that answers it, as ``effects.csv`` names it
+    :param hoped: relative change that is hoped for, from the modest to the bold end, as [-0.05, -0.31]; a modest end
+        of 0 means any change in that direction
+    :param variant: name of the variant it is asked of, or "each"
+    :param against: name of the variant to compare with; None: the baseline
+    :raises ValueError: if the ends of the hoped range are equal, or lie on two sides of 0
+    """
+
+    question: str
+    metric: str
+    hoped: tuple[float, float]
+    variant: str = EACH
+    against: str | None = None
+
+    def __post_init__(self) -> None:
+        modest, bold = self.hoped
+        if not (0 <= modest < bold or bold < modest <= 0):
+            raise ValueError(
+                f"hoped must go from a modest to a bold change in one direction, like [0.05, 0.1] or [0, -1], "
+                f"got {list(self.hoped)}"
+            )

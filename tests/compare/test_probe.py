@@ -101,7 +101,8 @@ def test_after_ruin_nothing_is_left_so_that_every_decision_before_it_counts():
     probe = probe_of(study)
     sample = probe.play(study.model)
     probe.core.reset(np.ones(EPISODES, dtype=bool), np.random.default_rng(SEED))
-    alone, outcomes, decisions, ruined = MarketCore(study.segments["train"], 1, study.trading), [], 0, 0
+    alone, outcomes = MarketCore(study.segments["train"], 1, study.trading), []
+    decisions, ruined, played = 0, 0, 0
     for start in probe.core.bar:
         alone.bar, alone.end = np.array([start]), np.array([start + EPISODE_BARS])
         alone.position, alone.equity, total = np.zeros(1), np.ones(1), 0.0
@@ -111,12 +112,14 @@ def test_after_ruin_nothing_is_left_so_that_every_decision_before_it_counts():
             if result.terminated[0]:
                 break
         outcomes.append(total)
+        played += bars
         decisions += len(range(0, bars if result.terminated[0] else 127, STRIDE))
         ruined += bool(result.terminated[0])
     assert 5 < ruined < EPISODES
     assert sample.returns[:EPISODES] == pytest.approx(outcomes)  # the first decision of every episode
     assert min(outcomes) == pytest.approx(100 * np.log(0.01))
     assert len(sample.returns) == decisions
+    assert sample.reward == pytest.approx(sum(outcomes) / played)
 
 
 def test_two_agents_and_two_plays_meet_the_same_bars_and_the_same_chance():
@@ -126,6 +129,7 @@ def test_two_agents_and_two_plays_meet_the_same_bars_and_the_same_chance():
     first, second = probes[0].play(one.model), probes[1].play(two.model)
     assert np.array_equal(first.bar, second.bar)
     assert not np.array_equal(first.returns, second.returns)
+    torch.rand(3)  # as a training draws between two plays
     again = probes[0].play(one.model)
     assert np.array_equal(first.returns, again.returns)
     always(one.model, 0.5)
