@@ -23,6 +23,7 @@ import importlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,7 +33,7 @@ from gymnasium.error import Error as GymnasiumError
 from market_regimes.arguments import Parser, files_first, values_of, wants_defaults
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
-from market_regimes.config import SHIPPED, CheckpointName, MarketConfig, PeriodName, TradingCosts, seeds_of
+from market_regimes.config import SHIPPED, CheckpointName, Hypothesis, MarketConfig, PeriodName, TradingCosts, seeds_of
 from market_regimes.files import new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
@@ -46,7 +47,7 @@ from market_regimes.run.study import Study
 
 # When a run or a comparison is resumed.
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}
-MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor"}
+MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
 Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
@@ -380,7 +381,7 @@ def _sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
 
 def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
-    from market_regimes.compare.verdicts import print_by_regime, print_verdicts, tables_of, write_tables  # a second
+    from market_regimes.compare.hypotheses import check_hypotheses  # with statistics, a second
 
     parser, resume = compare_parser(), config.pop("resume")
     if resume is not None:
@@ -392,7 +393,8 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         parser.error(f"compare needs run.env_id=market, got {config.run.env_id}: only markets have folds")
     try:
         objects = parser.instantiate(config)
-        run, compare = objects.run, objects.compare
+        run, compare, hypotheses = objects.run, objects.compare, objects.hypotheses
+        check_hypotheses(hypotheses)
         folds = folds_of(compare, objects.market)
         algorithms = _algorithms(train_parser, config, next((f for f in folds if not f.missing), folds[0]))
         cells = cells_of(compare, run, algorithms, config.variants, folds)
@@ -412,11 +414,32 @@ def _compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         raise KeyboardInterrupt(folder) from stop
     except ValueError as error:
         parser.error(str(error))
-    tables = tables_of(comparison, folds, config.variants, compare.baseline)
-    write_tables(folder, tables, compare.baseline, (folder / "config.yaml").read_text("utf-8"))
-    print_by_regime(tables.cells)
-    print_verdicts(tables, f"{folder}, against {compare.baseline}")
+    _report(comparison, folds, config, hypotheses)
+
+
+def _report(
+    comparison: Comparison, folds: Sequence[Fold], config: jsonargparse.Namespace, hypotheses: Sequence[Hypothesis]
+) -> None:
+    """Write and print what a comparison showed, at last how alike its variants treat calm and stormy days."""
+    from market_regimes.compare.hypotheses import left_out
+    from market_regimes.compare.verdicts import (
+        alike,
+        print_by_regime,
+        print_verdicts,
+        tables_of,
+        write_tables,
+    )
+
+    folder, baseline = comparison.folder, config.compare.baseline
+    tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)
+    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"))
+    print_verdicts(tables, f"{folder}, against {baseline}")
+    for sentence in left_out(hypotheses, config.variants):
+        print(sentence)
     print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
+    print_by_regime(tables.cells)
+    for sentence in alike(tables.cells):
+        print(sentence)
 
 
 def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> dict[str, dict[str, Any]]:

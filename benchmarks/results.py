@@ -13,12 +13,19 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from market_regimes.compare.verdicts import HOPES, METRICS, analysed, with_derived
+from market_regimes.compare.hypotheses import METRICS
+from market_regimes.compare.verdicts import analysed, with_derived
+from market_regimes.config import Hypothesis
 
 HERE = Path(__file__).parent
 CELLS, SHARPE, PAGE = HERE / "results_cells.csv", HERE / "results_sharpe.csv", HERE.parent / "RESULTS.md"
+HYPOTHESES = [
+    Hypothesis(**{**entry, "hoped": tuple(entry["hoped"])})
+    for entry in yaml.safe_load((HERE / "results.yaml").read_text("utf-8"))["hypotheses"]
+]
 KEYS = ["market", "fold", "variant", "seed", "status", "error", "seconds", "bars_per_year"]
 RAW = ["grad_ratio_stormy", "grad_ratio_crash", "spread_calm", "spread_normal", "spread_stormy", "weight_mean"]
 RAW += ["hold_sharpe", "hold_mean_reward", "test_exposure"]
@@ -47,9 +54,9 @@ def take(folder: Path) -> None:
 def tables() -> dict[str, str]:
     """:return: Markdown by name: "hopes", "effects", "medians", "sharpe" """
     cells = with_derived(pd.read_csv(CELLS))
-    unused = set(METRICS) - {*SHOWN, *MEDIANS, *(hope.metric for hope in HOPES)}
+    unused = set(METRICS) - {*SHOWN, *MEDIANS, *(hypothesis.metric for hypothesis in HYPOTHESES)}
     cells = cells.drop(columns=unused & set(cells))
-    found = analysed(cells, pd.DataFrame(), pd.DataFrame(columns=["date"]), "baseline")
+    found = analysed(cells, pd.DataFrame(), pd.DataFrame(columns=["date"]), "baseline", HYPOTHESES)
     effects = found.effects[found.effects["metric"].isin(SHOWN)].copy()
     effects["text"] = [_interval(row) for row in effects.itertuples()]
     texts = effects.pivot(index=["market", "variant"], columns="metric", values="text")

@@ -12,8 +12,11 @@ import numpy as np
 VolatilityIndex = Literal["auto", "estimated", "real"]
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
+EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 Variants = dict[str, dict[str, Any]]
-SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", "synthetic": "synthetic"}  # data that need no file, and symbols
+SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
+# Data that need no file, and their symbols, or what the symbols begin with.
+SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
 
@@ -111,8 +114,9 @@ class MarketConfig:
     """
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", "synthetic" (made up, its truth known), files of prices, or folders of them;
-        several make one training on all symbols, each while it exists
+    :param data: "sp500", "nasdaq", "synthetic" (20 series whose law is known), "synthetic_hidden" (the same, 0 in
+        place of the index in the observation), files of prices, or folders of them; several make one training on all
+        symbols, each while it exists
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
@@ -242,3 +246,32 @@ class CompareConfig:
             raise ValueError(f"compare.embargo_days must be at least 0, got {self.embargo_days}")
         if self.markets == []:
             raise ValueError("compare.markets names no market")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """
+    A question that a comparison answers.
+
+    :param question: in words
+    :param metric: the figure that answers it, as ``effects.csv`` names it
+    :param hoped: relative change that is hoped for, from the modest to the bold end, as [-0.05, -0.31]; a modest end
+        of 0 means any change in that direction
+    :param variant: name of the variant it is asked of, or "each"
+    :param against: name of the variant to compare with; None: the baseline
+    :raises ValueError: if the ends of the hoped range are equal, or lie on two sides of 0
+    """
+
+    question: str
+    metric: str
+    hoped: tuple[float, float]
+    variant: str = EACH
+    against: str | None = None
+
+    def __post_init__(self) -> None:
+        modest, bold = self.hoped
+        if not (0 <= modest < bold or bold < modest <= 0):
+            raise ValueError(
+                f"hoped must go from a modest to a bold change in one direction, like [0.05, 0.1] or [0, -1], "
+                f"got {list(self.hoped)}"
+            )

@@ -11,7 +11,16 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
 from market_regimes.arguments import Parser, add_constructor, types_of
 from market_regimes.compare.comparison import RESERVED
-from market_regimes.config import SHIPPED, CheckpointName, CompareConfig, MarketConfig, PeriodName, RunConfig, seeds_of
+from market_regimes.config import (
+    SHIPPED,
+    CheckpointName,
+    CompareConfig,
+    Hypothesis,
+    MarketConfig,
+    PeriodName,
+    RunConfig,
+    seeds_of,
+)
 from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
 
 HERE = Path(__file__).parents[1]
@@ -89,6 +98,12 @@ def compare_parser(description: str = "", defaults: Path | None = None) -> Parse
         type=dict[str, dict[str, Any]],
         default={},
         help=f"per name the keys of algorithm that make the variant; also {', '.join(RESERVED)}",
+    )
+    parser.add_argument(
+        "--hypotheses",
+        type=list[Hypothesis],
+        default=[],
+        help="questions to answer, each with question, metric, hoped, variant (a name, or each) and against (a name)",
     )
     return parser
 

@@ -745,8 +745,12 @@ def test_compare_writes_tables_and_a_report(compared):
     assert cells["test_sharpe"].tolist() == [float(f"{sharpe:.6g}") for sharpe in exact]
     assert set(pd.read_parquet(folder / "curves.parquet")["variant"]) == {"baseline", "batch"}
     assert len(pd.read_parquet(folder / "daily.parquet")) == 2 * 2012
-    assert "The value loss spreads less" in (folder / "report.html").read_text()
-    assert "The value loss spreads less (batch against baseline" in printed
+    question = "The explained variance rises"
+    assert question in (folder / "report.html").read_text()
+    assert f"- {question} (explained variance; hoped: more)\n    batch against baseline: N/A" in printed
+    assert printed.splitlines()[-1].startswith(
+        "sp500: calm and stormy days pull the critic alike (a ratio of 0.8 to 1.25)"
+    )
     assert "sp500, 2011-01 to 2018-12: train 1999-01-04 to 2010-12-01" in printed
 
 

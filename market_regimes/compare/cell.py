@@ -15,28 +15,25 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, explained_variance
 
-from distributional_ppo import DistributionalPPO, quantile_huber_loss
+from market_regimes.compare.measurements import (
+    GROUPS,
+    Figures,
+    Measurements,
+    calibration_error,
+    defined,
+    fit_of,
+    gaps_of,
+)
+from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.backtest import backtest, discounted
-from market_regimes.evaluate.figures import figures, joint, joint_in
-from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.env import REWARD_SCALE, MarketCore
+from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run.agent import predicted_and_realised
-from market_regimes.run.callback import RolloutBars
-from market_regimes.run.log import WEIGHT
-from market_regimes.run.probes import GRADIENT_SAMPLES, quantiles_of_loss, value_gradient_norm, weights_of
 from market_regimes.run.study import Study
-
-WARM_UP = 0.2  # share of the rollouts that the figures of training leave out
-POOLED = 10  # rollouts from which the figures by regime are made, the last ones
-GRADIENT_DRAWS = 100
-OUTLIER_LOSS = 1.0  # of the fixed loss: all quantiles 2.5 standard deviations from the return
-FIXED_KAPPA = 1.0
-# Regimes, and the stormy ones together, which more folds have 20 days of.
-GROUPS = {**{name: (i,) for i, name in enumerate(REGIMES)}, "stormy": (2, 3)}
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -94,148 +91,6 @@ class KLAdaptiveRate(BaseCallback):
         return True
 
 
-class Measurements(RolloutBars):
-    """
-    What the critic is worth, by a loss that is the same for all variants: quantile-Huber of the raw returns over a
-    fixed standard deviation, of the predictions before the update.
-
-    :param core: the environment's
-    :param std: what one is in the loss, in raw units
-    """
-
-    def __init__(self, core: MarketCore | None, std: float):
-        super().__init__(core)
-        self.std = std
-        self.curves: list[dict[str, float]] = []
-        self.samples: list[dict[str, np.ndarray]] = []  # of the last rollouts
-
-    def _on_rollout_start(self) -> None:
-        super()._on_rollout_start()
-        self._read_update()
-
-    def _on_training_end(self) -> None:
-        self._read_update()
-
-    def _read_update(self) -> None:
-        """The scalars of the update that followed the last rollout."""
-        scalars = self.logger.name_to_value
-        if self.curves and "train/value_loss" in scalars:
-            row = self.curves[-1]
-            row["weight"] = scalars.get(WEIGHT, np.nan)
-            for name in ("variance_scaling_clamped", "quantile_variance_mean", "vf_coef_effective", "grad_norm"):
-                row[name] = scalars.get(f"train/{name}", np.nan)
-            row["calibration_error"] = scalars.get("train/quantile_calibration_error", np.nan)
-
-    def _on_rollout_end(self) -> None:
-        buffer, core = self.algorithm.rollout_buffer, self.core
-        assert core is not None
-        bars = self.bars.reshape(-1)
-        observations = buffer.observations.reshape(len(bars), -1)
-        returns = torch.as_tensor(buffer.returns.reshape(-1))
-        with torch.no_grad():
-            quantiles = self.algorithm.policy.predict_quantiles(observations).cpu()
-        loss = quantile_huber_loss(quantiles / self.std, returns / self.std, FIXED_KAPPA)
-        self.curves.append(
-            {
-                "step": float(self.num_timesteps),
-                "value_loss": float(loss.mean()),
-                "explained_variance": float(explained_variance(buffer.values.flatten(), buffer.returns.flatten())),
-                "reward": float(buffer.rewards.mean()),
-                "volatility_index": float(core.index[bars].mean()),
-            }
-        )
-        self.samples = [
-            *self.samples[1 - POOLED :],
-            {
-                "observations": observations.copy(),
-                "bar": bars,
-                "regime": core.regime[bars],
-                "returns": returns.numpy().astype(np.float64),
-                "value": quantiles.mean(dim=1).numpy().astype(np.float64),
-                "variance": quantiles.var(dim=1, unbiased=False).numpy().astype(np.float64),
-                "loss": loss.numpy(),
-            },
-        ]
-
-    def figures(self) -> Figures:
-        """:return: the figures of training, None where undefined"""
-        rows = pd.DataFrame(self.curves)
-        rows = rows.iloc[int(WARM_UP * len(rows)) :]
-        means = {name: _defined(rows[name].mean()) for name in rows if name not in ("step", "volatility_index")}
-        pool = {name: np.concatenate([s[name] for s in self.samples]) for name in self.samples[0]}
-        result: Figures = {
-            **{f"{name}_mean" if name == "weight" else name: value for name, value in means.items()},
-            "value_loss_spread": _defined(rows["value_loss"].std() / rows["value_loss"].mean()),
-            "weight_std": _defined(rows["weight"].std()) if "weight" in rows else None,
-            "value_loss_outliers": float((pool["loss"] > OUTLIER_LOSS).mean()),
-        }
-        for name, group in _groups(pool["regime"], pool["bar"]).items():
-            result[f"value_loss_outliers_{name}"] = float((pool["loss"][group] > OUTLIER_LOSS).mean())
-            fit = _fit(pool["value"][group], pool["variance"][group], pool["returns"][group])
-            result |= {f"{figure}_{name}": value for figure, value in fit.items()}
-        result |= _gradients(self.algorithm, pool)
-        return result | _gaps(result, "value_error")
-
-
-def _defined(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _over(numerator: float, denominator: float) -> float | None:
-    return _defined(numerator / denominator) if denominator > 0 else None
-
-
-def _fit(values: np.ndarray, variances: np.ndarray, returns: np.ndarray) -> Figures:
-    """Root mean square error over the returns' std, and the predicted spread over that error, in which 1 is right."""
-    error = np.sqrt(np.mean((values - returns) ** 2))
-    return {"value_error": _over(error, returns.std()), "spread": _over(np.sqrt(variances.mean()), error)}
-
-
-def _groups(regime: np.ndarray, bar: np.ndarray) -> dict[str, np.ndarray]:
-    """The samples of every group that has ``MIN_REGIME_DAYS`` different bars."""
-    groups = {name: np.flatnonzero(np.isin(regime, members)) for name, members in GROUPS.items()}
-    return {name: rows for name, rows in groups.items() if len(np.unique(bar[rows])) >= MIN_REGIME_DAYS}
-
-
-def _gaps(result: Figures, name: str) -> Figures:
-    """Relative gap between calm and each of the other ends, 0 (alike) to 1."""
-    gaps: Figures = {}
-    for other in ("crash", "stormy"):
-        one, two = result.get(f"{name}_calm"), result.get(f"{name}_{other}")
-        if one is not None and two is not None:
-            gaps[f"{name}_gap_{other}"] = _over(abs(one - two), abs(one) + abs(two))
-    return gaps
-
-
-def _gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
-    """
-    How hard the trained critic is pulled by samples of one regime alone: the mean norm of the gradient of the value
-    loss over random draws of ``GRADIENT_SAMPLES``, with weights of mixed draws, and its ratio to that of calm samples.
-    """
-    rng = np.random.default_rng(0)
-    groups = {**_groups(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
-    norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
-    model.policy.set_training_mode(False)
-
-    def draw(name: str) -> np.ndarray:
-        rows = groups[name]
-        return rng.choice(rows, GRADIENT_SAMPLES, replace=len(rows) < GRADIENT_SAMPLES)
-
-    for _ in range(GRADIENT_DRAWS):
-        with torch.no_grad():
-            mixed = weights_of(model, quantiles_of_loss(model, pool["observations"][draw("mixed")]))
-        for name, values in norms.items():
-            rows = draw(name)
-            returns = pool["returns"][rows].astype(np.float32)
-            values.append(value_gradient_norm(model, pool["observations"][rows], returns, mixed))
-    means = {name: float(np.mean(values)) for name, values in norms.items()}
-    result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
-    for name in ("crash", "stormy"):
-        if name in means and means.get("calm", 0) > 0:
-            result[f"grad_ratio_{name}"] = means[name] / means["calm"]
-    return result
-
-
 TEST_FIGURES = {
     "sharpe_ratio": "sharpe",
     "sortino_ratio": "sortino",
@@ -269,25 +124,30 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     agent = backtest(segments, study.trading, study.agent(seen))
     held = backtest(segments, study.trading, buy_and_hold)
     result = _trading(agent, bars_per_year, "test")
-    result |= _gaps(result, "test_sharpe") | _gaps(result, "test_mean_reward")
+    result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
     result |= _trading(held, bars_per_year, "hold")
+    rules = {"fitted": fitted(segments, study.trading), "informed": informed(segments, study.trading)}
+    others = {name: joint(backtest(segments, study.trading, rule)) for name, rule in rules.items() if rule is not None}
+    result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
+    result["test_attained"] = share_of_attainable(
+        result["test_sharpe"], result["hold_sharpe"], result.get("informed_sharpe")
+    )
 
     quantiles, realised = predicted_and_realised(study.model, agent, seen)
     known = np.isfinite(realised)
     quantiles, realised = quantiles[known].astype(np.float64), realised[known]
     regime = np.concatenate([frame["regime"].to_numpy() for frame in agent.values()])[known]
-    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
-    below = (realised[:, None] < np.sort(quantiles, axis=1)).mean(axis=0)
-    result["test_calibration_error"] = float(np.abs(below - tau).mean())
-    result["test_explained_variance"] = _defined(explained_variance(quantiles.mean(axis=1), realised))
+    result["test_calibration_error"] = calibration_error(quantiles, realised)
+    result["test_explained_variance"] = defined(explained_variance(quantiles.mean(axis=1), realised))
     for name, members in GROUPS.items():
         rows = np.isin(regime, [REGIMES[i] for i in members])
         if rows.sum() >= MIN_REGIME_DAYS:
-            fit = _fit(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), realised[rows])
+            fit = fit_of(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), realised[rows])
             result |= {f"test_{figure}_{name}": value for figure, value in fit.items()}
     together = joint(agent)
-    days = together[["return", "position", "index"]].assign(hold=joint(held)["return"])
-    return result | _gaps(result, "test_value_error"), days
+    returns = {name: frame["return"] for name, frame in others.items()}
+    days = together[["return", "position", "index"]].assign(hold=joint(held)["return"], **returns)
+    return result | gaps_of(result, "test_value_error"), days
 
 
 def fixed_std(study: Study) -> float:
@@ -313,7 +173,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
-        measurements = Measurements(study.core, fixed_std(study))
+        probe = Probe(study.segments["train"], study.trading, study.model.gamma)
+        measurements = Measurements(study.core, probe, fixed_std(study))
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:
             callbacks.append(KLAdaptiveRate(cell.adaptive_kl))
@@ -323,7 +184,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     curves = pd.DataFrame(measurements.curves).rename(columns={"quantile_variance_mean": "quantile_variance"})
     return {
         "figures": result,
-        "curves": {name: [_defined(value) for value in curves[name]] for name in curves},
+        "curves": {name: [defined(value) for value in curves[name]] for name in curves},
         "daily": {
             "date": [str(day) for day in days.index],
             **{name: days[name].round(8).tolist() for name in days},

@@ -38,6 +38,11 @@ MAX_LINES = 5  # variants beside the baseline that can be told apart in one pane
 MAX_POINTS = 200  # of a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe & Ito's, for all eyes
 DASHES = ("-", "--", ":")
+RULES = {  # columns of ``Tables.daily``, their names, and their lines in the pictures of equity
+    "hold": ("buy-and-hold", "-"),
+    "fitted": ("fitted rule", "--"),
+    "informed": ("informed rule", ":"),
+}
 BASELINE = {"color": "0.55", "linestyle": "-"}
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00"}
 STYLE = {
@@ -136,7 +141,7 @@ def write_report(
         hopes=tables.hopes.to_dict("records"),
         main=_effect_table(effects[effects["metric"].isin(main)], ALL),
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
-        sharpe=tables.sharpe.to_dict("records"),
+        sharpe=_with(tables.sharpe, (*RULES, "attained")).to_dict("records"),
         all_markets=ALL,
     )
     write_file(path, page)
@@ -243,7 +248,7 @@ def _multiples(
     bands: dict[str, pd.DataFrame],
     variants: _Variants,
     below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]],
-    held: pd.Series | None = None,
+    rules: Mapping[str, pd.Series] | None = None,
 ) -> Any:
     """
     A figure with all variants in one panel, or each beside the baseline in one of its own where they are too many.
@@ -251,7 +256,7 @@ def _multiples(
     :param bands: per variant its line in column 0.5 and, if there is a band, its ends in 0.25 and 0.75
     :param variants: for their styles
     :param below: lines in a panel under each column, with their styles, by the name of its axis
-    :param held: of buy-and-hold
+    :param rules: lines of trading rules, by their key in ``RULES``
     :return: figure
     """
     from matplotlib.figure import Figure
@@ -265,8 +270,9 @@ def _multiples(
     axes = figure.subplots(len(ratios), columns, squeeze=False, **grid)
     for axis, names in zip(axes.flat, panels, strict=False):
         axis.set_title("" if alone else _label(names[-1]))
-        if held is not None:
-            axis.plot(held, color="black", linewidth=1.0, label="buy-and-hold")
+        for key, line in (rules or {}).items():
+            label, dashes = RULES[key]
+            axis.plot(line, color="black", linewidth=1.0, linestyle=dashes, label=label)
         for name in names:
             _draw_band(axis, bands[name], name, variants)
     for axis in axes.flat[len(panels) : rows * columns]:
@@ -338,10 +344,11 @@ def _equity(daily: pd.DataFrame, variants: _Variants) -> dict[str, Markup]:
     pictures: dict[str, Markup] = {}
     for market, days in daily.groupby("market", sort=False):
         returns = days.groupby(["date", "variant"])["return"].mean().unstack()
-        of_market = days.groupby("date")[["hold", "index"]].mean()
+        there = [name for name in RULES if name == "hold" or (name in days and days[name].notna().any())]
+        of_market = days.groupby("date")[[*there, "index"]].mean()
         thin = slice(None, None, ceil(len(returns) / MAX_POINTS))
-        equity, held = ((1 + each.fillna(0.0)).cumprod()[thin] for each in (returns, of_market["hold"]))
+        equity, rules = ((1 + each.fillna(0.0)).cumprod()[thin] for each in (returns, of_market[there]))
         bands = {name: equity[[name]].set_axis([0.5], axis=1) for name in variants.names if name in equity}
         below = {"volatility\nindex": [(of_market["index"][thin], {"color": "0.3"})]}
-        pictures[market] = _svg(_multiples(bands, variants, below, held), f"equity-{len(pictures)}")
+        pictures[market] = _svg(_multiples(bands, variants, below, dict(rules.items())), f"equity-{len(pictures)}")
     return pictures

@@ -103,6 +103,19 @@ def summary(strategies: dict[str, dict[str, pd.DataFrame]], bars_per_year: float
     }
 
 
+def share_of_attainable(agent: float | None, held: float | None, informed: float | None) -> float | None:
+    """
+    :param agent: Sharpe ratio of the agent
+    :param held: of buy-and-hold
+    :param informed: of the rule that knows the law, None: nobody knows it
+    :return: 0 for an agent as good as buy-and-hold, 1 for one as good as the informed rule; None where that rule is
+        not the better of the two, or a Sharpe ratio is undefined
+    """
+    if agent is None or held is None or informed is None or informed <= held:
+        return None
+    return (agent - held) / (informed - held)
+
+
 def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:
     """A figure of quantstats, None where it is undefined (no spread in the returns)."""
     if name != "max_drawdown" and not returns.std() > 1e-12:

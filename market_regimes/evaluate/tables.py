@@ -17,8 +17,10 @@ PERCENT = {
     "gross_return",
     "costs_per_year",
     "share_of_random_timings_below_agent",
+    "share_of_attainable",
 }
 COUNTS = {"bars"}
+RULES = ("fitted rule", "informed rule")  # beside the agents of several seeds
 
 
 def print_summary(result: dict[str, Any], title: str) -> None:
@@ -31,41 +33,54 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     strategies = result["joint"]
     first = next(iter(strategies.values()))
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
-    by_regime = Table("regime", "bars", title="by regime, bars with a symbol in it: Sharpe ratio, exposure", box=SIMPLE)
-    by_symbol = Table("symbol", title="by symbol: Sharpe ratio, largest drawdown", box=SIMPLE)
-    for name in strategies:
-        for each in (table, by_regime, by_symbol):
+    about = f"Sharpe ratio, and the {next(iter(strategies))}'s"
+    by_regime = Table(
+        Column("regime", no_wrap=True),
+        "bars",
+        "exposure",
+        title=f"by regime, bars with a symbol in it: {about} exposure",
+    )
+    by_symbol = Table(Column("symbol", no_wrap=True), "drawdown", title=f"by symbol: {about} largest drawdown")
+    for each in (table, by_regime, by_symbol):
+        each.box, each.padding = SIMPLE, (0, 1, 0, 0)  # so that six strategies fit into 80 columns
+        for name in strategies:
             each.add_column(name, justify="right")
     for figure in first:
         if figure != "regimes":
             table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
     for regime, cell in first.get("regimes", {}).items():
         columns = [column["regimes"][regime] for column in strategies.values()]
-        by_regime.add_row(regime, figure_text("bars", cell["bars"]), *(_cell(c, "exposure") for c in columns))
+        own = (figure_text(name, cell[name]) for name in ("bars", "exposure"))
+        by_regime.add_row(regime, *own, *(_sharpe_text(column) for column in columns))
     for symbol, by_strategy in result["symbols"].items():
-        by_symbol.add_row(symbol, *(_cell(column, "max_drawdown") for column in by_strategy.values()))
+        drawdown = figure_text("max_drawdown", next(iter(by_strategy.values()))["max_drawdown"])
+        by_symbol.add_row(symbol, drawdown, *(_sharpe_text(column) for column in by_strategy.values()))
     for each in (table, by_regime, by_symbol):
         if each.row_count > (1 if each is by_symbol else 0):  # one symbol is the joint table
             Console().print(each)
     name = "share_of_random_timings_below_agent"
     if name in result:
         print(f"random timings with a lower Sharpe ratio than the agent: {figure_text(name, result[name])}")
+    name = "share_of_attainable"
+    if result.get(name) is not None:  # the law is known
+        print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
 
 
-def _cell(figures: dict[str, float | None], second: str) -> str:
-    """The Sharpe ratio and a second figure."""
-    return "  ".join(figure_text(name, figures[name]) for name in ("sharpe_ratio", second))
+def _sharpe_text(figures: dict[str, float | None]) -> str:
+    return figure_text("sharpe_ratio", figures["sharpe_ratio"])
 
 
 def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> None:
     """
-    Print the agent's figures of several seeds, with their median, beside those of buy-and-hold.
+    Print the agent's figures of several seeds, with their median, beside those of buy-and-hold; then the Sharpe ratios
+    of ``RULES``.
 
     :param results: per seed what ``Study.evaluate`` gave
     :param title: what was evaluated
     """
     agents = {seed: result["joint"]["agent"] for seed, result in results.items()}
-    benchmark = next(iter(results.values()))["joint"].get("buy and hold")
+    strategies = next(iter(results.values()))["joint"]
+    benchmark = strategies.get("buy and hold")
     columns = [*(f"seed {seed}" for seed in agents), "median", *(["buy and hold"] if benchmark else [])]
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
     for column in columns:
@@ -77,6 +92,9 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
         cells = [*values, median(values), *([benchmark[figure]] if benchmark else [])]
         table.add_row(figure, *(figure_text(figure, value) for value in cells))
     Console().print(table)
+    rules = [f"{name} {_sharpe_text(strategies[name])}" for name in RULES if name in strategies]
+    if rules:
+        print(f"Sharpe ratio of the {', of the '.join(rules)}")
 
 
 def median(values: list[float | None]) -> float | None:

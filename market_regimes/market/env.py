@@ -135,7 +135,10 @@ class MarketCore:
         self.equity[which] = 1.0
 
     def observations(self) -> np.ndarray:
-        """:return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index, position"""
+        """
+        :return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index (0 where the market
+            hides it), position
+        """
         window = self.windows[self.bar - (WINDOW - 1)]
         return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
 
@@ -212,7 +215,8 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     market, scaling = segment.market, segment.scaling
     returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
     volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
-    context = np.stack([volatility, market.index / INDEX_SCALE], axis=1)
+    index = market.index / INDEX_SCALE if market.index_observed else np.zeros(len(market.index))
+    context = np.stack([volatility, index], axis=1)
     return returns.astype(np.float32), context.astype(np.float32)
 
 

@@ -54,7 +54,7 @@ def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
     if not isinstance(frame.index, pd.RangeIndex):
         named = frame.index.name is not None or frame.index.nlevels > 1
         frame = (frame if named else frame.rename_axis("date")).reset_index()
-    file = _File(table_of_frame(Path("the frame"), frame), ReadOptions())
+    file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions())
     if file.layout.symbol is None and list(file.layout.fields) == [""]:
         if symbol is None:
             raise ValueError("the frame lacks the column symbol, and the run knows several")

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.load import read_files
@@ -32,7 +32,8 @@ from market_regimes.market.table import ReadOptions
 WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
 MIN_SCALED = 20  # bars after the warm-up that scale a symbol's observations, where others are traded beside it
 ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; they get the median
-KEEPS_BOUNDS = {"sp500", "synthetic"}  # data for which REGIME_BOUNDS hold
+KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
+HIDES_INDEX = {"synthetic_hidden"}  # data whose observations lack the index, so that only memory can tell it
 JUMP = 2.0  # factor between two closes from which a user is told
 GAP_DAYS = 20  # days without a bar from which a user is told
 
@@ -52,6 +53,7 @@ class Market:
     :param bars_per_year: what annualises figures and accrues interest
     :param bounds: points of the index at which normal, volatile and crash begin
     :param fill: "close" where there are no opening prices to fill at
+    :param index_observed: whether observations have the index; else 0 stands in its place
     """
 
     symbol: str
@@ -64,6 +66,7 @@ class Market:
     bars_per_year: float = DAYS_PER_YEAR
     bounds: tuple[float, ...] = REGIME_BOUNDS
     fill: Literal["open", "close"] = "open"
+    index_observed: bool = True
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -139,6 +142,11 @@ class Segment:
         return scaling
 
     @property
+    def known(self) -> range | None:
+        """Bars of the training period after the warm-up; None where the bars may lack that period."""
+        return _known(self.scale_on) if isinstance(self.scale_on, range) else None
+
+    @property
     def last(self) -> int:
         """Last bar."""
         return self.period.stop - 1
@@ -172,7 +180,8 @@ def read_bars(config: MarketConfig) -> list[Bars]:
                 f"market.data: {path} is none of {', '.join(SHIPPED)}, nor a file that ends in {', '.join(SUFFIXES)}, "
                 "nor a folder of such files"
             )
-    found = [shipped(entry, config.volatility_index) for entry in config.entries if entry in SHIPPED]
+    known = [entry for entry in config.entries if entry in SHIPPED]
+    found = [bars for entry in known for bars in shipped(entry, config.volatility_index)]
     options = ReadOptions(config.columns, config.date_format, config.decimal)
     found += read_files([str(path) for path in paths], options)
     twice = [bars.symbol for i, bars in enumerate(found) if bars.symbol in {other.symbol for other in found[:i]}]
@@ -262,6 +271,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         bars.bars_per_year,
         bounds,
         bars.fill,
+        index_observed=bars.source not in HIDES_INDEX,
     )
 
 
@@ -270,8 +280,8 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     own, estimated = bars.volatility_index, estimated_index(volatility)
     if own is None and config.volatility_index == "real":
         raise ValueError(f"market.volatility_index=real: {bars.source} has no column volatility_index")
-    # The index of the made-up market is its truth.
-    if own is None or (config.volatility_index == "estimated" and bars.source != "synthetic"):
+    # The index of the synthetic market is its truth.
+    if own is None or (config.volatility_index == "estimated" and bars.source not in SYNTHETIC):
         return estimated
     missing = np.isnan(own)
     within = np.flatnonzero(missing[first : last + 1]) + first

@@ -14,9 +14,9 @@ import pandas as pd
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint, share_of_attainable, summary
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
-from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, volatility_targeting
 from market_regimes.files import write_file
 from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.segments import Segment
@@ -38,6 +38,36 @@ def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
     return scores | {f"sharpe_{regime}": cell["sharpe_ratio"] for regime, cell in by_regime.items()}
 
 
+def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, Frames]:
+    """
+    :param segments: what is traded
+    :param trading: what trading costs and what the agent may hold
+    :return: the backtests of buy-and-hold, volatility targeting, the fitted rule and, where the law is known, the
+        informed rule, by name. They may hold from 0 to 1 whatever the agent may, and more where it may
+    """
+    low, high = trading.bounds
+    free = replace(trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
+    rules = {
+        "buy and hold": buy_and_hold,
+        "volatility target": volatility_targeting(segments),
+        "fitted rule": fitted(segments, free),
+        "informed rule": informed(segments, free),
+    }
+    return {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
+
+
+def benchmark_scores(benchmarks: dict[str, Frames], bars_per_year: float) -> dict[str, float | None]:
+    """
+    :param benchmarks: by name
+    :param bars_per_year: what annualises
+    :return: their Sharpe ratios as ``sharpe_NAME``, beside which an evaluation during training logs the agent's
+    """
+    return {
+        f"sharpe_{name.replace(' ', '_')}": figures(joint(frames), bars_per_year)["sharpe_ratio"]
+        for name, frames in benchmarks.items()
+    }
+
+
 def compared(
     agent: Frames, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float, seed: int, step: int
 ) -> tuple[dict[str, Frames], dict[str, Any]]:
@@ -48,21 +78,16 @@ def compared(
     :param bars_per_year: what annualises
     :param seed: of the random timings
     :param step: that the agent was trained to
-    :return: the backtests of the agent, buy-and-hold, volatility targeting and the agent's trades at random times, by
-        name; and their ``summary``, with the step and the share of the random timings whose Sharpe ratio is lower
+    :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
+        their ``summary``, with the step, the share of the random timings whose Sharpe ratio is lower and the
+        ``share_of_attainable``
     """
-    # The benchmarks may hold from 0 to 1 whatever the agent may, and more where it may.
-    low, high = trading.bounds
-    free = replace(trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
     shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
-    strategies = {
-        "agent": agent,
-        "buy and hold": backtest(segments, free, buy_and_hold),
-        "volatility target": backtest(segments, free, volatility_targeting(segments)),
-        "random timing": shifted,
-    }
+    strategies = {"agent": agent, **benchmarks(segments, trading), "random timing": shifted}
     result = {**summary(strategies, bars_per_year), "step": step}
-    sharpe = result["joint"]["agent"]["sharpe_ratio"]
+    sharpes = {name: own["sharpe_ratio"] for name, own in result["joint"].items()}
+    sharpe = sharpes["agent"]
+    result["share_of_attainable"] = share_of_attainable(sharpe, sharpes["buy and hold"], sharpes.get("informed rule"))
     result["share_of_random_timings_below_agent"] = (
         None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
     )

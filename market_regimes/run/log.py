@@ -14,6 +14,7 @@ from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
 WEIGHT = "train/variance_scaling_weight"
+RULES = ("buy_and_hold", "volatility_target", "fitted_rule", "informed_rule")
 # TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
 PAGE: dict[str, Any] = {
     "Variance gradient scaling": {
@@ -28,6 +29,13 @@ MARKET_PAGE: dict[str, Any] = {
     "Variance gradient scaling": {
         **PAGE["Variance gradient scaling"],
         "volatility index of the rollout": ["Multiline", ["rollout/volatility_index"]],
+    },
+    "Trading rules": {
+        "validation: Sharpe ratio of the agent and of rules": [
+            "Multiline",
+            ["eval/sharpe_ratio", *(f"eval/sharpe_{name}" for name in RULES)],
+        ],
+        "validation: 0 as buy-and-hold, 1 as the rule that knows the law": ["Multiline", ["eval/share_of_attainable"]],
     },
     "Regimes": {
         "value error / std of the returns": ["Multiline", [f"train/value_error_{name}" for name in REGIMES]],

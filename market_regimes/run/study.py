@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
 from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import new_folder, write_file
@@ -26,7 +28,7 @@ from market_regimes.run.agent import decision, evaluate_on, returns_picture, rew
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
-from market_regimes.run.evaluation import scores_of
+from market_regimes.run.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
 
@@ -198,8 +200,17 @@ class Study:
             return {"mean_reward": reward_figures(self.model, self.run.env_id, self.seed)["mean_reward"]}, None
         seen: list[np.ndarray] = []
         frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        picture = returns_picture(self.model, frames, seen, "validation")
-        return scores_of(frames, self.core.bars_per_year), picture
+        scores = scores_of(frames, self.core.bars_per_year) | self._validation_benchmarks
+        scores["share_of_attainable"] = share_of_attainable(
+            scores["sharpe_ratio"], scores["sharpe_buy_and_hold"], scores.get("sharpe_informed_rule")
+        )
+        return scores, returns_picture(self.model, frames, seen, "validation")
+
+    @cached_property
+    def _validation_benchmarks(self) -> dict[str, float | None]:
+        """Sharpe ratios of the rules to compare with, which no training changes."""
+        assert self.core is not None
+        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.bars_per_year)
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """

@@ -1,16 +1,17 @@
 """
-The figures of a cell by plain loops in float64 over the rollouts it trained on and the days it was tested on. The
-predictions of these cells are known: a number times the volatility index, and they cross.
+The figures of a cell by plain loops in float64 over its probes and the days it was tested on. The predictions of these
+cells are known: a number times the volatility index, and they cross.
 """
 
 import numpy as np
 import pytest
 import torch
 from markets import load_shipped
-from stable_baselines3.common.callbacks import BaseCallback
 
 from distributional_ppo import QuantileActorCriticPolicy
-from market_regimes.compare.cell import Cell, Measurements, run_cell
+from market_regimes.compare.cell import Cell, run_cell
+from market_regimes.compare.measurements import Measurements, fit_of, groups_of
+from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.segments import period_of, segments_of
 from market_regimes.run.study import Study
@@ -31,7 +32,7 @@ ALGORITHM = dict(
 CROSSING = np.array([3.0, -1.0, 2.0, -2.0, 0.5])
 TAU = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 GROUPS = {"calm": (0,), "normal": (1,), "volatile": (2,), "crash": (3,), "stormy": (2, 3)}
-ROLLOUTS, STD = 14, 2.0
+UPDATES, STD = 15, 2.0
 
 
 def predicted(index):
@@ -51,46 +52,29 @@ def crossing():
         yield
 
 
-class Recorder(BaseCallback):
-    """What the rollouts hold, gathered without the code under test."""
-
-    def __init__(self, core):
-        super().__init__()
-        self.core, self.rollouts, self.bars = core, [], []
-
-    def _on_rollout_start(self):
-        self.bars = [self.core.bar.copy()]
-
-    def _on_step(self):
-        self.bars.append(self.core.bar.copy())
-        return True
-
-    def _on_rollout_end(self):
-        buffer = self.model.rollout_buffer
-        names = ("returns", "values", "rewards")
-        self.rollouts.append({name: getattr(buffer, name).astype(np.float64).ravel() for name in names})
-        self.rollouts[-1]["bar"] = np.stack(self.bars[:-1]).ravel()
-
-
 @pytest.fixture(scope="module")
 def trained(crossing):
-    """Measurements of 14 rollouts of 8 x 32 samples, what they hold, and the scalars of each update."""
-    study = Study(RunConfig(total_timesteps=256 * ROLLOUTS), MARKET, ALGORITHM, segments_of(MARKET, ("train", "test")))
-    measured, recorder, scalars = Measurements(study.core, STD), Recorder(study.core), []
-    train = study.model.train
+    """Measurements of 15 updates of 8 x 32 samples, the samples of their 8 probes, and the scalars of each update."""
+    study = Study(RunConfig(total_timesteps=256 * UPDATES), MARKET, ALGORITHM, segments_of(MARKET, ("train", "test")))
+    probe = Probe(study.segments["train"], study.trading, study.model.gamma)
+    measured, samples, scalars, indices = Measurements(study.core, probe, STD), [], [], []
+    train, play = study.model.train, probe.play
 
     def train_and_note():
+        indices.append(study.model.rollout_buffer.observations[..., 21].mean() * 20)
         train()
         scalars.append(dict(study.model.logger.name_to_value))
 
     study.model.train = train_and_note
-    study.model.learn(256 * ROLLOUTS, [measured, recorder])
-    return study, measured, recorder.rollouts, scalars
+    probe.play = lambda model: samples.append(play(model)) or samples[-1]
+    study.model.learn(256 * UPDATES, [measured])
+    return study, measured, samples, scalars, indices
 
 
-def fixed_loss(returns, index):
+def fixed_loss(sample):
+    index = sample.observations[:, 21] * 20
     losses = []
-    for outcome, quantiles in zip(returns / STD, predicted(index) / STD, strict=True):
+    for outcome, quantiles in zip(sample.returns / STD, predicted(index) / STD, strict=True):
         total = 0.0
         for tau, quantile in zip(TAU, quantiles, strict=True):
             u = outcome - quantile
@@ -105,55 +89,66 @@ def figures(trained):
     return trained[1].figures()
 
 
-def test_a_fifth_of_the_rollouts_is_warm_up(trained, figures):
-    """Of 14 rollouts 2: a fifth of them is 2.8, rounded down."""
-    study, _, rollouts, scalars = trained
-    counted = rollouts[2:]
-    losses = [fixed_loss(r["returns"], study.core.index[r["bar"]]).mean() for r in counted]
-    mean = sum(losses) / 12
+def test_every_second_update_and_the_last_one_is_probed(trained):
+    _, measured, samples, _, _ = trained
+    probed = [i for i, row in enumerate(measured.curves, start=1) if np.isfinite(row["value_loss"])]
+    assert probed == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert len(samples) == len(probed)
+
+
+def test_a_fifth_of_the_updates_is_warm_up(trained, figures):
+    """Of 15 updates 3, and so the first of the 8 probes."""
+    _, _, samples, scalars, _ = trained
+    counted = samples[1:]
+    losses = [fixed_loss(s).mean() for s in counted]
+    mean = sum(losses) / 7
     assert figures["value_loss"] == pytest.approx(mean, rel=1e-5)
-    spread = np.sqrt(sum((loss - mean) ** 2 for loss in losses) / 11) / mean
+    spread = np.sqrt(sum((loss - mean) ** 2 for loss in losses) / 6) / mean
     assert figures["value_loss_spread"] == pytest.approx(spread, rel=1e-4)
-    assert figures["reward"] == pytest.approx(np.mean([r["rewards"].mean() for r in counted]), rel=1e-4)
-    explained = [1 - np.var(r["returns"] - r["values"]) / np.var(r["returns"]) for r in counted]
+    assert figures["reward"] == pytest.approx(np.mean([s.reward for s in counted]))
+    errors = [s.returns - predicted(s.observations[:, 21] * 20).mean(axis=1) for s in counted]
+    explained = [1 - np.var(error) / np.var(s.returns) for error, s in zip(errors, counted, strict=True)]
     assert figures["explained_variance"] == pytest.approx(np.mean(explained), rel=1e-4)
-    weights = [s["train/variance_scaling_weight"] for s in scalars[2:]]
+    gaps = []
+    for s in counted:
+        ordered = np.sort(predicted(s.observations[:, 21] * 20), axis=1)
+        gaps.append(sum(abs(np.mean(s.returns < ordered[:, i]) - tau) for i, tau in enumerate(TAU)) / 5)
+    assert figures["calibration_error"] == pytest.approx(np.mean(gaps), rel=1e-3)
+    weights = [s["train/variance_scaling_weight"] for s in scalars[3:]]
     assert figures["weight_mean"] == pytest.approx(np.mean(weights))
     assert figures["weight_std"] == pytest.approx(np.std(weights, ddof=1))
     for name in ("variance_scaling_clamped", "quantile_variance_mean", "vf_coef_effective", "grad_norm"):
-        assert figures[name] == pytest.approx(np.mean([s[f"train/{name}"] for s in scalars[2:]])), name
+        assert figures[name] == pytest.approx(np.mean([s[f"train/{name}"] for s in scalars[3:]])), name
 
 
-def test_each_row_of_the_curves_is_a_rollout_and_its_own_update(trained):
-    study, measured, rollouts, scalars = trained
-    assert [row["step"] for row in measured.curves] == [256.0 * (i + 1) for i in range(ROLLOUTS)]
-    for row, rollout, logged in zip(measured.curves, rollouts, scalars, strict=True):
+def test_each_row_of_the_curves_is_an_update_and_its_own_rollout(trained):
+    _, measured, _, scalars, indices = trained
+    assert [row["step"] for row in measured.curves] == [256.0 * (i + 1) for i in range(UPDATES)]
+    for row, logged, index in zip(measured.curves, scalars, indices, strict=True):
         assert row["weight"] == logged["train/variance_scaling_weight"]
-        assert row["volatility_index"] == pytest.approx(study.core.index[rollout["bar"]].mean())
+        assert row["volatility_index"] == pytest.approx(index, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_figures_by_regime_are_of_the_last_ten_rollouts(trained, figures, name):
-    study, _, rollouts, _ = trained
-    pool = {key: np.concatenate([r[key] for r in rollouts[-10:]]) for key in ("returns", "bar")}
-    regime = np.digitize(study.core.index[pool["bar"]], [15, 25, 40])
-    mine = np.isin(regime, GROUPS[name])
-    returns, index = pool["returns"][mine], study.core.index[pool["bar"][mine]]
-    if len(set(pool["bar"][mine])) < 20:
-        assert f"value_error_{name}" not in figures
-        return
-    quantiles = predicted(index)
-    error = np.sqrt(np.mean((quantiles.mean(axis=1) - returns) ** 2))
+def test_figures_by_regime_are_of_the_last_five_probes(trained, figures, name):
+    _, _, samples, _, _ = trained
+    index = np.concatenate([s.observations[:, 21] * 20 for s in samples[-5:]]).astype(float)
+    mine = np.isin(np.digitize(index, [15, 25, 40]), GROUPS[name])
+    bars = np.concatenate([s.bar for s in samples[-5:]])
+    assert len(set(bars[mine])) >= 20
+    returns = np.concatenate([s.returns for s in samples[-5:]])[mine]
+    quantiles = predicted(index[mine])
+    errors = returns - quantiles.mean(axis=1)
+    assert figures[f"value_error_{name}"] == pytest.approx(np.sqrt(np.mean(errors**2)) / returns.std(), rel=1e-5)
     root_of_mean = np.sqrt(np.mean(quantiles.var(axis=1)))
-    assert figures[f"value_error_{name}"] == pytest.approx(error / returns.std(), rel=1e-5)
-    assert figures[f"spread_{name}"] == pytest.approx(root_of_mean / error, rel=1e-5)
-    outliers = np.mean(fixed_loss(returns, index) > 1.0)
-    assert figures[f"value_loss_outliers_{name}"] == pytest.approx(outliers, abs=1e-9)
+    true_spread = np.sqrt(np.mean((errors - errors.mean()) ** 2))
+    assert figures[f"spread_{name}"] == pytest.approx(root_of_mean / true_spread, rel=1e-5)
+    losses = np.concatenate([fixed_loss(s) for s in samples[-5:]])
+    assert figures[f"value_loss_outliers_{name}"] == pytest.approx(np.mean(losses[mine] > 1.0), abs=1e-9)
 
 
 def test_outliers_and_gaps_are_of_the_pool(trained, figures):
-    study, _, rollouts, _ = trained
-    losses = np.concatenate([fixed_loss(r["returns"], study.core.index[r["bar"]]) for r in rollouts[-10:]])
+    losses = np.concatenate([fixed_loss(s) for s in trained[2][-5:]])
     assert figures["value_loss_outliers"] == pytest.approx(np.mean(losses > 1.0), abs=1e-9)
     assert 0 < figures["value_loss_outliers"] < 1
     for other in ("crash", "stormy"):
@@ -206,25 +201,28 @@ def test_fit_by_regime_of_the_test_period(tested, name):
     error = np.sqrt(np.mean((quantiles[mine].mean(axis=1) - realised[mine]) ** 2))
     assert figures[f"test_value_error_{name}"] == pytest.approx(error / realised[mine].std(), rel=1e-4)
     root_of_mean = np.sqrt(np.mean(quantiles[mine].var(axis=1)))
-    assert figures[f"test_spread_{name}"] == pytest.approx(root_of_mean / error, rel=1e-4)
+    true_spread = np.std(quantiles[mine].mean(axis=1) - realised[mine])
+    assert figures[f"test_spread_{name}"] == pytest.approx(root_of_mean / true_spread, rel=1e-4)
     mean_of_roots = np.mean(quantiles[mine].std(axis=1))
     assert abs(mean_of_roots / root_of_mean - 1) > 1e-3
 
 
-def test_a_regime_needs_20_different_days_however_often_they_are_drawn(crossing):
-    """A year of training with 10 days of crash, each drawn several times, and 70 of volatile."""
-    market = load_shipped("sp500")
-    days = period_of(market, "2005-01-03", "2005-12-30")
-    index = np.sort(market.index[days.start - 1 : days.stop - 1])  # at the closes of the decisions
-    bounds = (float(index[100]), float(index[-80]), float(index[-10]))
-    config = MarketConfig(train=("2005-01-03", "2005-12-30"), test=("2006-01-03", "2006-12-29"), regime_bounds=bounds)
-    study = Study(RunConfig(total_timesteps=1024), config, ALGORITHM, segments_of(config, ("train", "test")))
-    measured, recorder = Measurements(study.core, STD), Recorder(study.core)
-    study.model.learn(1024, [measured, recorder])
-    bars = np.concatenate([rollout["bar"] for rollout in recorder.rollouts])
-    crash, volatile = (bars[study.core.regime[bars] == i] for i in (3, 2))
-    assert len(crash) >= 20 > len(set(crash))
-    assert len(set(volatile)) >= 20
-    figures = measured.figures()
-    assert "value_error_crash" not in figures
-    assert "value_error_volatile" in figures
+def test_a_regime_needs_20_different_days_however_often_they_are_drawn():
+    """Nineteen bars of crash, each drawn twice, and twenty of volatile."""
+    regime = np.repeat([0, 3, 2], [50, 38, 20])
+    bar = np.concatenate([np.arange(50), 100 + np.arange(38) % 19, 200 + np.arange(20)])
+    groups = groups_of(regime, bar)
+    assert list(groups) == ["calm", "volatile", "stormy"]
+    assert groups["stormy"].tolist() == list(range(50, 108))
+    assert groups["volatile"].tolist() == list(range(88, 108))
+
+
+def test_a_spread_that_is_right_has_one_whatever_the_mean_error():
+    """Returns of std 1, then 5 in the other half, around the values, which err by 3 throughout."""
+    noise = np.array([-1.0, 1.0, -5.0, 5.0])
+    values = np.array([0.0, 0.0, 10.0, 10.0])
+    fit = fit_of(values, np.array([1.0, 1.0, 25.0, 25.0]), values + noise + 3.0)
+    assert fit["spread"] == pytest.approx(1.0)
+    # (4 + 16 + 4 + 64) / 4 = 22; returns 2, 4, 8, 18, of variance 38
+    assert fit["value_error"] == pytest.approx(np.sqrt(22 / 38))
+    assert fit_of(values, values, values)["spread"] is None

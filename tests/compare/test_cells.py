@@ -8,12 +8,12 @@ import pytest
 import torch
 from markets import load_shipped
 from sb3_contrib.common.utils import quantile_huber_loss
-from stable_baselines3.common.callbacks import BaseCallback
 
-from market_regimes.compare.cell import Cell, KLAdaptiveRate, Measurements, _gradients, fixed_std, run_cell
+from market_regimes.compare.cell import Cell, KLAdaptiveRate, fixed_std, run_cell
+from market_regimes.compare.measurements import Measurements, gradients
+from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.segments import period_of, segments_of
-from market_regimes.market.shipped import synthetic
 from market_regimes.run.study import Study
 
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"), test=("2011-01-01", "2014-12-31"))
@@ -37,30 +37,23 @@ def result():
     return run_cell(CELL)
 
 
-class LossOfContrib(BaseCallback):
-    """The fixed loss of every rollout by sb3-contrib's function."""
-
-    def __init__(self, std):
-        super().__init__()
-        self.std, self.losses = std, []
-
-    def _on_rollout_end(self):
-        buffer = self.model.rollout_buffer
-        with torch.no_grad():
-            quantiles = torch.stack([self.model.policy.predict_quantiles(step) for step in buffer.observations])
-        quantiles = quantiles.reshape(-1, quantiles.shape[-1]) / self.std
-        returns = torch.as_tensor(buffer.returns).reshape(-1, 1) / self.std
-        self.losses.append(float(quantile_huber_loss(quantiles, returns, sum_over_quantiles=False)))
-
-    def _on_step(self):
-        return True
+def measured_of(study, std):
+    """Measurements, and the samples of every probe."""
+    probe, samples = Probe(study.segments["train"], study.trading, study.model.gamma), []
+    play = probe.play
+    probe.play = lambda model: samples.append(play(model)) or samples[-1]
+    return Measurements(study.core, probe, std), samples
 
 
 def test_the_fixed_loss_is_sb3_contribs():
-    study = Study(RunConfig(total_timesteps=2048), MARKET, ALGORITHM, segments_of(MARKET, ("train", "test")))
-    measured, oracle = Measurements(study.core, 0.7), LossOfContrib(0.7)
-    study.model.learn(2048, [measured, oracle])
-    assert [row["value_loss"] for row in measured.curves] == pytest.approx(oracle.losses, rel=1e-5)
+    study = Study(RunConfig(total_timesteps=4096), MARKET, ALGORITHM, segments_of(MARKET, ("train", "test")))
+    measured, samples = measured_of(study, 0.7)
+    study.model.learn(4096, [measured])
+    losses = []
+    for sample in samples:
+        quantiles, returns = (torch.as_tensor(each / 0.7) for each in (sample.quantiles, sample.returns[:, None]))
+        losses.append(float(quantile_huber_loss(quantiles, returns, sum_over_quantiles=False)))
+    assert [row["value_loss"] for row in measured.curves][1::2] == pytest.approx(losses, rel=1e-5)
 
 
 def test_the_fixed_standard_deviation_is_that_of_buy_and_hold():
@@ -104,6 +97,7 @@ def test_gaps_are_relative(result):
 def test_curves_have_the_update_beside_its_rollout(result):
     curves = pd.DataFrame(result["curves"])
     assert curves["step"].tolist() == [1024, 2048, 3072, 4096]
+    assert curves["value_loss"].notna().tolist() == [False, True, False, True]  # every second update is probed
     assert ((curves["weight"] > 0.1) & (curves["weight"] <= 10)).all()
     assert curves["vf_coef_effective"].to_numpy() == pytest.approx(0.5 * curves["weight"].to_numpy())
     assert result["figures"]["weight_mean"] == pytest.approx(curves["weight"].mean())  # 0.2 of 4 rollouts are none
@@ -147,7 +141,7 @@ def pool(model, regime, scale=1.0):
 
 
 def test_like_samples_pull_alike(model):
-    found = _gradients(model, pool(model, np.arange(4000) % 2 * 3))
+    found = gradients(model, pool(model, np.arange(4000) % 2 * 3))
     assert found["grad_ratio_crash"] == pytest.approx(1, abs=0.1)
 
 
@@ -156,7 +150,7 @@ def test_at_small_kappa_the_pull_does_not_grow_with_the_errors(model):
     ratios = {}
     for kappa in (100.0, 1e-3):
         model.quantile_huber_kappa = kappa
-        ratios[kappa] = _gradients(model, pool(model, regime, scale=10.0))["grad_ratio_crash"]
+        ratios[kappa] = gradients(model, pool(model, regime, scale=10.0))["grad_ratio_crash"]
     model.quantile_huber_kappa = 1.0
     assert ratios[100.0] > 5  # the gradient of a square is the error: 10, less what the spread of the quantiles adds
     assert ratios[1e-3] == pytest.approx(1, abs=0.2)  # that of an absolute value is its sign
@@ -164,9 +158,9 @@ def test_at_small_kappa_the_pull_does_not_grow_with_the_errors(model):
 
 def test_batch_weights_leave_the_ratio_as_it_is(model):
     samples = pool(model, np.arange(4000) % 2 * 3, scale=5.0)
-    off = _gradients(model, samples)
+    off = gradients(model, samples)
     model.use_variance_gradient_scaling = True
-    batch = _gradients(model, samples)
+    batch = gradients(model, samples)
     model.use_variance_gradient_scaling = False
     assert batch["grad_norm_calm"] != pytest.approx(off["grad_norm_calm"], rel=0.05)
     assert batch["grad_ratio_crash"] == pytest.approx(off["grad_ratio_crash"], rel=0.02)
@@ -175,7 +169,7 @@ def test_batch_weights_leave_the_ratio_as_it_is(model):
 def test_batch_weights_are_of_mixed_samples_where_regimes_differ_in_spread():
     """A weight that all regimes share leaves their ratio as it is; it is the mean variance over all regimes."""
     study = Study(RunConfig(total_timesteps=2048), MARKET, ALGORITHM, segments_of(MARKET, ("train", "test")))
-    measured, policy = Measurements(study.core, 2.0), study.model.policy
+    (measured, _), policy = measured_of(study, 2.0), study.model.policy
     with torch.no_grad():  # a hidden unit that is the index, and a spread in proportion to it
         critic, head = policy.mlp_extractor.value_net, policy.value_net
         for layer, column, bias in ((critic[0], 21, -0.5), (critic[2], 0, 0.0)):
@@ -210,16 +204,3 @@ def test_the_learning_rate_follows_the_step_of_the_policy(model, kl, rate):
         model.logger.record("train/approx_kl", kl)
     callback._on_rollout_start()
     assert model.lr_schedule(0.5) == pytest.approx(rate)
-
-
-def test_the_synthetic_market_is_what_it_says():
-    market = load_shipped("synthetic")
-    returns = 100 * np.diff(np.log(market.close))
-    stormy = market.index[:-1] > 40  # the index at a close is of the next bar
-    assert returns[~stormy].std() == pytest.approx(0.7, rel=0.1)
-    assert returns[stormy].std() == pytest.approx(2.8, rel=0.1)
-    assert returns[~stormy].mean() > 0 > returns[stormy].mean()
-    assert 0.2 < stormy.mean() < 0.4
-    assert set(np.unique(market.regime)) == {0, 3}
-    assert np.array_equal(market.close, synthetic().close)
-    assert not np.array_equal(market.close, synthetic(1).close)

@@ -70,7 +70,9 @@ def make_daily(rng, cells, days):
         {v: 0.003 * i for i, v in enumerate(VARIANTS)}
     )
     places = daily["market"] + daily["date"].astype(str)
-    daily["hold"] = places.map({place: rng.normal(0.001, 0.02) for place in sorted(places.unique())})
+    for rule in ("hold", "fitted", "informed"):
+        daily[rule] = places.map({place: rng.normal(0.001, 0.02) for place in sorted(places.unique())})
+    daily.loc[daily["market"] == "nasdaq", "informed"] = np.nan  # nobody knows its law
     daily["index"] = places.map({place: rng.uniform(10, 40) for place in sorted(places.unique())})
     return shuffled(rng, daily[~((daily["variant"] == "dsac_t") & (daily["fold"] == "late"))])
 
@@ -98,6 +100,9 @@ def make_effects(rng, variants):
     return pd.DataFrame(rows)
 
 
+SHARPES = ("sharpe", "hold", "fitted", "informed", "attained", "difference", "low", "high", "deflated")
+
+
 def make_tables():
     rng = np.random.default_rng(0)
     cells = make_cells(rng, VARIANTS)
@@ -110,8 +115,7 @@ def make_tables():
         )
     ]
     sharpe = [
-        dict(market=market, variant=variant)
-        | {name: rng.normal() for name in ("sharpe", "hold", "difference", "low", "high", "deflated")}
+        dict(market=market, variant=variant) | {name: rng.normal() for name in SHARPES}
         for market in MARKETS
         for variant in VARIANTS
     ]
@@ -261,14 +265,14 @@ def plain(value):
 
 def test_every_sharpe_ratio_is_in_its_row(page, tables):
     (rows,) = [rows for _, rows in page.tables if rows[0][0] == "market" and "Sharpe ratio" in rows[0]]
-    assert rows[0] == ["market", "variant", "Sharpe ratio", "buy-and-hold", "difference", "probability"]
+    assert rows[0] == ["market", "variant", "Sharpe ratio", *RULES, "attained", "difference", "probability"]
     for texts, row in zip(rows[1:], tables.sharpe.to_dict("records"), strict=True):
         difference = "n/a" if row["variant"] == BASELINE else with_interval(row)
         assert texts == [
             row["market"],
             row["variant"],
             plain(row["sharpe"]),
-            plain(row["hold"]),
+            *(plain(row[name]) for name in ("hold", "fitted", "informed", "attained")),
             difference,
             plain(row["deflated"]),
         ]
@@ -452,13 +456,17 @@ def growth(daily, market, column, variant=None):
     return found
 
 
+RULES = {"buy-and-hold": "hold", "fitted rule": "fitted", "informed rule": "informed"}
+
+
 def assert_equity(axis, daily, market, variants, every=1):
     lines = labelled(axis)
-    assert list(lines) == ["buy-and-hold", *(short(name) for name in variants)]
-    assert len({line.get_color() for line in lines.values()}) == len(lines)
-    for name in (None, *variants):
-        line = lines[short(name) if name else "buy-and-hold"]
-        expected = growth(daily, market, "return" if name else "hold", name)
+    rules = {name: column for name, column in RULES.items() if daily[daily["market"] == market][column].notna().any()}
+    assert list(lines) == [*rules, *(short(name) for name in variants)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == len(lines)
+    for name in (*rules, *variants):
+        line = lines[name if name in rules else short(name)]
+        expected = growth(daily, market, rules.get(name, "return"), None if name in rules else name)
         assert line.get_ydata() == pytest.approx(list(expected.values())[::every])
         dates = [date2num(date) for date in line.get_xdata()]
         assert dates == [date2num(date) for date in expected][::every]

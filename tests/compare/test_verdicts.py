@@ -9,29 +9,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 from market_regimes.compare.cell import Cell
 from market_regimes.compare.comparison import Comparison
 from market_regimes.compare.folds import Fold
 from market_regimes.compare.html_report import Tables
+from market_regimes.compare.hypotheses import METRICS, check_hypotheses, left_out
 from market_regimes.compare.statistics import deflated_sharpe, effect, sharpe_difference
 from market_regimes.compare.verdicts import (
-    HOPES,
-    METRICS,
+    alike,
     analysed,
     print_verdicts,
     tables_of,
     with_derived,
     write_tables,
 )
-from market_regimes.config import MarketConfig, RunConfig
+from market_regimes.config import Hypothesis, MarketConfig, RunConfig
 
 VARIANTS = ("baseline", "batch", "control", "tier1", "recommended")
 HIGHER_IS_BETTER = {
     "explained_variance",
     "test_mean_reward",
     "test_sharpe",
+    "test_attained",
     "test_sortino",
     "test_max_drawdown",  # at most 0
     "test_explained_variance",
@@ -164,15 +166,30 @@ def test_the_error_of_a_spread_is_its_distance_from_one(group):
 
 # Hypotheses
 
+ROOT = Path(__file__).parents[2]
+
+
+def shipped(path):
+    """The hypotheses of a file, each with the baseline of that file as None."""
+    entries = yaml.safe_load((ROOT / path).read_text("utf-8"))["hypotheses"]
+    return [Hypothesis(**{**entry, "hoped": tuple(entry["hoped"])}) for entry in entries]
+
+
+FILES = ("configs/compare.yaml", "configs/regimes.yaml", "benchmarks/results.yaml")
+NAMED = [
+    Hypothesis("The value loss spreads less", "value_loss_spread", (-0.05, -0.31), "batch"),
+    Hypothesis("... and not only because it is smaller", "value_loss_spread", (-0.05, -0.31), "batch", "control"),
+    Hypothesis("The Sharpe ratio rises", "test_sharpe", (0.05, 0.10), "recommended"),
+    Hypothesis("The explained variance rises", "explained_variance", (0.0, 1.0), "tier1"),
+    Hypothesis("Fewer outliers", "value_loss_outliers_stormy", (0.0, -1.0), "batch"),
+    Hypothesis("The gap halves", "value_error_gap_crash", (-0.5, -0.7), "batch"),
+]
 HOPED = {
     (-0.05, -0.31): "-5 to -31 %",
     (0.05, 0.10): "+5 to +10 %",
     (0.0, 1.0): "more",
     (0.0, -1.0): "less",
     (-0.5, -0.7): "-50 to -70 %",
-    (0.3, 0.4): "+30 to +40 %",
-    (-0.3, -0.4): "-30 to -40 %",
-    (-0.31, -1.0): "-31 %",
 }
 
 
@@ -184,12 +201,12 @@ def expected_reached(low, high, modest, falls):
 
 
 def test_every_hypothesis_is_measured_on_its_variant_metric_and_control():
-    cells = spoiled(markets=("one",), seeds=8, metrics=sorted({hope.metric for hope in HOPES}))
-    rows = analysed(cells, pd.DataFrame(), NO_DAYS, "baseline").hopes.to_dict("records")
-    assert len(rows) == len(HOPES)
-    for row, hope in zip(rows, HOPES, strict=True):
+    cells = spoiled(markets=("one",), seeds=8, metrics=sorted({hope.metric for hope in NAMED}))
+    rows = analysed(cells, pd.DataFrame(), NO_DAYS, "baseline", NAMED).hopes.to_dict("records")
+    assert len(rows) == len(NAMED)
+    for row, hope in zip(rows, NAMED, strict=True):
         against = hope.against or "baseline"
-        assert (row["hope"], row["variant"], row["against"]) == (hope.sentence, hope.variant, against)
+        assert (row["hope"], row["variant"], row["against"]) == (hope.question, hope.variant, against)
         assert (row["metric"], row["hoped"]) == (METRICS[hope.metric].label, HOPED[hope.hoped])
         ours, theirs = pairs(cells, hope.metric, "all", hope.variant, against)
         one, two = stats.trim_mean(theirs, 0.25), stats.trim_mean(ours, 0.25)
@@ -210,7 +227,7 @@ def hope_of(variant, baseline):
         for name, values in (("baseline", baseline), ("batch", variant))
         for seed, value in enumerate(values)
     ]
-    return analysed(pd.DataFrame(rows), pd.DataFrame(), NO_DAYS, "baseline").hopes.iloc[0]
+    return analysed(pd.DataFrame(rows), pd.DataFrame(), NO_DAYS, "baseline", NAMED[:1]).hopes.iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +239,7 @@ def hope_of(variant, baseline):
         ([-3.0] * 6, [-2.0] * 6, "-2 became -3: -50.0 % [-50.0, -50.0]", "better", "reached"),
         ([1.98] * 6, [2.0] * 6, "2 became 1.98: -1.0 % [-1.0, -1.0]", "better", "not reached"),
         ([1.5] * 4, [2.0] * 4, "2 became 1.5", "n/a", "n/a"),
-        ([np.nan] * 6, [2.0] * 6, "n/a", "n/a", "n/a"),
+        ([*[np.nan] * 6, 1.0], [2.0] * 6, "n/a", "n/a", "n/a"),
     ],
 )
 def test_measured_in_words(variant, baseline, measured, verdict, reached):
@@ -230,40 +247,96 @@ def test_measured_in_words(variant, baseline, measured, verdict, reached):
     assert (row["measured"], row["verdict"], row["reached"]) == (measured, verdict, reached)
 
 
+def test_each_variant_has_its_row_on_every_question():
+    """All but the one that the question compares with; those that name a variant have its row alone."""
+    asked = [
+        Hypothesis("less", "value_loss_spread", (0.0, -1.0)),
+        Hypothesis("less than control", "value_loss_spread", (0.0, -1.0), against="control"),
+        Hypothesis("more", "test_sharpe", (0.0, 1.0), "tier1"),
+    ]
+    cells = made(metrics=["test_sharpe", "value_loss_spread"])
+    hopes = analysed(cells, pd.DataFrame(), NO_DAYS, "baseline", asked).hopes
+    rows = [tuple(row) for row in hopes[["hope", "variant", "against"]].to_numpy()]
+    order = list(dict.fromkeys(cells["variant"]))
+    assert rows == [
+        *(("less", name, "baseline") for name in order if name != "baseline"),
+        *(("less than control", name, "control") for name in order if name != "control"),
+        ("more", "tier1", "baseline"),
+    ]
+    for row in hopes.to_dict("records")[:-1]:
+        ours, theirs = pairs(cells, "value_loss_spread", "all", row["variant"], row["against"])
+        assert row["measured"].startswith(
+            f"{stats.trim_mean(theirs, 0.25):.3g} became {stats.trim_mean(ours, 0.25):.3g}"
+        )
+
+
 def test_hypotheses_about_variants_or_figures_that_are_not_there_are_left_out():
-    hopes = analysed(
-        made(("batch", "baseline"), metrics=["test_sharpe", "value_loss_spread"]), pd.DataFrame(), NO_DAYS, "baseline"
-    ).hopes
-    assert set(hopes["variant"]) == {"batch"}
-    assert set(hopes["against"]) == {"baseline"}
-    assert analysed(made(metrics=["value_loss"]), pd.DataFrame(), NO_DAYS, "baseline").hopes.empty
+    cells = made(("batch", "baseline"), metrics=["test_sharpe", "value_loss_spread"])
+    hopes = analysed(cells, pd.DataFrame(), NO_DAYS, "baseline", NAMED).hopes
+    assert hopes[["hope", "against"]].to_numpy().tolist() == [["The value loss spreads less", "baseline"]]
+    unmeasured = cells.assign(value_loss_spread=np.nan)
+    assert analysed(unmeasured, pd.DataFrame(), NO_DAYS, "baseline", NAMED).hopes.empty
+    assert analysed(cells, pd.DataFrame(), NO_DAYS, "baseline").hopes.empty
+    assert left_out(NAMED[:3], ["baseline", "batch"]) == [
+        "left out: '... and not only because it is smaller' is about control, which is none of the variants",
+        "left out: 'The Sharpe ratio rises' is about recommended, which is none of the variants",
+    ]
+    assert left_out([Hypothesis("each", "test_sharpe", (0.0, 1.0))], ["baseline"]) == []
 
 
-ABOUT = {  # words of a sentence, and the metric that they are about
-    "value loss spreads": "value_loss_spread",
-    "value-loss spread": "value_loss_spread",
-    "Sharpe ratio": "test_sharpe",
-    "reward": "test_mean_reward",
-    "explained variance": "explained_variance",
-    "outliers of the value loss on stormy days": "value_loss_outliers_stormy",
-    "gap between calm and crash": "value_error_gap_crash",
-    "on test days": "test_value_error_gap_crash",
-    "Calm and stormy days pull alike": "grad_imbalance_stormy",
-}
+@pytest.mark.parametrize("path", FILES)
+def test_shipped_hypotheses_are_about_metrics_and_hope_for_the_better(path):
+    hypotheses = shipped(path)
+    check_hypotheses(hypotheses)
+    assert all((h.hoped[1] > 0) == METRICS[h.metric].higher_is_better for h in hypotheses)
+    if path.startswith("configs"):  # what is compared there
+        variants = yaml.safe_load((ROOT / path).read_text("utf-8"))["variants"]
+        assert left_out(hypotheses, variants) == []
 
 
-@pytest.mark.parametrize("hope", HOPES, ids=lambda hope: f"{hope.variant}: {hope.sentence}")
-def test_a_hypothesis_is_about_the_metric_that_its_words_name(hope):
-    place = HOPES.index(hope)
-    about = hope if hope.against is None else HOPES[place - 1]  # "... and not just because"
-    assert {metric for words, metric in ABOUT.items() if words in about.sentence} == {hope.metric}
-    assert (hope.variant, hope.hoped) == (about.variant, about.hoped)
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("test_sharp", r"hypotheses\[1\].metric=test_sharp is not measured; did you mean test_sharpe\?"),
+        ("zzz", r"hypotheses\[1\].metric=zzz is not measured; it must be one of value_loss_spread, value_loss,"),
+    ],
+)
+def test_a_metric_that_is_not_measured_is_refused(metric, words):
+    with pytest.raises(ValueError, match=words):
+        check_hypotheses([NAMED[0], Hypothesis("q", metric, (0.0, 1.0))])
 
 
-def test_every_hope_is_about_a_metric():
-    assert all(hope.metric in METRICS for hope in HOPES)
-    # The direction hoped for is the better one.
-    assert all((hope.hoped[1] > hope.hoped[0]) == METRICS[hope.metric].higher_is_better for hope in HOPES)
+@pytest.mark.parametrize("hoped", [(0.1, 0.1), (0.3, 0.1), (-0.1, 0.1), (0.1, -0.1), (-0.3, -0.1), (0.0, 0.0)])
+def test_a_hoped_range_has_one_direction(hoped):
+    with pytest.raises(ValueError, match=r"hoped must go from a modest to a bold change in one direction"):
+        Hypothesis("q", "test_sharpe", hoped)
+
+
+def test_the_sentence_on_calm_and_storm_is_of_the_medians():
+    """Medians 2.0, 0.8, 1.1 and, of the other market, 1.3 and 0.5, whose logarithms are 0.26 and 0.69 from 0."""
+    ratios = {
+        ("one", "off"): (2.0, 9.0, 1.0),
+        ("one", "small"): (0.8, 0.1, 1.0),
+        ("one", "dsac"): (1.1, 1.0, 7.0),
+        ("two", "off"): (1.3, 1.3, 1.3),
+        ("two", "small"): (0.5, None, 0.5),
+        ("three", "off"): (None, None, None),
+    }
+    cells = pd.DataFrame(
+        [
+            dict(market=market, variant=variant, seed=seed, status="ok", grad_ratio_stormy=ratio)
+            for (market, variant), values in ratios.items()
+            for seed, ratio in enumerate(values)
+        ]
+    )
+    cells = pd.concat([cells, cells.iloc[:1].assign(status="failed", grad_ratio_stormy=0.0, seed=9)])
+    about = "calm and stormy days pull the critic alike (a ratio of 0.8 to 1.25)"
+    assert alike(cells) == [
+        f"one: {about} with dsac (1.10); small (0.80).",
+        f"two: {about} with none of 2 variants; closest is off (1.30).",
+        "three: too few stormy or calm days to tell how hard they pull the critic.",
+    ]
+    assert alike(cells.drop(columns="grad_ratio_stormy"))[0].startswith("one: too few")
 
 
 # Sharpe ratios
@@ -279,6 +352,8 @@ def days_of(cells, length=80):
         frame = pd.DataFrame({"date": pd.date_range(first, periods=length)}).assign(
             hold=held[cell["market"], cell["fold"]], position=1.0, index=20.0, **{k: cell[k] for k in KEYS}
         )
+        frame["fitted"] = frame["hold"] + 0.01
+        frame["informed"] = frame["hold"] + (0.02 if cell["market"] == "one" else np.nan)
         rows.append(frame.assign(**{"return": rng.normal(mean[cell["variant"]], 0.01, length)}))
     return pd.concat(rows, ignore_index=True)
 
@@ -312,6 +387,13 @@ def test_every_row_of_sharpe_ratios_is_that_of_its_market_and_variant(baseline):
         by_day = {(day["fold"], day["date"]): day["hold"] for day in of_market}
         held = np.array([by_day[day] for day in common])
         assert row["hold"] == pytest.approx(held.mean() / held.std(ddof=1) * np.sqrt(year))
+        if row["market"] == "one":  # whose law is known
+            knowing = (held.mean() + 0.02) / held.std(ddof=1) * np.sqrt(year)
+            assert row["informed"] == pytest.approx(knowing)
+            assert row["attained"] == pytest.approx((row["sharpe"] - row["hold"]) / (knowing - row["hold"]))
+        else:
+            assert pd.isna([row["informed"], row["attained"]]).all()
+        assert row["fitted"] == pytest.approx((held.mean() + 0.01) / held.std(ddof=1) * np.sqrt(year))
         trials = np.array([each.mean() / each.std(ddof=1) for each in returns.values()])
         assert row["deflated"] == pytest.approx(deflated_sharpe(own, trials))
         difference = [row[name] for name in ("difference", "low", "high")]
@@ -458,10 +540,10 @@ def test_printed_verdicts_are_of_their_hypothesis(capsys):
     print_verdicts(Tables(cells, empty, empty, empty, pd.DataFrame(hopes, columns=columns), empty), "A title")
     assert capsys.readouterr().out.strip().splitlines() == [
         "A title:",
-        "- hope 0 (variant 0 against against 0, metric 0; hoped: hoped 0)",
-        "    VERDICT 0, measured 0; seeds needed: 1234",
-        "- hope 1 (variant 1 against against 1, metric 1; hoped: hoped 1)",
-        "    VERDICT 1, measured 1",
+        "- hope 0 (metric 0; hoped: hoped 0)",
+        "    variant 0 against against 0: VERDICT 0, measured 0; seeds needed: 1234",
+        "- hope 1 (metric 1; hoped: hoped 1)",
+        "    variant 1 against against 1: VERDICT 1, measured 1",
         "failed: m, f, v, seed 2: why 2",
         "failed: m, f, v, seed 3: why 3",
     ]

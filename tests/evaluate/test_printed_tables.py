@@ -48,8 +48,8 @@ def text(name, value):
     return {"bars": f"{value:.0f}", "exposure": f"{100 * value:.0f} %"}.get(name, f"{value:.2f}")
 
 
-def pair(figures, second):
-    return [text("sharpe_ratio", figures["sharpe_ratio"]), text(second, figures[second])]
+def sharpes(cells):
+    return [text("sharpe_ratio", cell["sharpe_ratio"]) for cell in cells]
 
 
 def test_every_figure_of_a_summary_is_in_the_column_of_its_strategy(printed):
@@ -67,9 +67,11 @@ def test_every_figure_of_a_summary_is_in_the_column_of_its_strategy(printed):
         assert [figure, *(text(figure, joint[name][figure]) for name in names)] in lines
     for regime in ("calm", "crash"):
         cells = [joint[name]["regimes"][regime] for name in names]
-        assert [regime, str(cells[0]["bars"]), *(each for cell in cells for each in pair(cell, "exposure"))] in lines
+        own = [str(cells[0]["bars"]), text("exposure", cells[0]["exposure"])]
+        assert [regime, *own, *sharpes(cells)] in lines
     for symbol, columns in symbols.items():
-        assert [symbol, *(each for name in names for each in pair(columns[name], "max_drawdown"))] in lines
+        drawdown = text("max_drawdown", columns["agent"]["max_drawdown"])
+        assert [symbol, drawdown, *sharpes(columns[name] for name in names)] in lines
     assert ["random timings with a lower Sharpe ratio than the agent: 87.7 %"] in lines
 
 

@@ -223,9 +223,9 @@ def test_the_observation_in_numpy(finished, make_prices):
 
     def features(frame):
         returns = np.diff(np.log(frame["close"].to_numpy()))
-        variance, weight, volatility = 0.0, 0.0, []
+        variance, weight, volatility, decay = 0.0, 0.0, [], 0.94 ** (252 / 261)
         for r in returns:
-            variance, weight = 0.94 * variance + 0.06 * r**2, 0.94 * weight + 0.06
+            variance, weight = decay * variance + (1 - decay) * r**2, decay * weight + 1 - decay
             volatility.append(100 * np.sqrt(261 * variance / weight))
         return returns, np.array(volatility)
 

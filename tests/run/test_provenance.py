@@ -13,7 +13,7 @@ from market_regimes.run.provenance import check_provenance, provenance
 @pytest.fixture
 def made(tmp_path):
     """A run folder's provenance, and what it was trained on."""
-    segments = {"train": [Segment(load_shipped("synthetic"), range(100, 400), range(100, 400))]}
+    segments = {"train": [Segment(load_shipped("sp500"), range(100, 400), range(100, 400))]}
     return tmp_path, provenance(0, segments), segments
 
 
@@ -42,7 +42,7 @@ def test_runs_of_this_data_version_and_those_without_data_are_taken(made):
 @pytest.mark.parametrize("months", [None, "torn"])
 def test_a_run_without_its_months_is_torn(made, months):
     folder, content, segments = made
-    content["data"]["synthetic"]["months"] = months
+    content["data"]["S&P 500"]["months"] = months
     (folder / "run.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="torn"):
         check_provenance(folder, segments)

@@ -177,7 +177,7 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     events = EventAccumulator(str(folder)).Reload()
     summary = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     layout = layout_pb2.Layout.FromString(summary)
-    assert [category.title for category in layout.category] == ["Variance gradient scaling", "Regimes"]
+    assert [category.title for category in layout.category] == ["Variance gradient scaling", "Trading rules", "Regimes"]
     charts = {chart.title: chart for category in layout.category for chart in category.chart}
     known = events.Tags()["scalars"]
     titles = [chart.title for chart in layout.category[0].chart]
@@ -186,10 +186,12 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     tags = {tag.rstrip("$") for chart in charts.values() for tag in chart.multiline.tag}
     rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
     rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
+    rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500
     assert tags - set(known) <= rare
     assert "train/value_error_calm" in tags & set(known)
     assert "rollout/volatility_index" in known
     assert "eval/sharpe_normal" in known
+    assert {f"eval/sharpe_{rule}" for rule in ("buy_and_hold", "volatility_target", "fitted_rule")} <= set(known)
     assert "train/value_error_normal" in known
     assert events.Tags()["images"] == ["eval/predicted_returns"]
 

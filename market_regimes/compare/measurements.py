@@ -1,0 +1,197 @@
+"""What a critic is worth while it is trained, by the common probe, and how hard each regime pulls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from stable_baselines3.common.utils import explained_variance
+
+from distributional_ppo import DistributionalPPO, quantile_huber_loss
+from market_regimes.compare.probe import Probe
+from market_regimes.market.env import MarketCore
+from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.run.callback import RolloutBars
+from market_regimes.run.log import WEIGHT
+from market_regimes.run.probes import GRADIENT_SAMPLES, quantiles_of_loss, value_gradient_norm, weights_of
+
+WARM_UP = 0.2  # share of the updates that the figures of training leave out
+EVERY = 2  # updates from one probe to the next: a probe takes an eighth of the time of a small update
+POOLED = 5  # probes from which the figures by regime are made, the last ones
+GRADIENT_DRAWS = 100
+OUTLIER_LOSS = 1.0  # of the fixed loss: all quantiles 2.5 standard deviations from the return
+FIXED_KAPPA = 1.0
+# Regimes, and the stormy ones together, which more folds have 20 days of.
+GROUPS = {**{name: (i,) for i, name in enumerate(REGIMES)}, "stormy": (2, 3)}
+# What an update logs as train/NAME, and what a probe tells.
+UPDATE = ("variance_scaling_clamped", "quantile_variance_mean", "vf_coef_effective", "grad_norm")
+PROBED = ("value_loss", "explained_variance", "calibration_error", "reward")
+Figures = dict[str, float | None]
+
+
+class Measurements(RolloutBars):
+    """
+    A row for each update: what it logged and, for every ``EVERY``-th and the last one, the common probe after it, by a
+    loss that is the same for all variants: quantile-Huber of the raw realised returns over a fixed standard deviation.
+
+    :param core: the environment's
+    :param probe: the common probe
+    :param std: what one is in the loss, in raw units
+    """
+
+    def __init__(self, core: MarketCore | None, probe: Probe, std: float):
+        super().__init__(core)
+        self.probe, self.std = probe, std
+        self.curves: list[dict[str, float]] = []
+        self.samples: list[dict[str, np.ndarray]] = []  # of the last probes
+        self._index = np.nan  # mean volatility index of the last rollout
+
+    def _on_rollout_start(self) -> None:
+        self._measure(last=False)
+        super()._on_rollout_start()
+
+    def _on_training_end(self) -> None:
+        self._measure(last=True)
+
+    def _on_rollout_end(self) -> None:
+        assert self.core is not None
+        self._index = float(self.core.index[self.bars].mean())
+
+    def _measure(self, last: bool) -> None:
+        """A row of the curves, if an update came before."""
+        scalars = self.logger.name_to_value
+        if "train/value_loss" not in scalars:
+            return
+        row = {
+            "step": float(self.num_timesteps),
+            "volatility_index": self._index,
+            "weight": scalars.get(WEIGHT, np.nan),
+        }
+        row |= {name: scalars.get(f"train/{name}", np.nan) for name in UPDATE}
+        probed = last or (len(self.curves) + 1) % EVERY == 0
+        self.curves.append(row | (self._probed() if probed else dict.fromkeys(PROBED, np.nan)))
+
+    def _probed(self) -> dict[str, float]:
+        """Figures of the probe, whose samples are kept."""
+        probed, core = self.probe.play(self.algorithm), self.probe.core
+        quantiles, returns = (torch.as_tensor(each / self.std) for each in (probed.quantiles, probed.returns))
+        loss = quantile_huber_loss(quantiles, returns, FIXED_KAPPA).numpy()
+        value = probed.quantiles.mean(axis=1)
+        sample = {
+            "observations": probed.observations,
+            "bar": probed.bar,
+            "regime": core.regime[probed.bar],
+            "returns": probed.returns,
+            "value": value,
+            "variance": probed.quantiles.var(axis=1),
+            "loss": loss,
+        }
+        self.samples = [*self.samples[1 - POOLED :], sample]
+        explained = float(explained_variance(value, probed.returns))
+        error = calibration_error(probed.quantiles, probed.returns)
+        return dict(zip(PROBED, (float(loss.mean()), explained, error, probed.reward), strict=True))
+
+    def figures(self) -> Figures:
+        """:return: the figures of training, None where undefined"""
+        rows = pd.DataFrame(self.curves)
+        rows = rows.iloc[int(WARM_UP * len(rows)) :]
+        means = {name: defined(rows[name].mean()) for name in rows if name not in ("step", "volatility_index")}
+        pool = {name: np.concatenate([s[name] for s in self.samples]) for name in self.samples[0]}
+        result: Figures = {
+            **{f"{name}_mean" if name == "weight" else name: value for name, value in means.items()},
+            "value_loss_spread": defined(rows["value_loss"].std() / rows["value_loss"].mean()),
+            "weight_std": defined(rows["weight"].std()),
+            "value_loss_outliers": float((pool["loss"] > OUTLIER_LOSS).mean()),
+        }
+        for name, group in groups_of(pool["regime"], pool["bar"]).items():
+            result[f"value_loss_outliers_{name}"] = float((pool["loss"][group] > OUTLIER_LOSS).mean())
+            fit = fit_of(pool["value"][group], pool["variance"][group], pool["returns"][group])
+            result |= {f"{figure}_{name}": value for figure, value in fit.items()}
+        result |= gradients(self.algorithm, pool)
+        return result | gaps_of(result, "value_error")
+
+
+def defined(value: Any) -> float | None:
+    """The number, None where there is none."""
+    return float(value) if np.isfinite(value) else None
+
+
+def over(numerator: float, denominator: float) -> float | None:
+    """The ratio, None where it is undefined."""
+    return defined(numerator / denominator) if denominator > 0 else None
+
+
+def calibration_error(quantiles: np.ndarray, returns: np.ndarray) -> float:
+    """
+    :param quantiles: predicted, shape (M, N), in any order
+    :param returns: realised, shape (M,)
+    :return: mean over the quantiles of the gap between tau and the share of the returns below
+    """
+    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
+    below = (returns[:, None] < np.sort(quantiles, axis=1)).mean(axis=0)
+    return float(np.abs(below - tau).mean())
+
+
+def fit_of(values: np.ndarray, variances: np.ndarray, returns: np.ndarray) -> Figures:
+    """
+    Each state has one realised return, so the true spread is estimated from all of them together: the standard
+    deviation of return minus value, in which errors of the values count as spread, but for their mean.
+
+    :param values: predicted means, shape (M,)
+    :param variances: predicted, shape (M,)
+    :param returns: realised, shape (M,)
+    :return: ``value_error``: root mean square of value minus return over the returns' std; ``spread``: root of the mean
+        predicted variance over the true spread, in which 1 is right
+    """
+    errors = returns - values
+    return {
+        "value_error": over(float(np.sqrt(np.mean(errors**2))), returns.std()),
+        "spread": over(float(np.sqrt(variances.mean())), errors.std()),
+    }
+
+
+def groups_of(regime: np.ndarray, bar: np.ndarray) -> dict[str, np.ndarray]:
+    """The samples of every group that has ``MIN_REGIME_DAYS`` different bars."""
+    groups = {name: np.flatnonzero(np.isin(regime, members)) for name, members in GROUPS.items()}
+    return {name: rows for name, rows in groups.items() if len(np.unique(bar[rows])) >= MIN_REGIME_DAYS}
+
+
+def gaps_of(result: Figures, name: str) -> Figures:
+    """Relative gap between calm and each of the other ends, 0 (alike) to 1."""
+    gaps: Figures = {}
+    for other in ("crash", "stormy"):
+        one, two = result.get(f"{name}_calm"), result.get(f"{name}_{other}")
+        if one is not None and two is not None:
+            gaps[f"{name}_gap_{other}"] = over(abs(one - two), abs(one) + abs(two))
+    return gaps
+
+
+def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
+    """
+    How hard the trained critic is pulled by samples of one regime alone: the mean norm of the gradient of the value
+    loss over random draws of ``GRADIENT_SAMPLES``, with weights of mixed draws, and its ratio to that of calm samples.
+    """
+    rng = np.random.default_rng(0)
+    groups = {**groups_of(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
+    norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
+    model.policy.set_training_mode(False)
+
+    def draw(name: str) -> np.ndarray:
+        rows = groups[name]
+        return rng.choice(rows, GRADIENT_SAMPLES, replace=len(rows) < GRADIENT_SAMPLES)
+
+    for _ in range(GRADIENT_DRAWS):
+        with torch.no_grad():
+            mixed = weights_of(model, quantiles_of_loss(model, pool["observations"][draw("mixed")]))
+        for name, values in norms.items():
+            rows = draw(name)
+            returns = pool["returns"][rows].astype(np.float32)
+            values.append(value_gradient_norm(model, pool["observations"][rows], returns, mixed))
+    means = {name: float(np.mean(values)) for name, values in norms.items()}
+    result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
+    for name in ("crash", "stormy"):
+        if name in means and means.get("calm", 0) > 0:
+            result[f"grad_ratio_{name}"] = means[name] / means["calm"]
+    return result

@@ -1,0 +1,148 @@
+"""
+The common probe of the critic. Every variant, seed and update is measured on the same bars, by realised rewards and one
+fixed loss, so that no figure depends on the rollouts or the targets that a variant trains on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from distributional_ppo import DistributionalPPO
+from market_regimes.config import TradingCosts
+from market_regimes.market.env import MarketCore
+from market_regimes.market.segments import Segment
+
+EPISODES, EPISODE_BARS, SEED = 64, 252, 0
+STRIDE = 4  # bars from one scored decision to the next: realised returns of neighbours are nearly the same number
+REMAINDER = 0.01  # share of a return's weights that may lie beyond the end of its episode
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    M decisions of the probe.
+
+    :param observations: as the policy gets them, shape (M, ...)
+    :param bar: positions in the core's arrays, shape (M,)
+    :param returns: realised discounted rewards, raw, shape (M,)
+    :param quantiles: predicted, raw, shape (M, N)
+    :param reward: mean reward of a bar over the whole episodes
+    """
+
+    observations: np.ndarray
+    bar: np.ndarray
+    returns: np.ndarray
+    quantiles: np.ndarray
+    reward: float
+
+
+def horizon(gamma: float, bars: int) -> int:
+    """
+    :param gamma: discount factor
+    :param bars: of an episode
+    :return: smallest k with gamma^k <= ``REMAINDER``, the number of rewards that make a return, as the weights beyond
+        them sum to gamma^k of all; at most half of the episode's bars, so that one half of its decisions can be scored
+    """
+    needed = math.ceil(math.log(REMAINDER) / math.log(gamma)) if 0 < gamma < 1 else (1 if gamma == 0 else bars)
+    return min(max(needed, 1), max(bars // 2, 1))
+
+
+class Probe:
+    """
+    ``EPISODES`` episodes of ``EPISODE_BARS`` bars with seeded starts and symbols. A decision counts if ``horizon``
+    rewards follow it in its episode, or ruin does, after which there is nothing to come.
+
+    :param segments: of the training period
+    :param trading: what trading costs and what may be held
+    :param gamma: discount factor of the returns
+    """
+
+    def __init__(self, segments: Sequence[Segment], trading: TradingCosts, gamma: float):
+        self.core, self.gamma = MarketCore(segments, EPISODES, trading, EPISODE_BARS), gamma
+
+    def play(self, model: DistributionalPPO) -> Sample:
+        """
+        :param model: whose stochastic policy acts, with the same random numbers at every call, and whose critic
+            predicts; neither it nor any global random generator is changed
+        :return: the decisions that count, every ``STRIDE``-th bar of each episode
+        """
+        with _left_as_it_is(model), torch.no_grad():
+            observations, bars, rewards, alive = self._episodes(model)
+            rows = np.nonzero(self._counted(rewards, alive))
+            seen = observations[rows]
+            quantiles = model.policy.predict_quantiles(seen).cpu().numpy()
+        returns = _discounted(rewards, self.gamma)
+        return Sample(seen, bars[rows], returns[rows], quantiles.astype(np.float64), float(rewards[alive].mean()))
+
+    def _episodes(self, model: DistributionalPPO) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All episodes in step: observations, bars, rewards (0 after the end) and whether each bar is played."""
+        core, normalizer = self.core, model.get_vec_normalize_env()
+        core.reset(np.ones(core.n_envs, dtype=bool), np.random.default_rng(SEED))
+        alive = np.ones(core.n_envs, dtype=bool)
+        observations: list[np.ndarray] = []
+        bars, rewards, played = [], [], []
+        for _ in range(int((core.end - core.bar).max())):
+            seen: Any = core.observations()  # no dictionary, but VecNormalize could give one
+            seen = seen if normalizer is None else normalizer.normalize_obs(seen)
+            observations.append(seen)
+            bars.append(core.bar.copy())
+            played.append(alive)
+            result = core.step(core.costs.targets(_actions(model, seen)))
+            rewards.append(np.where(alive, result.reward, 0.0))
+            alive = alive & ~(result.terminated | result.truncated)
+        return np.stack(observations), np.stack(bars), np.stack(rewards), np.stack(played)
+
+    def _counted(self, rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """Mask of the decisions that are scored, shape (bars, episodes)."""
+        core = self.core
+        length = alive.sum(axis=0)
+        planned = core.episode_bars[core.symbol]
+        needed = np.array([horizon(self.gamma, bars) for bars in planned])
+        needed[length < planned] = 0  # ruined
+        time = np.arange(len(rewards))[:, None]
+        counted: np.ndarray = alive & (time + needed <= length) & (time % STRIDE == 0)
+        return counted
+
+
+def _actions(model: DistributionalPPO, observations: np.ndarray) -> np.ndarray:
+    """Drawn from the policy and clipped, as ``collect_rollouts`` does."""
+    policy = model.policy
+    seen = torch.as_tensor(observations, device=model.device)
+    actions = policy.get_distribution(seen).get_actions().cpu().numpy()
+    space = model.action_space
+    if not isinstance(space, spaces.Box):
+        return np.asarray(actions)
+    return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high)
+
+
+def _discounted(rewards: np.ndarray, gamma: float) -> np.ndarray:
+    """To the end of the episode, shape as the rewards', (bars, episodes)."""
+    returns = np.empty(rewards.shape)
+    after = np.zeros(rewards.shape[1])
+    for t in range(len(rewards) - 1, -1, -1):
+        after = rewards[t] + gamma * after
+        returns[t] = after
+    return returns
+
+
+@contextmanager
+def _left_as_it_is(model: DistributionalPPO) -> Iterator[None]:
+    """Put back torch's generators, the policy's mode and its distribution; within, torch draws from ``SEED``."""
+    policy = model.policy
+    training = policy.training
+    devices = range(torch.cuda.device_count()) if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), policy.kept_distribution():
+        torch.manual_seed(SEED)
+        policy.set_training_mode(False)
+        try:
+            yield
+        finally:
+            policy.set_training_mode(training)

@@ -1,0 +1,225 @@
+"""The synthetic market against its law, and the rules that know it or learn it against plain loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from markets import load_markets
+
+from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
+from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.figures import figures, joint, share_of_attainable
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.market.env import WINDOW, MarketCore
+from market_regimes.market.regimes import bounds_in
+from market_regimes.market.segments import Segment, market_of, segments_of
+from market_regimes.market.shipped import LAW, synthetic
+from market_regimes.run.evaluation import benchmarks
+
+COSTS = TradingCosts()
+
+
+@pytest.fixture(scope="module", params=SYNTHETIC)
+def segments(request):
+    return segments_of(MarketConfig(data=request.param))
+
+
+@pytest.fixture(scope="module")
+def observed():
+    return segments_of(MarketConfig(data="synthetic"))
+
+
+def pooled(series):
+    """Log returns in per cent of all series, and whether each day is stormy: the index at a close is of the next."""
+    returns = np.concatenate([100 * np.diff(np.log(bars.close)) for bars in series])
+    return returns, np.concatenate([bars.volatility_index[:-1] > 25 for bars in series])
+
+
+def test_moments_and_stretches_are_those_of_the_law():
+    """
+    103,000 days. Variances: 0.49, and 2.8^2 + 8^2 / 250 (1 - 1 / 250) = 8.09. Calm lasts 120 days and stormy 50, so
+    50 / 170 of the days are stormy. The mean of n days is within three standard errors, std / sqrt(n).
+    """
+    returns, stormy = pooled(synthetic())
+    for days, mean, variance in ((~stormy, 0.08, 0.49), (stormy, -0.182, 8.09)):
+        assert returns[days].mean() == pytest.approx(mean, abs=3 * np.sqrt(variance / days.sum()))
+        assert returns[days].var() == pytest.approx(
+            variance, rel=0.1
+        )  # of a t with 4 degrees of freedom it converges slowly
+    assert stormy.mean() == pytest.approx(50 / 170, abs=0.02)
+    assert (LAW.growth, LAW.ends) == (pytest.approx((0.08, -0.182)), (1 / 120, 1 / 50))
+    ends = stormy[1:] != stormy[:-1]
+    assert ends[~stormy[:-1]].mean() == pytest.approx(1 / 120, rel=0.1)
+    assert ends[stormy[:-1]].mean() == pytest.approx(1 / 50, rel=0.1)
+
+
+def test_the_series_are_twenty_and_independent():
+    series = synthetic()
+    assert [bars.symbol for bars in series] == [f"synthetic-{i:02d}" for i in range(1, 21)]
+    growth = np.corrcoef([np.diff(np.log(bars.close)) for bars in series])
+    assert np.abs(growth - np.eye(20)).max() < 5 / np.sqrt(len(series[0].close))
+    assert all(np.array_equal(a.close, b.close) for a, b in zip(series, synthetic(), strict=True))
+    others = synthetic(seed=1)
+    assert not any(np.array_equal(a.close, b.close) for a in series for b in others)
+
+
+def test_the_open_has_three_tenths_of_the_growth_of_its_bar():
+    for bars in synthetic()[:2]:
+        overnight, whole = np.log(bars.open[1:] / bars.close[:-1]), np.diff(np.log(bars.close))
+        assert overnight == pytest.approx(0.3 * whole, abs=1e-12)
+
+
+def test_the_hidden_market_is_the_same_but_for_the_observation():
+    shown, hidden = (segments_of(MarketConfig(data=name))["test"] for name in SYNTHETIC)
+    for one, two in zip(shown, hidden, strict=True):
+        assert two.market.symbol == one.market.symbol.replace("synthetic", "synthetic_hidden")
+        for name in ("close", "open", "index", "regime", "volatility"):
+            assert np.array_equal(getattr(one.market, name), getattr(two.market, name), equal_nan=True)
+    cores = [MarketCore(each, len(each), episode_bars=None) for each in (shown, hidden)]
+    for _ in range(30):
+        one, two = (core.observations() for core in cores)
+        assert one.shape == two.shape == (20, WINDOW + 3)
+        columns = np.arange(WINDOW + 3)
+        assert np.array_equal(one[:, columns != WINDOW + 1], two[:, columns != WINDOW + 1])
+        assert np.isin(np.round(20 * one[:, WINDOW + 1].astype(float), 1), [11.1, 44.4]).all()
+        assert (two[:, WINDOW + 1] == 0).all()
+        for core in cores:
+            core.step(np.ones(20))
+    assert np.array_equal(cores[0].known().index, cores[1].known().index)  # rules know it in both
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_regimes_are_those_of_the_vix_and_its_truth_is_never_estimated(name):
+    for market in load_markets([name], "estimated"):
+        assert set(np.unique(market.regime)) == {0, 3}
+        assert set(np.round(market.index, 1)) == {11.1, 44.4}
+    (segment, *_) = segments_of(MarketConfig(data=name))["train"]
+    assert segment.market.bounds == (15.0, 25.0, 40.0)
+
+
+def test_the_informed_rule_by_hand(observed):
+    """In at the next open while the index is 11.1, out while it is 44.4; 1 bp of what is traded."""
+    period = observed["test"]
+    frames = backtest(period, COSTS, informed(period, COSTS))
+    daily = []
+    for segment in period:
+        market, held, returns = segment.market, 0.0, []
+        for t in range(segment.first, segment.last):
+            wanted = 1.0 if market.index[t] < 25 else 0.0
+            equity = 1 + held * (market.open[t + 1] / market.close[t] - 1)
+            if wanted > held:
+                equity /= 1.0001  # all of it buys d (1 + 0.0001) d = equity
+            elif wanted < held:
+                equity *= 0.9999
+            held = wanted
+            equity *= 1 + held * (market.close[t + 1] / market.open[t + 1] - 1)
+            returns.append(equity - 1)
+        daily.append(returns)
+        assert frames[market.symbol]["return"].to_numpy() == pytest.approx(returns, abs=1e-7)
+    mean = np.mean(daily, axis=0)
+    sharpe = np.sqrt(252) * mean.mean() / mean.std(ddof=1)
+    assert figures(joint(frames), 252)["sharpe_ratio"] == pytest.approx(sharpe, rel=1e-4)
+    assert sharpe > 5
+
+
+def test_the_fitted_rule_reaches_nine_tenths_of_the_informed_one(segments):
+    """The oracle's means: a loop over the training period, by the index at the close before."""
+    sums = {0: [0, 0.0], 3: [0, 0.0]}
+    for segment in segments["train"]:
+        market = segment.market
+        for t in range(segment.known.start, segment.known.stop - 1):
+            cell = sums[0 if market.index[t] < 25 else 3]
+            cell[0] += 1
+            cell[1] += 100 * np.log(market.close[t + 1] / market.close[t])
+    assert sums[0][1] / sums[0][0] > 0.06
+    assert sums[3][1] / sums[3][0] < -0.1
+    for name in ("validation", "test"):
+        period = segments[name]
+        sharpes = [
+            figures(joint(backtest(period, COSTS, rule)), 252)["sharpe_ratio"]
+            for rule in (fitted(period, COSTS), informed(period, COSTS), buy_and_hold)
+        ]
+        assert sharpes[0] >= 0.9 * sharpes[1] > 5 > 1 > sharpes[2]
+
+
+@pytest.mark.parametrize(
+    ("costs", "calm", "stormy"),
+    [
+        (TradingCosts(), 1, 0),  # 0.08 > 2 * 0.01 / 120
+        (TradingCosts(fee_bp=479), 1, 0),  # a round trip: 9.58 % over 120 days is 0.0798 a day
+        (TradingCosts(fee_bp=400, slippage_bp=81), 0, 0),  # 9.62 / 120 = 0.0802
+        (TradingCosts(cash_rate=0.2), 1, 0),  # 20 / 252 = 0.0794 in cash
+        (TradingCosts(cash_rate=0.21), 0, 0),  # 21 / 252 = 0.0833
+        (TradingCosts(position_high=2, financing_rate=0.3), 2, 0),  # 2 * 0.08 - 30 / 252 = 0.041
+        (TradingCosts(position_high=2, financing_rate=0.5), 0, 0),  # 0.16 - 0.198
+        (TradingCosts(position_low=-1, position_high=-0.5, financing_rate=0.3), 0, -0.5),  # 0.091 - 0.5 * 30 / 252
+        (TradingCosts(position_low=-1, position_high=-0.5, financing_rate=0.5), 0, 0),  # 0.091 - 0.5 * 50 / 252 < 0
+        (TradingCosts(positions=[0.0, 0.25]), 0.25, 0),
+    ],
+)
+def test_the_informed_rule_holds_what_pays_its_costs(observed, costs, calm, stormy):
+    period = observed["test"]
+    rule = informed(period, costs)
+    core = MarketCore(period, len(period), episode_bars=None)
+    for _ in range(300):
+        known = core.known()
+        assert rule(known) == pytest.approx(np.where(known.index < 25, calm, stormy))
+        core.step(np.zeros(20))
+
+
+def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symbols():
+    """Two symbols whose calm bars gain 1 % and lose 0.5 %, 0.25 % on average; crash bars lose; nothing is normal."""
+    series = []
+    for bars, gain in zip(synthetic()[:2], (0.01, -0.005), strict=True):
+        stormy = np.concatenate([[False], bars.volatility_index[:-1] > 25])
+        close = 100 * np.exp(np.cumsum(np.where(stormy, -0.01, gain)))
+        series.append((bars, close))
+    config = MarketConfig(data="synthetic")
+    train, test = range(0, 2500), range(2600, 4000)
+    periods = []
+    for bars, close in series:
+        market = market_of(replace(bars, open=close, close=close), config, train, test.stop - 1)
+        late = close.copy()
+        late[2500:] *= np.exp(np.cumsum(np.full(len(close) - 2500, -0.05)))  # what follows must not count
+        periods.append(Segment(replace(market, close=late, open=late), test, train))
+    rule = fitted(periods, COSTS)
+    core = MarketCore(periods, 2, episode_bars=None)
+    for _ in range(200):
+        known = core.known()
+        assert rule(known).tolist() == [float(i == 0) for i in known.regime]
+        core.step(np.zeros(2))
+    alone = fitted(periods[1:], COSTS)
+    assert not any(alone(replace(known, regime=np.full(2, i))).any() for i in range(4))
+    assert fitted(periods, replace(COSTS, fee_bp=999))(known).max() == 1  # a round trip: 20 % over 120 bars is 0.17
+    dear = replace(COSTS, fee_bp=999, slippage_bp=999)  # a round trip: 40 % over 120 bars is 0.33 a bar
+    assert fitted(periods, dear)(known).max() == 0
+
+
+def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
+    segment = observed["test"][0]
+    unknown = Segment(
+        replace(segment.market, source="prices.csv", bounds=bounds_in(segment.market.index, segment.known)),
+        segment.period,
+        segment.scale_on,
+    )
+    assert informed([segment, unknown], COSTS) is None
+    assert list(benchmarks([unknown], COSTS)) == ["buy and hold", "volatility target", "fitted rule"]
+    assert list(benchmarks([segment], COSTS))[-1] == "informed rule"
+
+
+@pytest.mark.parametrize(
+    ("agent", "held", "known", "share"),
+    [
+        (3.5, 0.5, 6.5, 0.5),
+        (0.5, 0.5, 6.5, 0.0),
+        (6.5, 0.5, 6.5, 1.0),
+        (-0.1, 0.5, 6.5, -0.1),
+        (1.0, 0.5, 0.5, None),
+        (1.0, 0.5, 0.4, None),
+        (None, 0.5, 6.5, None),
+        (1.0, None, 6.5, None),
+        (1.0, 0.5, None, None),
+    ],
+)
+def test_the_share_of_the_attainable(agent, held, known, share):
+    assert share_of_attainable(agent, held, known) == (None if share is None else pytest.approx(share))
