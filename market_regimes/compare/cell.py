@@ -25,8 +25,22 @@ from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run.agent import predicted_and_realised
 from market_regimes.run.callback import RolloutBars
+from market_regimes.run.inputs import (
+    Inputs,
+    at_rows,
+    inputs_of_rollout,
+    is_recurrent,
+    predict_quantiles,
+    quantiles_of_loss,
+)
 from market_regimes.run.log import WEIGHT
-from market_regimes.run.probes import GRADIENT_SAMPLES, quantiles_of_loss, value_gradient_norm, weights_of
+from market_regimes.run.probes import (
+    GRADIENT_SAMPLES,
+    minibatches_of_rollout,
+    value_gradient_norm,
+    weights_by_minibatch,
+    weights_of,
+)
 from market_regimes.run.study import Study
 
 WARM_UP = 0.2  # share of the rollouts that the figures of training leave out
@@ -130,10 +144,10 @@ class Measurements(RolloutBars):
         buffer, core = self.algorithm.rollout_buffer, self.core
         assert core is not None
         bars = self.bars.reshape(-1)
-        observations = buffer.observations.reshape(len(bars), -1)
+        inputs = inputs_of_rollout(self.algorithm)
         returns = torch.as_tensor(buffer.returns.reshape(-1))
         with torch.no_grad():
-            quantiles = self.algorithm.policy.predict_quantiles(observations).cpu()
+            quantiles = predict_quantiles(self.algorithm, inputs).cpu()
         loss = quantile_huber_loss(quantiles / self.std, returns / self.std, FIXED_KAPPA)
         self.curves.append(
             {
@@ -147,7 +161,8 @@ class Measurements(RolloutBars):
         self.samples = [
             *self.samples[1 - POOLED :],
             {
-                "observations": observations.copy(),
+                **{name: array.copy() for name, array in inputs.items()},
+                **self._minibatches(),
                 "bar": bars,
                 "regime": core.regime[bars],
                 "returns": returns.numpy().astype(np.float64),
@@ -156,6 +171,13 @@ class Measurements(RolloutBars):
                 "loss": loss.numpy(),
             },
         ]
+
+    def _minibatches(self) -> dict[str, np.ndarray]:
+        """Where the policy is recurrent, the number of each sample's minibatch, among those of all rollouts."""
+        if not is_recurrent(self.algorithm):
+            return {}
+        own = minibatches_of_rollout(self.algorithm)
+        return {"minibatch": own + len(own) * len(self.curves)}
 
     def figures(self) -> Figures:
         """:return: the figures of training, None where undefined"""
@@ -211,11 +233,14 @@ def _gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures
     """
     How hard the trained critic is pulled by samples of one regime alone: the mean norm of the gradient of the value
     loss over random draws of ``GRADIENT_SAMPLES``, with weights of mixed draws, and its ratio to that of calm samples.
+    Minibatches of a recurrent policy are not mixed: each sample has the weight of its own.
     """
+    inputs: Inputs = {name: pool[name] for name in ("observations", "hidden", "cell") if name in pool}
     rng = np.random.default_rng(0)
     groups = {**_groups(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
     norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
     model.policy.set_training_mode(False)
+    own_weights = weights_by_minibatch(model, inputs, pool["minibatch"]) if "minibatch" in pool else []
 
     def draw(name: str) -> np.ndarray:
         rows = groups[name]
@@ -223,11 +248,12 @@ def _gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures
 
     for _ in range(GRADIENT_DRAWS):
         with torch.no_grad():
-            mixed = weights_of(model, quantiles_of_loss(model, pool["observations"][draw("mixed")]))
+            mixed = weights_of(model, quantiles_of_loss(model, at_rows(inputs, draw("mixed"))))
         for name, values in norms.items():
             rows = draw(name)
             returns = pool["returns"][rows].astype(np.float32)
-            values.append(value_gradient_norm(model, pool["observations"][rows], returns, mixed))
+            weights = [own[rows] for own in own_weights] or mixed
+            values.append(value_gradient_norm(model, at_rows(inputs, rows), returns, weights))
     means = {name: float(np.mean(values)) for name, values in norms.items()}
     result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
     for name in ("crash", "stormy"):

@@ -15,7 +15,6 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
-from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.pictures import picture_of_returns, picture_of_training
@@ -25,7 +24,7 @@ from market_regimes.market.env import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import decision, predicted_and_realised, reward_figures
-from market_regimes.run.algorithm import check_device, check_ranges, python_values
+from market_regimes.run.algorithm import algorithm_class, check_device, check_ranges, python_values
 from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.evaluation import compared, scores_of, write_evaluation
@@ -38,8 +37,8 @@ class Study:
 
     :param run: the run around the algorithm
     :param market: the data, and what trading costs, used if ``run.env_id`` is "market"
-    :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them: schedules as "lin_0.0003", classes in
-        ``policy_kwargs`` by name
+    :param algorithm: keyword arguments of ``algorithm_class(algorithm)`` as YAML has them: schedules as "lin_0.0003",
+        classes in ``policy_kwargs`` by name
     :param segments: of the market, where a command has them already; None: all its periods are read
     :raises ValueError: on a value that is out of range, with the constructor's own words, and on data that cannot be
         used
@@ -60,7 +59,7 @@ class Study:
         check_ranges(algorithm)
         check_device(algorithm.get("device", "auto"))
         try:
-            self.model = DistributionalPPO(env=self._make_env(), **python_values(algorithm))
+            self.model = algorithm_class(algorithm)(env=self._make_env(), **python_values(algorithm))
         except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
             raise ValueError(f"algorithm.policy={algorithm['policy']} does not fit {run.env_id}: {error}") from error
 
