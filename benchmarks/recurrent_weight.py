@@ -1,7 +1,7 @@
 """
 Does mode "batch" act within an update where minibatches are few sequences? On the S&P 500, with and without LSTM.
 
-    python benchmarks/recurrent_weight.py --seeds 3        # 12 runs of 20,480 steps, a quarter of an hour on one core
+    python benchmarks/recurrent_weight.py --seeds 3        # 12 runs of 20,480 steps, 3 minutes on one core
 
 Settings are those of configs/compare.yaml and its variant "recurrent". The weight's spread is its largest over its
 smallest value among the minibatches of an update, the median over the updates after the first fifth. The ratio of the
