@@ -21,7 +21,7 @@ from market_regimes.config import (
     RunConfig,
     seeds_of,
 )
-from market_regimes.run.algorithm import ACTIVATIONS, OPTIMIZERS, schedule
+from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, RECURRENT_KEYS, schedule
 
 HERE = Path(__file__).parents[1]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
@@ -34,7 +34,7 @@ SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
 SKIPPED_POLICY = {"self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"}
 SKIPPED_POLICY |= {"features_extractor_class", "features_extractor_kwargs"}
 TYPES: dict[str, Any] = {
-    "policy": Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"],
+    "policy": Literal[(*FEED_FORWARD, *RECURRENT)],
     "learning_rate": schedule,
     "clip_range": schedule,
     "clip_range_vf": schedule,
@@ -87,6 +87,8 @@ def _add_study(parser: Parser) -> None:
     for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
         doc = policy.__doc__ or ""
         add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, doc, SKIPPED_POLICY, TYPES)
+    for name, (hint, help) in RECURRENT_KEYS.items():
+        parser.add_argument(f"--algorithm.{name}", type=hint, default=None, help=help)
 
 
 def compare_parser(description: str = "", defaults: Path | None = None) -> Parser:

@@ -357,6 +357,8 @@ def quantile_policy(
 def _quantile_policy(
     policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy]
 ) -> type[QuantileActorCriticPolicy]:
+    if hasattr(policy_class, "_process_sequence") and not hasattr(base, "_process_sequence"):
+        raise TypeError(f"{policy_class.__name__} is recurrent: it needs RecurrentDistributionalPPO")
     if issubclass(policy_class, base):
         for name, instead in (("evaluate_actions", "evaluate_quantiles"), ("predict_values", "quantiles_of_loss")):
             if getattr(policy_class, name) is not getattr(base, name):
@@ -364,8 +366,6 @@ def _quantile_policy(
         return policy_class
     if not issubclass(policy_class, base.host):
         raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
-    if hasattr(policy_class, "_process_sequence") and not hasattr(base, "_process_sequence"):
-        raise TypeError(f"{policy_class.__name__} is recurrent: it needs RecurrentDistributionalPPO")
 
     def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
         return blank_quantile_policy, (policy_class, base), self.__getstate__()

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -234,6 +235,8 @@ def test_sequence_length_is_checked(length, tmp_path):
 class OwnSequences(RecurrentActorCriticPolicy):
     """A user's policy that runs its sequences itself, as sb3-contrib pads them."""
 
+    rows: ClassVar[list[int]] = []
+
     @staticmethod
     def _process_sequence(features, lstm_states, episode_starts, lstm):
         OwnSequences.rows.append(len(features))
@@ -241,6 +244,8 @@ class OwnSequences(RecurrentActorCriticPolicy):
 
 
 class OwnEvaluation(RecurrentActorCriticPolicy):
+    starts: ClassVar[list[int]] = []
+
     def evaluate_actions(self, obs, actions, lstm_states, episode_starts):
         assert torch.is_tensor(episode_starts)
         assert len(obs) == len(episode_starts) == len(actions)

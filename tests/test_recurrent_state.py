@@ -177,6 +177,8 @@ def test_a_recurrent_ppos_archive_is_refused(tmp_path):
     with pytest.raises(ValueError, match="plain PPO"):
         RecurrentDistributionalPPO.load(tmp_path / "plain")
     make().save(tmp_path / "model")
+    with pytest.raises(TypeError, match="is recurrent: it needs RecurrentDistributionalPPO"):
+        DistributionalPPO.load(tmp_path / "model")
     with pytest.raises(TypeError, match="did you mean 'sequence_length'"):
         RecurrentDistributionalPPO.load(tmp_path / "model", sequence_lenght=4)
     again = RecurrentDistributionalPPO.load(tmp_path / "model", sequence_length=4, use_variance_gradient_scaling=False)

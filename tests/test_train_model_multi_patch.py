@@ -28,7 +28,7 @@ import train_model_multi_patch
 from market_regimes import parsers
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.pictures import tear_sheet
-from market_regimes.run.checkpoint import newest_first
+from market_regimes.run.checkpoint import newest_first, read
 from market_regimes.run.study import Study
 from train_model_multi_patch import main
 
@@ -443,10 +443,15 @@ def wait_for_rows(folder, rows, process):
         time.sleep(0.002)
 
 
-def test_killed_and_resumed_the_run_is_the_same(tmp_path, read_scalars):
-    main([*EVERYTHING, f"--run.out={tmp_path}", "--run.name=whole"])
+RECURRENT = [*EVERYTHING, "--algorithm.policy=MlpLstmPolicy", "--algorithm.policy_kwargs.lstm_hidden_size=8"]
+RECURRENT += ["--algorithm.sequence_length=16"]
+
+
+@pytest.mark.parametrize("command", [EVERYTHING, RECURRENT], ids=["everything", "recurrent"])
+def test_killed_and_resumed_the_run_is_the_same(tmp_path, read_scalars, command):
+    main([*command, f"--run.out={tmp_path}", "--run.name=whole"])
     folder = tmp_path / "killed"
-    process = start(*EVERYTHING, f"--run.out={tmp_path}", "--run.name=killed")
+    process = start(*command, f"--run.out={tmp_path}", "--run.name=killed")
     wait_for_rows(folder, 5, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -457,6 +462,26 @@ def test_killed_and_resumed_the_run_is_the_same(tmp_path, read_scalars):
     figures = (folder / "evaluation-test.json").read_text()
     main(["evaluate", str(folder)])  # with the statistics of the observations from the checkpoint
     assert (folder / "evaluation-test.json").read_text() == figures
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["algorithm.sequence_length=16"], "algorithm.sequence_length=16 is for the recurrent policies MlpLstmPolicy,"),
+        (
+            ["algorithm.policy=MlpLstmPolicy", "algorithm.sequence_length=0"],
+            "algorithm.sequence_length must be within [1, 1e+09], got 0",
+        ),
+        (
+            ["algorithm.policy_kwargs.lstm_hidden_size=8"],
+            "algorithm.policy_kwargs.lstm_hidden_size=8 is for the recurrent policies",
+        ),
+        (["algorithm.policy=MlpLstm"], "algorithm.policy wants MlpPolicy or CnnPolicy or MultiInputPolicy or MlpLstm"),
+        (["algorithm.sequence_lenght=16"], "Did you mean algorithm.sequence_length?"),
+    ],
+)
+def test_recurrent_keys_are_refused_in_one_sentence(capsys, flags, sentence):
+    assert sentence in refused(capsys, "train", *QUICK, *(f"--{flag}" for flag in flags))
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars):
@@ -690,7 +715,7 @@ def test_every_config_loads(config):
     Study(*[getattr(parser.instantiate(loaded), name) for name in ("run", "market")], loaded.algorithm.as_dict())
 
 
-@pytest.mark.parametrize("system", ["vf_clipping", "twin_critics", "dsac_t", "sr_lambda", "upgd"])
+@pytest.mark.parametrize("system", ["vf_clipping", "twin_critics", "dsac_t", "sr_lambda", "upgd", "recurrent"])
 def test_each_system_has_a_config_that_trains_and_shows_itself(system, tmp_path):
     configs = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("train", system)]
     main(["train", *configs, *QUICK, f"--run.out={tmp_path}", "--run.name=run", "--run.eval_every=4096"])
@@ -703,6 +728,7 @@ def test_each_system_has_a_config_that_trains_and_shows_itself(system, tmp_path)
         "dsac_t": config["variance_scaling_mode"] == "dsac_t" and rows["train/variance_scaling_weight_max"].max() > 0,
         "sr_lambda": config["value_target"] == "sr_lambda",
         "upgd": config["policy_kwargs"]["optimizer_class"] == "AdaptiveUPGD",
+        "recurrent": "lstm_critic.weight_hh_l0" in read(newest_first(tmp_path / "run")[0])[0]["parameters"]["policy"],
     }
     assert shown[system]
 

@@ -57,6 +57,7 @@ class Known:
     :param regime: position in ``REGIMES``
     :param position: share of its equity that is invested
     :param equity: 1 at the start
+    :param episode_start: whether this is the first bar of its episode
     :param observations: as the environment gives them, shape (n_envs, WINDOW + 3)
     """
 
@@ -67,6 +68,7 @@ class Known:
     regime: np.ndarray
     position: np.ndarray
     equity: np.ndarray
+    episode_start: np.ndarray
     observations: np.ndarray
 
 
@@ -115,7 +117,7 @@ class MarketCore:
 
         self.symbol = np.arange(n_envs) % len(segments)
         self.bar = self.first[self.symbol]
-        self.end = self.last[self.symbol]
+        self.end = self.bar + self.episode_bars[self.symbol]
         self.position = np.zeros(n_envs)
         self.equity = np.ones(n_envs)
 
@@ -152,6 +154,7 @@ class MarketCore:
             regime=self.regime[self.bar],
             position=self.position.copy(),
             equity=self.equity.copy(),
+            episode_start=self.bar == self.end - self.episode_bars[self.symbol],
             observations=self.observations(),
         )
 

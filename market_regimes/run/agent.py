@@ -29,6 +29,7 @@ from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
 from market_regimes.run.folder import Configured, read_configuration, read_scaling
+from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from market_regimes.run.signal import Signal, at_last_bar, positions_held, signals_of, warnings_of
 
 EVALUATION_EPISODES = 20  # for environments other than the market
@@ -37,20 +38,30 @@ EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the trai
 
 def decision(model: DistributionalPPO, trading: TradingCosts, seen: list[np.ndarray] | None = None) -> Decision:
     """
+    A recurrent policy carries its states from bar to bar; they are zero where an episode starts.
+
     :param model: trained on the market
     :param trading: what its actions mean
     :param seen: receives the observations as the policy gets them
-    :return: the deterministic policy as a trading rule
+    :return: the deterministic policy as a trading rule; that of a recurrent policy raises ``ValueError`` where it is
+        asked first in the middle of an episode, whose past it has not seen
     """
     normalizer = model.get_vec_normalize_env()
+    states: Any = None
 
     def decide(known: Known) -> np.ndarray:
+        nonlocal states
+        if known.episode_start.all():
+            states = None
+        elif states is None and is_recurrent(model):
+            raise ValueError("a recurrent policy must see an episode from its first bar on to decide in its middle")
         observations: Any = known.observations
         if normalizer is not None:
             observations = normalizer.normalize_obs(observations)
         if seen is not None:
             seen.append(observations)
-        return trading.targets(model.predict(observations, deterministic=True)[0])
+        actions, states = model.predict(observations, states, known.episode_start, deterministic=True)
+        return trading.targets(actions)
 
     return decide
 
@@ -68,7 +79,7 @@ def predicted_and_realised(
     quantiles, last_values = [], []
     for i, frame in enumerate(frames.values()):
         with torch.no_grad():
-            predicted = model.policy.predict_quantiles(states[: len(frame) + 1, i]).cpu().numpy()
+            predicted = quantiles_of_episode(model, states[: len(frame) + 1, i]).cpu().numpy()
         quantiles.append(predicted[:-1])
         last_values.append(predicted[-1].mean())
     return np.concatenate(quantiles), discounted(frames, np.array(last_values), model.gamma)

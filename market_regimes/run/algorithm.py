@@ -1,4 +1,4 @@
-"""``DistributionalPPO`` from values as YAML has them."""
+"""The algorithm's class by its policy, and its keyword arguments from values as YAML has them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,33 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn, optim
 
+import distributional_ppo
 from distributional_ppo import DistributionalPPO
 from upgd import UPGD, AdaptiveUPGD
 
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
 OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, UPGD, AdaptiveUPGD)}
+FEED_FORWARD = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+RECURRENT = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
+# Keys that only recurrent policies have, with type and help. They are written here so that the command line has them
+# without sb3-contrib, too. None: the constructor's default.
+RECURRENT_KEYS: dict[str, tuple[Any, str]] = {
+    "sequence_length": (
+        int | None,
+        "recurrent policies: cut longer sequences of a minibatch into chunks of this many steps; null: sequences end "
+        "with the episode and the minibatch",
+    ),
+    "policy_kwargs.lstm_hidden_size": (int | None, "recurrent policies: units of each LSTM; null: 256"),
+    "policy_kwargs.n_lstm_layers": (int | None, "recurrent policies: layers of each LSTM; null: 1"),
+    "policy_kwargs.shared_lstm": (
+        bool | None,
+        "recurrent policies: whether the critic reads the actor's LSTM, which it does not train; null: false",
+    ),
+    "policy_kwargs.enable_critic_lstm": (
+        bool | None,
+        "recurrent policies: whether the critic has an LSTM of its own; null: true, unless shared_lstm is",
+    ),
+}
 # Of the algorithm's numbers: lower and upper bound, both included. What is not here the constructor checks.
 RANGES = {
     "gamma": (0, 1),
@@ -30,7 +52,53 @@ RANGES = {
     "stats_window_size": (1, 10**9),
     "sde_sample_freq": (-1, 10**9),
     "seed": (0, 2**32 - 1),
+    "sequence_length": (1, 10**9),
 }
+
+
+def algorithm_class(algorithm: dict[str, Any]) -> type[DistributionalPPO]:
+    """
+    :param algorithm: keyword arguments as YAML has them
+    :return: the class that trains its policy: ``RecurrentDistributionalPPO`` where the policy has LSTMs
+    :raises ValueError: on keys of recurrent policies where the policy is none, on those that exclude each other, and
+        without sb3-contrib
+    """
+    policy = algorithm.get("policy", "MlpPolicy")
+    values = {**algorithm, **{f"policy_kwargs.{k}": v for k, v in (algorithm.get("policy_kwargs") or {}).items()}}
+    given = {name: values[name] for name in RECURRENT_KEYS if values.get(name) is not None}
+    if policy not in RECURRENT:
+        for name, value in given.items():
+            raise ValueError(
+                f"algorithm.{name}={value} is for the recurrent policies {', '.join(RECURRENT)}, and "
+                f"algorithm.policy={policy} is none: leave it out, or choose one of them"
+            )
+        return DistributionalPPO
+    _check_lstms({name.removeprefix("policy_kwargs."): value for name, value in given.items()}, values)
+    try:
+        recurrent: type[DistributionalPPO] = distributional_ppo.RecurrentDistributionalPPO
+    except ImportError as error:
+        raise ValueError(
+            f'algorithm.policy={policy} needs sb3-contrib: pip install "distributional-ppo[recurrent]"'
+        ) from error
+    return recurrent
+
+
+def _check_lstms(given: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise where keys of the LSTMs have values that no network can have."""
+    for name in ("lstm_hidden_size", "n_lstm_layers"):
+        if given.get(name, 1) < 1:
+            raise ValueError(f"algorithm.policy_kwargs.{name} must be at least 1, got {given[name]}")
+    if given.get("shared_lstm"):
+        if given.get("enable_critic_lstm"):
+            raise ValueError(
+                "algorithm.policy_kwargs.shared_lstm=true and enable_critic_lstm=true exclude each other: the critic "
+                "reads the actor's LSTM, or its own"
+            )
+        if values.get("policy_kwargs.share_features_extractor") is False:
+            raise ValueError(
+                "algorithm.policy_kwargs.shared_lstm=true needs share_features_extractor=true: one LSTM reads the "
+                "features of one extractor"
+            )
 
 
 def check_device(device: str) -> None:
@@ -76,7 +144,7 @@ def model_of(algorithm: dict[str, Any], env: VecEnv) -> DistributionalPPO:
     check_device(algorithm.get("device", "auto"))
     arguments = {"policy": "MlpPolicy", **python_values(algorithm)}
     try:
-        return DistributionalPPO(env=env, **arguments)
+        return algorithm_class(algorithm)(env=env, **arguments)
     except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
         raise ValueError(f"algorithm.policy={arguments['policy']} does not fit the environment: {error}") from error
 
@@ -91,4 +159,11 @@ def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
     for name, classes in (("activation_fn", ACTIVATIONS), ("optimizer_class", OPTIMIZERS)):
         if name in policy_kwargs:
             policy_kwargs[name] = classes[policy_kwargs[name]]
+    if policy_kwargs.get("shared_lstm") and policy_kwargs.get("enable_critic_lstm") is None:
+        policy_kwargs["enable_critic_lstm"] = False
+    for name in RECURRENT_KEYS:
+        section, _, key = name.rpartition(".")
+        where = policy_kwargs if section else arguments
+        if where.get(key, ...) is None:
+            del where[key]
     return {**arguments, "policy_kwargs": policy_kwargs}

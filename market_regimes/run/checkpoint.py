@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, unwrap_vec_wrapper
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName
@@ -143,7 +144,8 @@ def prune(run_folder: Path, best_step: int | None) -> None:
 def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
     """
     What decides how training goes on from the start of a rollout: parameters, optimizer, statistics, generators, and
-    on the market where every agent stands. The episodes of other environments cannot be captured.
+    on the market where every agent stands and what a recurrent policy remembers of its episode. The episodes of other
+    environments cannot be captured.
 
     :param model: at the start of a rollout
     :return: tensors and state for ``write``
@@ -180,6 +182,7 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
         tensors["monitor"] = [torch.from_numpy(a.copy()) for a in (monitor.episode_returns, monitor.episode_lengths)]
         tensors["last_obs"] = torch.from_numpy(np.array(model._last_obs))
         tensors["last_episode_starts"] = torch.from_numpy(np.array(model._last_episode_starts))
+        tensors["lstm_states"] = [state.clone() for state in _lstm_states(model)[0]]
         state["market_rng"] = market.generator.bit_generator.state
         state["episode_count"] = monitor.episode_count
     return tensors, state
@@ -194,6 +197,23 @@ def _market_env(model: DistributionalPPO) -> tuple[MarketVecEnv | None, VecMonit
     if env is None or not isinstance(env.unwrapped, MarketVecEnv):
         return None, None
     return env.unwrapped, unwrap_vec_wrapper(env, VecMonitor)
+
+
+def _lstm_states(model: DistributionalPPO) -> tuple[list[Any], Any]:
+    """What a recurrent policy remembers, as tensors and their structure; no tensors of another policy."""
+    leaves, structure = tree_flatten(getattr(model, "_last_lstm_states", ()))
+    return leaves, structure
+
+
+def _restore_lstm_states(model: DistributionalPPO, saved: list[torch.Tensor]) -> None:
+    """Put back what a recurrent policy remembered."""
+    own, structure = _lstm_states(model)
+    shapes = [[tuple(state.shape) for state in states] for states in (saved, own)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"its LSTMs' states have shapes {shapes[0]}, this run's {shapes[1]}")
+    if own:
+        states = tree_unflatten([state.to(model.device) for state in saved], structure)
+        setattr(model, "_last_lstm_states", states)  # noqa: B010  # only recurrent models have it
 
 
 def _statistics(normalizer: VecNormalize) -> dict[str, RunningMeanStd]:
@@ -278,6 +298,7 @@ def restore(model: DistributionalPPO, tensors: Tensors, state: State, path: Path
             market.generator.bit_generator.state = state["market_rng"]
             model._last_obs = tensors["last_obs"].numpy().copy()
             model._last_episode_starts = tensors["last_episode_starts"].numpy().copy()
+            _restore_lstm_states(model, tensors.get("lstm_states", []))  # older checkpoints lack them
         restore_generators(model, tensors, state)  # here only to refuse what is none
     except Exception as error:
         raise CheckpointError(f"the checkpoint {path} does not fit this run: {_reason(error)}") from error

@@ -18,7 +18,7 @@ DATA_VERSION = 2  # of what observations and labels are made of; 1 started the v
 def versions() -> dict[str, str]:
     """:return: the versions that numbers depend on"""
     found = {"distributional_ppo": distributional_ppo.__version__, "python": platform.python_version()}
-    for package in ("torch", "stable-baselines3", "gymnasium", "numpy", "arch"):
+    for package in ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "arch"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

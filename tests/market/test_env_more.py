@@ -78,3 +78,27 @@ def test_nothing_comes_after_ruin():
     last = 100 * np.log(0.005)
     assert outcome[:2] == pytest.approx([100 * np.log(1.1) + 0.5 * last, last])
     assert np.isnan(outcome[2:]).all()
+
+
+def test_known_says_where_an_episode_starts():
+    """Of two agents with 3 bars per episode: at their resets, after 3 steps, and at no other bar."""
+    core = MarketCore([SEGMENT], 2, episode_bars=3)
+    env = MarketVecEnv(core, seed=0)
+    assert core.known().episode_start.tolist() == [True, True]
+    env.reset()
+    starts = [core.known().episode_start.tolist()]
+    for _ in range(6):
+        env.step(np.zeros((2, 1)))
+        starts.append(core.known().episode_start.tolist())
+    assert starts == [[i % 3 == 0] * 2 for i in range(7)]
+    core.reset(np.array([True, False]), np.random.default_rng(0))
+    core.step(np.zeros(2))
+    core.reset(np.array([False, True]), np.random.default_rng(0))
+    assert core.known().episode_start.tolist() == [False, True]
+
+
+def test_an_agent_at_its_end_does_not_start_again():
+    core = MarketCore([SEGMENT], 1, episode_bars=None)
+    for _ in range(int(core.episode_bars[0]) + 2):
+        core.step(np.zeros(1))
+        assert not core.known().episode_start.any()

@@ -38,7 +38,11 @@ CONFIGURATIONS = {
     "sr_lambda": dict(value_target="sr_lambda", gamma=0.9),
     "AdaptiveUPGD": dict(policy_kwargs=dict(optimizer_class="AdaptiveUPGD")),
     "target_kl": dict(target_kl=1e-3, n_epochs=3),
+    "recurrent": dict(policy="MlpLstmPolicy", sequence_length=5, policy_kwargs=dict(lstm_hidden_size=8)),
 }
+RECURRENT = {**EVERYTHING, "policy": "MlpLstmPolicy", "value_target": "sr_lambda"}
+RECURRENT["policy_kwargs"] = dict(lstm_hidden_size=8, n_lstm_layers=2)
+CONFIGURATIONS["recurrent, everything"] = RECURRENT
 
 
 class Scripted(Study):
@@ -174,7 +178,8 @@ STATES = {
     "rows of progress.csv": ("state", "training", "csv_rows"),
     "sizes of the event files": ("state", "training", "event_sizes"),
 }
-UNUSED = {("last_episode_starts",)}  # of the first step of a rollout: GAE looks at those of the steps after it
+# Of the first step of a rollout: GAE looks at those of the steps after it. Recurrent policies: ``FORGOTTEN``.
+UNUSED = {("last_episode_starts",)}
 # What the first checkpoint has fits no later one, or would be made up for: another value instead.
 OTHERWISE = {
     "when to save": lambda due: due + 32,
@@ -206,6 +211,46 @@ def test_without_any_one_state_the_resumed_run_differs(build, everything, tmp_pa
     build(copy, EVERYTHING).resume(copy, "")
     again = outcome(copy, read_scalars)
     assert [part for part in whole if again[part] != whole[part]]
+
+
+@pytest.fixture(scope="module")
+def recurrent(build, tmp_path_factory, read_scalars):
+    return killed_and_whole(build, tmp_path_factory.mktemp("recurrent"), RECURRENT, read_scalars)
+
+
+FORGOTTEN = {
+    **{f"state {i} of the LSTMs": ("lstm_states", i, torch.zeros_like) for i in range(4)},
+    "starts of episodes": ("last_episode_starts", slice(None), lambda starts: ~starts),
+}
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_recurrent_run_that_forgets_differs(build, recurrent, tmp_path, read_scalars, name):
+    _, killed, whole = recurrent
+    key, place, otherwise = FORGOTTEN[name]
+    copy = shutil.copytree(killed, tmp_path / "copy")
+    checkpoint = newest_first(copy)[0]
+    tensors, state = read(checkpoint)
+    assert len(tensors["lstm_states"]) == 4
+    tensors[key][place] = otherwise(tensors[key][place])
+    write(copy, int(checkpoint.name), tensors, state)
+    shutil.rmtree(checkpoint)
+    build(copy, RECURRENT).resume(copy, "")
+    again = outcome(copy, read_scalars)
+    assert [part for part in whole if again[part] != whole[part]]
+
+
+@pytest.mark.parametrize("states", [None, [torch.zeros(2, 2, 9)] * 4, [torch.zeros(2, 2, 8)] * 2])
+def test_states_of_other_lstms_are_refused(build, recurrent, tmp_path, capsys, states):
+    _, killed, _ = recurrent
+    copy = shutil.copytree(killed, tmp_path / "copy")
+    checkpoint = newest_first(copy)[0]
+    tensors, state = read(checkpoint)
+    tensors["lstm_states"] = states or []
+    write(copy, int(checkpoint.name), tensors, state)
+    shutil.rmtree(checkpoint)
+    build(copy, RECURRENT).resume(copy, "")
+    assert "does not fit this run: its LSTMs' states have shapes" in capsys.readouterr().err
 
 
 def test_every_state_of_a_checkpoint_is_tried(everything):

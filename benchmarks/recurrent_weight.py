@@ -1,0 +1,83 @@
+"""
+Does mode "batch" act within an update where minibatches are few sequences? On the S&P 500, with and without LSTM.
+
+    python benchmarks/recurrent_weight.py --seeds 3        # 12 runs of 20,480 steps, 3 minutes on one core
+
+Settings are those of configs/compare.yaml and its variant "recurrent". The weight's spread is its largest over its
+smallest value among the minibatches of an update, the median over the updates after the first fifth. The ratio of the
+gradients is that of ``compare``: the value loss's gradient on stormy samples over that on calm ones, trained critic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from stable_baselines3.common.callbacks import BaseCallback
+
+from market_regimes.compare.cell import WARM_UP, Measurements, fixed_std
+from market_regimes.config import MarketConfig, RunConfig
+from market_regimes.market.segments import segments_of
+from market_regimes.run.study import Study
+
+COMPARE = yaml.safe_load((Path(__file__).parents[1] / "configs/compare.yaml").read_text("utf-8"))
+MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"))
+RECURRENT: dict[str, Any] = COMPARE["variants"]["recurrent"]
+POLICIES: dict[str, dict[str, Any]] = {"MlpPolicy": {"policy": "MlpPolicy"}, "MlpLstmPolicy": RECURRENT}
+
+
+class Spread(BaseCallback):
+    """Notes the largest over the smallest weight of every update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ratios: list[float] = []
+
+    def _on_rollout_start(self) -> None:
+        scalars = self.logger.name_to_value
+        if "train/variance_scaling_weight_min" in scalars:
+            low, high = (scalars[f"train/variance_scaling_weight_{end}"] for end in ("min", "max"))
+            self.ratios.append(high / low)
+
+    _on_training_end = _on_rollout_start
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def run(policy: str, scales: bool, seed: int) -> tuple[float, float]:
+    """:return: the weight's spread within an update, 1 where nothing is scaled; the ratio of the gradients"""
+    own = POLICIES[policy]
+    kwargs = {**COMPARE["algorithm"]["policy_kwargs"], **own.get("policy_kwargs", {})}
+    algorithm = {**COMPARE["algorithm"], **own, "policy_kwargs": kwargs, "seed": seed}
+    algorithm["use_variance_gradient_scaling"] = scales
+    study = Study(RunConfig(total_timesteps=20480), MARKET, algorithm, segments_of(MARKET, ("train",)))
+    measured, spread = Measurements(study.core, fixed_std(study)), Spread()
+    study.model.learn(20480, [measured, spread])
+    late = spread.ratios[int(WARM_UP * len(spread.ratios)) :]
+    ratio = measured.figures()["grad_ratio_stormy"]
+    assert ratio is not None
+    return statistics.median(late) if late else 1.0, ratio
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print("| policy | scaling | largest over smallest weight of an update | gradient, stormy over calm |")
+    print("|---|---|---|---|", flush=True)
+    for policy in POLICIES:
+        for scales in (False, True):
+            spreads, ratios = zip(*(run(policy, scales, seed) for seed in range(options.seeds)), strict=True)
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            spread = ", ".join(f"{s:.2f}" for s in spreads) if scales else ""
+            print(f"| {policy} | {'batch' if scales else 'off'} | {spread} | {each} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What a critic reads at a step: the observation and, where the policy is recurrent, the critic's states before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from distributional_ppo import DistributionalPPO
+from quantile_critic.sequences import Sequences, lay_out
+
+Inputs = dict[str, np.ndarray]  # "observations" and, of recurrent policies, "hidden" and "cell", all of equal length
+
+
+def is_recurrent(model: DistributionalPPO) -> bool:
+    """Whether the policy has states to carry from step to step."""
+    return hasattr(model, "_last_lstm_states")
+
+
+def inputs_of_rollout(model: DistributionalPPO) -> Inputs:
+    """
+    :param model: at the end of a rollout of T steps by E environments
+    :return: observations, shape (T * E, ...), step by step; of a recurrent policy also the states that the critic had
+        before each step, (T * E, n_layers, H), zero where an episode starts
+    """
+    buffer: Any = model.rollout_buffer
+    observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
+    if not is_recurrent(model):
+        return {"observations": observations}
+    from quantile_critic.recurrent import RolloutStates  # with sb3-contrib
+
+    states = RolloutStates(buffer).at(np.arange(len(observations)), torch.device("cpu")).vf
+    hidden, cell = (state.transpose(0, 1).numpy() for state in states)
+    return {"observations": observations, "hidden": hidden, "cell": cell}
+
+
+def at_rows(inputs: Inputs, rows: Any) -> Inputs:
+    """Some of the inputs, by an index of their first dimension."""
+    return {name: array[rows] for name, array in inputs.items()}
+
+
+def quantiles_of_loss(model: DistributionalPPO, inputs: Inputs) -> Tensor:
+    """
+    Each step is predicted by itself: the gradient does not reach the steps that made its states.
+
+    :param inputs: of B steps
+    :return: predictions of all C critics in units of the loss, with their gradient, shape (B, C * N)
+    """
+    observations = torch.as_tensor(inputs["observations"], device=model.device)
+    if "hidden" not in inputs:
+        return model.policy.quantiles_of_loss(observations)
+    starts = torch.zeros(len(observations), device=model.device)  # there the states are zero already
+    return model.policy.quantiles_of_loss(observations, _states(model, inputs), starts)
+
+
+def _states(model: DistributionalPPO, inputs: Inputs) -> tuple[Tensor, ...]:
+    """As the policy takes them, (n_layers, B, H) each."""
+    arrays = (inputs[name].swapaxes(0, 1) for name in ("hidden", "cell"))
+    return tuple(torch.as_tensor(np.ascontiguousarray(array), device=model.device) for array in arrays)
+
+
+def predict_quantiles(model: DistributionalPPO, inputs: Inputs) -> Tensor:
+    """
+    :param inputs: of B steps
+    :return: quantiles of the return, raw units, of the critic with the smaller mean, shape (B, N)
+    """
+    policy: Any = model.policy
+    states = (_states(model, inputs),) if "hidden" in inputs else ()
+    quantiles: Tensor = policy.predict_quantiles(inputs["observations"], *states)
+    return quantiles
+
+
+def quantiles_of_episode(model: DistributionalPPO, observations: np.ndarray) -> Tensor:
+    """
+    :param observations: of one episode from its first step on, as the policy gets them, shape (T, ...)
+    :return: quantiles of the return, raw units, shape (T, N); a recurrent critic reads the steps in their order
+    """
+    if not is_recurrent(model):
+        return model.policy.predict_quantiles(observations)
+    policy: Any = model.policy
+    starts = np.arange(len(observations)) == 0
+    layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), lay_out(starts, starts)[0])
+    tensors = torch.as_tensor(observations, device=policy.device)
+    quantiles = policy.quantiles_of_loss(Sequences(tensors, policy.initial_states(1), layout))
+    raw: Tensor = policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles))
+    return raw

@@ -1,0 +1,134 @@
+"""
+A recurrent agent in a backtest: its states go on from bar to bar and from nowhere else. Oracles: sb3-contrib's
+RecurrentPPO with the same parameters, one symbol after another; torch's LSTM on the whole period.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sb3_contrib import RecurrentPPO
+from test_recurrent import AS_PPO, plain_state
+
+from distributional_ppo import RecurrentDistributionalPPO
+from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.evaluate.backtest import backtest
+from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.market.segments import segments_of
+from market_regimes.run.agent import decision, predicted_and_realised
+from market_regimes.run.inputs import inputs_of_rollout, quantiles_of_episode
+
+PERIODS = dict(
+    train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2002-04-19")
+)
+COSTS = TradingCosts(position_low=-1.0)
+SMALL = dict(n_steps=32, batch_size=40, n_epochs=2, seed=0, device="cpu", learning_rate=0.01, gamma=0.9)
+NETWORKS = {
+    "own LSTMs": {},
+    "2 layers": dict(n_lstm_layers=2),
+    "shared LSTM": dict(shared_lstm=True, enable_critic_lstm=False),
+    "actor's LSTM only": dict(enable_critic_lstm=False),
+}
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory, make_prices):
+    data = tmp_path_factory.mktemp("data")
+    for i, name in enumerate("AB"):
+        make_prices(600, seed=i).to_csv(data / f"{name}.csv", index=False)
+    return segments_of(MarketConfig(data=[str(data / "A.csv"), str(data / "B.csv")], **PERIODS))
+
+
+def trained(segments, cls=RecurrentDistributionalPPO, kwargs=None, **settings):
+    env = MarketVecEnv(MarketCore(segments["train"], 2, COSTS, 20), seed=0)
+    policy_kwargs = dict(lstm_hidden_size=8, net_arch=[8], **(kwargs or {}))
+    if cls is not RecurrentPPO:
+        policy_kwargs["n_quantiles"] = 1 if "quantile_huber_kappa" in settings else 4
+    return cls("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **{**SMALL, **settings}).learn(128)
+
+
+@pytest.fixture(scope="module")
+def model(segments):
+    return trained(segments)
+
+
+@pytest.mark.parametrize("kwargs", NETWORKS.values(), ids=NETWORKS)
+def test_targets_and_values_are_those_of_recurrent_ppo_along_each_symbol(segments, kwargs):
+    ours = trained(segments, kwargs=kwargs, **AS_PPO)
+    theirs = trained(segments, RecurrentPPO, kwargs)
+    theirs.policy.load_state_dict(plain_state(ours))
+    seen = []
+    frames = backtest(segments["test"], COSTS, decision(ours, COSTS, seen))
+    predicted, _ = predicted_and_realised(ours, frames, seen)
+    for i, (segment, frame) in enumerate(zip(segments["test"], frames.values(), strict=True)):
+        core, state, critic = MarketCore([segment], 1, COSTS, None), None, None
+        targets, values = [], []
+        for bar in range(len(frame)):
+            observations, first = core.observations(), np.array([bar == 0])
+            action, state = theirs.predict(observations, state, first, deterministic=True)
+            targets.append(action.item())
+            with torch.no_grad():
+                tensors = torch.as_tensor(observations), torch.as_tensor(first, dtype=torch.float32)
+                critic = theirs.policy.forward(tensors[0], critic or ours.policy.initial_states(1), tensors[1])
+            values.append(critic[1].item())
+            critic = critic[3]
+            core.step(action.reshape(1))
+        np.testing.assert_allclose(frame["target"], targets, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(predicted.reshape(2, -1)[i], values, rtol=1e-4, atol=1e-5)
+
+
+def test_the_states_matter(segments, model):
+    """Else the tests here would see nothing: the same observations after zero states are answered otherwise."""
+    seen = []
+    backtest(segments["test"], COSTS, decision(model, COSTS, seen))
+    alone = model.predict(seen[-1], deterministic=True)[0]
+    frames = backtest(segments["test"], COSTS, decision(model, COSTS))
+    assert np.abs(alone[:, 0] - [frame["target"].iloc[-1] for frame in frames.values()]).max() > 1e-4
+    whole = quantiles_of_episode(model, np.stack(seen)[:, 0])
+    assert not torch.allclose(whole[-1], model.policy.predict_quantiles(seen[-1][0])[0])
+
+
+def test_no_state_leaks_from_one_backtest_to_another(segments, model):
+    """One rule over the periods in a row, which follow each other without a gap, as new rules over each."""
+    rule = decision(model, COSTS)
+    for period in ("train", "validation", "test", "test", "validation"):
+        again = backtest(segments[period], COSTS, rule)
+        for symbol, frame in backtest(segments[period], COSTS, decision(model, COSTS)).items():
+            pd.testing.assert_frame_equal(again[symbol], frame)
+    alone = backtest(segments["test"][1:], COSTS, rule)["B"]  # another number of agents
+    pd.testing.assert_frame_equal(alone["target"].to_frame(), again_of(segments, model), rtol=1e-5)
+
+
+def again_of(segments, model):
+    return backtest(segments["test"], COSTS, decision(model, COSTS))["B"]["target"].to_frame()
+
+
+def test_a_rule_that_has_not_seen_the_past_refuses_to_decide(segments, model):
+    core = MarketCore(segments["test"], 2, COSTS, None)
+    core.step(np.zeros(2))
+    with pytest.raises(ValueError, match="must see an episode from its first bar"):
+        decision(model, COSTS)(core.known())
+
+
+def test_a_backtest_leaves_the_training_where_it_is(segments, model):
+    before = [state.clone() for pair in model._last_lstm_states for state in pair]
+    backtest(segments["test"], COSTS, decision(model, COSTS))
+    after = [state for pair in model._last_lstm_states for state in pair]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kwargs", NETWORKS.values(), ids=NETWORKS)
+def test_inputs_of_a_rollout_give_the_values_it_had(segments, kwargs):
+    """Those of the last rollout, from the parameters before its update."""
+    model = trained(segments, kwargs=kwargs)
+    model.train = lambda: None
+    model.learn(64, reset_num_timesteps=False)
+    inputs = inputs_of_rollout(model)
+    assert inputs["hidden"].shape == (64, kwargs.get("n_lstm_layers", 1), 8)
+    with torch.no_grad():
+        states = [torch.as_tensor(inputs[name]).transpose(0, 1).contiguous() for name in ("hidden", "cell")]
+        quantiles = model.policy.predict_quantiles(inputs["observations"], tuple(states))
+    np.testing.assert_allclose(quantiles.mean(dim=1), model.rollout_buffer.values.reshape(-1), rtol=1e-4, atol=1e-5)
+    starts = model.rollout_buffer.episode_starts.reshape(-1) > 0
+    assert starts.any()
+    assert (inputs["hidden"][starts] == 0).all()
