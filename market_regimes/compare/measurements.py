@@ -14,8 +14,9 @@ from market_regimes.compare.probe import Probe
 from market_regimes.market.env import MarketCore
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.run.callback import RolloutBars
+from market_regimes.run.inputs import is_recurrent, quantiles_of_loss
 from market_regimes.run.log import WEIGHT
-from market_regimes.run.probes import GRADIENT_SAMPLES, quantiles_of_loss, value_gradient_norm, weights_of
+from market_regimes.run.probes import GRADIENT_SAMPLES, value_gradient_norm, weights_of
 
 WARM_UP = 0.2  # share of the updates that the figures of training leave out
 EVERY = 2  # updates from one probe to the next: a probe takes an eighth of the time of a small update
@@ -172,7 +173,10 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
     """
     How hard the trained critic is pulled by samples of one regime alone: the mean norm of the gradient of the value
     loss over random draws of ``GRADIENT_SAMPLES``, with weights of mixed draws, and its ratio to that of calm samples.
+    None of a recurrent policy, whose minibatches are not mixed and whose samples are nothing without their past.
     """
+    if is_recurrent(model):
+        return {}
     rng = np.random.default_rng(0)
     groups = {**groups_of(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
     norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
@@ -184,11 +188,11 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
 
     for _ in range(GRADIENT_DRAWS):
         with torch.no_grad():
-            mixed = weights_of(model, quantiles_of_loss(model, pool["observations"][draw("mixed")]))
+            mixed = weights_of(model, quantiles_of_loss(model, {"observations": pool["observations"][draw("mixed")]}))
         for name, values in norms.items():
             rows = draw(name)
             returns = pool["returns"][rows].astype(np.float32)
-            values.append(value_gradient_norm(model, pool["observations"][rows], returns, mixed))
+            values.append(value_gradient_norm(model, {"observations": pool["observations"][rows]}, returns, mixed))
     means = {name: float(np.mean(values)) for name, values in norms.items()}
     result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
     for name in ("crash", "stormy"):

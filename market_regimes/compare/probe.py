@@ -19,6 +19,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.market.env import MarketCore
 from market_regimes.market.segments import Segment
+from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 
 EPISODES, EPISODE_BARS, SEED = 64, 252, 0
 STRIDE = 4  # bars from one scored decision to the next: realised returns of neighbours are nearly the same number
@@ -77,16 +78,27 @@ class Probe:
         with _left_as_it_is(model), torch.no_grad():
             observations, bars, rewards, alive = self._episodes(model)
             rows = np.nonzero(self._counted(rewards, alive))
-            seen = observations[rows]
-            quantiles = model.policy.predict_quantiles(seen).cpu().numpy()
+            quantiles = self._quantiles(model, observations, rows)
         returns = _discounted(rewards, self.gamma)
-        return Sample(seen, bars[rows], returns[rows], quantiles.astype(np.float64), float(rewards[alive].mean()))
+        return Sample(
+            observations[rows], bars[rows], returns[rows], quantiles.astype(np.float64), float(rewards[alive].mean())
+        )
+
+    def _quantiles(
+        self, model: DistributionalPPO, observations: np.ndarray, rows: tuple[np.ndarray, ...]
+    ) -> np.ndarray:
+        """Raw quantiles of these decisions; a recurrent critic reads each episode from its first bar on."""
+        if not is_recurrent(model):
+            return np.asarray(model.policy.predict_quantiles(observations[rows]).cpu())
+        episodes = [quantiles_of_episode(model, observations[:, i]).cpu().numpy() for i in range(self.core.n_envs)]
+        quantiles: np.ndarray = np.stack(episodes, axis=1)[rows]
+        return quantiles
 
     def _episodes(self, model: DistributionalPPO) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All episodes in step: observations, bars, rewards (0 after the end) and whether each bar is played."""
         core, normalizer = self.core, model.get_vec_normalize_env()
         core.reset(np.ones(core.n_envs, dtype=bool), np.random.default_rng(SEED))
-        alive = np.ones(core.n_envs, dtype=bool)
+        alive, states = np.ones(core.n_envs, dtype=bool), None
         observations: list[np.ndarray] = []
         bars, rewards, played = [], [], []
         for _ in range(int((core.end - core.bar).max())):
@@ -95,7 +107,8 @@ class Probe:
             observations.append(seen)
             bars.append(core.bar.copy())
             played.append(alive)
-            result = core.step(core.costs.targets(_actions(model, seen)))
+            actions, states = _actions(model, seen, states)
+            result = core.step(core.costs.targets(actions))
             rewards.append(np.where(alive, result.reward, 0.0))
             alive = alive & ~(result.terminated | result.truncated)
         return np.stack(observations), np.stack(bars), np.stack(rewards), np.stack(played)
@@ -112,15 +125,20 @@ class Probe:
         return counted
 
 
-def _actions(model: DistributionalPPO, observations: np.ndarray) -> np.ndarray:
-    """Drawn from the policy and clipped, as ``collect_rollouts`` does."""
-    policy = model.policy
+def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) -> tuple[np.ndarray, Any]:
+    """Drawn from the policy and clipped, as ``collect_rollouts`` does; and the actor's states, None: there are none."""
+    policy: Any = model.policy
     seen = torch.as_tensor(observations, device=model.device)
-    actions = policy.get_distribution(seen).get_actions().cpu().numpy()
+    if is_recurrent(model):
+        states = policy.initial_states(len(seen)).pi if states is None else states
+        distribution, states = policy.get_distribution(seen, states, torch.zeros(len(seen), device=model.device))
+    else:
+        distribution = policy.get_distribution(seen)
+    actions = distribution.get_actions().cpu().numpy()
     space = model.action_space
     if not isinstance(space, spaces.Box):
-        return np.asarray(actions)
-    return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high)
+        return np.asarray(actions), states
+    return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high), states
 
 
 def _discounted(rewards: np.ndarray, gamma: float) -> np.ndarray:
