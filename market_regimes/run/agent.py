@@ -232,8 +232,12 @@ class Agent:
         :param like: symbol of the run as which new ones are seen, None: its only one
         :param now: by the clock of the bars, for the warning about missing ones; None: this computer's
         :return: one answer per symbol, in the order of the bars
-        :raises ValueError: if the data cannot be used, or the position names another symbol
+        :raises ValueError: if the data cannot be used, the position names another symbol, or the policy is recurrent
         """
+        if is_recurrent(self.model):
+            raise ValueError(
+                "signal does not answer for recurrent policies yet; evaluate --data and --from trades them"
+            )
         segments = self.segments(prices, like=like, last_bar=True)
         held = positions_held(position, [segment.market.symbol for segment in segments])
         core, seen = at_last_bar(segments, self.trading, held), list[np.ndarray]()

@@ -11,12 +11,13 @@ from sb3_contrib import RecurrentPPO
 from test_recurrent import AS_PPO, plain_state
 
 from distributional_ppo import RecurrentDistributionalPPO
-from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.config import MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.market.env import MarketCore, MarketVecEnv
 from market_regimes.market.segments import segments_of
-from market_regimes.run.agent import decision, predicted_and_realised
+from market_regimes.run.agent import Agent, decision, predicted_and_realised
 from market_regimes.run.inputs import inputs_of_rollout, quantiles_of_episode
+from market_regimes.run.study import Study
 
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2002-04-19")
@@ -132,3 +133,18 @@ def test_inputs_of_a_rollout_give_the_values_it_had(segments, kwargs):
     starts = model.rollout_buffer.episode_starts.reshape(-1) > 0
     assert starts.any()
     assert (inputs["hidden"][starts] == 0).all()
+
+
+def test_a_run_with_memory_is_evaluated_on_any_file_and_gives_no_signal(tmp_path, make_prices):
+    path = tmp_path / "own.csv"
+    make_prices(400).to_csv(path, index=False)
+    algorithm = dict(policy="MlpLstmPolicy", n_steps=16, batch_size=32, n_epochs=1, seed=0)
+    algorithm["policy_kwargs"] = dict(lstm_hidden_size=8)
+    run = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
+    folder = Study(run, MarketConfig(data=str(path)), algorithm).start()
+    agent = Agent.load(folder)
+    frames = agent.backtest(path)
+    assert np.isfinite(frames["own"]["target"]).all()
+    assert len(frames["own"]) == 400 - 21  # returns after the 20 of the first observation
+    with pytest.raises(ValueError, match="signal does not answer for recurrent policies yet"):
+        agent.signal(path)
