@@ -18,6 +18,7 @@ a constructor; ``train --help`` lists them. ``--run.import=PACKAGE`` imports wha
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import math
@@ -134,9 +135,20 @@ def _compare_parser(description: str = "", defaults: Path | None = None) -> Pars
     return parser
 
 
+class _HelpAsWritten(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+    """Keeps the lines of the module's docstring, which are commands."""
+
+
+def _program() -> str:
+    """What a user types to start this program: the script, or the command that an installed wheel has."""
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
+
+
 def _parser(with_defaults: bool = True) -> Parser:
     """:param with_defaults: whether the shipped configurations lie below all that is given"""
-    parser = Parser(allow_abbrev=False, description=__doc__, formatter_class=jsonargparse.DefaultHelpFormatter)
+    description = (__doc__ or "").replace(f"python {Path(__file__).name}", _program())
+    parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten)
     parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
     files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
     commands = parser.add_subcommands(dest="command")
@@ -400,11 +412,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(_train_parser(), config)
     except KeyboardInterrupt as stop:
-        name = Path(sys.argv[0]).name
         if stop.args:
             folder = stop.args[0].parent if config[config.command].get("seeds") else stop.args[0]
-            command = f"{'python ' if name.endswith('.py') else ''}{name} {config.command}"
-            print(f"stopped; go on with: {command} --resume {folder}")
+            print(f"stopped; go on with: {_program()} {config.command} --resume {folder}")
         sys.exit(130)
 
 
