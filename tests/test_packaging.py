@@ -1,4 +1,4 @@
-"""The distributions hold what they need: configurations, types, a console script; the sdist also its tests and pages."""
+"""The distributions hold configurations, types and a console script; the sdist also its tests and pages."""
 
 import os
 import re
