@@ -144,3 +144,16 @@ def test_constraints_pin_every_requirement_within_its_range():
     for text in [*PROJECT["project"]["dependencies"], *(need for needs in extras for need in needs)]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[requirement.name.lower().replace("_", "-")]), text
+
+
+def test_citation_has_the_version():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.M) == [distributional_ppo.__version__]
+
+
+def test_workflow_and_templates_are_yaml():
+    import yaml
+
+    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "mkdocs.yml"]
+    assert len(files) == 5
+    assert all(isinstance(yaml.safe_load(file.read_text("utf-8")), dict) for file in files)
