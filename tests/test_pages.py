@@ -144,7 +144,7 @@ def test_pages_build_and_load_nothing(tmp_path):
     """As ``make docs``: links, anchors and references hold. No page asks a network for a script, a style or a font."""
     pytest.importorskip("mkdocs")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
         capture_output=True,
         text=True,
