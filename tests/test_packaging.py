@@ -94,6 +94,7 @@ def test_console_script_names_itself(site, tmp_path):
     assert "usage: train-model-multi-patch" in said
     assert "train-model-multi-patch evaluate runs/NAME" in said
     assert ".py" not in said
+    assert "python" not in said
     (entry,) = site.glob("*.dist-info/entry_points.txt")
     assert "train-model-multi-patch = train_model_multi_patch:main" in entry.read_text()
 
