@@ -329,8 +329,8 @@ def arguments(description: str | None, seeds: int) -> argparse.Namespace:
 def main() -> None:
     args = arguments(__doc__, seeds=SEEDS)
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
-    readme, page = ROOT / "README.md", CELLS.with_name("README.md")
-    readme.write_text(with_tables(readme.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))
+    docs, page = ROOT / "docs" / "learning.md", CELLS.with_name("README.md")
+    docs.write_text(with_tables(docs.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))
     page.write_text(with_tables(page.read_text(), {"systems": systems_table(found)}))
     learning_picture(found, ROOT / "docs" / "learning.png")
     scale_picture(found, ROOT / "docs" / "scale.png")

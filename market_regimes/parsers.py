@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from market_regimes.config import (
     RunConfig,
     seeds_of,
 )
+from market_regimes.report import program
 from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, RECURRENT_KEYS, schedule
 
 HERE = Path(__file__).parents[1]
@@ -154,6 +156,10 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
 
 
+class _HelpAsWritten(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+    """Keeps the lines of the program's description, which are commands."""
+
+
 def command_parser(description: str | None, command: str, with_defaults: bool = True) -> Parser:
     """
     :param description: of the program
@@ -161,7 +167,8 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
     :param with_defaults: whether the shipped configurations lie below all that is given
     :return: the parser of all commands
     """
-    parser = Parser(allow_abbrev=False, description=description, formatter_class=jsonargparse.DefaultHelpFormatter)
+    description = (description or "").replace("python train_model_multi_patch.py", program())
+    parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten)
     parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
     files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
     commands = parser.add_subcommands(dest="command")

@@ -19,8 +19,12 @@ from test_recurrent import CASES
 from test_recurrent import make as make_recurrent
 
 from distributional_ppo import DistributionalPPO
+from quantile_critic.compiled import reason_to_stay_eager
 from quantile_critic.distributions import LeanCategoricalDistribution
 from upgd import AdaptiveUPGD
+
+WHY_NOT = reason_to_stay_eager(torch.nn.Linear(1, 1))  # on an older torch, in the class's own words
+needs_compilation = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 SMALL = dict(n_steps=24, batch_size=20, n_epochs=2, seed=0, device="cpu", learning_rate=1e-2)  # 48 = 20 + 20 + 8
 NET = dict(net_arch=[8], n_quantiles=4)
@@ -83,6 +87,7 @@ def is_compiled(model, *names):
     return {name for name, function in functions(model).items() if function.call is not None} == set(names)
 
 
+@needs_compilation
 def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     eager, compiled = make(False), make(True)
     start = copy.deepcopy(compiled.policy.state_dict())
@@ -113,6 +118,7 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     assert functions(compiled)["update"].builds == before + 1
 
 
+@needs_compilation
 def test_all_features_of_the_value_path_with_a_kl_limit():
     flags = dict(env="Pendulum-v1", target_kl=0.05, n_epochs=4, **EVERYTHING)
     with warnings.catch_warnings():
@@ -123,6 +129,7 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
     assert eager.logger.name_to_value["train/n_updates"] == compiled.logger.name_to_value["train/n_updates"]
 
 
+@needs_compilation
 @pytest.mark.parametrize(
     ("policy", "env", "kwargs"),
     [
@@ -161,6 +168,7 @@ def test_policies_and_spaces(policy, env, kwargs):
     assert [function.builds for function in functions(models[1]).values()] == [1, 1, 0]
 
 
+@needs_compilation
 def test_an_own_buffer_and_upgd():
     flags = dict(rollout_buffer_class=OwnBuffer, clip_range_vf=0.2, batch_size=16)
     optimizer = dict(optimizer_class=AdaptiveUPGD, optimizer_kwargs=dict(sigma=0.0))
@@ -170,6 +178,7 @@ def test_an_own_buffer_and_upgd():
     assert is_compiled(compiled, "gradients")
 
 
+@needs_compilation
 def test_a_step_that_cannot_be_compiled_stays_eager_and_is_said_once():
     Counting.steps = 0
     compiled = make(True, policy_kwargs=dict(optimizer_class=Counting), batch_size=16).learn(48)
@@ -182,6 +191,7 @@ def test_a_step_that_cannot_be_compiled_stays_eager_and_is_said_once():
     assert Counting.steps == 3 * 2 * 3
 
 
+@needs_compilation
 def test_without_a_compiler_it_says_so_and_is_the_eager_class():
     absent = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
     with absent, pytest.warns(UserWarning, match=r"is not compiled.*Install g\+\+"):
@@ -191,6 +201,7 @@ def test_without_a_compiler_it_says_so_and_is_the_eager_class():
         assert torch.allclose(a, b, atol=1e-6)
 
 
+@needs_compilation
 def test_rollouts_save_and_pickle(tmp_path):
     model = make(True).learn(96)
     buffer, policy = model.rollout_buffer, model.policy
@@ -210,6 +221,7 @@ def test_rollouts_save_and_pickle(tmp_path):
         assert torch.equal(other_policy.predict_values(observations), policy.predict_values(observations))
 
 
+@needs_compilation
 def test_callbacks_use_and_copy_the_policy():
     seen, is_this_steps = [], []
 
@@ -238,6 +250,7 @@ def test_callbacks_use_and_copy_the_policy():
     assert is_this_steps == [True] * 23
 
 
+@needs_compilation
 def test_freezing_one_layer_in_place_of_another():
     eager, compiled = make(False), make(True)
     for frozen, free in (("policy_net", "value_net"), ("value_net", "policy_net")):
@@ -250,6 +263,7 @@ def test_freezing_one_layer_in_place_of_another():
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+@needs_compilation
 def test_what_only_backward_serves_is_not_compiled():
     model = make(True).learn(48)
     calls = []
@@ -259,6 +273,7 @@ def test_what_only_backward_serves_is_not_compiled():
     assert len(calls) == 2 * 3
 
 
+@needs_compilation
 def test_hooks_of_modules_are_called_as_often_as_in_eager_runs():
     counts = []
     for compile in (False, True):
@@ -280,6 +295,7 @@ def test_hooks_of_modules_are_called_as_often_as_in_eager_runs():
     assert counts[0] == counts[1] > 3 * 24
 
 
+@needs_compilation
 def test_compiled_actions_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, -1.0, -50.0]]).expand(40_000, 4)
     distribution = LeanCategoricalDistribution(4)
@@ -289,6 +305,7 @@ def test_compiled_actions_follow_the_distribution():
     assert shares.tolist() == pytest.approx(logits[0].softmax(0).tolist(), abs=0.01)  # 4 standard errors
 
 
+@needs_compilation
 @pytest.mark.parametrize("case", ["gSDE", "2 layers"])
 def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not(case):
     with pytest.warns(UserWarning, match="the update stays eager, as each minibatch has sequences of other lengths"):
@@ -310,3 +327,10 @@ def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not
 def test_compile_is_a_flag():
     with pytest.raises(TypeError, match="compile must be True or False"):
         make("yes")
+
+
+def test_an_older_torch_is_named(monkeypatch):
+    monkeypatch.setattr(torch._dynamo, "config", object())
+    with pytest.warns(UserWarning, match=rf"stays eager.*torch {torch.__version__[:4]}.* lacks .*torch 2\.13 has it"):
+        model = make(True).learn(96)
+    assert is_compiled(model)

@@ -1,0 +1,58 @@
+"""The examples run as a user runs them, and say what is."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SAYS = {
+    "drop_in.py": [
+        r"DistributionalPPO: mean return (\d+)",
+        r"32 quantiles of the return",
+        r"loaded with scaling off",
+    ],
+    "patch_trainer.py": [
+        r"TheirTrainer: predicted std 0\.\d+ calm, [01]\.\d+ stormy",
+        r"variance_scaling_weight",
+        r"Patched: predicted std 0\.\d+ calm, [01]\.\d+ stormy",
+    ],
+    "own_prices.py": [
+        r"orders fill at the close",
+        r"agent: Sharpe ratio -?\d",
+        r"buy.and.hold: Sharpe ratio",
+        r"equity-test\.png",
+    ],
+}
+
+
+def run(name, cwd, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_each_example_is_here():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == SAYS.keys()
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_it_runs_and_says_what_it_promises(name, tmp_path):
+    said = run(name, tmp_path)
+    for pattern in SAYS[name]:
+        assert re.search(pattern, said), pattern
+    if name == "drop_in.py":  # CartPole: a policy at random gets 22 (CartPole's documentation has 500 as the most)
+        assert int(re.search(SAYS[name][0], said)[1]) > 60
+    if name == "own_prices.py":
+        assert (tmp_path / "runs/own/equity-test.png").stat().st_size > 10_000
+
+
+def test_own_prices_takes_a_file(tmp_path, make_prices):
+    make_prices(700).to_csv(tmp_path / "mine.csv", index=False)
+    assert "mine" in run("own_prices.py", tmp_path, "mine.csv")
+    assert not (tmp_path / "prices.csv").exists()
