@@ -13,6 +13,7 @@ from stable_baselines3 import PPO
 
 import train_model_multi_patch
 from distributional_ppo import DistributionalPPO
+from market_regimes import MarketConfig, RunConfig, Study
 
 ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
@@ -36,8 +37,12 @@ def numbered(found):
 
 
 @pytest.mark.parametrize(("page", "text"), numbered(blocks("python")))
-def test_python_runs(page, text, tmp_path, monkeypatch):
+def test_python_runs(page, text, tmp_path, monkeypatch, make_prices):
     monkeypatch.chdir(tmp_path)
+    if "runs/mine" in text:  # a run that the page has trained before
+        make_prices(920, start="2015-07-01").to_csv("prices.csv", index=False)
+        run = RunConfig(total_timesteps=64, n_envs=2, name="mine", progress_bar=False)
+        Study(run, MarketConfig(data="prices.csv"), dict(n_steps=16, batch_size=32, n_epochs=1)).start()
     exec(compile(text, page, "exec"), {})
 
 
