@@ -100,7 +100,7 @@ def test_evaluate_repeats_the_figures_of_training(folder, capsys):
     assert json.loads((folder / "evaluation-test.json").read_text()) == before
     printed = capsys.readouterr().out
     assert "sharpe_ratio" in printed
-    assert "buy and hold" in printed
+    assert "Lost to buy-and-hold" in printed
     assert "n/a" in printed  # no crash in the test period
     assert before["joint"]["buy and hold"]["total_return"] == pytest.approx(2506.85 / 1257.62 - 1, abs=0.01)
 

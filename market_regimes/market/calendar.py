@@ -24,6 +24,10 @@ def bars_per_year(dates: np.ndarray) -> float:
     :param dates: times of the bars, increasing, shape (T,)
     :return: bars per year; 52, 12, 4 or 1 for weekly and rarer bars
     """
+    return max(1.0, _counted(dates))  # years apart
+
+
+def _counted(dates: np.ndarray) -> float:
     days, bars = np.unique(dates.astype("M8[D]"), return_counts=True)
     gap = float(np.median(np.diff(days).astype(int))) if len(days) > 1 else 1.0
     if gap > 3:

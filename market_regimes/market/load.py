@@ -51,9 +51,10 @@ def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
-    if not isinstance(frame.index, pd.RangeIndex):
-        named = frame.index.name is not None or frame.index.nlevels > 1
-        frame = (frame if named else frame.rename_axis("date")).reset_index()
+    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
+        frame = frame.rename_axis("date")
+    kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    frame = frame.reset_index(drop=not kept)
     file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions())
     if file.layout.symbol is None and list(file.layout.fields) == [""]:
         if symbol is None:

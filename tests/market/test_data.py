@@ -1,6 +1,7 @@
 """Prices, volatility index and regimes; the oracles are plain loops and the figures known of the S&P 500."""
 
 from dataclasses import replace
+from datetime import date
 from itertools import pairwise
 
 import numpy as np
@@ -447,6 +448,7 @@ CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 6), CELLS), min_size=1, max_size=4))
 @example([(59, 6, 1e39)])
+@example([(0, 0, date(1997, 1, 1))])  # three years before the next bar
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_cells_give_one_sentence_or_finite_steps(tmp_path, make_prices, cells):
     table = make_prices(100).assign(vix=20.0).astype(object)

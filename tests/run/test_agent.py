@@ -122,6 +122,8 @@ def test_an_evaluation_of_the_run_and_of_its_agent_are_bit_for_bit_the_same(many
     for kind in ("positions", "trades"):
         assert (folder / f"{kind}-test.csv").read_bytes() == (folder / f"{kind}-again.csv").read_bytes()
     results = [json.loads((folder / f"evaluation-{name}.json").read_text()) for name in ("test", "again")]
+    for part in (results[0]["joint"], *results[0]["symbols"].values()):
+        del part["fitted rule"]  # which needs the training period
     assert results[0] == results[1]
     frames = agent.backtest(str(data), *PERIODS["test"])
     assert list(frames) == ["A", "B B", "C"]
