@@ -29,7 +29,15 @@ HERE = Path(__file__).parents[1]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
 CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
 DEFAULT_CONFIGS = {"train": "train.yaml", "sanity": "train.yaml", "compare": "compare.yaml", "regimes": "regimes.yaml"}
-COMMANDS = (*DEFAULT_CONFIGS, "evaluate", "signal", "data")
+HELP = {
+    "train": "train an agent (the default)",
+    "evaluate": "evaluate a run",
+    "signal": "what to hold after the last bar of a file",
+    "data": "read files and say what was read",
+    "sanity": "6,144 steps, and whether the scaling works in them",
+    "compare": "train variants x seeds x folds and answer with statistics",
+    "regimes": "compare kappa x mode: which treats calm and stormy days alike?",
+}
 # What the run or the algorithm provides, and what would have to name a class that a file must not import.
 SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
 SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
@@ -171,20 +179,20 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
     parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten)
     parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
     files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
-    commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("train", train_parser(files["train"]), help="train an agent (the default)")
-    commands.add_subcommand("evaluate", _evaluate_parser(), help="evaluate a run")
-    commands.add_subcommand("signal", _signal_parser(), help="what to hold after the last bar of a file")
-    commands.add_subcommand("data", _data_parser(), help="read files and say what was read")
-    for name, help in (
-        ("sanity", "6,144 steps, and whether the scaling works in them"),
-        ("compare", "train variants x seeds x folds and answer with statistics"),
-        ("regimes", "compare kappa x mode: which treats calm and stormy days alike?"),
-    ):
-        one = train_parser(files[name]) if name == "sanity" else compare_parser(help, files[name])
-        commands.add_subcommand(name, one, help=help)
+    parsers = {
+        "train": train_parser(files["train"]),
+        "evaluate": _evaluate_parser(),
+        "signal": _signal_parser(),
+        "data": _data_parser(),
+        "sanity": train_parser(files["sanity"]),
+        "compare": compare_parser(HELP["compare"], files["compare"]),
+        "regimes": compare_parser(HELP["regimes"], files["regimes"]),
+    }
     if command in ("evaluate", "signal"):
-        Parser.known = types_of(_evaluate_parser()) | types_of(_signal_parser())
+        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"])
     else:
-        Parser.known = {**dict.fromkeys(COMMANDS), **types_of(train_parser()), **types_of(compare_parser())}
+        Parser.known = dict.fromkeys(HELP) | types_of(parsers["train"]) | types_of(parsers["compare"])
+    commands = parser.add_subcommands(dest="command")
+    for name, one in parsers.items():
+        commands.add_subcommand(name, one, help=HELP[name])
     return parser

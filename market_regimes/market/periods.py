@@ -78,10 +78,7 @@ def covered_period(bars: Bars, first: str, last: str) -> range:
     begin, end = _days("from and to", (first, last))
     known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
     known += f" to {date_text(bars.dates[-1])}"
-    if begin > end:
-        raise ValueError(f"the period {first} to {last} ends before it begins")
-    if begin < bars.dates[0].astype("M8[D]") - DATE_SLACK or end > bars.dates[-1].astype("M8[D]") + DATE_SLACK:
-        raise ValueError(f"the period {first} to {last} is not covered by {known}")
+    _check_covered("", begin, end, bars.dates[[0, -1]].astype("M8[D]"), known)
     period = period_of(bars, first, last)
     if len(period) < 2:
         raise ValueError(f"the period {first} to {last} holds {len(period)} bars of {known}: at least 2 are needed")
@@ -101,14 +98,19 @@ def check_periods(config: MarketConfig, periods: Sequence[PeriodName], read: Seq
     known = f"{longest.source}, whose {len(longest.dates)} bars of {longest.symbol} run from {first} to {last}"
     for name in periods:
         begin, end = _days(f"market.{name}", config.days(name))
-        if begin > end:
-            raise ValueError(f"market.{name}: the period {begin} to {end} ends before it begins")
-        if begin < first - DATE_SLACK or end > last + DATE_SLACK:
-            raise ValueError(f"market.{name}: the period {begin} to {end} is not covered by {known}")
+        _check_covered(f"market.{name}: ", begin, end, np.array([first, last]), known)
     for before, after in pairwise(periods):
         if np.datetime64(config.days(before)[1], "D") >= np.datetime64(config.days(after)[0], "D"):
             names = [f"market.{name}" for name in periods]
             raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} must follow one another without overlap")
+
+
+def _check_covered(prefix: str, begin: np.datetime64, end: np.datetime64, data: np.ndarray, known: str) -> None:
+    """Raise if a period runs backwards or reaches beyond the data's first and last day."""
+    if begin > end:
+        raise ValueError(f"{prefix}the period {begin} to {end} ends before it begins")
+    if begin < data[0] - DATE_SLACK or end > data[1] + DATE_SLACK:
+        raise ValueError(f"{prefix}the period {begin} to {end} is not covered by {known}")
 
 
 def _days(name: str, days: tuple[str, str]) -> tuple[np.datetime64, np.datetime64]:

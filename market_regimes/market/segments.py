@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -184,7 +185,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     found = [bars for entry in known for bars in shipped(entry, config.volatility_index)]
     options = ReadOptions(config.columns, config.date_format, config.decimal)
     found += read_files([str(path) for path in paths], options)
-    twice = [bars.symbol for i, bars in enumerate(found) if bars.symbol in {other.symbol for other in found[:i]}]
+    twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
         raise ValueError(f"the symbol {twice[0]} is twice in market.data")
     return _with_one_year(found, config.bars_per_year)
