@@ -10,6 +10,7 @@ from market_regimes.config import MarketConfig
 from market_regimes.market.describe import absent, assumed, described, lines_of, read_data, said
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars, segments_of
+from market_regimes.run.provenance import provenance
 
 
 @pytest.fixture
@@ -101,3 +102,53 @@ def test_closes_only_are_filled_at_the_close(write, tmp_path):
     (found,) = described(data)
     assert found["fill"] == "close"
     assert assumed(data.read) == ["closes: no opening prices: orders fill at the close"]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        ((("2000-01-03", "2000-12-29"), ("2000-12-29", "2001-06-29"), ("2001-07-02", "2002-04-19")), "without overlap"),
+        ((("2000-01-03", "2000-12-29"), ("2001-01-01", "2001-06-29"), ("2001-07-02", "2002-04-30")), "is not covered"),
+        ((("1999-12-23", "2000-12-29"), ("2001-01-01", "2001-06-29"), ("2001-07-02", "2002-04-19")), "is not covered"),
+    ],
+)
+def test_a_shared_day_and_eleven_days_without_data_are_refused(write, days, words):
+    """The bars run from 2000-01-03 to 2002-04-19; 10 days beyond either end may be holidays."""
+    train, validation, test = days
+    config = MarketConfig(data=write("a", 600), train=train, validation=validation, test=test)
+    with pytest.raises(ValueError, match=words):
+        segments_of(config)
+
+
+@pytest.mark.parametrize(("bars", "there"), [(39, False), (40, True)])
+def test_a_symbol_beside_others_needs_twenty_bars_after_its_warm_up(write, bars, there):
+    """Its first 20 bars have no volatility; the training period ends on the last business day before the test."""
+    train = ("2000-01-03", str(pd.bdate_range("2001-01-01", periods=bars)[-1].date()))
+    data = [write("all", 600), write("late", 100, start="2001-01-01")]
+    after = [str(day.date()) for day in pd.bdate_range(train[1], periods=61)]
+    config = MarketConfig(data=data, train=train, validation=(after[1], after[20]), test=(after[21], after[60]))
+    found = [segment.market.symbol for segment in segments_of(config)["train"]]
+    assert found == (["all", "late"] if there else ["all"])
+
+
+def test_an_own_index_must_reach_the_last_period(write):
+    index = np.full(600, 20.0)
+    index[-3] = np.nan  # in the test period
+    with pytest.raises(ValueError, match="no volatility_index for 1 of the bars"):
+        segments_of(MarketConfig(data=write("a", 600, vix=index)))
+
+
+@pytest.mark.parametrize(("bar", "changes"), [(-51, True), (-50, False)])
+def test_the_last_bar_that_is_used_is_the_last_that_counts(write, bar, changes):
+    """600 bars, of which the test period leaves out 50: the bar before them counts, the first of them does not."""
+    path = write("a", 600)
+    table = pd.read_csv(path)
+    days = table["date"].tolist()
+    config = MarketConfig(
+        data=path, train=(days[0], days[299]), validation=(days[300], days[399]), test=(days[400], days[549])
+    )
+    before = provenance(0, segments_of(config))["data"]["a"]["months"]
+    table.loc[600 + bar, "close"] *= 1.0001
+    table.loc[600 + bar, "high"] *= 1.001
+    table.to_csv(path, index=False)
+    assert (provenance(0, segments_of(config))["data"]["a"]["months"] != before) == changes
