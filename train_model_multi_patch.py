@@ -289,7 +289,8 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
     try:
         agent = Agent.load(options.folder, options.checkpoint)
         entries = options.data or agent.configured.market.entries
-        signals = agent.signal(entries, position_of(options.position), options.like)
+        position = position_of(options.position) if options.position else None
+        signals = agent.signal(entries, position, options.like, first=options["from"])
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if options.json:
@@ -301,7 +302,9 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
     )
     print_signals(signals, title, options.observation)
     if not options.position:
-        print("position held: 0, as --position does not give it")
+        played = agent.plays_bars(options["from"])
+        held = f"what the agent holds since {options['from'] or 'the first observation'}" if played else "0"
+        print(f"position held: {held}, as --position does not give it")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -145,8 +145,10 @@ def _signal_parser() -> Parser:
     parser = Parser(allow_abbrev=False, description=description)
     _add_run(parser)
     parser.add_argument(
-        "--position", type=str, nargs="+", default=[], help="share of equity held now: X, or SYMBOL=X for each; 0"
+        "--position", type=str, nargs="+", default=[], help="share of equity held now: X, or SYMBOL=X for each"
     )
+    first = "play the bars from there on: first day whose return is earned; a recurrent policy plays all, if not given"
+    parser.add_argument("--from", type=str | None, help=first)
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects and nothing else")
     parser.add_argument("--observation", action="store_true", help="print the numbers that the policy gets, too")
     return parser

@@ -67,6 +67,22 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
     return quantiles.detach().var(dim=-1, unbiased=False)
 
 
+def lower_tail_mean(quantiles: Tensor, alpha: float) -> Tensor:
+    """
+    Conditional value at risk: the mean of the worst share ``alpha`` of N equally likely returns.
+
+    :param quantiles: shape (B, N), in any order
+    :param alpha: within (0, 1]; 1 gives the mean
+    :return: shape (B,)
+    :raises ValueError: if ``alpha`` is outside
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be within (0, 1], got {alpha}")
+    edges = torch.linspace(0, 1, quantiles.shape[1] + 1, dtype=quantiles.dtype, device=quantiles.device)
+    shares = edges.clamp(max=alpha).diff() / alpha
+    return (quantiles.sort(dim=1).values * shares).sum(dim=1)
+
+
 def clip_quantiles(
     quantiles: Tensor, old: Tensor, eps: float | Tensor, mode: VfClipMode, variance_factor: float
 ) -> Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from quantile_critic.distributions import LEAN
 from quantile_critic.head import QuantileHead, TwinNet
+from quantile_critic.losses import lower_tail_mean
 
 PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
 CRITIC_ADAM_EPS = 1e-8  # torch's own
@@ -324,12 +325,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :return: shape (B,), raw units
         :raises ValueError: if ``alpha`` is outside
         """
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha must be within (0, 1], got {alpha}")
-        quantiles = self.predict_quantiles(obs, **state).sort(dim=1).values
-        edges = torch.linspace(0, 1, self.n_quantiles + 1, dtype=quantiles.dtype, device=quantiles.device)
-        shares = edges.clamp(max=alpha).diff() / alpha
-        return (quantiles * shares).sum(dim=1)
+        return lower_tail_mean(self.predict_quantiles(obs, **state), alpha)
 
 
 class QuantileActorCriticCnnPolicy(QuantileActorCriticPolicy, ActorCriticCnnPolicy):

@@ -476,6 +476,18 @@ def test_killed_and_resumed_the_run_is_the_same(tmp_path, read_scalars, command)
             ["algorithm.policy_kwargs.lstm_hidden_size=8"],
             "algorithm.policy_kwargs.lstm_hidden_size=8 is for the recurrent policies",
         ),
+        (
+            ["algorithm.policy_kwargs.lstm_kwargs.bias=false"],
+            "algorithm.policy_kwargs.lstm_kwargs.bias=False is for the recurrent policies",
+        ),
+        (
+            ["algorithm.policy=MlpLstmPolicy", "algorithm.policy_kwargs.lstm_kwargs.dropout=1.5"],
+            "algorithm.policy_kwargs.lstm_kwargs.dropout must be within [0, 1], got 1.5",
+        ),
+        (
+            ["algorithm.policy_kwargs.lstm_kwargs.dropot=0.1"],
+            "Did you mean algorithm.policy_kwargs.lstm_kwargs.dropout?",
+        ),
         (["algorithm.policy=MlpLstm"], "algorithm.policy wants MlpPolicy or CnnPolicy or MultiInputPolicy or MlpLstm"),
         (["algorithm.sequence_lenght=16"], "Did you mean algorithm.sequence_length?"),
     ],

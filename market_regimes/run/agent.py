@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName, TradingCosts
-from market_regimes.evaluate.backtest import backtest, discounted, orders
+from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.env import Known, spaces_of
+from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
 from market_regimes.market.segments import Segment, read_bars
 from market_regimes.market.trained import Trained, said_of, segments_seen
@@ -30,7 +30,7 @@ from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
 from market_regimes.run.folder import Configured, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
-from market_regimes.run.signal import Signal, at_last_bar, positions_held, signals_of, warnings_of
+from market_regimes.run.signal import Signal, at_last_bar, positions_held, replayed, signals_of, warnings_of
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
@@ -219,36 +219,46 @@ class Agent:
     def signal(
         self,
         prices: Prices,
-        position: float | Mapping[str, float] = 0.0,
+        position: float | Mapping[str, float] | None = None,
         like: str | None = None,
         now: datetime | None = None,
+        first: str | None = None,
     ) -> list[Signal]:
         """
         What to hold after the last bar: from the position held, bit for bit what an evaluation over these bars decides
         there. The past may begin anywhere, but with another beginning the EWMA volatility differs in its last digits.
 
+        A recurrent policy remembers: it is asked bar by bar from ``first`` on, as in an evaluation that begins there.
+
         :param prices: bars of at least 60 times, the last of which has closed
-        :param position: held now, as a share of equity; of several symbols by name
+        :param position: held now, as a share of equity; of several symbols by name. Where it is not given: 0, or after
+            bars that were played what the agent itself holds by then
         :param like: symbol of the run as which new ones are seen, None: its only one
         :param now: by the clock of the bars, for the warning about missing ones; None: this computer's
+        :param first: first day whose return is earned, ISO date: the bars are played from there. None: recurrent
+            policies begin as soon as there is an observation, others are asked at the last bar alone
         :return: one answer per symbol, in the order of the bars
-        :raises ValueError: if the data cannot be used, the position names another symbol, or the policy is recurrent
+        :raises ValueError: if the data cannot be used, or the position names another symbol
         """
-        if is_recurrent(self.model):
-            raise ValueError(
-                "signal does not answer for recurrent policies yet; evaluate --data and --from trades them"
-            )
-        segments = self.segments(prices, like=like, last_bar=True)
+        plays = self.plays_bars(first)
+        segments = self.segments(prices, (first, None), like, last_bar=not plays)
         held = positions_held(position, [segment.market.symbol for segment in segments])
-        core, seen = at_last_bar(segments, self.trading, held), list[np.ndarray]()
-        targets = orders(core, self.rule(seen))
+        core, seen = MarketCore(segments, len(segments), self.trading, episode_bars=None), list[np.ndarray]()
+        last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
         clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
         warnings = [
             said_of([segment], self.trained, like)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
-            for segment, position in zip(segments, held, strict=True)
+            for segment, position in zip(segments, last.held, strict=True)
         ]
-        return signals_of(self.model, core, targets, seen[-1], warnings)
+        return signals_of(self.model, core.markets, last, warnings)
+
+    def plays_bars(self, first: str | None = None) -> bool:
+        """
+        :param first: as ``signal`` takes it
+        :return: whether a signal plays the bars before the last one, too
+        """
+        return first is not None or is_recurrent(self.model)
 
     def backtest(
         self, prices: Prices, first: str | None = None, last: str | None = None, like: str | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -36,6 +38,11 @@ RECURRENT_KEYS: dict[str, tuple[Any, str]] = {
         bool | None,
         "recurrent policies: whether the critic has an LSTM of its own; null: true, unless shared_lstm is",
     ),
+    "policy_kwargs.lstm_kwargs.dropout": (
+        float | None,
+        "recurrent policies: share of each LSTM layer's outputs that training drops before the next layer; null: 0",
+    ),
+    "policy_kwargs.lstm_kwargs.bias": (bool | None, "recurrent policies: whether the LSTMs have biases; null: true"),
 }
 # Of the algorithm's numbers: lower and upper bound, both included. What is not here the constructor checks.
 RANGES = {
@@ -64,7 +71,7 @@ def algorithm_class(algorithm: dict[str, Any]) -> type[DistributionalPPO]:
         without sb3-contrib
     """
     policy = algorithm.get("policy", "MlpPolicy")
-    values = {**algorithm, **{f"policy_kwargs.{k}": v for k, v in (algorithm.get("policy_kwargs") or {}).items()}}
+    values = _flat(algorithm)
     given = {name: values[name] for name in RECURRENT_KEYS if values.get(name) is not None}
     if policy not in RECURRENT:
         for name, value in given.items():
@@ -83,11 +90,22 @@ def algorithm_class(algorithm: dict[str, Any]) -> type[DistributionalPPO]:
     return recurrent
 
 
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def _check_lstms(given: dict[str, Any], values: dict[str, Any]) -> None:
     """Raise where keys of the LSTMs have values that no network can have."""
     for name in ("lstm_hidden_size", "n_lstm_layers"):
         if given.get(name, 1) < 1:
             raise ValueError(f"algorithm.policy_kwargs.{name} must be at least 1, got {given[name]}")
+    if not 0 <= given.get("lstm_kwargs.dropout", 0) <= 1:
+        dropout = given["lstm_kwargs.dropout"]
+        raise ValueError(f"algorithm.policy_kwargs.lstm_kwargs.dropout must be within [0, 1], got {dropout}")
     if given.get("shared_lstm"):
         if given.get("enable_critic_lstm"):
             raise ValueError(
@@ -161,9 +179,14 @@ def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
             policy_kwargs[name] = classes[policy_kwargs[name]]
     if policy_kwargs.get("shared_lstm") and policy_kwargs.get("enable_critic_lstm") is None:
         policy_kwargs["enable_critic_lstm"] = False
+    arguments["policy_kwargs"] = policy_kwargs
+    if "lstm_kwargs" in policy_kwargs:
+        policy_kwargs["lstm_kwargs"] = dict(policy_kwargs["lstm_kwargs"] or {})
     for name in RECURRENT_KEYS:
-        section, _, key = name.rpartition(".")
-        where = policy_kwargs if section else arguments
+        *sections, key = name.split(".")
+        where = reduce(lambda values, section: values.get(section, {}), sections, arguments)
         if where.get(key, ...) is None:
             del where[key]
-    return {**arguments, "policy_kwargs": policy_kwargs}
+    if not policy_kwargs.get("lstm_kwargs", ...):
+        del policy_kwargs["lstm_kwargs"]
+    return arguments

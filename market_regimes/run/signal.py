@@ -14,13 +14,17 @@ from rich.table import Table
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import orders
+from market_regimes.evaluate.rules import Decision
 from market_regimes.market.env import MarketCore
 from market_regimes.market.next_bar import missing_bar
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
 from market_regimes.market.scaling import Range, log_returns
-from market_regimes.market.segments import WINDOW, Segment
+from market_regimes.market.segments import WINDOW, Market, Segment
 from market_regimes.market.trained import Trained
+from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
+from quantile_critic.losses import lower_tail_mean
 
 SHOWN_QUANTILES = (0.05, 0.5, 0.95)
 TAIL = 0.05  # share of the worst returns in the conditional value at risk
@@ -75,13 +79,15 @@ def position_of(texts: Sequence[str]) -> float | dict[str, float]:
     return found
 
 
-def positions_held(position: float | Mapping[str, float], symbols: Sequence[str]) -> np.ndarray:
+def positions_held(position: float | Mapping[str, float] | None, symbols: Sequence[str]) -> np.ndarray:
     """
-    :param position: held now, as a share of equity: one number for one symbol, else by symbol; 0 where it is not given
+    :param position: held now, as a share of equity: one number for one symbol, else by symbol
     :param symbols: of the bars
-    :return: the position of each, shape (n,)
+    :return: the position of each, NaN where it is not given, shape (n,)
     :raises ValueError: if it is no finite number, for a symbol that is not there, or one number for several symbols
     """
+    if position is None:
+        return np.full(len(symbols), np.nan)
     by_symbol = dict(position) if isinstance(position, Mapping) else dict.fromkeys(symbols, float(position))
     if not isinstance(position, Mapping) and len(symbols) > 1 and position != 0:
         raise ValueError(f"one position does not say which of {', '.join(symbols)} holds it: --position SYMBOL=X does")
@@ -90,56 +96,91 @@ def positions_held(position: float | Mapping[str, float], symbols: Sequence[str]
             raise ValueError(f"position {symbol}={held:g}: the bars are of {', '.join(symbols)}")
         if not np.isfinite(held):
             raise ValueError(f"position of {symbol} must be a finite share of equity, got {held}")
-    return np.array([float(by_symbol.get(symbol, 0.0)) for symbol in symbols])
+    return np.array([float(by_symbol.get(symbol, np.nan)) for symbol in symbols])
 
 
-def at_last_bar(segments: Sequence[Segment], trading: TradingCosts, position: np.ndarray) -> MarketCore:
+@dataclass(frozen=True)
+class LastDecision:
     """
-    :param segments: one per symbol
-    :param trading: what may be held
-    :param position: held, shape (n,)
-    :return: an agent per symbol, at the close of its last bar
+    What a rule decided at the last bars, and what it had seen until then.
+
+    :param held: position before, shape (n,)
+    :param target: position that the environment would fill, shape (n,)
+    :param observations: of every symbol, as the policy got them, shape (bars, WINDOW + 3), the last one last
     """
-    core = MarketCore(segments, len(segments), trading, episode_bars=None)
-    core.bar, core.position = core.last.copy(), position.copy()
-    return core
+
+    held: np.ndarray
+    target: np.ndarray
+    observations: list[np.ndarray]
+
+
+def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+    """
+    Decide at the last bar alone.
+
+    :param core: an agent per symbol, from a flat start to the last bar
+    :param held: position, NaN: none is held, shape (n,)
+    :param decide: gives the target positions
+    :param seen: where it notes the observations as the policy gets them
+    """
+    core.bar, core.position = core.last.copy(), np.nan_to_num(held)
+    targets = orders(core, decide)
+    return LastDecision(core.position, targets, list(seen[-1][:, None]))
+
+
+def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+    """
+    Decide at the last bar after all that a backtest of the same bars does before.
+
+    :param core: an agent per symbol, from a flat start to the last bar
+    :param held: position at the last bar, NaN: what the rule itself holds by then, shape (n,)
+    :param decide: gives the target positions
+    :param seen: where it notes the observations as the policy gets them
+    """
+    bars = core.last - core.first
+    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs)
+    for bar in range(int(bars.max()) + 1):
+        ends = bars == bar
+        core.position = np.where(ends & ~np.isnan(held), held, core.position)
+        targets = orders(core, decide)
+        last.held[ends], last.target[ends] = core.position[ends], targets[ends]
+        core.step(targets)
+    for i, n in enumerate(bars):
+        last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
+    return last
 
 
 def signals_of(
-    model: DistributionalPPO,
-    core: MarketCore,
-    targets: np.ndarray,
-    observations: np.ndarray,
-    warnings: Sequence[list[str]],
+    model: DistributionalPPO, markets: Sequence[Market], last: LastDecision, warnings: Sequence[list[str]]
 ) -> list[Signal]:
     """
     :param model: whose critic predicts
-    :param core: from ``at_last_bar``
-    :param targets: as the environment fills them, shape (n,)
-    :param observations: as the policy got them, shape (n, WINDOW + 3)
+    :param markets: one per symbol
+    :param last: what was decided at their last bars
     :param warnings: sentences for each symbol
     :return: one answer per symbol
     """
+    needed = slice(None) if is_recurrent(model) else slice(-1, None)
     with torch.no_grad():
-        predicted = model.policy.predict_quantiles(observations).cpu().numpy().astype(np.float64)
-        tails = model.policy.predict_cvar(observations, TAIL).cpu().numpy().reshape(-1)
+        quantiles = torch.stack([quantiles_of_episode(model, seen[needed])[-1] for seen in last.observations])
+    predicted = quantiles.cpu().numpy().astype(np.float64)
+    tails = lower_tail_mean(quantiles, TAIL).cpu().numpy()
     # Between the midpoints (i + 0.5) / N on straight lines, beyond the outermost ones flat.
     shown = np.quantile(predicted, SHOWN_QUANTILES, axis=1, method="hazen")
-    known = core.known()
     return [
         Signal(
             symbol=market.symbol,
             date=date_text(market.dates[-1]),
-            regime=REGIMES[known.regime[i]],
-            position=float(known.position[i]),
-            target=float(targets[i]),
-            trade=float(targets[i] - known.position[i]),
+            regime=REGIMES[market.regime[-1]],
+            position=float(last.held[i]),
+            target=float(last.target[i]),
+            trade=float(last.target[i] - last.held[i]),
             quantiles={f"{share:g}": float(value) for share, value in zip(SHOWN_QUANTILES, shown[:, i], strict=True)},
             cvar=float(tails[i]),
             warnings=warnings[i],
-            observation=[float(number) for number in observations[i]],
+            observation=[float(number) for number in last.observations[i][-1]],
         )
-        for i, market in enumerate(core.markets)
+        for i, market in enumerate(markets)
     ]
 
 

@@ -13,7 +13,13 @@ from market_regimes.run.study import Study
 
 LSTM = dict(policy="MlpLstmPolicy")
 SMALL = dict(seed=0, device="cpu", n_steps=16, batch_size=16, n_epochs=1)
-EMPTY = {"sequence_length": None, "policy_kwargs": dict.fromkeys(k[14:] for k in RECURRENT_KEYS if "." in k)}
+EMPTY = {
+    "sequence_length": None,
+    "policy_kwargs": {
+        **dict.fromkeys(k[14:] for k in RECURRENT_KEYS if k.count(".") == 1),
+        "lstm_kwargs": {"dropout": None, "bias": None},
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -36,11 +42,14 @@ def test_the_class_follows_from_the_policy(policy, expected):
         ("policy_kwargs.shared_lstm", True),
         ("policy_kwargs.shared_lstm", False),
         ("policy_kwargs.enable_critic_lstm", False),
+        ("policy_kwargs.lstm_kwargs.dropout", 0.5),
+        ("policy_kwargs.lstm_kwargs.bias", False),
     ],
 )
 def test_keys_of_recurrent_policies_are_refused_where_there_is_no_lstm(key, value):
-    section, _, name = key.rpartition(".")
-    keys = {section: {name: value}} if section else {name: value}
+    keys = value
+    for name in reversed(key.split(".")):
+        keys = {name: keys}
     with pytest.raises(ValueError, match=rf"algorithm\.{key}={value} is for .*MlpLstmPolicy.*algorithm\.policy=MlpPol"):
         algorithm_class({"policy": "MlpPolicy", **keys})
     if key != "policy_kwargs.shared_lstm":
@@ -52,6 +61,7 @@ def test_keys_of_recurrent_policies_are_refused_where_there_is_no_lstm(key, valu
     [
         (dict(lstm_hidden_size=0), "lstm_hidden_size must be at least 1, got 0"),
         (dict(n_lstm_layers=0), "n_lstm_layers must be at least 1, got 0"),
+        (dict(lstm_kwargs=dict(dropout=-0.1)), r"lstm_kwargs.dropout must be within \[0, 1\], got -0.1"),
         (dict(shared_lstm=True, enable_critic_lstm=True), "shared_lstm=true and enable_critic_lstm=true exclude"),
         (dict(shared_lstm=True, share_features_extractor=False), "needs share_features_extractor=true"),
     ],
@@ -72,6 +82,10 @@ def test_keys_that_are_null_are_left_to_the_constructor():
     assert values == {**LSTM, "target_kl": None, "policy_kwargs": {}}
     given = python_values({**LSTM, "sequence_length": 3, "policy_kwargs": {"lstm_hidden_size": 5, "n_quantiles": 7}})
     assert given == {**LSTM, "sequence_length": 3, "policy_kwargs": {"lstm_hidden_size": 5, "n_quantiles": 7}}
+    for kwargs, expected in (({"dropout": 0.5, "bias": None}, {"dropout": 0.5}), ({"bias": False}, {"bias": False})):
+        before = {**LSTM, "policy_kwargs": {"lstm_kwargs": kwargs}}
+        assert python_values(before)["policy_kwargs"] == {"lstm_kwargs": expected}
+        assert before["policy_kwargs"]["lstm_kwargs"] is kwargs
 
 
 def test_a_shared_lstm_leaves_the_critic_none_of_its_own():
@@ -84,11 +98,12 @@ def test_a_shared_lstm_leaves_the_critic_none_of_its_own():
 
 def test_the_study_builds_what_is_configured(tmp_path):
     run = RunConfig("CartPole-v1", total_timesteps=32, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
-    keys = dict(lstm_hidden_size=5, n_lstm_layers=2, shared_lstm=True)
+    keys = dict(lstm_hidden_size=5, n_lstm_layers=2, shared_lstm=True, lstm_kwargs=dict(bias=False))
     study = Study(run, MarketConfig(), {**LSTM, **SMALL, "sequence_length": 4, "policy_kwargs": keys})
     policy = study.model.policy
     assert isinstance(policy, RecurrentActorCriticPolicy)
     assert (policy.lstm_actor.hidden_size, policy.lstm_actor.num_layers, policy.lstm_critic) == (5, 2, None)
+    assert not policy.lstm_actor.bias
     assert (study.model.sequence_length, study.model.n_steps, study.model.batch_size) == (4, 16, 16)
     folder = study.start("")
     assert study.evaluate(folder, "test")["joint"]["agent"]["mean_reward"] > 0

@@ -135,16 +135,58 @@ def test_inputs_of_a_rollout_give_the_values_it_had(segments, kwargs):
     assert (inputs["hidden"][starts] == 0).all()
 
 
-def test_a_run_with_memory_is_evaluated_on_any_file_and_gives_no_signal(tmp_path, make_prices):
-    path = tmp_path / "own.csv"
-    make_prices(400).to_csv(path, index=False)
-    algorithm = dict(policy="MlpLstmPolicy", n_steps=16, batch_size=32, n_epochs=1, seed=0)
+@pytest.fixture(scope="module", params=["MlpLstmPolicy", "normalised, three positions"])
+def run(request, tmp_path_factory, make_prices):
+    """A run on two symbols, one of which ends 30 bars earlier than the other, and their files."""
+    folder = tmp_path_factory.mktemp("signal")
+    files = []
+    for i, (name, bars) in enumerate((("A", 600), ("B", 570))):
+        files.append(folder / f"{name}.csv")
+        make_prices(600, seed=i)[:bars].to_csv(files[-1], index=False)
+    algorithm = dict(policy="MlpLstmPolicy", n_steps=16, batch_size=32, n_epochs=2, seed=0, learning_rate=0.01)
     algorithm["policy_kwargs"] = dict(lstm_hidden_size=8)
-    run = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
-    folder = Study(run, MarketConfig(data=str(path)), algorithm).start()
-    agent = Agent.load(folder)
-    frames = agent.backtest(path)
-    assert np.isfinite(frames["own"]["target"]).all()
-    assert len(frames["own"]) == 400 - 21  # returns after the 20 of the first observation
-    with pytest.raises(ValueError, match="signal does not answer for recurrent policies yet"):
-        agent.signal(path)
+    discrete = request.param != "MlpLstmPolicy"
+    trading = TradingCosts(positions=[0.0, 0.5, 1.0] if discrete else None)
+    settings = dict(total_timesteps=256, n_envs=2, out=str(folder), name="run", progress_bar=False)
+    run = RunConfig(**settings, normalize_observations=discrete)
+    periods = {**PERIODS, "test": ("2001-11-01", "2002-03-01")}
+    config = MarketConfig(data=[str(file) for file in files], trading=trading, episode_bars=60, **periods)
+    return Study(run, config, algorithm).start(), files
+
+
+def test_a_signal_is_what_an_evaluation_decides(run):
+    """
+    Of 250 days bit for bit (of every tenth with VecNormalize), and on B, whose bars end before, its own last decision.
+    """
+    agent, frames = Agent.load(run[0]), [pd.read_csv(file, parse_dates=["date"]) for file in run[1]]
+    frames = [frame.assign(symbol=name) for name, frame in zip("AB", frames, strict=True)]
+    first, seen = str(frames[0]["date"][340].date()), []
+    decided = backtest(agent.segments(pd.concat(frames), (first, None)), agent.trading, agent.rule(seen))
+    for bar in range(342, 592, 10 if agent.configured.run.normalize_observations else 1):
+        cut = pd.concat([frame[frame["date"] <= frames[0]["date"][bar]] for frame in frames])
+        for signal in agent.signal(cut, first=first):
+            row = bar - 339 if signal.symbol == "A" else min(bar, 569) - 339
+            frame = decided[signal.symbol]
+            assert signal.position == frame["position"].iloc[row - 1]
+            assert signal.observation == [float(number) for number in seen[row]["AB".index(signal.symbol)]]
+            if row < len(frame):
+                assert signal.target == frame["target"].iloc[row]
+    quantiles, _ = predicted_and_realised(agent.model, decided, seen)
+    a = signal_of(agent, pd.concat(frames)[lambda f: f["date"] < frames[0]["date"].iloc[-1]], first)
+    expected = np.quantile(quantiles[len(decided["A"]) - 1], 0.5, method="hazen")
+    assert a.quantiles["0.5"] == pytest.approx(expected, rel=1e-5)
+
+
+def signal_of(agent, prices, first=None, **position):
+    return agent.signal(prices, first=first, **position)[0]
+
+
+def test_a_signal_with_memory_depends_on_what_came_before(run):
+    agent = Agent.load(run[0])  # asked of A alone
+    whole, held = signal_of(agent, run[1][0]), signal_of(agent, run[1][0], position=0.25)
+    short = signal_of(agent, run[1][0], "2002-04-16")
+    assert whole.quantiles != short.quantiles
+    assert (held.position, held.observation[:-1]) == (0.25, whole.observation[:-1])
+    assert held.quantiles != whole.quantiles
+    alone = backtest(agent.segments(run[1][0]), agent.trading, agent.rule())
+    assert whole.position == alone["A"]["position"].iloc[-1]

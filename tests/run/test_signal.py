@@ -17,7 +17,7 @@ import torch
 
 from market_regimes import Agent, TradingCosts
 from market_regimes.market.env import MarketCore
-from market_regimes.run.signal import at_last_bar, position_of, positions_held, signals_of
+from market_regimes.run.signal import LastDecision, at_last_bar, position_of, positions_held, replayed, signals_of
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_the_command_line_says_what_an_evaluation_decided(run, tmp_path, capsys)
 
 
 class Critic:
-    """Predicts what it is given, in the wrong order, and a CVaR of its own."""
+    """Predicts what it is given, in the wrong order."""
 
     def __init__(self, quantiles):
         self.policy, self.quantiles = self, quantiles
@@ -100,36 +100,49 @@ class Critic:
     def predict_quantiles(self, observations):
         return torch.tensor(self.quantiles, dtype=torch.float32)[:, torch.randperm(len(self.quantiles[0]))]
 
-    def predict_cvar(self, observations, alpha):
-        assert alpha == 0.05
-        return torch.tensor([-3.5] * len(self.quantiles))
-
 
 def test_quantiles_lie_on_straight_lines_between_the_midpoints(run):
     """Of ten quantiles 0, 1, ..., 9 the midpoints are 0.05, 0.15, ..., 0.95; of two, 0.25 and 0.75."""
-    agent = Agent.load(run[0])
-    core = at_last_bar(agent.segments(run[1]), agent.trading, np.array([0.5]))
-    for quantiles, expected in (
-        ([list(range(10))], [0.0, 4.5, 9.0]),
-        ([[2.0, 4.0]], [2.0, 3.0, 4.0]),
-        ([[1.0]], [1.0, 1.0, 1.0]),
-        ([[*range(20)]], [0.5, 9.5, 18.5]),  # 0.05 lies in the middle of 0.025 and 0.075
+    markets = [segment.market for segment in Agent.load(run[0]).segments(run[1])]
+    last = LastDecision(np.array([0.5]), np.array([0.75]), [np.zeros((1, 23))])
+    for quantiles, expected, worst in (
+        ([list(range(10))], [0.0, 4.5, 9.0], 0.0),
+        ([[2.0, 4.0]], [2.0, 3.0, 4.0], 2.0),
+        ([[1.0]], [1.0, 1.0, 1.0], 1.0),
+        ([[*range(20)]], [0.5, 9.5, 18.5], 0.0),  # 0.05 lies in the middle of 0.025 and 0.075
+        ([[*range(-40, 0)]], [-38.5, -20.5, -2.5], -39.5),  # the mean of -40 and -39, the worst two of 40
     ):
-        (signal,) = signals_of(Critic(quantiles), core, np.array([0.75]), np.zeros((1, 23)), [[]])
+        (signal,) = signals_of(Critic(quantiles), markets, last, [[]])
         assert list(signal.quantiles) == ["0.05", "0.5", "0.95"]
         assert list(signal.quantiles.values()) == pytest.approx(expected)
-        assert (signal.cvar, signal.target, signal.trade) == (-3.5, 0.75, 0.25)
+        assert (signal.cvar, signal.target, signal.trade) == (pytest.approx(worst), 0.75, 0.25)
 
 
 def test_the_agents_stand_at_their_last_bars(run):
+    """Asked alone or after all bars before, a rule sees the same but the position; it holds what it decided last."""
     agent = Agent.load(run[0])
     segments = agent.segments(run[1])
-    core = at_last_bar(segments, TradingCosts(), np.array([0.5]))
-    assert core.known().bar.tolist() == [599]
     whole = MarketCore(segments, 1, TradingCosts(), episode_bars=None)
     while not whole.step(np.array([0.5])).truncated[0]:
         pass
-    assert whole.observations()[0, :-1].tolist() == core.observations()[0, :-1].tolist()
+    for decide, held, expected in (
+        (at_last_bar, 0.25, 0.25),
+        (at_last_bar, np.nan, 0.0),
+        (replayed, 0.25, 0.25),
+        (replayed, np.nan, whole.position[0]),
+    ):
+        core, known = MarketCore(segments, 1, TradingCosts(), episode_bars=None), []
+
+        def rule(at, known=known):
+            known.append(at)
+            return np.array([0.5])
+
+        seen = [whole.observations()] * 600
+        last = decide(core, np.array([held]), rule, seen)
+        assert (known[-1].bar.tolist(), known[-1].position.tolist()) == ([599], [expected])
+        assert known[-1].observations[0, :-1].tolist() == whole.observations()[0, :-1].tolist()
+        assert (last.held.tolist(), last.target.tolist()) == ([expected], [0.5])
+        assert len(known) == len(last.observations[0]) == (1 if decide is at_last_bar else 580)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,8 @@ def test_positions_written_otherwise_are_refused(texts):
 def test_positions_held_are_those_of_the_symbols():
     assert positions_held(0.0, ["A", "B"]).tolist() == [0, 0]
     assert positions_held(0.5, ["A"]).tolist() == [0.5]
-    assert positions_held({"B": 0.5}, ["A", "B"]).tolist() == [0, 0.5]
+    np.testing.assert_array_equal(positions_held({"B": 0.5}, ["A", "B"]), [np.nan, 0.5])
+    np.testing.assert_array_equal(positions_held(None, ["A", "B"]), [np.nan, np.nan])
     for position, sentence in (
         (0.5, "SYMBOL=X"),
         ({"C": 1.0}, "C=1: the bars are of A, B"),
@@ -204,6 +218,22 @@ def test_missing_and_future_bars_are_warned_of(run, make_prices):
     assert warned(run, prices, now="2001-02-21 09:00") == ["the last bar, of 2001-02-23, lies in the future"]
 
 
+def test_bars_are_played_from_a_day_on_where_asked(run, capsys):
+    """Then the position held is the agent's own, unless it is given."""
+    folder, data = run
+    frame = Agent.load(folder).backtest(data, "2001-11-01")["prices"]
+    (entry,) = answer(capsys, folder, "--data", data, "--from", "2001-11-01")
+    assert entry["position"] == frame["position"].iloc[-1]
+    alone, given = (
+        answer(capsys, folder, "--data", data, "--position", entry["position"], *more)[0]
+        for more in ([], ["--from", "2001-11-01"])
+    )
+    assert entry == alone == given
+    assert answer(capsys, folder, "--data", data, "--from", "2001-11-01", "--position=0")[0]["position"] == 0
+    main(["signal", str(folder), "--data", str(data), "--from", "2001-11-01"])
+    assert "position held: what the agent holds since 2001-11-01" in capsys.readouterr().out
+
+
 def test_the_terminal_shows_all_that_json_has(run, capsys):
     folder, data = run
     entry = answer(capsys, folder)[0]  # the run's own file
@@ -230,6 +260,8 @@ def test_the_terminal_shows_all_that_json_has(run, capsys):
         (["--position", "AAPL=0.5"], "the bars are of prices"),
         (["--like", "AAPL"], "like=AAPL is none of the symbols that the run was trained on: prices"),
         (["--checkpoint", "first"], "best or last"),
+        (["--from", "2030-01-01"], "2002-04-19"),
+        (["--from", "today"], "two ISO dates"),
         (["--dat", "prices.csv"], "Did you mean data?"),
     ],
 )
