@@ -57,8 +57,6 @@ N_ENVS = {"CartPole-v1": 8, "Pendulum-v1": 4}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "RecurrentPPO": None,
     "defaults": {},
-    "scaling off": dict(use_variance_gradient_scaling=False),
-    "PopArt": dict(normalize_returns=True, use_popart=True),
 }
 
 

@@ -38,32 +38,63 @@ def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
 
 def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -> None:
     """
-    Equity, drawdown, the agent's exposure and the volatility index over time.
+    Equity on a logarithmic axis, drawdown, the agent's exposure and the volatility index over time. Buy-and-hold stands
+    there a second time, at the agent's volatility.
 
     :param frames: ``evaluation.joint`` backtests by name, the agent's first
     :param path: PNG to write
     :param title: heading
     """
-    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
-
     figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
     agent = next(iter(frames.values()))
     equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
     for i, (name, frame) in enumerate(frames.items()):
-        equity.plot(frame.index, frame["equity"], label=name, color=f"C{i}", linewidth=1.2)
+        style = dict(color=f"C{i}", linewidth=1.2, zorder=3 if frame is agent else 2)  # the agent lies on top
+        equity.plot(frame.index, frame["equity"], label=name, **style)
         peak = frame["equity"].cummax().clip(lower=1.0)
-        drawdown.plot(frame.index, 100 * (frame["equity"] / peak - 1), color=f"C{i}", linewidth=1.0)
+        drawdown.plot(frame.index, 100 * (frame["equity"] / peak - 1), **style)
+        if name == "buy and hold":
+            scaled = at_volatility(frame["return"], agent["return"])
+            label = "buy and hold at the agent's volatility"
+            equity.plot(frame.index, scaled, label=label, color=f"C{i}", linewidth=0.8, linestyle="--")
     exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")
-    equity.yaxis.set_major_locator(MaxNLocator(6))  # plain numbers, not powers of ten
-    equity.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    equity.yaxis.set_minor_locator(NullLocator())
+    ticks = equity_ticks(*equity.get_ylim())
+    equity.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    equity.set_yticks([], minor=True)
     equity.legend(frameon=False)
     drawdown.set(ylabel="drawdown, %")
     exposure.set(ylabel="agent's position,\n% (20 bars)")
     index.set(ylabel="volatility\nindex")
     figure.savefig(path, dpi=110)
+
+
+def at_volatility(returns: pd.Series, like: pd.Series) -> pd.Series:
+    """
+    :param returns: simple, per bar
+    :param like: simple returns of the same bars, whose standard deviation is to be had
+    :return: equity of the first, 1 at the start, with the position that makes it vary as the second does
+    """
+    spread = float(returns.std())
+    share = float(like.std()) / spread if spread > 0 else 0.0
+    return (1 + share * returns).clip(lower=1e-9).cumprod()
+
+
+def equity_ticks(low: float, high: float) -> list[float]:
+    """
+    :param low: end of a logarithmic axis
+    :param high: its other end
+    :return: plain numbers on it, 1 among them where it lies there, none too near another to be read
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    least = 0.05 * np.log(high / low)
+    ticks: list[float] = [1.0] if low <= 1 <= high else []
+    for tick in map(float, MaxNLocator(8).tick_values(low, high)):
+        if low <= tick <= high and all(abs(np.log(tick / other)) >= least for other in ticks):
+            ticks.append(tick)
+    return sorted(ticks)
 
 
 def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, outcomes: np.ndarray, title: str) -> Any:
@@ -85,7 +116,8 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
     fan.fill_between(first.index, lower, upper, alpha=0.4, color="C0", linewidth=0, label="25 to 75 %")
     fan.plot(first.index, middle, color="C0", linewidth=0.8)
     fan.plot(first.index, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
-    fan.set(title=f"{next(iter(frames))}: {title}", ylabel="return, units of reward")
+    shown = next(iter(frames)) + (f", one of {len(frames)} symbols" if len(frames) > 1 else "")
+    fan.set(title=f"{shown}: {title}", ylabel="discounted log growth, %")
     fan.tick_params(axis="x", rotation=30)
     known = np.isfinite(outcomes)
     below = outcomes[known, None] < np.sort(quantiles[known], axis=1)

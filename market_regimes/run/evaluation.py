@@ -22,6 +22,7 @@ from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.segments import Segment
 
 Frames = dict[str, pd.DataFrame]
+MIN_BARS_OF_RATIO = 60  # fewer make a curve of Sharpe ratios that is noise
 
 
 def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
@@ -34,8 +35,11 @@ def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
     all_figures = figures(together, bars_per_year)
     scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
     scores["mean_reward"] = float(REWARD_SCALE * np.log1p(together["return"]).sum())
-    by_regime = figures_by_regime(frames, bars_per_year)
-    return scores | {f"sharpe_{regime}": cell["sharpe_ratio"] for regime, cell in by_regime.items()}
+    by_regime = figures_by_regime(frames, bars_per_year).items()
+    return scores | {
+        f"sharpe_{regime}": cell["sharpe_ratio"] if (cell["bars"] or 0) >= MIN_BARS_OF_RATIO else None
+        for regime, cell in by_regime
+    }
 
 
 def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, Frames]:

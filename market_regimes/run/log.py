@@ -15,32 +15,39 @@ from market_regimes.market.regimes import REGIMES
 
 WEIGHT = "train/variance_scaling_weight"
 RULES = ("buy_and_hold", "volatility_target", "fitted_rule", "informed_rule")
-# TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
-PAGE: dict[str, Any] = {
-    "Variance gradient scaling": {
-        "weight: mean, min and max of an update": ["Multiline", [f"{WEIGHT}$", f"{WEIGHT}_min", f"{WEIGHT}_max"]],
-        "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
-        "variance of the quantiles": ["Multiline", ["train/quantile_variance_mean", "train/quantile_variance_std"]],
-        "value loss before the weight": ["Multiline", ["train/value_loss$", "train/value_loss_std"]],
-        "explained variance": ["Multiline", ["train/explained_variance"]],
-    }
+CHARTS = {  # TensorBoard draws all lines of a chart in one colour, that of the run: so one line each, or a band
+    "weight: mean, and smallest to largest of an update": ["Margin", [WEIGHT, f"{WEIGHT}_min", f"{WEIGHT}_max"]],
+    "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
+    "variance of the quantiles: mean": ["Multiline", ["train/quantile_variance_mean"]],
+    "variance of the quantiles: std over the batch": ["Multiline", ["train/quantile_variance_std"]],
+    "value loss before the weight": ["Multiline", ["train/value_loss$"]],
+    "value loss before the weight: std over an update": ["Multiline", ["train/value_loss_std"]],
+    "explained variance": ["Multiline", ["train/explained_variance"]],
 }
+BY_REGIME = {
+    "value error / std of the returns": "train/value_error",
+    "gradient norm of the value loss": "train/value_grad_norm",
+    "validation: Sharpe ratio": "eval/sharpe",
+}
+# TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
+PAGE: dict[str, Any] = {"Variance gradient scaling": CHARTS}
 MARKET_PAGE: dict[str, Any] = {
     "Variance gradient scaling": {
-        **PAGE["Variance gradient scaling"],
+        **CHARTS,
         "volatility index of the rollout": ["Multiline", ["rollout/volatility_index"]],
     },
     "Trading rules": {
-        "validation: Sharpe ratio of the agent and of rules": [
-            "Multiline",
-            ["eval/sharpe_ratio", *(f"eval/sharpe_{name}" for name in RULES)],
-        ],
+        "validation: Sharpe ratio, agent": ["Multiline", ["eval/sharpe_ratio"]],
+        **{
+            f"validation: Sharpe ratio, {name.replace('_', ' ')}": ["Multiline", [f"eval/sharpe_{name}"]]
+            for name in RULES
+        },
         "validation: 0 as buy-and-hold, 1 as the rule that knows the law": ["Multiline", ["eval/share_of_attainable"]],
     },
     "Regimes": {
-        "value error / std of the returns": ["Multiline", [f"train/value_error_{name}" for name in REGIMES]],
-        "gradient norm of the value loss": ["Multiline", [f"train/value_grad_norm_{name}" for name in REGIMES]],
-        "validation: Sharpe ratio": ["Multiline", [f"eval/sharpe_{name}" for name in REGIMES]],
+        f"{title}, {regime}": ["Multiline", [f"{scalar}_{regime}"]]
+        for title, scalar in BY_REGIME.items()
+        for regime in REGIMES
     },
 }
 

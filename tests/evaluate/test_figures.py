@@ -13,7 +13,7 @@ from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest, random_timing
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
-from market_regimes.evaluate.pictures import picture_of_equity, picture_of_returns, tear_sheet
+from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, picture_of_returns, tear_sheet
 from market_regimes.evaluate.tables import print_summary
 from market_regimes.market.segments import Market, Segment
 from market_regimes.run.study import Study
@@ -283,7 +283,9 @@ def test_a_runs_scores_and_evaluation_are_per_year_of_its_bars(
     assert scores["mean_reward"] == pytest.approx(100 * sum(np.log1p(r) for r in returns))
     for regime in ("calm", "normal", "volatile", "crash"):
         rows = together(of["validation"], regime)
-        if len(rows) >= 20:
+        if len(rows) < 60:
+            assert scores[f"sharpe_{regime}"] is None
+        else:
             assert scores[f"sharpe_{regime}"] == pytest.approx(sharpe_of([row["return"] for row in rows], per_year))
 
     study.evaluate(tmp_path, "test")
@@ -325,11 +327,21 @@ def test_the_picture_of_equity_draws_equity_and_drawdown_from_the_start(frames, 
     one, two = frames.values()
     picture_of_equity({"agent": one, "buy and hold": two}, tmp_path / "equity.png", "title")
     equity, drawdown, exposure, index = drawn[0].axes
-    assert [line.tolist() for line in lines(equity)] == [
+    gross, agent, hold, scaled = lines(equity)
+    assert [gross.tolist(), agent.tolist(), hold.tolist()] == [
         one["gross_equity"].tolist(),
         one["equity"].tolist(),
         two["equity"].tolist(),
     ]
+    growth = scaled / np.concatenate([[1.0], scaled[:-1]]) - 1
+    assert growth.std() == pytest.approx(one["return"].std(ddof=0))
+    assert np.corrcoef(growth, two["return"])[0, 1] == pytest.approx(1)
+    assert equity.get_yscale() == "log"
+    assert 1.0 in equity.get_yticks()
+    zorders = [
+        line.get_zorder() for axis in (equity, drawdown) for line in axis.get_lines()[-3 if axis is equity else 0 :]
+    ]
+    assert zorders == [3, 2, 2, 3, 2]  # the agent's line on top
     for line, frame in zip(lines(drawdown), (one, two), strict=True):
         peak, expected = 1.0, []
         for value in frame["equity"]:
@@ -340,6 +352,25 @@ def test_the_picture_of_equity_draws_equity_and_drawdown_from_the_start(frames, 
     means = [np.mean(positions[max(0, i - 19) : i + 1]) for i in range(len(positions))]
     assert lines(exposure)[0] == pytest.approx([100 * mean for mean in means], abs=1e-9)
     assert lines(index)[0].tolist() == one["index"].tolist()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.8, 1.3), (0.97, 1.02), (0.5, 20.0), (0.01, 3.0), (2.0, 4.0)])
+def test_ticks_of_equity_are_plain_numbers_apart_and_1_is_one_of_them(low, high):
+    ticks = equity_ticks(low, high)
+    assert (1.0 in ticks) == (low <= 1 <= high)
+    assert ticks == sorted(ticks)
+    assert len(ticks) >= 4
+    assert np.diff(np.log(ticks)).min() >= 0.05 * np.log(high / low)
+
+
+def test_the_picture_of_returns_says_what_it_shows(frames):
+    quantiles, outcomes = np.zeros((2 * len(frames["A"]), 4)), np.zeros(2 * len(frames["A"]))
+    one, two = {"A": frames["A"]}, {"A": frames["A"], "B": frames["A"]}
+    for shown, of in ((one, "A: title"), (two, "A, one of 2 symbols: title")):
+        fan = picture_of_returns(
+            shown, quantiles[: len(shown) * len(frames["A"])], outcomes[: len(shown) * len(frames["A"])], "title"
+        ).axes[0]
+        assert (fan.get_title(), fan.get_ylabel()) == (of, "discounted log growth, %")
 
 
 def test_the_picture_of_returns_counts_outcomes_below_each_quantile_by_regime(frames):

@@ -183,7 +183,12 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     titles = [chart.title for chart in layout.category[0].chart]
     assert titles[0].startswith("weight")
     assert titles[-1] == "volatility index of the rollout"  # under the others
-    tags = {tag.rstrip("$") for chart in charts.values() for tag in chart.multiline.tag}
+    lines = [chart.multiline.tag for chart in charts.values() if chart.multiline.tag]
+    bands = [(band.value, band.lower, band.upper) for chart in charts.values() for band in chart.margin.series]
+    assert all(len(tags) == 1 for tags in lines)  # TensorBoard gives all lines of a chart one colour
+    assert bands == [tuple(f"train/variance_scaling_weight{end}" for end in ("", "_min", "_max"))]
+    assert len(charts) == len(lines) + len(bands) == 26
+    tags = {tag.rstrip("$") for tags in (*lines, *bands) for tag in tags}
     rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
     rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
     rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500
