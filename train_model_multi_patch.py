@@ -424,6 +424,7 @@ def _report(
     comparison: Comparison, folds: Sequence[Fold], config: jsonargparse.Namespace, hypotheses: Sequence[Hypothesis]
 ) -> None:
     """Write and print what a comparison showed, at last how alike its variants treat calm and stormy days."""
+    from market_regimes.compare.headline import headline
     from market_regimes.compare.hypotheses import left_out
     from market_regimes.compare.verdicts import (
         alike,
@@ -435,13 +436,14 @@ def _report(
 
     folder, baseline = comparison.folder, config.compare.baseline
     tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)
-    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"))
-    print_verdicts(tables, f"{folder}, against {baseline}")
+    first, last = headline(tables.effects, tables.sharpe, tables.daily, baseline), alike(tables.cells)
+    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"), [*first, *last])
+    print_verdicts(tables, f"{folder}, against {baseline}", first)
     for sentence in left_out(hypotheses, config.variants):
         print(sentence)
     print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
     print_by_regime(tables.cells)
-    for sentence in alike(tables.cells):
+    for sentence in last:
         print(sentence)
 
 

@@ -30,8 +30,13 @@ MAIN = (
     "test_value_error_gap_stormy",
     "grad_imbalance_stormy",
 )
-CURVES = ("value_loss", "explained_variance", "reward")
-BY_REGIME = ("value_error", "sharpe")
+CURVES = {  # and the labels of their axes
+    "value_loss": "value loss, no unit",
+    "explained_variance": "explained variance",
+    "reward": "reward per bar, %",
+}
+BY_REGIME = {"value_error": "error / standard deviation", "sharpe": "Sharpe ratio per year"}
+STEPS = "environment steps"
 QUARTILES = [0.25, 0.5, 0.75]
 INCHES = 5.0  # wide, so that on a phone of 390 pixels a point of text is a pixel
 MAX_LINES = 5  # variants beside the baseline that can be told apart in one panel
@@ -99,7 +104,13 @@ class _Variants:
 
 
 def write_report(
-    path: Path, tables: Tables, title: str, baseline: str, config_text: str, facts: dict[str, str]
+    path: Path,
+    tables: Tables,
+    title: str,
+    baseline: str,
+    config_text: str,
+    facts: dict[str, str],
+    headline: Sequence[str] = (),
 ) -> None:
     """
     :param path: HTML file to write or replace
@@ -108,6 +119,7 @@ def write_report(
     :param baseline: the variant that the others are compared with
     :param config_text: the configuration, shown as it is
     :param facts: versions, seconds and the like by name
+    :param headline: sentences for a reader who has ten seconds
     """
     from matplotlib import rc_context
 
@@ -133,6 +145,7 @@ def write_report(
         baseline=baseline,
         config_text=config_text,
         facts=facts,
+        headline=headline,
         pictures=pictures,
         equity=equity,
         counts={name: list(cells[name].dropna().unique()) for name in ("variant", "seed", "fold", "market")},
@@ -153,10 +166,16 @@ def _with(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _number(value: Any, form: str = ".3g") -> str:
-    """A number as a person writes it, "n/a" where there is none."""
+    """A number as a person writes it, of three digits and without an exponent; "n/a" where there is none."""
     if pd.isna(value) or not np.isfinite(value):
         return "n/a"
-    return format(value, form if abs(value) < 1000 else form.replace(".3g", ",.0f"))
+    if not form.endswith(".3g"):
+        return format(value, form)
+    if abs(value) >= 1000:
+        return format(value, form.replace(".3g", ",.0f"))
+    if abs(value) < 1e-6:  # rounding
+        return "0"
+    return str(np.format_float_positional(value, precision=3, fractional=False, trim="-", sign=form.startswith("+")))
 
 
 def _effect_table(effects: pd.DataFrame, market: str) -> dict[str, Any]:
@@ -229,6 +248,7 @@ def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | 
     figure, axes = _named_rows(names, len(REGIMES), sharex=True)
     for axis, regime in zip(axes, REGIMES, strict=True):
         axis.set_title(regime)
+        axis.set_xlabel(BY_REGIME[metric])
         test, hold = f"test_{metric}_{regime}", f"hold_{metric}_{regime}"
         values = _with(cells, (test, hold)).set_index("variant")[[test, hold]].astype(float)
         for y, name in enumerate(names):
@@ -248,6 +268,7 @@ def _multiples(
     bands: dict[str, pd.DataFrame],
     variants: _Variants,
     below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]],
+    labels: tuple[str, str],
     rules: Mapping[str, pd.Series] | None = None,
 ) -> Any:
     """
@@ -256,6 +277,7 @@ def _multiples(
     :param bands: per variant its line in column 0.5 and, if there is a band, its ends in 0.25 and 0.75
     :param variants: for their styles
     :param below: lines in a panel under each column, with their styles, by the name of its axis
+    :param labels: of the horizontal axis and of that of the panels
     :param rules: lines of trading rules, by their key in ``RULES``
     :return: figure
     """
@@ -277,6 +299,12 @@ def _multiples(
             _draw_band(axis, bands[name], name, variants)
     for axis in axes.flat[len(panels) : rows * columns]:
         axis.set_axis_off()
+    figure.supxlabel(labels[0], fontsize=STYLE["font.size"])
+    for axis in axes[:rows, 0]:
+        axis.set_ylabel(labels[1] if alone else textwrap.fill(labels[1], 12))
+    if rules:  # growth compounds
+        for axis in axes[:rows].flat:
+            _logarithmic(axis)
     for row, (label, lines) in zip(axes[rows:], below.items(), strict=True):
         row[0].set_ylabel(label)
         for axis, (line, style) in product(row, lines):
@@ -286,6 +314,16 @@ def _multiples(
     if alone:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _logarithmic(axis: Any) -> None:
+    """With ticks at plain numbers."""
+    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _draw_band(axis: Any, band: pd.DataFrame, name: str, variants: _Variants) -> None:
@@ -318,7 +356,7 @@ def _learning(curves: pd.DataFrame, column: str, variants: _Variants) -> Markup 
     bands = _bands(curves, column, variants)
     if not bands:
         return None
-    figure = _multiples(bands, variants, {})
+    figure = _multiples(bands, variants, {}, (STEPS, CURVES[column]))
     if column == "explained_variance":  # far below -1 before anything is learned
         for axis in figure.axes:
             axis.set_ylim(bottom=max(axis.get_ylim()[0], -1.0))
@@ -335,7 +373,7 @@ def _weight(curves: pd.DataFrame, variants: _Variants) -> Markup | None:
         "variance of\nquantiles": [(variance[name][0.5], variants.style(name)) for name in weight if name in variance],
         "volatility\nindex": [(band[0.5], {"color": "0.3"}) for band in index.values()],
     }
-    return _svg(_multiples(weight, variants, below), "weight")
+    return _svg(_multiples(weight, variants, below, (STEPS, "weight")), "weight")
 
 
 def _equity(daily: pd.DataFrame, variants: _Variants) -> dict[str, Markup]:
@@ -350,5 +388,6 @@ def _equity(daily: pd.DataFrame, variants: _Variants) -> dict[str, Markup]:
         equity, rules = ((1 + each.fillna(0.0)).cumprod()[thin] for each in (returns, of_market[there]))
         bands = {name: equity[[name]].set_axis([0.5], axis=1) for name in variants.names if name in equity}
         below = {"volatility\nindex": [(of_market["index"][thin], {"color": "0.3"})]}
-        pictures[market] = _svg(_multiples(bands, variants, below, dict(rules.items())), f"equity-{len(pictures)}")
+        figure = _multiples(bands, variants, below, ("", "equity, start = 1"), dict(rules.items()))
+        pictures[market] = _svg(figure, f"equity-{len(pictures)}")
     return pictures

@@ -177,12 +177,13 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str) -> None:
+def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str, sentences: Sequence[str] = ()) -> None:
     """
     :param folder: of the comparison
     :param tables: what is written, as CSV, Parquet and ``report.html``
     :param baseline: the variant that the others are compared with
     :param config_text: the configuration, shown in the report
+    :param sentences: the headline
     """
     for name in ("cells", "effects", "hopes", "sharpe"):
         write_file(folder / f"{name}.csv", getattr(tables, name).to_csv(index=False, float_format="%.6g"))
@@ -192,15 +193,18 @@ def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str) 
         write_file(folder / f"{name}.parquet", buffer.getvalue())
     facts = versions()
     facts["seconds of all cells"] = f"{tables.cells.get('seconds', pd.Series(dtype=float)).sum():,.0f}"
-    write_report(folder / "report.html", tables, folder.name, baseline, config_text, facts)
+    write_report(folder / "report.html", tables, folder.name, baseline, config_text, facts, sentences)
 
 
-def print_verdicts(tables: Tables, title: str) -> None:
+def print_verdicts(tables: Tables, title: str, sentences: Sequence[str] = ()) -> None:
     """
     :param tables: of the comparison
     :param title: what was compared
+    :param sentences: the headline
     """
     print(f"\n{title}:")
+    for sentence in sentences:
+        print(sentence)
     for about, answers in groupby(tables.hopes.to_dict("records"), lambda h: (h["hope"], h["metric"], h["hoped"])):
         question, metric, hoped = about
         print(f"- {question} ({metric}; hoped: {hoped})")
@@ -215,6 +219,14 @@ def print_verdicts(tables: Tables, title: str) -> None:
 
 
 ALIKE = (0.8, 1.25)  # ratio of the gradients on stormy and on calm days within which both pull alike
+REASONS = {  # of an n/a
+    "grad_ratio_stormy": "too few calm or stormy bars in training, or a recurrent policy",
+    "grad_ratio_crash": "too few calm or crash bars in training, or a recurrent policy",
+    "spread_calm": "too few calm bars in training",
+    "spread_stormy": "too few stormy bars in training",
+    "explained_variance": "the returns of the probe do not vary",
+    "test_sharpe": "the returns of the test days do not vary",
+}
 LEARNING = {
     "grad_ratio_stormy": "gradient\nstormy/calm",
     "grad_ratio_crash": "gradient\ncrash/calm",
@@ -237,10 +249,14 @@ def print_by_regime(cells: pd.DataFrame) -> None:
     numbers = (Column(name, justify="right") for name in LEARNING.values())
     title = "calm and stormy days; 1 is ideal for the first four"
     table = Table(*names, *numbers, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    undefined = set()
     for keys, rows in used.groupby(["market", "variant"], sort=False):
-        medians = [median(list(rows[name])) if name in rows else None for name in LEARNING]
-        table.add_row(*(escape(str(key)) for key in keys), *(figure_text("ratio", value) for value in medians))
+        medians = {name: median(list(rows[name])) if name in rows else None for name in LEARNING}
+        undefined |= {name for name, value in medians.items() if value is None}
+        table.add_row(*(escape(str(key)) for key in keys), *(figure_text("ratio", v) for v in medians.values()))
     Console().print(table)
+    for name in [name for name in LEARNING if name in undefined]:
+        print(f"n/a under {LEARNING[name]!r}: {REASONS[name]}".replace("\\n", " "))
 
 
 def alike(cells: pd.DataFrame) -> list[str]:

@@ -326,3 +326,23 @@ def test_a_phone_shows_it_without_scrolling_sideways(large, browser):
     assert len(widths) == 8
     assert all(300 < width <= 390 for width in widths)
     assert browser.get_log("browser") == []
+
+
+def test_a_wide_screen_shows_tables_of_six_metrics_whole_and_pictures_side_by_side(path, browser):
+    wide = dict(width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", wide)
+    browser.get(path.as_uri())
+    of_table = "const t = document.querySelector('.scroll'); return [t.scrollWidth, t.clientWidth]"
+    inside, shown = browser.execute_script(of_table)
+    assert inside <= shown
+    tops = browser.execute_script(
+        "return [...document.querySelectorAll('.figures figure')].slice(0, 2).map(f => f.getBoundingClientRect().top)"
+    )
+    assert tops[0] == tops[1]
+
+
+def test_the_headline_stands_first(tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, make_tables(3), "title", "baseline", "", {}, ["No variant <b>pays</b>.", "Second."])
+    text = Page(path.read_text()).text
+    assert text.index("No variant <b>pays</b>.") < text.index("Second.") < text.index("Verdicts")

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from market_regimes.compare.html_report import MAIN, Tables, write_report
+from market_regimes.compare.html_report import MAIN, Tables, _number, write_report
 from market_regimes.market.regimes import REGIMES
 
 BASELINE = "control"
@@ -502,3 +502,26 @@ def test_many_variants_have_a_panel_each_beside_the_baseline(tmp_path):
     for name, days, steps in zip(others, equity, reward, strict=True):
         assert_equity(days, daily, "sp500", [BASELINE, name], every=2)  # at most 200 of 300 days
         assert_bands(steps, curves, "reward", [BASELINE, name])
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (2.8e-05, "+.3g", "+0.000028"),
+        (-1.8e-18, "+.3g", "0"),
+        (0.27431, ".3g", "0.274"),
+        (-12.345, "+.3g", "-12.3"),
+        (123.45, ".3g", "123"),
+        (12345.6, ".3g", "12,346"),
+        (-12345.6, "+.3g", "-12,346"),
+        (7.0, ".3g", "7"),
+        (0.0, ".3g", "0"),
+        (3.0, ".0f", "3"),
+        (10597.4, ",.0f", "10,597"),
+        (float("nan"), ".3g", "n/a"),
+        (float("inf"), ".3g", "n/a"),
+        (None, ".3g", "n/a"),
+    ],
+)
+def test_numbers_have_three_digits_and_no_exponent(value, form, text):
+    assert _number(value, form) == text
