@@ -132,6 +132,11 @@ class MarketConfig:
         a column that is not to be used
     :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
     :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
+    :param features: columns of the files that enter the observation, scaled by the training period as returns are;
+        "volume" enters as its log change
+    :param feature_lag: bars by which features become known late: with 1 a close shows those of the row before
+    :param feature_fill: "forward": a missing feature is the last one before it; None: it is refused where an
+        observation needs it
     """
 
     data: str | list[str] = "sp500"
@@ -146,6 +151,9 @@ class MarketConfig:
     columns: dict[str, str] | None = None
     date_format: str | None = None
     decimal: str | None = None
+    features: list[str] = field(default_factory=list)
+    feature_lag: int = 0
+    feature_fill: Literal["forward"] | None = None
 
     def __post_init__(self) -> None:
         bounds = self.regime_bounds
@@ -155,6 +163,12 @@ class MarketConfig:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
+        if self.feature_lag < 0:
+            raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
+        if self.feature_fill not in (None, "forward"):
+            raise ValueError(f"market.feature_fill must be 'forward' or null, got {self.feature_fill!r}")
 
     def days(self, period: PeriodName) -> tuple[str, str]:
         """
@@ -166,6 +180,11 @@ class MarketConfig:
         if found is None:
             raise ValueError(f"market.{period} is not stated")
         return found
+
+    @property
+    def own_columns(self) -> dict[str, str]:
+        """Columns that are read because an option names them, each with that option."""
+        return dict.fromkeys(self.features, "market.features")
 
     @property
     def entries(self) -> list[str]:

@@ -58,7 +58,7 @@ class Known:
     :param position: share of its equity that is invested
     :param equity: 1 at the start
     :param episode_start: whether this is the first bar of its episode
-    :param observations: as the environment gives them, shape (n_envs, WINDOW + 3)
+    :param observations: as the environment gives them, shape (n_envs, ``observation_size``)
     """
 
     symbol: np.ndarray
@@ -105,6 +105,7 @@ class MarketCore:
         scaled = [_scaled(segment) for segment in segments]
         self.windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([s[0] for s in scaled]), WINDOW)
         self.context = np.concatenate([s[1] for s in scaled])
+        self.features = list(self.markets[0].features)
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
@@ -138,8 +139,8 @@ class MarketCore:
 
     def observations(self) -> np.ndarray:
         """
-        :return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index (0 where the market
-            hides it), position
+        :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 where
+            the market hides it), features, position
         """
         window = self.windows[self.bar - (WINDOW - 1)]
         return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
@@ -212,23 +213,35 @@ def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     """
-    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index, (T, 2)
+    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index and the F
+        scaled features, (T, 2 + F)
     :raises ValueError: if the prices do not move over ``scale_on``
     """
     market, scaling = segment.market, segment.scaling
     returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
     volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
     index = market.index / INDEX_SCALE if market.index_observed else np.zeros(len(market.index))
-    context = np.stack([volatility, index], axis=1)
+    of = scaling.features
+    features = [(values - of[name].mean) / of[name].std for name, values in market.features.items()]
+    context = np.stack([volatility, index, *features], axis=1)
     return returns.astype(np.float32), context.astype(np.float32)
 
 
-def spaces_of(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
+def observation_size(features: int = 0) -> int:
+    """
+    :param features: number of ``MarketConfig.features``
+    :return: numbers in an observation: log returns, EWMA volatility, volatility index, features, position
+    """
+    return WINDOW + 2 + features + 1
+
+
+def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
     """
     :param costs: what may be held
+    :param features: number of ``MarketConfig.features``
     :return: observation and action space of both interfaces
     """
-    observation = spaces.Box(-np.inf, np.inf, (WINDOW + 3,), np.float32)
+    observation = spaces.Box(-np.inf, np.inf, (observation_size(features),), np.float32)
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
     return observation, spaces.Box(costs.position_low, costs.position_high, (1,), np.float32)
@@ -245,7 +258,7 @@ class MarketVecEnv(VecEnv):
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
-        super().__init__(core.n_envs, *spaces_of(core.costs))
+        super().__init__(core.n_envs, *spaces_of(core.costs, len(core.features)))
         self.core = core
         self.generator = np.random.default_rng(seed)
         self._targets = np.zeros(core.n_envs)
@@ -304,7 +317,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         if core.n_envs != 1:
             raise ValueError(f"a MarketEnv has one agent, the core has {core.n_envs}")
         self.core = core
-        self.observation_space, self.action_space = spaces_of(core.costs)
+        self.observation_space, self.action_space = spaces_of(core.costs, len(core.features))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

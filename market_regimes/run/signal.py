@@ -40,7 +40,8 @@ class Signal:
     :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
     :param cvar: mean of the worst 5 % of these returns
     :param warnings: a sentence each
-    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, position; scaled
+    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, features,
+        position; scaled
     """
 
     symbol: str
@@ -116,7 +117,7 @@ def signals_of(
     :param model: whose critic predicts
     :param core: from ``at_last_bar``
     :param targets: as the environment fills them, shape (n,)
-    :param observations: as the policy got them, shape (n, WINDOW + 3)
+    :param observations: as the policy got them, shape (n, ``observation_size``)
     :param warnings: sentences for each symbol
     :return: one answer per symbol
     """
@@ -189,19 +190,24 @@ def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[s
             "log return",
             100 * log_returns(market.close)[-WINDOW:],
             [(100 * low, 100 * high) for low, high in returns],
-            "%",
+            ".2f",
+            " %",
         ),
-        ("EWMA volatility", market.volatility[-1:], volatility, "points"),
-        ("volatility index", market.index[-1:], [k.index for k in known], "points"),
+        ("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"),
+        ("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"),
     ]
+    for name, feature in own.features.items():
+        same = [k.features[name] for k in known]
+        ranges = [_as_seen(k.seen, k.mean, k.std, feature.mean, feature.std) for k in same]
+        checked.append((f"feature {name}", market.features[name][-1:], ranges, ".6g", ""))
     sentences = []
-    for name, values, ranges, unit in checked:
+    for name, values, ranges, form, unit in checked:
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
         beyond = np.maximum(low - values, values - high)
         bar = int(np.argmax(beyond))
         if beyond[bar] > 1e-9 * (high - low):  # the ranges of other symbols are rescaled, and rounded
-            value = f"{name} of {date_text(market.dates[bar - len(values)])}, {values[bar]:.2f} {unit}"
-            sentences.append(f"the {value}, lies outside the {low:.2f} to {high:.2f} that training saw")
+            value = f"{name} of {date_text(market.dates[bar - len(values)])}, {values[bar]:{form}}{unit}"
+            sentences.append(f"the {value}, lies outside the {low:{form}} to {high:{form}} that training saw")
     return sentences
 
 

@@ -1,0 +1,93 @@
+"""A run whose file has columns of the user's own, from the command line: training, evaluation, signal, resuming."""
+
+import json
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from market_regimes import Agent
+from train_model_multi_patch import main
+
+ARGUMENTS = ["--run.total_timesteps=128", "--run.n_envs=2", "--run.eval_every=64", "--run.progress_bar=false"]
+ARGUMENTS += ["--algorithm.n_steps=32", "--algorithm.batch_size=32", "--algorithm.n_epochs=1"]
+ARGUMENTS += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
+ARGUMENTS += ["--market.test=[2001-11-01,2002-04-19]", "--market.features=[macro,volume]"]
+
+
+def table_of(make_prices):
+    rng = np.random.default_rng(2)
+    return make_prices(600).assign(macro=rng.uniform(1, 2, 600), other=1.0, volume=rng.integers(50, 99, 600))
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_prices):
+    folder = tmp_path_factory.mktemp("own")
+    table_of(make_prices).to_csv(folder / "prices.csv", index=False)
+    main([*ARGUMENTS, f"--market.data={folder / 'prices.csv'}", f"--run.out={folder}", "--run.name=x"])
+    return folder / "x", folder / "prices.csv"
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit):
+        main([str(argument) for argument in arguments])
+    return capsys.readouterr().err
+
+
+def test_a_run_is_resumed_unless_a_feature_changed(run, tmp_path, make_prices, capsys):
+    folder, _ = run
+    changed = table_of(make_prices)
+    changed["other"] = 5.0
+    changed.to_csv(tmp_path / "prices.csv", index=False)
+    main(["train", "--resume", str(folder), f"--market.data={tmp_path / 'prices.csv'}"])
+    assert "observed besides prices: macro, volume (log change); known at the close of their" in capsys.readouterr().out
+    changed.loc[100, "macro"] = 1.5
+    changed.to_csv(tmp_path / "prices.csv", index=False)
+    error = refused(capsys, "train", "--resume", folder, f"--market.data={tmp_path / 'prices.csv'}")
+    assert "bars of prices changed in 2000-05;" in error
+    assert "was started with market.features=" in refused(
+        capsys, "train", "--resume", folder, "--market.features=[macro]"
+    )
+
+
+def test_evaluate_and_signal_read_the_features_of_other_files(run, tmp_path, make_prices, capsys):
+    folder, _ = run
+    other = table_of(make_prices).assign(other=2.0)
+    other.to_csv(tmp_path / "other.csv", index=False)
+    main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01", "--to", "2002-04-19"])
+    one, two = (folder / f"positions-{name}.csv" for name in ("test", "other-2001-11-01-to-2002-04-19"))
+    assert one.read_text() == two.read_text().replace(",other,", ",prices,")
+    capsys.readouterr()
+    main(["signal", str(folder), "--data", str(tmp_path / "other.csv"), "--json", "--observation"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    scaling = json.loads((folder / "scaling.json").read_text())["prices"]["scaling"]["features"]
+    expected = [
+        (other["macro"].iloc[-1] - scaling["macro"]["mean"]) / scaling["macro"]["std"],
+        (np.log(other["volume"]).diff().iloc[-1] - scaling["volume"]["mean"]) / scaling["volume"]["std"],
+    ]
+    assert len(answer["observation"]) == 25
+    assert answer["observation"][22:24] == pytest.approx(expected, rel=1e-5)
+    other.drop(columns="macro").to_csv(tmp_path / "other.csv", index=False)
+    for command in ("evaluate", "signal"):
+        error = refused(capsys, command, folder, "--data", tmp_path / "other.csv")
+        assert "other.csv has no column macro, which market.features names: it has date, open" in error
+
+
+def test_a_feature_outside_what_training_saw_is_warned_of(run, make_prices):
+    agent, table = Agent.load(run[0]), table_of(make_prices)[:390]  # the training period ends on the last of them
+    low, high = table["macro"][20:].min(), table["macro"][20:].max()
+
+    def warnings(macro):
+        changed = table.assign(macro=table["macro"].where(table.index < 389, macro))
+        (signal,) = agent.signal(changed, now=datetime(2001, 6, 29))
+        return signal.warnings
+
+    assert warnings(low) == warnings(high) == []
+    span = f"lies outside the {low:.6g} to {high:.6g} that training saw"
+    assert warnings(3.25) == [f"the feature macro of 2001-06-29, 3.25, {span}"]
+    assert warnings(-0.5) == [f"the feature macro of 2001-06-29, -0.5, {span}"]
