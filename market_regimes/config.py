@@ -52,7 +52,15 @@ class TradingCosts:
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
     :param cash_rate: yearly interest on equity that is not invested
     :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
-    :raises ValueError: if the positions are no range, a cost is negative or costs take 100 % of a trade
+    :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices; the
+        three costs below need it, since positions are shares of equity
+    :param min_fee: least fee of an order, in currency
+    :param fee_per_share: fee in currency per share traded, beside ``fee_bp``; shares are counted at the prices traded,
+        which are adjusted where the file adjusts them
+    :param impact_coefficient: an order worth V costs this times s * sqrt(V / W) of V (the square-root law): s is the
+        EWMA volatility of one bar, W the volume times the close, both of the bar at whose close the order is given
+    :raises ValueError: if the positions are no range, a cost is negative, costs take 100 % of a trade, or an amount of
+        currency is given and ``start_equity`` is not
     """
 
     position_low: float = 0.0
@@ -63,6 +71,10 @@ class TradingCosts:
     financing_rate: float = 0.05
     cash_rate: float = 0.0
     fill: Literal["next_open", "close"] = "next_open"
+    start_equity: float | None = None
+    min_fee: float = 0.0
+    fee_per_share: float = 0.0
+    impact_coefficient: float = 0.0
 
     def __post_init__(self) -> None:
         if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
@@ -91,6 +103,26 @@ class TradingCosts:
             )
         if self.fill not in ("next_open", "close"):
             raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+        self._check_currency()
+
+    def _check_currency(self) -> None:
+        given = {name: getattr(self, name) for name in ("min_fee", "fee_per_share", "impact_coefficient")}
+        for name, value in given.items():
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if self.start_equity is None:
+            for name in (name for name, value in given.items() if value):
+                raise ValueError(
+                    f"{name}={given[name]:g} counts in currency or shares, and positions are shares of equity: state "
+                    "market.trading.start_equity, the equity at the start in the currency of the prices"
+                )
+        elif not self.min_fee < self.start_equity < np.inf:
+            raise ValueError(f"start_equity must be finite and above min_fee={self.min_fee:g}, got {self.start_equity}")
+
+    @property
+    def in_currency(self) -> bool:
+        """Whether an order's cost depends on its size in currency or shares."""
+        return bool(self.min_fee or self.fee_per_share or self.impact_coefficient)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -184,7 +216,8 @@ class MarketConfig:
     @property
     def own_columns(self) -> dict[str, str]:
         """Columns that are read because an option names them, each with that option."""
-        return dict.fromkeys(self.features, "market.features")
+        traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
+        return traded | dict.fromkeys(self.features, "market.features")
 
     @property
     def entries(self) -> list[str]:

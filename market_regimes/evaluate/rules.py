@@ -75,7 +75,8 @@ def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_p
     Target position of each state: ``position_high`` where its growth exceeds its costs, else 0. A stretch pays for one
     purchase and one sale, so a bar bears twice the fee and the slippage, times the probability that the stretch ends;
     also the financing of that bar and the interest that cash would have earned. Growth is taken as proportional to the
-    position, which is exact for 0 and 1.
+    position, which is exact for 0 and 1. Costs that count in currency or shares are left out: they depend on the equity
+    of the day.
 
     :param growth: mean log return of the next bar in per cent, shape (S,)
     :param ends: probability that the state has ended by the next bar, shape (S,)

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from market_regimes.config import TradingCosts
+from market_regimes.market.currency import CurrencyCosts
 from market_regimes.market.scaling import log_returns
 from market_regimes.market.segments import WINDOW, Market, Segment
 
@@ -81,7 +82,7 @@ class MarketCore:
     :param n_envs: number of agents
     :param costs: what trading costs and what may be held
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :raises ValueError: if episodes have no bars, or prices do not move
+    :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
 
     def __init__(
@@ -114,6 +115,10 @@ class MarketCore:
         self.return_before_fill = np.concatenate([r[0] for r in returns])
         self.return_after_fill = np.concatenate([r[1] for r in returns])
         self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
+        self.in_currency = None
+        if self.costs.in_currency:
+            fills = [_fills(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
+            self.in_currency = CurrencyCosts.of(list(segments), self.costs, fills)
         self.bars_per_year = self.markets[0].bars_per_year
 
         self.symbol = np.arange(n_envs) % len(segments)
@@ -178,9 +183,13 @@ class MarketCore:
         before_fill = np.maximum(gross_before_fill - financing, 1e-9)
         drifted = self.position * (1 + first_return) / before_fill
         # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
+        rate = self.cost_rate if self.in_currency is None else self.cost_rate + self.in_currency.per_share[self.bar]
         trade = target - drifted
-        trade = trade / (1 + np.sign(trade) * target * self.cost_rate)
-        cost = self.cost_rate * np.abs(trade)
+        trade = trade / (1 + np.sign(trade) * target * rate)
+        cost = rate * np.abs(trade)
+        if self.in_currency is not None:
+            cost = self.in_currency.total(self.bar, np.abs(trade), cost, self.equity * before_fill)
+            trade = target * (1 - cost) - drifted
         after_fill = np.maximum(1 + target * second_return, 1e-9)
 
         growth = np.maximum(before_fill * (1 - cost) * after_fill, RUIN_EQUITY / self.equity)
@@ -204,9 +213,14 @@ def fills_at_open(market: Market, costs: TradingCosts) -> bool:
     return costs.fill == "next_open" and market.fill == "open"
 
 
+def _fills(market: Market, at_open: bool) -> np.ndarray:
+    """Price at which the order of each close but the last is filled."""
+    return market.open[1:] if at_open else market.close[:-1]
+
+
 def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
-    until_fill = market.open[1:] / market.close[:-1] if at_open else np.ones(len(market.close) - 1)
+    until_fill = _fills(market, at_open) / market.close[:-1]
     whole = market.close[1:] / market.close[:-1]
     return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
 

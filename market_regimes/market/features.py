@@ -1,4 +1,4 @@
-"""Columns that a user names beside prices: what is seen of them at each close, and where they may not be missing."""
+"""Columns that are used beside prices: what is seen of them at each close, and where they may not be missing."""
 
 from __future__ import annotations
 
@@ -61,6 +61,22 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
         missing[:first] = False
         missing[needed.stop - config.feature_lag :] = False
         bars.refuse(missing, _problem(bars, name, config))
+
+
+def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
+    """
+    :param bars: of one symbol
+    :param config: what trading costs
+    :param needed: bars at whose close orders are given
+    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there
+    """
+    option = "market.trading.impact_coefficient"
+    if needed and config.trading.impact_coefficient:
+        volume = column_of(bars, "volume", option)
+        missing = ~((volume > 0) & (volume < np.inf))
+        missing[: needed.start] = False
+        missing[needed.stop :] = False
+        bars.refuse(missing, f"volume of {bars.symbol} is missing or not positive, and {option} needs it")
 
 
 def _known(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:

@@ -70,7 +70,7 @@ def layout_of(table: RawTable, options: ReadOptions) -> Layout:
     if table.pairs:
         fields = _paired(table, stated, table.pairs)
     elif not any(name in fields[""] for name in (*PRICES, "adjusted_close")) and symbol is None:
-        others = [name for name in names if name not in dates and name not in stated.values()]
+        others = [name for name in names if name not in (*dates, *stated.values(), *options.own)]
         pairs = {name: pair for name in others if (pair := split_pair(name)) is not None}
         fields = _paired(table, stated, pairs) or _wide(table, others, said) or fields
     _require(table, dates, fields)

@@ -15,7 +15,7 @@ import numpy as np
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
-from market_regimes.market.features import check_features, seen_features
+from market_regimes.market.features import check_features, check_traded, seen_features
 from market_regimes.market.load import read_files
 from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
 from market_regimes.market.read import SUFFIXES, is_readable
@@ -57,6 +57,7 @@ class Market:
     :param fill: "close" where there are no opening prices to fill at
     :param index_observed: whether observations have the index; else 0 stands in its place
     :param features: what is known at each close of the columns that enter observations, by name, in their order
+    :param volume: traded in each bar, where costs depend on it; else None
     """
 
     symbol: str
@@ -71,6 +72,7 @@ class Market:
     fill: Literal["open", "close"] = "open"
     index_observed: bool = True
     features: dict[str, np.ndarray] = field(default_factory=dict)
+    volume: np.ndarray | None = None
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -80,12 +82,13 @@ class Market:
     def fingerprint(self, last: int | None = None) -> dict[str, str]:
         """
         :param last: last bar that is used, None: of all
-        :return: per month a digest over dates, prices, index and features of the bars until then
+        :return: per month a digest over dates, prices, index and the features and volume that are used
         """
         last = len(self.dates) - 1 if last is None else last
         months = self.dates[: last + 1].astype("M8[M]")
         starts = np.flatnonzero(np.diff(months.astype(int), prepend=-(10**6)))
         arrays = (self.dates, self.open, self.close, self.index, *self.features.values())
+        arrays += () if self.volume is None else (self.volume,)
         return {
             str(months[start]): digest("", *(array[start:stop] for array in arrays))[:16]
             for start, stop in zip(starts, [*starts[1:], last + 1], strict=True)
@@ -232,7 +235,9 @@ def segments_of(
         if len(read) > 1 and not is_scaled(ranges[0]):
             continue
         last = max(period.stop for period in ranges if period) - 1 if any(ranges) else 0
-        check_features(bars, config, range(max(ranges[0].start - 1, WINDOW), last + 1))
+        first = max(ranges[0].start - 1, WINDOW)
+        check_features(bars, config, range(first, last + 1))
+        check_traded(bars, config, range(first, last))
         market = market_of(bars, config, ranges[0], last)
         for name, period in zip(periods, ranges, strict=True):
             if len(read) == 1 or is_traded(period):
@@ -282,6 +287,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         bars.fill,
         index_observed=bars.source not in HIDES_INDEX,
         features=seen_features(bars, config),
+        volume=bars.volume if config.trading.impact_coefficient else None,
     )
 
 

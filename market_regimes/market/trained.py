@@ -11,7 +11,7 @@ import numpy as np
 
 from market_regimes.config import MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
-from market_regimes.market.features import check_features
+from market_regimes.market.features import check_features, check_traded
 from market_regimes.market.periods import covered_period, date_text
 from market_regimes.market.regimes import REGIME_BOUNDS, estimated_index
 from market_regimes.market.scaling import Scaling
@@ -136,6 +136,7 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
     if known.own_index and bars.volatility_index is None:
         raise ValueError(f"{bars.source} has no column volatility_index, which the run saw in training")
     check_features(bars, config, needed)
+    check_traded(bars, config, needed[:-1])
     bars = replace(bars, bars_per_year=known.bars_per_year)
     # The bounds are the run's. Two of them may be equal where they are quantiles; a configuration refuses that.
     index = replace(config, volatility_index="real" if known.own_index else "estimated", regime_bounds=REGIME_BOUNDS)

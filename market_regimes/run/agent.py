@@ -210,6 +210,8 @@ class Agent:
         :raises ValueError: if the data cannot be used
         """
         config = self.configured.market
+        if last_bar:  # what fills cost is of no matter
+            config = replace(config, trading=replace(config.trading, impact_coefficient=0.0))
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
             bars = read_frame(prices, symbol, config.own_columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ def at_last_bar(segments: Sequence[Segment], trading: TradingCosts, position: np
     :param position: held, shape (n,)
     :return: an agent per symbol, at the close of its last bar
     """
-    core = MarketCore(segments, len(segments), trading, episode_bars=None)
+    free = replace(trading, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)  # no order is filled here
+    core = MarketCore(segments, len(segments), free, episode_bars=None)
     core.bar, core.position = core.last.copy(), position.copy()
     return core
 

@@ -223,6 +223,16 @@ def test_columns_of_a_field_and_a_symbol_are_each_symbols_own(tmp_path, make_pri
         segments_of(config)
 
 
+def test_a_column_beside_the_closes_of_many_symbols_is_everyones(tmp_path, make_prices):
+    """In a wide table capitals name symbols, but for the columns that an option names."""
+    prices = make_prices(100)
+    wide = pd.DataFrame(dict(date=prices["date"], AAA=prices["close"], BBB=prices["close"] * 2, CPI=np.arange(100.0)))
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    one, two = read_bars(MarketConfig(str(tmp_path / "wide.csv"), features=["CPI"]))
+    assert (one.symbol, two.symbol) == ("AAA", "BBB")
+    assert one.extra["CPI"].tolist() == two.extra["CPI"].tolist() == list(range(100))
+
+
 def test_rows_without_prices_that_have_values_are_said(tmp_path, make_prices):
     table = make_prices(100).assign(macro=1.0)
     table.loc[[40, 41], ["open", "high", "low", "close"]] = np.nan
