@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -131,6 +131,12 @@ class TradingCosts:
             return min(self.positions), max(self.positions)
         return self.position_low, self.position_high
 
+    @property
+    def of_rules(self) -> TradingCosts:
+        """The same for trading rules: they may hold from 0 to 1 whatever the agent may, and more where it may."""
+        low, high = self.bounds
+        return replace(self, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
+
     def targets(self, actions: np.ndarray) -> np.ndarray:
         """
         :param actions: n_envs actions of the environment's action space
@@ -169,6 +175,8 @@ class MarketConfig:
     :param feature_lag: bars by which features become known late: with 1 a close shows those of the row before
     :param feature_fill: "forward": a missing feature is the last one before it; None: it is refused where an
         observation needs it
+    :param benchmark_positions: column of the files with the targets of a strategy of your own, as shares of equity,
+        each known at the close of its row; it is traded beside buy-and-hold in every evaluation
     """
 
     data: str | list[str] = "sp500"
@@ -186,6 +194,7 @@ class MarketConfig:
     features: list[str] = field(default_factory=list)
     feature_lag: int = 0
     feature_fill: Literal["forward"] | None = None
+    benchmark_positions: str | None = None
 
     def __post_init__(self) -> None:
         bounds = self.regime_bounds
@@ -217,7 +226,8 @@ class MarketConfig:
     def own_columns(self) -> dict[str, str]:
         """Columns that are read because an option names them, each with that option."""
         traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
-        return traded | dict.fromkeys(self.features, "market.features")
+        benchmark = {self.benchmark_positions: "market.benchmark_positions"} if self.benchmark_positions else {}
+        return traded | benchmark | dict.fromkeys(self.features, "market.features")
 
     @property
     def entries(self) -> list[str]:

@@ -70,6 +70,20 @@ def informed(segments: Sequence[Segment], trading: TradingCosts) -> Decision | N
     return lambda known: targets[(known.index > between).astype(int)]
 
 
+def own_benchmark(segments: Sequence[Segment]) -> Decision | None:
+    """
+    :param segments: what is traded
+    :return: the trading rule that holds what ``market.benchmark_positions`` says at each close; None where a symbol has
+        no such column
+    """
+    targets = [segment.market.benchmark for segment in segments if segment.market.benchmark is not None]
+    if len(targets) < len(segments):
+        return None
+    first = np.cumsum([0, *(len(one) for one in targets)])
+    together = np.nan_to_num(np.concatenate(targets))  # those that trade nothing may be missing
+    return lambda known: together[first[known.symbol] + known.bar]
+
+
 def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_per_year: float) -> np.ndarray:
     """
     Target position of each state: ``position_high`` where its growth exceeds its costs, else 0. A stretch pays for one

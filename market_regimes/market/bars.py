@@ -57,15 +57,16 @@ class Bars:
     assumptions: list[str] = field(default_factory=list)
     rows: Rows | None = None
 
-    def refuse(self, bad: np.ndarray, problem: str) -> None:
+    def refuse(self, bad: np.ndarray, problem: str, values: np.ndarray | None = None) -> None:
         """
         :param bad: mask of the bars, shape (T,)
         :param problem: what is wrong with them
+        :param values: of the column at fault, to be quoted, shape (T,)
         :raises ValueError: if a bar is bad: names the first one by row and date, and how many more there are
         """
         numbers = np.arange(1, len(self.dates) + 1)
         rows = self.rows or Rows(self.source, numbers, pd.Series(self.dates), has_header=False)
-        rows.refuse(bad, problem)
+        rows.refuse(bad, problem, None if values is None else pd.Series(values))
 
 
 @dataclass(frozen=True)

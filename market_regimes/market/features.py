@@ -66,17 +66,31 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
 def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
     :param bars: of one symbol
-    :param config: what trading costs
+    :param config: what trading costs and what may be held, and the user's own benchmark
     :param needed: bars at whose close orders are given
-    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there
+    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the benchmark
+        has no target or one that may not be held
     """
+    outside = np.ones(len(bars.close), dtype=bool)
+    outside[needed.start : needed.stop] = False
     option = "market.trading.impact_coefficient"
     if needed and config.trading.impact_coefficient:
         volume = column_of(bars, "volume", option)
-        missing = ~((volume > 0) & (volume < np.inf))
-        missing[: needed.start] = False
-        missing[needed.stop :] = False
+        missing = ~((volume > 0) & (volume < np.inf)) & ~outside
         bars.refuse(missing, f"volume of {bars.symbol} is missing or not positive, and {option} needs it")
+    targets = benchmark_of(bars, config)
+    if needed and targets is not None:
+        name, (low, high) = f"{config.benchmark_positions} of {bars.symbol}", config.trading.of_rules.bounds
+        bars.refuse(
+            np.isnan(targets) & ~outside, f"{name} is missing, and market.benchmark_positions trades at every close"
+        )
+        beyond = ((targets < low) | (targets > high)) & ~outside
+        bars.refuse(beyond, f"{name} lies outside the {low:g} to {high:g} that may be held", targets)
+
+
+def benchmark_of(bars: Bars, config: MarketConfig) -> np.ndarray | None:
+    """:return: target at each close of the user's own benchmark, shape (T,); None: the bars have no such column"""
+    return None if config.benchmark_positions is None else bars.extra.get(config.benchmark_positions)
 
 
 def _known(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:

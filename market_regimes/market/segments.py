@@ -15,7 +15,13 @@ import numpy as np
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
-from market_regimes.market.features import check_features, check_traded, seen_features
+from market_regimes.market.features import (
+    benchmark_of,
+    check_features,
+    check_traded,
+    column_of,
+    seen_features,
+)
 from market_regimes.market.load import read_files
 from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
 from market_regimes.market.read import SUFFIXES, is_readable
@@ -58,6 +64,7 @@ class Market:
     :param index_observed: whether observations have the index; else 0 stands in its place
     :param features: what is known at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
+    :param benchmark: target at each close of the user's own strategy; None: there is none
     """
 
     symbol: str
@@ -73,6 +80,7 @@ class Market:
     index_observed: bool = True
     features: dict[str, np.ndarray] = field(default_factory=dict)
     volume: np.ndarray | None = None
+    benchmark: np.ndarray | None = None
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -198,6 +206,9 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
         raise ValueError(f"the symbol {twice[0]} is twice in market.data")
+    for name, option in config.own_columns.items():
+        for bars in found:
+            column_of(bars, name, option)
     return _with_one_year(found, config.bars_per_year)
 
 
@@ -288,6 +299,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         index_observed=bars.source not in HIDES_INDEX,
         features=seen_features(bars, config),
         volume=bars.volume if config.trading.impact_coefficient else None,
+        benchmark=benchmark_of(bars, config),
     )
 
 

@@ -186,6 +186,13 @@ def said_of(segments: Sequence[Segment], trained: Mapping[str, Trained], like: s
     ]
 
 
+def without_benchmark(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
+    """:return: a sentence for the files that lack the run's ``market.benchmark_positions``"""
+    lacking = dict.fromkeys(segment.market.source for segment in segments if segment.market.benchmark is None)
+    name = config.benchmark_positions
+    return [] if name is None else [f"{source} has no numbers in {name}: no benchmark" for source in lacking]
+
+
 def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:
     """
     :param segments: to be evaluated

@@ -210,14 +210,15 @@ class Agent:
         :raises ValueError: if the data cannot be used
         """
         config = self.configured.market
-        if last_bar:  # what fills cost is of no matter
+        if last_bar:  # nothing is traded
             config = replace(config, trading=replace(config.trading, impact_coefficient=0.0))
+        read = replace(config, benchmark_positions=None)  # other files may lack it
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
-            bars = read_frame(prices, symbol, config.own_columns)
+            bars = read_frame(prices, symbol, read.own_columns)
         else:
             entries = [prices] if isinstance(prices, str | Path) else prices
-            bars = read_bars(replace(config, data=[str(entry) for entry in entries]))
+            bars = read_bars(replace(read, data=[str(entry) for entry in entries]))
         return segments_seen(bars, self.trained, config, like, days, last_bar)
 
     def signal(

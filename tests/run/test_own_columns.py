@@ -13,11 +13,15 @@ ARGUMENTS = ["--run.total_timesteps=128", "--run.n_envs=2", "--run.eval_every=64
 ARGUMENTS += ["--algorithm.n_steps=32", "--algorithm.batch_size=32", "--algorithm.n_epochs=1"]
 ARGUMENTS += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
 ARGUMENTS += ["--market.test=[2001-11-01,2002-04-19]", "--market.features=[macro,volume]"]
+ARGUMENTS += ["--market.benchmark_positions=mine", "--market.trading.start_equity=10000", "--market.trading.min_fee=1"]
 
 
 def table_of(make_prices):
     rng = np.random.default_rng(2)
-    return make_prices(600).assign(macro=rng.uniform(1, 2, 600), other=1.0, volume=rng.integers(50, 99, 600))
+    columns = dict(
+        macro=rng.uniform(1, 2, 600), other=1.0, volume=rng.integers(50, 99, 600), mine=rng.uniform(0, 1, 600)
+    )
+    return make_prices(600).assign(**columns)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +49,9 @@ def test_a_run_is_resumed_unless_a_feature_changed(run, tmp_path, make_prices, c
     changed["other"] = 5.0
     changed.to_csv(tmp_path / "prices.csv", index=False)
     main(["train", "--resume", str(folder), f"--market.data={tmp_path / 'prices.csv'}"])
-    assert "observed besides prices: macro, volume (log change); known at the close of their" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "observed besides prices: macro, volume (log change); known at the close of their row\n" in shown
+    assert "benchmark: targets of mine, each known at the close of its row\n" in shown
     changed.loc[100, "macro"] = 1.5
     changed.to_csv(tmp_path / "prices.csv", index=False)
     error = refused(capsys, "train", "--resume", folder, f"--market.data={tmp_path / 'prices.csv'}")
@@ -62,7 +68,13 @@ def test_evaluate_and_signal_read_the_features_of_other_files(run, tmp_path, mak
     main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01", "--to", "2002-04-19"])
     one, two = (folder / f"positions-{name}.csv" for name in ("test", "other-2001-11-01-to-2002-04-19"))
     assert one.read_text() == two.read_text().replace(",other,", ",prices,")
-    capsys.readouterr()
+    assert " has no numbers in mine" not in capsys.readouterr().out
+    other.drop(columns="mine").to_csv(tmp_path / "other.csv", index=False)
+    main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01"])
+    assert f"\n{tmp_path / 'other.csv'} has no numbers in mine: no benchmark\n" in capsys.readouterr().out
+    joint = json.loads((folder / "evaluation-other-2001-11-01-to-2002-04-19.json").read_text())["joint"]
+    assert "benchmark" not in joint
+    assert "benchmark" in json.loads((folder / "evaluation-test.json").read_text())["joint"]
     main(["signal", str(folder), "--data", str(tmp_path / "other.csv"), "--json", "--observation"])
     (answer,) = json.loads(capsys.readouterr().out)
     scaling = json.loads((folder / "scaling.json").read_text())["prices"]["scaling"]["features"]
