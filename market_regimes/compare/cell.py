@@ -28,7 +28,7 @@ from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_benchmark
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule
 from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
@@ -127,7 +127,7 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
     result |= _trading(held, bars_per_year, "hold")
     rules = {
-        "benchmark": own_benchmark(segments),
+        "own": own_rule(segments),
         "fitted": fitted(segments, study.trading),
         "informed": informed(segments, study.trading),
     }

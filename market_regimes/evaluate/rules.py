@@ -70,13 +70,13 @@ def informed(segments: Sequence[Segment], trading: TradingCosts) -> Decision | N
     return lambda known: targets[(known.index > between).astype(int)]
 
 
-def own_benchmark(segments: Sequence[Segment]) -> Decision | None:
+def own_rule(segments: Sequence[Segment]) -> Decision | None:
     """
     :param segments: what is traded
     :return: the trading rule that holds what ``market.benchmark_positions`` says at each close; None where a symbol has
         no such column
     """
-    targets = [segment.market.benchmark for segment in segments if segment.market.benchmark is not None]
+    targets = [segment.market.own_targets for segment in segments if segment.market.own_targets is not None]
     if len(targets) < len(segments):
         return None
     first = np.cumsum([0, *(len(one) for one in targets)])

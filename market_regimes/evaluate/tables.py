@@ -20,7 +20,7 @@ PERCENT = {
     "share_of_attainable",
 }
 COUNTS = {"bars"}
-RULES = ("benchmark", "fitted rule", "informed rule")  # beside the agents of several seeds
+RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
 def print_summary(result: dict[str, Any], title: str) -> None:
@@ -44,7 +44,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     for each in (table, by_regime, by_symbol):
         each.box, each.padding = SIMPLE, (0, 1, 0, 0)  # so that six strategies fit into 80 columns
         for name in strategies:
-            each.add_column(name, justify="right")
+            each.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for figure in first:
         if figure != "regimes":
             table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))

@@ -68,10 +68,10 @@ def assumed(read: Sequence[Bars]) -> list[str]:
 
 
 def observed(config: MarketConfig) -> list[str]:
-    """:return: a line on the features and one on the user's own benchmark, where there are any"""
-    features, benchmark = described_features(config), config.benchmark_positions
+    """:return: a line on the features and one on the user's own rule, where there are any"""
+    features, rule = described_features(config), config.benchmark_positions
     lines = [f"observed besides prices: {features}"] if features else []
-    return lines + ([f"benchmark: targets of {benchmark}, each known at the close of its row"] if benchmark else [])
+    return lines + ([f"own rule: targets of {rule}, each known at the close of its row"] if rule else [])
 
 
 def absent(data: Data) -> list[str]:
@@ -105,7 +105,7 @@ def described(data: Data) -> list[dict[str, Any]]:
     :return: per symbol, for JSON: ``symbol``, ``source``, ``bars``, ``first`` and ``last`` (times in ISO form),
         ``first_close`` and ``last_close`` (as traded: adjusted where the file has that), ``bars_per_year``, ``zone``,
         ``volatility_index`` ("own" or "estimated"), ``regimes`` (bars in each; None: it takes no part),
-        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``features``, ``benchmark`` (column),
+        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``features``, ``own_rule`` (column),
         ``unused_columns``, ``assumptions``, ``periods`` (per name first and last day, and ``bars``)
     """
     markets = {segment.market.symbol: segment.market for segment in data.segments["train"]}
@@ -137,7 +137,7 @@ def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
         "regime_bounds": None if market is None else [float(bound) for bound in market.bounds],
         "fill": "next_open" if at_open else "close",
         "features": described_features(data.config),
-        "benchmark": data.config.benchmark_positions,
+        "own_rule": data.config.benchmark_positions,
         "unused_columns": bars.unused_columns,
         "assumptions": bars.assumptions,
         "periods": {
@@ -164,7 +164,7 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
         ("zone", symbol["zone"] or "none stated"),
         ("fill", fill),
         ("index", f"{symbol['volatility_index']}; bars: {regimes}"),
-        *((name, symbol[name]) for name in ("features", "benchmark") if symbol[name]),
+        *((name.replace("_", " "), symbol[name]) for name in ("features", "own_rule") if symbol[name]),
         *((name, f"{p['first']} to {p['last']}, {p['bars']:,} bars") for name, p in symbol["periods"].items()),
         ("not used", ", ".join(symbol["unused_columns"]) or "nothing"),
         *(("assumed", sentence) for sentence in symbol["assumptions"]),

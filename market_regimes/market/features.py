@@ -66,9 +66,9 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
 def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
     :param bars: of one symbol
-    :param config: what trading costs and what may be held, and the user's own benchmark
+    :param config: what trading costs and what may be held, and the user's own rule
     :param needed: bars at whose close orders are given
-    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the benchmark
+    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the own rule
         has no target or one that may not be held
     """
     outside = np.ones(len(bars.close), dtype=bool)
@@ -78,7 +78,7 @@ def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
         volume = column_of(bars, "volume", option)
         missing = ~((volume > 0) & (volume < np.inf)) & ~outside
         bars.refuse(missing, f"volume of {bars.symbol} is missing or not positive, and {option} needs it")
-    targets = benchmark_of(bars, config)
+    targets = own_targets(bars, config)
     if needed and targets is not None:
         name, (low, high) = f"{config.benchmark_positions} of {bars.symbol}", config.trading.of_rules.bounds
         bars.refuse(
@@ -88,8 +88,8 @@ def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
         bars.refuse(beyond, f"{name} lies outside the {low:g} to {high:g} that may be held", targets)
 
 
-def benchmark_of(bars: Bars, config: MarketConfig) -> np.ndarray | None:
-    """:return: target at each close of the user's own benchmark, shape (T,); None: the bars have no such column"""
+def own_targets(bars: Bars, config: MarketConfig) -> np.ndarray | None:
+    """:return: target at each close of the user's own rule, shape (T,); None: the bars have no such column"""
     return None if config.benchmark_positions is None else bars.extra.get(config.benchmark_positions)
 
 

@@ -96,12 +96,12 @@ def own_columns(table: RawTable, layout: Layout, own: dict[str, str]) -> list[st
         found = [column for column, of in fields.items() if name in (column, of)]
         role = next((roles[column] for column in found if column in roles), name if name in FIELDS else None)
         if role is not None and role != "volume":
-            raise ValueError(f"{table.source}: {name}, which {option} names, is not read beside the {role}: it is that")
-        if role is not None and found:
             raise ValueError(
-                f"{table.source}: {name}, which {option} names, is the volume: it is named volume there, and "
-                "market.columns must not leave it out"
+                f"{table.source}: {option} names {name}, which is read as the {role}: a column has one meaning"
             )
+        if role is not None and found:
+            hint = "which market.columns leaves out" if name == "volume" else "which is the volume: there it is volume"
+            raise ValueError(f"{table.source}: {option} names {name}, {hint}")
         if not found:
             free = {of.lower(): of for column, of in fields.items() if column not in roles}
             near = difflib.get_close_matches(name.lower(), free, n=1)

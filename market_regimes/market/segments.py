@@ -16,10 +16,10 @@ from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.features import (
-    benchmark_of,
     check_features,
     check_traded,
     column_of,
+    own_targets,
     seen_features,
 )
 from market_regimes.market.load import read_files
@@ -64,7 +64,7 @@ class Market:
     :param index_observed: whether observations have the index; else 0 stands in its place
     :param features: what is known at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
-    :param benchmark: target at each close of the user's own strategy; None: there is none
+    :param own_targets: target at each close of the user's own strategy; None: there is none
     """
 
     symbol: str
@@ -80,7 +80,7 @@ class Market:
     index_observed: bool = True
     features: dict[str, np.ndarray] = field(default_factory=dict)
     volume: np.ndarray | None = None
-    benchmark: np.ndarray | None = None
+    own_targets: np.ndarray | None = None
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -299,7 +299,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         index_observed=bars.source not in HIDES_INDEX,
         features=seen_features(bars, config),
         volume=bars.volume if config.trading.impact_coefficient else None,
-        benchmark=benchmark_of(bars, config),
+        own_targets=own_targets(bars, config),
     )
 
 

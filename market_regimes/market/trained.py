@@ -186,11 +186,13 @@ def said_of(segments: Sequence[Segment], trained: Mapping[str, Trained], like: s
     ]
 
 
-def without_benchmark(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
+def without_own_rule(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
     """:return: a sentence for the files that lack the run's ``market.benchmark_positions``"""
-    lacking = dict.fromkeys(segment.market.source for segment in segments if segment.market.benchmark is None)
+    lacking = dict.fromkeys(segment.market.source for segment in segments if segment.market.own_targets is None)
     name = config.benchmark_positions
-    return [] if name is None else [f"{source} has no numbers in {name}: no benchmark" for source in lacking]
+    return (
+        [] if name is None else [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
+    )
 
 
 def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:

@@ -15,7 +15,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, share_of_attainable, summary
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_benchmark, volatility_targeting
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule, volatility_targeting
 from market_regimes.files import write_file
 from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.segments import Segment
@@ -41,13 +41,13 @@ def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, 
     """
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
-    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of the own benchmark
+    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of the own rule
         where there is one, and of the informed rule where the law is known. They may hold ``TradingCosts.of_rules``
     """
     free = trading.of_rules
     rules = {
         "buy and hold": buy_and_hold,
-        "benchmark": own_benchmark(segments),
+        "own rule": own_rule(segments),
         "volatility target": volatility_targeting(segments),
         "fitted rule": fitted(segments, free),
         "informed rule": informed(segments, free),

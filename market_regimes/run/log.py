@@ -14,7 +14,7 @@ from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
 WEIGHT = "train/variance_scaling_weight"
-RULES = ("buy_and_hold", "benchmark", "volatility_target", "fitted_rule", "informed_rule")
+RULES = ("buy_and_hold", "own_rule", "volatility_target", "fitted_rule", "informed_rule")
 # TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
 PAGE: dict[str, Any] = {
     "Variance gradient scaling": {

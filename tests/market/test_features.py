@@ -121,10 +121,10 @@ def test_volume_is_the_field_whatever_the_file_calls_it(config_of, table):
     renamed = table.rename(columns={"volume": "Vol."})
     market = market_of(config_of(renamed, features=["volume"]))
     assert np.array_equal(market.features["volume"], np.log(table["volume"]).diff(), equal_nan=True)
-    with pytest.raises(
-        ValueError, match=r"Vol\., which market.features names, is the volume: it is named volume there"
-    ):
+    with pytest.raises(ValueError, match=r"market.features names Vol\., which is the volume: there it is volume"):
         segments_of(config_of(renamed, features=["Vol."]))
+    with pytest.raises(ValueError, match=r"market.features names volume, which market.columns leaves out"):
+        segments_of(config_of(table, features=["volume"], columns={"volume": ""}))
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_volume_is_the_field_whatever_the_file_calls_it(config_of, table):
         ("Rsi", "has no column Rsi, which market.features names: it has date, .*; rsi is nearest"),
         ("macros", "has no column macros, .*; macro is nearest"),
         ("colour", "has no column colour, which market.features names: it has date, open"),
-        ("close", "close, which market.features names, is not read beside the close: it is that"),
+        ("close", "market.features names close, which is read as the close: a column has one meaning"),
         ("Last", "has no column Last"),
-        ("high", "is not read beside the high"),
-        ("date", "is not read beside the date"),
-        ("volatility_index", "is not read beside the volatility_index"),
+        ("high", "is read as the high"),
+        ("date", "is read as the date"),
+        ("volatility_index", "is read as the volatility_index"),
         ("note", r"row 1 after the header \(date 2000-01-03\): note is not a finite number, it is 'x'; 599 more"),
     ],
 )
@@ -149,7 +149,7 @@ def test_names_that_are_refused(config_of, table, name, message):
 def test_roles_under_other_names_are_refused(config_of, table):
     renamed = table.rename(columns={"close": "Last"}).assign(VIX=20.0)
     for name, role in (("Last", "close"), ("VIX", "volatility_index")):
-        with pytest.raises(ValueError, match=f"{name}, which market.features names, is not read beside the {role}"):
+        with pytest.raises(ValueError, match=f"market.features names {name}, which is read as the {role}"):
             segments_of(config_of(renamed, features=[name]))
     free = config_of(renamed.assign(VIX=table["macro"]), features=["VIX"], columns={"volatility_index": ""})
     assert np.array_equal(market_of(free).features["VIX"], table["macro"])

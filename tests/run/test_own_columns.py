@@ -51,7 +51,7 @@ def test_a_run_is_resumed_unless_a_feature_changed(run, tmp_path, make_prices, c
     main(["train", "--resume", str(folder), f"--market.data={tmp_path / 'prices.csv'}"])
     shown = capsys.readouterr().out
     assert "observed besides prices: macro, volume (log change); known at the close of their row\n" in shown
-    assert "benchmark: targets of mine, each known at the close of its row\n" in shown
+    assert "own rule: targets of mine, each known at the close of its row\n" in shown
     changed.loc[100, "macro"] = 1.5
     changed.to_csv(tmp_path / "prices.csv", index=False)
     error = refused(capsys, "train", "--resume", folder, f"--market.data={tmp_path / 'prices.csv'}")
@@ -71,10 +71,10 @@ def test_evaluate_and_signal_read_the_features_of_other_files(run, tmp_path, mak
     assert " has no numbers in mine" not in capsys.readouterr().out
     other.drop(columns="mine").to_csv(tmp_path / "other.csv", index=False)
     main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01"])
-    assert f"\n{tmp_path / 'other.csv'} has no numbers in mine: no benchmark\n" in capsys.readouterr().out
+    assert f"\n{tmp_path / 'other.csv'} has no numbers in mine: the own rule is left out\n" in capsys.readouterr().out
     joint = json.loads((folder / "evaluation-other-2001-11-01-to-2002-04-19.json").read_text())["joint"]
-    assert "benchmark" not in joint
-    assert "benchmark" in json.loads((folder / "evaluation-test.json").read_text())["joint"]
+    assert "own rule" not in joint
+    assert "own rule" in json.loads((folder / "evaluation-test.json").read_text())["joint"]
     main(["signal", str(folder), "--data", str(tmp_path / "other.csv"), "--json", "--observation"])
     (answer,) = json.loads(capsys.readouterr().out)
     scaling = json.loads((folder / "scaling.json").read_text())["prices"]["scaling"]["features"]

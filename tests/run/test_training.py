@@ -186,7 +186,7 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     tags = {tag.rstrip("$") for chart in charts.values() for tag in chart.multiline.tag}
     rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
     rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
-    rare |= {"eval/sharpe_benchmark"}  # the user's own
+    rare |= {"eval/sharpe_own_rule"}  # the user's own
     rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500
     assert tags - set(known) <= rare
     assert "train/value_error_calm" in tags & set(known)

@@ -14,12 +14,12 @@ from market_regimes.compare.verdicts import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.figures import figures, joint
-from market_regimes.evaluate.rules import own_benchmark
+from market_regimes.evaluate.rules import own_rule
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, read_data, said
 from market_regimes.market.load import read_frame
 from market_regimes.market.segments import segments_of
-from market_regimes.market.trained import segments_seen, trained_on, without_benchmark
+from market_regimes.market.trained import segments_seen, trained_on, without_own_rule
 from market_regimes.run.evaluation import benchmarks
 from market_regimes.run.study import Study
 
@@ -50,7 +50,7 @@ def config_of(tmp_path):
 def test_the_target_of_a_row_is_filled_after_its_close(config_of, table):
     """Long on the closes of bars 450 and 451 only: bought at the open of 451, sold at that of 453."""
     config = config_of(table.assign(mine=(table.index == 450) | (table.index == 451)).astype({"mine": float}))
-    frame = benchmarks(segments_of(config)["test"], FREE)["benchmark"]["own"]
+    frame = benchmarks(segments_of(config)["test"], FREE)["own rule"]["own"]
     opens, closes, dates = table["open"], table["close"], table["date"]
     earned = frame["return"][frame["return"] != 0]
     assert earned.index.tolist() == dates[451:454].tolist()
@@ -66,13 +66,13 @@ def test_each_symbol_has_its_own(tmp_path, table, make_prices):
         str(tmp_path), **{**PERIODS, "test": ("2001-09-03", "2002-01-31")}, benchmark_positions="mine"
     )
     segments = segments_of(config)["test"]
-    frames = backtest(segments, FREE, own_benchmark(segments))
+    frames = backtest(segments, FREE, own_rule(segments))
     dates = table.set_index("date")["mine"].shift(1)
     assert frames["a"]["target"].tolist() == dates[frames["a"].index].tolist()
     assert set(frames["b"]["target"]) == {0.75}
-    without = replace(segments[1], market=replace(segments[1].market, benchmark=None))
-    assert own_benchmark([segments[0], without]) is None
-    assert "benchmark" not in benchmarks([segments[0], without], FREE)
+    without = replace(segments[1], market=replace(segments[1].market, own_targets=None))
+    assert own_rule([segments[0], without]) is None
+    assert "own rule" not in benchmarks([segments[0], without], FREE)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_missing_target_is_refused_where_an_order_is_given(config_of, table):
     last = int(table.index[table["date"] == PERIODS["test"][1]][0])
     inside = table.assign(mine=table["mine"].where((table.index >= 20) & (table.index < last)))
     (segment,) = segments_of(config_of(inside))["test"]
-    assert np.isfinite(benchmarks([segment], FREE)["benchmark"]["own"]["return"]).all()
+    assert np.isfinite(benchmarks([segment], FREE)["own rule"]["own"]["return"]).all()
     for bar in (20, last - 1):
         with pytest.raises(
             ValueError, match=rf"row {bar + 1} after the header .*: mine of own is missing, and market.b"
@@ -110,7 +110,7 @@ def test_a_missing_target_is_refused_where_an_order_is_given(config_of, table):
     ("name", "message"),
     [
         ("min", "has no column min, which market.benchmark_positions names: it has date, .*; mine is nearest"),
-        ("close", "close, which market.benchmark_positions names, is not read beside the close"),
+        ("close", "market.benchmark_positions names close, which is read as the close"),
     ],
 )
 def test_names_that_are_refused(config_of, table, name, message):
@@ -124,20 +124,20 @@ def test_it_stands_in_every_table(config_of, table, tmp_path, capsys):
     config = config_of(table)
     study = Study(RunConfig(total_timesteps=256, n_envs=2), config, ALGORITHM)
     sharpes = {
-        name: figures(joint(backtest(found, FREE, own_benchmark(found))), 252)["sharpe_ratio"]
+        name: figures(joint(backtest(found, FREE, own_rule(found))), 252)["sharpe_ratio"]
         for name, found in study.segments.items()
     }
     assert len(set(sharpes.values())) == 3
     scores, _ = study.score()
-    assert scores["sharpe_benchmark"] == pytest.approx(sharpes["validation"])
+    assert scores["sharpe_own_rule"] == pytest.approx(sharpes["validation"])
     result = study.evaluate(tmp_path, "test")
     found = json.loads((tmp_path / "evaluation-test.json").read_text())
-    assert list(found["joint"]) == ["agent", "buy and hold", "benchmark", *list(found["joint"])[3:]]
-    assert found["joint"]["benchmark"]["sharpe_ratio"] == pytest.approx(sharpes["test"])
+    assert list(found["joint"]) == ["agent", "buy and hold", "own rule", *list(found["joint"])[3:]]
+    assert found["joint"]["own rule"]["sharpe_ratio"] == pytest.approx(sharpes["test"])
     print_summary(result, "title")
     assert f" {sharpes['test']:.2f} " in capsys.readouterr().out
     print_seeds({0: result, 1: result}, "title")
-    assert f"Sharpe ratio of the benchmark {sharpes['test']:.2f}, of the fitted rule" in capsys.readouterr().out
+    assert f"Sharpe ratio of the own rule {sharpes['test']:.2f}, of the fitted rule" in capsys.readouterr().out
 
 
 def test_it_stands_in_a_comparisons_report(config_of, table, tmp_path):
@@ -147,17 +147,17 @@ def test_it_stands_in_a_comparisons_report(config_of, table, tmp_path):
     cell = Cell("own", fold.name, "baseline", 0, RunConfig(total_timesteps=64, n_envs=2), fold.market, ALGORITHM)
     results = [{"status": "ok", **run_cell(cell)}]
     (segment,) = segments_of(fold.market, ("train", "test"))["test"]
-    frame = backtest([segment], FREE, own_benchmark([segment]))["own"]
-    assert results[0]["figures"]["benchmark_sharpe"] == pytest.approx(figures(frame, 252)["sharpe_ratio"])
-    assert results[0]["daily"]["benchmark"] == pytest.approx(frame["return"].tolist(), abs=1e-8)
+    frame = backtest([segment], FREE, own_rule([segment]))["own"]
+    assert results[0]["figures"]["own_sharpe"] == pytest.approx(figures(frame, 252)["sharpe_ratio"])
+    assert results[0]["daily"]["own"] == pytest.approx(frame["return"].tolist(), abs=1e-8)
     comparison = SimpleNamespace(cells=[cell], result=lambda i: results[i])
     tables = tables_of(comparison, [fold], {"baseline": {}}, "baseline")
     write_tables(tmp_path, tables, "baseline", "")
     page = (tmp_path / "report.html").read_text()
-    assert '<th scope="col">own benchmark</th>' in page
-    returns = pd.Series(results[0]["daily"]["benchmark"])
-    assert tables.sharpe["benchmark"].iloc[0] == pytest.approx(returns.mean() / returns.std() * 252**0.5)
-    assert f"<td>{tables.sharpe['benchmark'].iloc[0]:.3g}</td>" in page
+    assert '<th scope="col">own rule</th>' in page
+    returns = pd.Series(results[0]["daily"]["own"])
+    assert tables.sharpe["own"].iloc[0] == pytest.approx(returns.mean() / returns.std() * 252**0.5)
+    assert f"<td>{tables.sharpe['own'].iloc[0]:.3g}</td>" in page
 
 
 def test_a_comparison_of_other_targets_is_another(config_of, table):
@@ -180,11 +180,11 @@ def test_other_bars_may_lack_it(config_of, table):
     config = config_of(table)
     known = trained_on(segments_of(config))
     (seen,) = segments_seen(read_frame(table, "own"), known, config)
-    assert np.array_equal(seen.market.benchmark, table["mine"])
-    assert without_benchmark([seen], config) == []
+    assert np.array_equal(seen.market.own_targets, table["mine"])
+    assert without_own_rule([seen], config) == []
     (lacking,) = segments_seen(read_frame(table.drop(columns="mine"), "own"), known, config)
-    assert without_benchmark([lacking], config) == ["own has no numbers in mine: no benchmark"]
-    assert without_benchmark([lacking], replace(config, benchmark_positions=None)) == []
+    assert without_own_rule([lacking], config) == ["own has no numbers in mine: the own rule is left out"]
+    assert without_own_rule([lacking], replace(config, benchmark_positions=None)) == []
     holed = read_frame(table.assign(mine=table["mine"].where(table.index != 500)), "own")
     assert len(segments_seen(holed, known, config, last_bar=True)) == 1
     with pytest.raises(ValueError, match=r"row 501 .*: mine of own is missing"):
@@ -194,7 +194,7 @@ def test_other_bars_may_lack_it(config_of, table):
 def test_it_is_said(config_of, table):
     config = config_of(table)
     data = read_data(config)
-    assert "benchmark: targets of mine, each known at the close of its row" in said(data, config)
+    assert "own rule: targets of mine, each known at the close of its row" in said(data, config)
     (symbol,) = described(data)
-    assert (symbol["benchmark"], symbol["unused_columns"]) == ("mine", ["volume"])
-    assert f"  {'benchmark':<11}mine" in lines_of(symbol)
+    assert (symbol["own_rule"], symbol["unused_columns"]) == ("mine", ["volume"])
+    assert f"  {'own rule':<11}mine" in lines_of(symbol)
