@@ -44,7 +44,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     for each in (table, by_regime, by_symbol):
         each.box, each.padding = SIMPLE, (0, 1, 0, 0)  # so that six strategies fit into 80 columns
         for name in strategies:
-            each.add_column(name, justify="right", min_width=max(map(len, name.split())))
+            each.add_column(name, justify="right")
     for figure in first:
         if figure != "regimes":
             table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
