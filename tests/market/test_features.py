@@ -288,6 +288,24 @@ def test_a_feature_that_does_not_move_in_training_is_refused(config_of, table):
         MarketCore(segments_of(config)["train"])
 
 
+def test_the_close_before_the_training_period_is_observed_and_scales_nothing(config_of, table):
+    """The period begins on bar 100. Its first decision falls on bar 99, whose feature is needed."""
+    assert str(table["date"][100].date()) == "2000-05-22"
+    table.loc[99, "macro"] = 1e6
+    (segment,) = segments_of(replace(config_of(table, features=["macro"]), train=("2000-05-22", "2001-03-30")))["train"]
+    found, training = segment.scaling.features["macro"], table["macro"][100:325]
+    assert (found.mean, found.std) == pytest.approx((training.mean(), training.std(ddof=0)))
+    assert found.seen == (training.min(), 1e6)
+    for bar in (98, 99):
+        config = config_of(table.assign(macro=table["macro"].where(table.index > bar)), features=["macro"])
+        config = replace(config, train=("2000-05-22", "2001-03-30"))
+        if bar == 98:
+            assert len(segments_of(config)) == 3
+        else:
+            with pytest.raises(ValueError, match=r"row 100 after the header .*: macro of own is missing"):
+                segments_of(config)
+
+
 def test_a_run_keeps_its_features_and_reads_what_earlier_runs_kept(config_of, table):
     (known,) = trained_on(segments_of(config_of(table, features=["macro", "rsi"]))).values()
     content = json.loads(json.dumps(known.to_json()))
