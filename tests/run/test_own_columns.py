@@ -1,12 +1,16 @@
 """A run whose file has columns of the user's own, from the command line: training, evaluation, signal, resuming."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 import pytest
 
 from market_regimes import Agent
+from market_regimes.market.scaling import FeatureScaling
+from market_regimes.market.segments import Segment
+from market_regimes.run.signal import outside_training
 from train_model_multi_patch import main
 
 ARGUMENTS = ["--run.total_timesteps=128", "--run.n_envs=2", "--run.eval_every=64", "--run.progress_bar=false"]
@@ -103,3 +107,30 @@ def test_a_feature_outside_what_training_saw_is_warned_of(run, make_prices):
     span = f"lies outside the {low:.6g} to {high:.6g} that training saw"
     assert warnings(3.25) == [f"the feature macro of 2001-06-29, 3.25, {span}"]
     assert warnings(-0.5) == [f"the feature macro of 2001-06-29, -0.5, {span}"]
+
+
+def test_ranges_of_other_symbols_are_compared_as_they_are_scaled(run):
+    """Another symbol saw 4 to 20, about its mean of 10 and in units of 2: -3 to 5 as the own one is scaled."""
+    agent = Agent.load(run[0])
+    (segment,) = agent.segments(run[1])
+    known = agent.trained["prices"]
+
+    def sentences(value, *scalings):
+        features = {**segment.market.features, "macro": np.full(len(segment.market.close), value)}
+        trained = {
+            str(i): replace(
+                known, scaling=replace(known.scaling, features={**known.scaling.features, "macro": scaling})
+            )
+            for i, scaling in enumerate(scalings)
+        }
+        seen = Segment(replace(segment.market, features=features), segment.period, trained["0"].scaling)
+        return [text for text in outside_training(seen, trained) if "macro" in text]
+
+    own, other = FeatureScaling(0.0, 1.0, (-1.0, 1.0)), FeatureScaling(10.0, 2.0, (4.0, 20.0))
+    assert sentences(1.0, own) == sentences(4.999, own, other) == sentences(-2.999, own, other) == []
+    assert sentences(5.001, own, other) == [
+        "the feature macro of 2002-04-19, 5.001, lies outside the -3 to 5 that training saw"
+    ]
+    assert sentences(1.001, own) == [
+        "the feature macro of 2002-04-19, 1.001, lies outside the -1 to 1 that training saw"
+    ]
