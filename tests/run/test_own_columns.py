@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from market_regimes import Agent
+from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.market.scaling import FeatureScaling
 from market_regimes.market.segments import Segment
 from market_regimes.run.signal import outside_training
@@ -134,3 +134,18 @@ def test_ranges_of_other_symbols_are_compared_as_they_are_scaled(run):
     assert sentences(1.001, own) == [
         "the feature macro of 2002-04-19, 1.001, lies outside the -1 to 1 that training saw"
     ]
+
+
+def test_a_signal_needs_no_volume_where_only_the_impact_of_orders_does(tmp_path, make_prices):
+    prices = make_prices(400)
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    trading = TradingCosts(start_equity=1e4, impact_coefficient=1.0)
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="impact", progress_bar=False)
+    algorithm = dict(n_steps=32, batch_size=32, n_epochs=1, seed=0)
+    folder = Study(settings, MarketConfig(str(tmp_path / "prices.csv"), trading=trading), algorithm).start()
+    agent = Agent.load(folder)
+    (answer,) = agent.signal(prices.drop(columns="volume"), 0.5)
+    assert answer.target == agent.signal(prices, 0.5)[0].target
+    assert len(agent.backtest(prices)["prices"]) == 400 - 21
+    with pytest.raises(ValueError, match="has no column volume, which market.trading.impact_coefficient names"):
+        agent.backtest(prices.drop(columns="volume"))
