@@ -147,5 +147,5 @@ def test_a_signal_needs_no_volume_where_only_the_impact_of_orders_does(tmp_path,
     (answer,) = agent.signal(prices.drop(columns="volume"), 0.5)
     assert answer.target == agent.signal(prices, 0.5)[0].target
     assert len(agent.backtest(prices)["prices"]) == 400 - 21
-    with pytest.raises(ValueError, match="has no column volume, which market.trading.impact_coefficient names"):
+    with pytest.raises(ValueError, match=r"has no column volume, which market.trading.impact_coefficient names"):
         agent.backtest(prices.drop(columns="volume"))
