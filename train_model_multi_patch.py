@@ -37,7 +37,7 @@ from market_regimes.config import SHIPPED, CheckpointName, Hypothesis, MarketCon
 from market_regimes.files import new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
-from market_regimes.market.trained import already_seen, said_of, trained_on
+from market_regimes.market.trained import already_seen, said_of, trained_on, without_own_rule
 from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser
 from market_regimes.report import program, report
 from market_regimes.run.agent import Agent
@@ -281,6 +281,7 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
     except (ValueError, OSError) as error:
         parser.error(str(error))
     notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
+    notes += without_own_rule(segments, agent.configured.market)
     report(scored, name, group, notes, True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +52,15 @@ class TradingCosts:
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
     :param cash_rate: yearly interest on equity that is not invested
     :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
-    :raises ValueError: if the positions are no range, a cost is negative or costs take 100 % of a trade
+    :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices; the
+        three costs below need it, since positions are shares of equity
+    :param min_fee: least fee of an order, in currency
+    :param fee_per_share: fee in currency per share traded, beside ``fee_bp``; shares are counted at the prices traded,
+        which are adjusted where the file adjusts them
+    :param impact_coefficient: an order worth V costs this times s * sqrt(V / W) of V (the square-root law): s is the
+        EWMA volatility of one bar, W the volume times the close, both of the bar at whose close the order is given
+    :raises ValueError: if the positions are no range, a cost is negative, costs take 100 % of a trade, or an amount of
+        currency is given and ``start_equity`` is not
     """
 
     position_low: float = 0.0
@@ -63,6 +71,10 @@ class TradingCosts:
     financing_rate: float = 0.05
     cash_rate: float = 0.0
     fill: Literal["next_open", "close"] = "next_open"
+    start_equity: float | None = None
+    min_fee: float = 0.0
+    fee_per_share: float = 0.0
+    impact_coefficient: float = 0.0
 
     def __post_init__(self) -> None:
         if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
@@ -91,6 +103,26 @@ class TradingCosts:
             )
         if self.fill not in ("next_open", "close"):
             raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+        self._check_currency()
+
+    def _check_currency(self) -> None:
+        given = {name: getattr(self, name) for name in ("min_fee", "fee_per_share", "impact_coefficient")}
+        for name, value in given.items():
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if self.start_equity is None:
+            for name in (name for name, value in given.items() if value):
+                raise ValueError(
+                    f"{name}={given[name]:g} counts in currency or shares, and positions are shares of equity: state "
+                    "market.trading.start_equity, the equity at the start in the currency of the prices"
+                )
+        elif not self.min_fee < self.start_equity < np.inf:
+            raise ValueError(f"start_equity must be finite and above min_fee={self.min_fee:g}, got {self.start_equity}")
+
+    @property
+    def in_currency(self) -> bool:
+        """Whether an order's cost depends on its size in currency or shares."""
+        return bool(self.min_fee or self.fee_per_share or self.impact_coefficient)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -98,6 +130,12 @@ class TradingCosts:
         if self.positions is not None:
             return min(self.positions), max(self.positions)
         return self.position_low, self.position_high
+
+    @property
+    def of_rules(self) -> TradingCosts:
+        """The same for trading rules: they may hold from 0 to 1 whatever the agent may, and more where it may."""
+        low, high = self.bounds
+        return replace(self, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
 
     def targets(self, actions: np.ndarray) -> np.ndarray:
         """
@@ -132,6 +170,13 @@ class MarketConfig:
         a column that is not to be used
     :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
     :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
+    :param features: columns of the files that enter the observation, scaled by the training period as returns are;
+        "volume" enters as its log change
+    :param feature_lag: bars by which features become known late: with 1 a close shows those of the row before
+    :param feature_fill: "forward": a missing feature is the last one before it; None: it is refused where an
+        observation needs it
+    :param benchmark_positions: column of the files with the targets of a strategy of your own, as shares of equity,
+        each known at the close of its row; it is traded beside buy-and-hold in every evaluation
     """
 
     data: str | list[str] = "sp500"
@@ -146,6 +191,10 @@ class MarketConfig:
     columns: dict[str, str] | None = None
     date_format: str | None = None
     decimal: str | None = None
+    features: list[str] = field(default_factory=list)
+    feature_lag: int = 0
+    feature_fill: Literal["forward"] | None = None
+    benchmark_positions: str | None = None
 
     def __post_init__(self) -> None:
         bounds = self.regime_bounds
@@ -155,6 +204,12 @@ class MarketConfig:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
+        if self.feature_lag < 0:
+            raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
+        if self.feature_fill not in (None, "forward"):
+            raise ValueError(f"market.feature_fill must be 'forward' or null, got {self.feature_fill!r}")
 
     def days(self, period: PeriodName) -> tuple[str, str]:
         """
@@ -166,6 +221,13 @@ class MarketConfig:
         if found is None:
             raise ValueError(f"market.{period} is not stated")
         return found
+
+    @property
+    def own_columns(self) -> dict[str, str]:
+        """Columns that are read because an option names them, each with that option."""
+        traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
+        benchmark = {self.benchmark_positions: "market.benchmark_positions"} if self.benchmark_positions else {}
+        return traded | benchmark | dict.fromkeys(self.features, "market.features")
 
     @property
     def entries(self) -> list[str]:

@@ -641,3 +641,75 @@ def test_training_and_selection_know_nothing_of_the_test_period(config_of, tmp_p
 
     training = run("training", lambda t: moved(t, last["train"], last["train"]))
     assert {name for name in plain if plain[name] != training[name]} == set(plain)
+
+
+OWN = ["macro", "rsi", "volume"]
+
+
+@pytest.fixture
+def own_config(tmp_path, tables):
+    """A function that writes one symbol's bars with own columns, changed by a function, and gives the configuration."""
+    rng = np.random.default_rng(11)
+    table = tables["daily"]["one"].assign(macro=rng.normal(size=400), rsi=rng.normal(size=400))
+    table["volume"] = rng.integers(50, 99, 400)
+
+    def own_config(change=lambda table: table, **keys):
+        change(table.copy()).to_csv(tmp_path / "own.csv", index=False)
+        return MarketConfig(str(tmp_path / "own.csv"), features=OWN, **PERIODS["daily"], **keys)
+
+    return table, own_config
+
+
+def observed(config):
+    """Everything that is observed from the first close of training to the last of the test, a row per bar."""
+    first, last = config.train[0], config.test[1]
+    (train,) = segments_of(config)["train"]
+    seen = []
+    whole = Segment(train.market, period_of(train.market, first, last), train.scale_on)
+    backtest([whole], config.trading, lambda known: seen.append(known.observations[0]) or np.ones(1))
+    return whole.first, np.stack(seen)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 7])
+@pytest.mark.parametrize("fill", [None, "forward"])
+def test_features_of_a_bar_are_observed_at_its_close_plus_the_lag_and_not_before(own_config, lag, fill):
+    """Every feature moves from a bar of the test period on: so do observations from ``lag`` bars later on."""
+    table, config_of = own_config
+    cut = int(table.index[table["date"] == CUTS["daily"]["within"]][0])
+
+    def change(later):
+        later.loc[cut:, OWN] += 100
+        return later
+
+    keys = dict(feature_lag=lag, feature_fill=fill)
+    first, one = observed(config_of(**keys))
+    _, two = observed(config_of(change, **keys))
+    moved = first + np.flatnonzero((one != two).any(axis=1))
+    assert moved.tolist() == list(range(cut + lag, first + len(one)))
+    assert np.array_equal(np.delete(one, [22, 23, 24], axis=1), np.delete(two, [22, 23, 24], axis=1))
+
+
+def test_features_are_scaled_by_the_training_bars_alone(own_config):
+    """By pandas: the training period ends on bar 194, and its first 20 bars do not count."""
+    table, config_of = own_config
+    assert str(table["date"][194].date()) == PERIODS["daily"]["train"][1]
+    known = table[OWN].assign(volume=np.log(table["volume"]).diff())
+    for lag in (0, 3):
+        first, seen = observed(config_of(feature_lag=lag))
+        shifted = known.shift(lag)
+        training = shifted[20:195]
+        expected = ((shifted - training.mean()) / training.std(ddof=0))[first : first + len(seen)]
+        assert seen[:, 22:25] == pytest.approx(expected.to_numpy(), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_features_of_later_periods_move_no_scaling(own_config, name):
+    _, config_of = own_config
+
+    def change(later):
+        later.loc[later["date"] >= PERIODS["daily"][name][0], OWN] *= 3
+        return later
+
+    (one,), (two,) = (segments_of(config)["train"] for config in (config_of(), config_of(change)))
+    assert one.scaling == two.scaling
+    assert one.scaling != segments_of(config_of(lambda t: t.assign(macro=t["macro"] * 3)))["train"][0].scaling

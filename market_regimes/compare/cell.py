@@ -28,7 +28,7 @@ from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule
 from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
@@ -126,7 +126,11 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     result = _trading(agent, bars_per_year, "test")
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
     result |= _trading(held, bars_per_year, "hold")
-    rules = {"fitted": fitted(segments, study.trading), "informed": informed(segments, study.trading)}
+    rules = {
+        "own": own_rule(segments),
+        "fitted": fitted(segments, study.trading),
+        "informed": informed(segments, study.trading),
+    }
     others = {name: joint(backtest(segments, study.trading, rule)) for name, rule in rules.items() if rule is not None}
     result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
     result["test_attained"] = share_of_attainable(

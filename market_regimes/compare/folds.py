@@ -12,7 +12,8 @@ import pandas as pd
 
 from market_regimes.config import CompareConfig, MarketConfig
 from market_regimes.market.bars import Bars
-from market_regimes.market.describe import assumed, warnings_of
+from market_regimes.market.describe import assumed, observed, warnings_of
+from market_regimes.market.features import column_of
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
 
@@ -55,19 +56,20 @@ def _folds(compare: CompareConfig, market: MarketConfig) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
     read = read_bars(market)
     label = "+".join(Path(entry).stem for entry in market.entries)
-    said = (*assumed(read), *(f"warning: {sentence}" for sentence in warnings_of(read)))
+    said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
     for train, test in _periods(compare, read, label):
-        fingerprint = " ".join(_digest_until(bars, test[1]) for bars in read)
+        fingerprint = " ".join(_digest_until(bars, market, test[1]) for bars in read)
         one = replace(market, train=train, test=test)
         missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
         segments = {} if missing else segments_of(one, ("train", "test"), read)
         yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments, said)
 
 
-def _digest_until(bars: Bars, day: str) -> str:
-    """Over the bars that a fold may use: what is appended later is no obstacle."""
+def _digest_until(bars: Bars, market: MarketConfig, day: str) -> str:
+    """Over the bars and columns that a fold may use: what is appended later is no obstacle."""
     used = slice(0, period_of(bars, day, day).stop)
     arrays = [bars.dates, bars.open, bars.close, *([] if bars.volatility_index is None else [bars.volatility_index])]
+    arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
     return digest(bars.symbol, *(array[used] for array in arrays))
 
 

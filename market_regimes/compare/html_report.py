@@ -45,6 +45,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # 
 DASHES = ("-", "--", ":")
 RULES = {  # columns of ``Tables.daily``, their names, and their lines in the pictures of equity
     "hold": ("buy-and-hold", "-"),
+    "own": ("own rule", "-."),
     "fitted": ("fitted rule", "--"),
     "informed": ("informed rule", ":"),
 }
@@ -155,6 +156,7 @@ def write_report(
         main=_effect_table(effects[effects["metric"].isin(main)], ALL),
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
         sharpe=_with(tables.sharpe, (*RULES, "attained")).to_dict("records"),
+        rules={key: label for key, (label, _) in RULES.items() if key != "own" or key in tables.sharpe},
         all_markets=ALL,
     )
     write_file(path, page)

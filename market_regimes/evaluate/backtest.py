@@ -10,6 +10,7 @@ import pandas as pd
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.currency import NO_ORDER
 from market_regimes.market.env import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
@@ -125,7 +126,7 @@ def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for symbol, frame in frames.items():
-        orders = frame[frame["trade"].abs() > 1e-9]
+        orders = frame[frame["trade"].abs() > NO_ORDER]
         side = np.where(orders["trade"] > 0, "buy", "sell")
         rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
     return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")

@@ -70,12 +70,27 @@ def informed(segments: Sequence[Segment], trading: TradingCosts) -> Decision | N
     return lambda known: targets[(known.index > between).astype(int)]
 
 
+def own_rule(segments: Sequence[Segment]) -> Decision | None:
+    """
+    :param segments: what is traded
+    :return: the trading rule that holds what ``market.benchmark_positions`` says at each close; None where a symbol has
+        no such column
+    """
+    targets = [segment.market.own_targets for segment in segments if segment.market.own_targets is not None]
+    if len(targets) < len(segments):
+        return None
+    first = np.cumsum([0, *(len(one) for one in targets)])
+    together = np.nan_to_num(np.concatenate(targets))  # those that trade nothing may be missing
+    return lambda known: together[first[known.symbol] + known.bar]
+
+
 def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_per_year: float) -> np.ndarray:
     """
     Target position of each state: ``position_high`` where its growth exceeds its costs, else 0. A stretch pays for one
     purchase and one sale, so a bar bears twice the fee and the slippage, times the probability that the stretch ends;
     also the financing of that bar and the interest that cash would have earned. Growth is taken as proportional to the
-    position, which is exact for 0 and 1.
+    position, which is exact for 0 and 1. Costs that count in currency or shares are left out: they depend on the equity
+    of the day.
 
     :param growth: mean log return of the next bar in per cent, shape (S,)
     :param ends: probability that the state has ended by the next bar, shape (S,)

@@ -20,7 +20,7 @@ PERCENT = {
     "share_of_attainable",
 }
 COUNTS = {"bars"}
-RULES = ("fitted rule", "informed rule")  # beside the agents of several seeds
+RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
 def print_summary(result: dict[str, Any], title: str) -> None:

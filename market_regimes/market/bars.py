@@ -36,8 +36,10 @@ class Bars:
     :param bars_per_year: what annualises figures and accrues interest
     :param zone: of ``dates``, as the file states it: "+02:00", "UTC", "America/New_York"; None if it states none
     :param fill: "close" where the file has no opening prices
-    :param unused_columns: columns of the file that are no date, symbol, price or volatility index
+    :param unused_columns: columns of the file that are no date, symbol, price or volatility index, and that no option
+        names
     :param assumptions: what was assumed about the file, a sentence each
+    :param rows: of the bars in their file, for refusals; None where they are of no file
     """
 
     symbol: str
@@ -53,6 +55,18 @@ class Bars:
     fill: Literal["open", "close"] = "open"
     unused_columns: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
+    rows: Rows | None = None
+
+    def refuse(self, bad: np.ndarray, problem: str, values: np.ndarray | None = None) -> None:
+        """
+        :param bad: mask of the bars, shape (T,)
+        :param problem: what is wrong with them
+        :param values: of the column at fault, to be quoted, shape (T,)
+        :raises ValueError: if a bar is bad: names the first one by row and date, and how many more there are
+        """
+        numbers = np.arange(1, len(self.dates) + 1)
+        rows = self.rows or Rows(self.source, numbers, pd.Series(self.dates), has_header=False)
+        rows.refuse(bad, problem, None if values is None else pd.Series(values))
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,7 @@ def checked_bars(columns: Columns) -> Bars:
         "open" if "open" in columns.numbers else "close",
         columns.unused,
         said,
+        columns.rows,
     )
 
 

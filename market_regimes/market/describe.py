@@ -11,6 +11,7 @@ import numpy as np
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.env import fills_at_open
+from market_regimes.market.features import described_features
 from market_regimes.market.periods import date_text, with_periods
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Market, Segments, oddities, read_bars, segments_of
@@ -50,7 +51,7 @@ def said(data: Data, stated: MarketConfig) -> list[str]:
     :param stated: the configuration before its periods were found
     :return: every assumption in a line, of symbols that share it in one
     """
-    lines = assumed(data.read)
+    lines = assumed(data.read) + observed(stated)
     if stated.train is None and not all(entry in SHIPPED for entry in stated.entries):
         days = ", ".join(f"{name} {' to '.join(data.config.days(name))}" for name in get_args(PeriodName))
         lines.append(f"periods of 60, 15 and 25 % of the days: {days}")
@@ -64,6 +65,13 @@ def assumed(read: Sequence[Bars]) -> list[str]:
         for sentence in bars.assumptions:
             owners.setdefault(sentence, []).append(bars.symbol)
     return [f"{names_of(symbols)}: {sentence}" for sentence, symbols in owners.items()]
+
+
+def observed(config: MarketConfig) -> list[str]:
+    """:return: a line on the features and one on the user's own rule, where there are any"""
+    features, rule = described_features(config), config.benchmark_positions
+    lines = [f"observed besides prices: {features}"] if features else []
+    return lines + ([f"own rule: targets of {rule}, each known at the close of its row"] if rule else [])
 
 
 def absent(data: Data) -> list[str]:
@@ -97,8 +105,8 @@ def described(data: Data) -> list[dict[str, Any]]:
     :return: per symbol, for JSON: ``symbol``, ``source``, ``bars``, ``first`` and ``last`` (times in ISO form),
         ``first_close`` and ``last_close`` (as traded: adjusted where the file has that), ``bars_per_year``, ``zone``,
         ``volatility_index`` ("own" or "estimated"), ``regimes`` (bars in each; None: it takes no part),
-        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``unused_columns``, ``assumptions``, ``periods`` (per name
-        first and last day, and ``bars``)
+        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``features``, ``own_rule`` (column),
+        ``unused_columns``, ``assumptions``, ``periods`` (per name first and last day, and ``bars``)
     """
     markets = {segment.market.symbol: segment.market for segment in data.segments["train"]}
     return [_described(data, bars, markets.get(bars.symbol)) for bars in data.read]
@@ -128,6 +136,8 @@ def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
         "regimes": None if counts is None else dict(zip(REGIMES, counts.tolist(), strict=True)),
         "regime_bounds": None if market is None else [float(bound) for bound in market.bounds],
         "fill": "next_open" if at_open else "close",
+        "features": described_features(data.config),
+        "own_rule": data.config.benchmark_positions,
         "unused_columns": bars.unused_columns,
         "assumptions": bars.assumptions,
         "periods": {
@@ -154,6 +164,7 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
         ("zone", symbol["zone"] or "none stated"),
         ("fill", fill),
         ("index", f"{symbol['volatility_index']}; bars: {regimes}"),
+        *((name.replace("_", " "), symbol[name]) for name in ("features", "own_rule") if symbol[name]),
         *((name, f"{p['first']} to {p['last']}, {p['bars']:,} bars") for name, p in symbol["periods"].items()),
         ("not used", ", ".join(symbol["unused_columns"]) or "nothing"),
         *(("assumed", sentence) for sentence in symbol["assumptions"]),

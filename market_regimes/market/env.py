@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from market_regimes.config import TradingCosts
+from market_regimes.market.currency import CurrencyCosts
 from market_regimes.market.scaling import log_returns
 from market_regimes.market.segments import WINDOW, Market, Segment
 
@@ -58,7 +59,7 @@ class Known:
     :param position: share of its equity that is invested
     :param equity: 1 at the start
     :param episode_start: whether this is the first bar of its episode
-    :param observations: as the environment gives them, shape (n_envs, WINDOW + 3)
+    :param observations: as the environment gives them, shape (n_envs, ``observation_size``)
     """
 
     symbol: np.ndarray
@@ -81,7 +82,7 @@ class MarketCore:
     :param n_envs: number of agents
     :param costs: what trading costs and what may be held
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :raises ValueError: if episodes have no bars, or prices do not move
+    :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class MarketCore:
         scaled = [_scaled(segment) for segment in segments]
         self.windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([s[0] for s in scaled]), WINDOW)
         self.context = np.concatenate([s[1] for s in scaled])
+        self.features = list(self.markets[0].features)
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
@@ -113,6 +115,10 @@ class MarketCore:
         self.return_before_fill = np.concatenate([r[0] for r in returns])
         self.return_after_fill = np.concatenate([r[1] for r in returns])
         self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
+        self.in_currency = None
+        if self.costs.in_currency:
+            fills = [_fills(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
+            self.in_currency = CurrencyCosts.of(list(segments), self.costs, fills)
         self.bars_per_year = self.markets[0].bars_per_year
 
         self.symbol = np.arange(n_envs) % len(segments)
@@ -138,8 +144,8 @@ class MarketCore:
 
     def observations(self) -> np.ndarray:
         """
-        :return: float32, shape (n_envs, WINDOW + 3): log returns, EWMA volatility, volatility index (0 where the market
-            hides it), position
+        :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 where
+            the market hides it), features, position
         """
         window = self.windows[self.bar - (WINDOW - 1)]
         return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
@@ -177,9 +183,13 @@ class MarketCore:
         before_fill = np.maximum(gross_before_fill - financing, 1e-9)
         drifted = self.position * (1 + first_return) / before_fill
         # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
+        rate = self.cost_rate if self.in_currency is None else self.cost_rate + self.in_currency.per_share[self.bar]
         trade = target - drifted
-        trade = trade / (1 + np.sign(trade) * target * self.cost_rate)
-        cost = self.cost_rate * np.abs(trade)
+        trade = trade / (1 + np.sign(trade) * target * rate)
+        cost = rate * np.abs(trade)
+        if self.in_currency is not None:
+            cost = self.in_currency.total(self.bar, np.abs(trade), cost, self.equity * before_fill)
+            trade = target * (1 - cost) - drifted
         after_fill = np.maximum(1 + target * second_return, 1e-9)
 
         growth = np.maximum(before_fill * (1 - cost) * after_fill, RUIN_EQUITY / self.equity)
@@ -203,32 +213,49 @@ def fills_at_open(market: Market, costs: TradingCosts) -> bool:
     return costs.fill == "next_open" and market.fill == "open"
 
 
+def _fills(market: Market, at_open: bool) -> np.ndarray:
+    """Price at which the order of each close but the last is filled."""
+    return market.open[1:] if at_open else market.close[:-1]
+
+
 def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
-    until_fill = market.open[1:] / market.close[:-1] if at_open else np.ones(len(market.close) - 1)
+    until_fill = _fills(market, at_open) / market.close[:-1]
     whole = market.close[1:] / market.close[:-1]
     return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
 
 
 def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     """
-    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index, (T, 2)
+    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index and the F
+        scaled features, (T, 2 + F)
     :raises ValueError: if the prices do not move over ``scale_on``
     """
     market, scaling = segment.market, segment.scaling
     returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
     volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
     index = market.index / INDEX_SCALE if market.index_observed else np.zeros(len(market.index))
-    context = np.stack([volatility, index], axis=1)
+    of = scaling.features
+    features = [(values - of[name].mean) / of[name].std for name, values in market.features.items()]
+    context = np.stack([volatility, index, *features], axis=1)
     return returns.astype(np.float32), context.astype(np.float32)
 
 
-def spaces_of(costs: TradingCosts) -> tuple[spaces.Box, spaces.Space[Any]]:
+def observation_size(features: int = 0) -> int:
+    """
+    :param features: number of ``MarketConfig.features``
+    :return: numbers in an observation: log returns, EWMA volatility, volatility index, features, position
+    """
+    return WINDOW + 2 + features + 1
+
+
+def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
     """
     :param costs: what may be held
+    :param features: number of ``MarketConfig.features``
     :return: observation and action space of both interfaces
     """
-    observation = spaces.Box(-np.inf, np.inf, (WINDOW + 3,), np.float32)
+    observation = spaces.Box(-np.inf, np.inf, (observation_size(features),), np.float32)
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
     return observation, spaces.Box(costs.position_low, costs.position_high, (1,), np.float32)
@@ -245,7 +272,7 @@ class MarketVecEnv(VecEnv):
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
-        super().__init__(core.n_envs, *spaces_of(core.costs))
+        super().__init__(core.n_envs, *spaces_of(core.costs, len(core.features)))
         self.core = core
         self.generator = np.random.default_rng(seed)
         self._targets = np.zeros(core.n_envs)
@@ -304,7 +331,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         if core.n_envs != 1:
             raise ValueError(f"a MarketEnv has one agent, the core has {core.n_envs}")
         self.core = core
-        self.observation_space, self.action_space = spaces_of(core.costs)
+        self.observation_space, self.action_space = spaces_of(core.costs, len(core.features))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

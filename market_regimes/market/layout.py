@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,11 +70,48 @@ def layout_of(table: RawTable, options: ReadOptions) -> Layout:
     if table.pairs:
         fields = _paired(table, stated, table.pairs)
     elif not any(name in fields[""] for name in (*PRICES, "adjusted_close")) and symbol is None:
-        others = [name for name in names if name not in dates and name not in stated.values()]
+        others = [name for name in names if name not in (*dates, *stated.values(), *options.own)]
         pairs = {name: pair for name in others if (pair := split_pair(name)) is not None}
         fields = _paired(table, stated, pairs) or _wide(table, others, said) or fields
     _require(table, dates, fields)
     return Layout(dates, symbol, fields, stated.get("time") or None, said)
+
+
+def own_columns(table: RawTable, layout: Layout, own: dict[str, str]) -> list[str]:
+    """
+    :param table: a file's rows
+    :param layout: what its columns stand for
+    :param own: names that options give -> the option; "volume" is the field of that name, whatever the file calls it
+    :return: the table's columns of these names, one per symbol where names consist of a field and a symbol
+    :raises ValueError: in one sentence, if there is no such column, it stands for something else, or several differ
+    """
+    roles: dict[str | None, str] = dict.fromkeys(layout.dates, "date")
+    roles |= {layout.symbol: "symbol", layout.time: "time"}
+    roles |= {column: role for fields in layout.fields.values() for role, column in fields.items()}
+    fields = {str(name): table.pairs.get(name, (str(name), ""))[0] for name in table.frame}
+    result = []
+    for name, option in own.items():
+        if name == "volume" and "volume" in roles.values():
+            continue
+        found = [column for column, of in fields.items() if name in (column, of)]
+        role = next((roles[column] for column in found if column in roles), name if name in FIELDS else None)
+        if role is not None and role != "volume":
+            raise ValueError(
+                f"{table.source}: {option} names {name}, which is read as the {role}: a column has one meaning"
+            )
+        if role is not None and found:
+            hint = "which market.columns leaves out" if name == "volume" else "which is the volume: there it is volume"
+            raise ValueError(f"{table.source}: {option} names {name}, {hint}")
+        if not found:
+            free = {of.lower(): of for column, of in fields.items() if column not in roles}
+            near = difflib.get_close_matches(name.lower(), free, n=1)
+            hint = f"; {free[near[0]]} is nearest" if near else ""
+            raise ValueError(f"{table.source} has no column {name}, which {option} names: {_has(table)}{hint}")
+        copy = f"{name}.1"
+        if copy in fields and not _same(table, [name, copy]):
+            raise ValueError(f"{table.source} has two columns {name}, which {option} names: give them two names")
+        result += found
+    return result
 
 
 def _has(table: RawTable) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from market_regimes.market.amounts import convention_of, is_text, numbers_of
 from market_regimes.market.bars import Bars, Columns, checked_bars
-from market_regimes.market.layout import layout_of
+from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
 from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
@@ -44,10 +44,11 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
     return list(result.values())
 
 
-def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
+def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | None = None) -> list[Bars]:
     """
     :param frame: with the columns that files have; the dates may be its index
     :param symbol: whose bars they are where the frame names none; None: it must name them
+    :param own: columns that are read because an option names them -> that option
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
@@ -55,7 +56,7 @@ def read_frame(frame: pd.DataFrame, symbol: str | None) -> list[Bars]:
         frame = frame.rename_axis("date")
     kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = frame.reset_index(drop=not kept)
-    file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions())
+    file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions(own=own or {}))
     if file.layout.symbol is None and list(file.layout.fields) == [""]:
         if symbol is None:
             raise ValueError("the frame lacks the column symbol, and the run knows several")
@@ -83,8 +84,9 @@ class _File:
         self.layout = layout_of(table, options)
         self.said = [*table.said, *self.layout.said]
         self._pairs = table.pairs
+        self.own = own_columns(table, self.layout, options.own)
         fields = [column for columns in self.layout.fields.values() for column in columns.values()]
-        columns = [table.frame[name] for name in dict.fromkeys(fields)]
+        columns = [table.frame[name] for name in dict.fromkeys([*fields, *self.own])]
         convention = convention_of(self.source, columns, options.decimal, table.decimal)
         self.said += convention.said
         self.decimal = convention.decimal
@@ -94,23 +96,30 @@ class _File:
         self.has_price = {name: ~is_missing(frame[name]) for name in self.layout.prices()}
         kept = np.logical_or.reduce(list(self.has_price.values()))
         self.rows = Rows(self.source, frame.index.to_numpy(), frame[self.layout.dates[0]], table.has_header)
-        self._tell_dropped(kept)
+        self._tell_dropped(kept, [name for name in self.own if (~is_missing(frame[name]) & ~kept).any()])
         if not kept.all():
             self.rows, frame = self.rows.take(kept), frame.loc[kept]
             self.has_price = {name: present[kept] for name, present in self.has_price.items()}
         self.frame = frame
-        self.unused = [str(name) for name in frame if name not in fields and name != self.layout.symbol]
+        used = {*fields, *self.own, self.layout.symbol}
+        self.unused = [str(name) for name in frame if name not in used]
+        self.unused_volume = "volume" not in options.own
+        for name in self.own:
+            bad = ~np.isfinite(numbers_of(frame[name], self.decimal, True)) & ~is_missing(frame[name])
+            self.rows.refuse(bad, f"{name} is not a finite number", frame[name])
         self.times = self._times(options)
         self.said += self.times.said
 
-    def _tell_dropped(self, kept: np.ndarray) -> None:
+    def _tell_dropped(self, kept: np.ndarray, lost: list[str]) -> None:
         dropped = np.flatnonzero(~kept)
+        values = f", and with them values of {', '.join(lost)}" if lost else ""
         if len(dropped) == len(kept):
             raise ValueError(f"{self.source} has no prices in any row")
         if len(dropped) == 1 and dropped[0] == len(kept) - 1:
-            self.said.append(f"dropped the last row ({self.rows.day(dropped[0])}), which has no prices")
+            self.said.append(f"dropped the last row ({self.rows.day(dropped[0])}), which has no prices{values}")
         elif len(dropped):
-            self.said.append(f"dropped {len(dropped)} row(s) without prices, the first {self.rows.day(dropped[0])}")
+            first = self.rows.day(dropped[0])
+            self.said.append(f"dropped {len(dropped)} row(s) without prices, the first {first}{values}")
 
     def _times(self, options: ReadOptions) -> Times:
         """Times of the rows, from one column or two."""
@@ -159,7 +168,8 @@ class _File:
         columns = {column for fields in self.layout.fields.values() for column in fields.values()}
         numbers = {column: numbers_of(self.frame[column], self.decimal) for column in columns - set(self._volumes())}
         numbers |= {column: numbers_of(self.frame[column], self.decimal, True) for column in self._volumes()}
-        extra = {column: values for column in self.unused if (values := self._extra(column)) is not None}
+        extra = {column: numbers_of(self.frame[column], self.decimal, True) for column in self.own}
+        extra |= {column: values for column in self.unused if (values := self._extra(column)) is not None}
         for symbol, positions in self._symbols():
             for name, fields in self.layout.fields.items():
                 mine = self._positions(positions, fields, name)
@@ -172,7 +182,10 @@ class _File:
                         {role: numbers[column][mine] for role, column in fields.items()},
                         {role: self.frame[column].iloc[mine] for role, column in fields.items()},
                         {one: values[mine] for (one, owner), values in others if owner == name},
-                        [*(fields[role] for role in ("volume",) if role in fields), *self.unused],
+                        [
+                            *(fields[role] for role in ("volume",) if role in fields and self.unused_volume),
+                            *self.unused,
+                        ],
                         self.said + self._said_of(name, len(positions) - len(mine)),
                     )
                 )

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """
+    Of one feature in one symbol's training period, in the feature's own units.
+
+    :param mean: its mean
+    :param std: its standard deviation
+    :param seen: smallest and largest value of the training's observations
+    """
+
+    mean: float
+    std: float
+    seen: Range
+
+    @classmethod
+    def of(cls, known: np.ndarray, seen: np.ndarray) -> FeatureScaling:
+        """
+        :param known: values that scale the observations
+        :param seen: values of the training's observations
+        :return: the scaling; the standard deviation is 0, without rounding, where nothing moves
+        """
+        moves = known.min() < known.max()
+        return cls(float(known.mean()), float(known.std()) if moves else 0.0, _range(seen))
+
+    def check(self) -> None:
+        """:raises ValueError: if its numbers cannot be those of a training period"""
+        low, high = self.seen
+        if not (low <= high and self.std > 0 and math.isfinite(self.mean + self.std + low + high)):
+            raise ValueError("a feature's standard deviation is not positive, or its range runs backwards")
 
 
 @dataclass(frozen=True)
@@ -25,6 +57,7 @@ class Scaling:
     :param returns: smallest and largest log return of the training's observations
     :param volatility: smallest and largest EWMA volatility of these, in points
     :param index: smallest and largest volatility index of these, in points
+    :param features: of each feature, in the order of the observation
     """
 
     return_mean: float
@@ -35,6 +68,7 @@ class Scaling:
     returns: Range
     volatility: Range
     index: Range
+    features: dict[str, FeatureScaling] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -45,6 +79,7 @@ class Scaling:
         known: range,
         observed: range,
         window: int,
+        features: Mapping[str, np.ndarray] | None = None,
     ) -> Scaling:
         """
         :param close: closing prices, shape (T,)
@@ -53,6 +88,7 @@ class Scaling:
         :param known: bars whose statistics scale the observations
         :param observed: bars at whose close training observes
         :param window: log returns in an observation
+        :param features: by name, shape (T,) each; None: there are none
         :return: the scaling; a standard deviation is 0 where nothing moves
         """
         inside, seen = slice(known.start, known.stop), slice(observed.start, observed.stop)
@@ -66,6 +102,9 @@ class Scaling:
             returns=_range(returns[max(observed.start - window + 1, 0) : observed.stop]),
             volatility=_range(volatility[seen]),
             index=_range(index[seen]),
+            features={
+                name: FeatureScaling.of(values[inside], values[seen]) for name, values in (features or {}).items()
+            },
         )
 
     @classmethod
@@ -75,8 +114,10 @@ class Scaling:
         :raises ValueError: if it is anything else
         """
         try:
-            numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-            scaling = cls(**numbers)
+            features = {name: FeatureScaling(**_ranges(entry)) for name, entry in content.get("features", {}).items()}
+            scaling = cls(**{**_ranges(content), "features": features})
+            for feature in features.values():
+                feature.check()
             ranges = (scaling.returns, scaling.volatility, scaling.index)
             if not all(low <= high for low, high in ranges) or not math.isfinite(sum(map(sum, ranges))):
                 raise ValueError("a range runs backwards")
@@ -101,6 +142,11 @@ def log_returns(close: np.ndarray) -> np.ndarray:
     log_close = np.log(close)
     returns: np.ndarray = np.diff(log_close, prepend=log_close[0])
     return returns
+
+
+def _ranges(content: Mapping[str, Any]) -> dict[str, Any]:
+    """With tuples where JSON has lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
 
 
 def _range(values: np.ndarray) -> Range:

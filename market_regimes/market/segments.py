@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +15,13 @@ import numpy as np
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
+from market_regimes.market.features import (
+    check_features,
+    check_traded,
+    column_of,
+    own_targets,
+    seen_features,
+)
 from market_regimes.market.load import read_files
 from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
 from market_regimes.market.read import SUFFIXES, is_readable
@@ -55,6 +62,9 @@ class Market:
     :param bounds: points of the index at which normal, volatile and crash begin
     :param fill: "close" where there are no opening prices to fill at
     :param index_observed: whether observations have the index; else 0 stands in its place
+    :param features: what is known at each close of the columns that enter observations, by name, in their order
+    :param volume: traded in each bar, where costs depend on it; else None
+    :param own_targets: target at each close of the user's own strategy; None: there is none
     """
 
     symbol: str
@@ -68,6 +78,9 @@ class Market:
     bounds: tuple[float, ...] = REGIME_BOUNDS
     fill: Literal["open", "close"] = "open"
     index_observed: bool = True
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    volume: np.ndarray | None = None
+    own_targets: np.ndarray | None = None
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -77,12 +90,13 @@ class Market:
     def fingerprint(self, last: int | None = None) -> dict[str, str]:
         """
         :param last: last bar that is used, None: of all
-        :return: per month a digest over dates, prices and index of the bars until then
+        :return: per month a digest over dates, prices, index and the features and volume that are used
         """
         last = len(self.dates) - 1 if last is None else last
         months = self.dates[: last + 1].astype("M8[M]")
         starts = np.flatnonzero(np.diff(months.astype(int), prepend=-(10**6)))
-        arrays = (self.dates, self.open, self.close, self.index)
+        arrays = (self.dates, self.open, self.close, self.index, *self.features.values())
+        arrays += () if self.volume is None else (self.volume,)
         return {
             str(months[start]): digest("", *(array[start:stop] for array in arrays))[:16]
             for start, stop in zip(starts, [*starts[1:], last + 1], strict=True)
@@ -133,12 +147,16 @@ class Segment:
             return self.scale_on
         market, known = self.market, _known(self.scale_on)
         observed = range(max(self.scale_on.start - 1, WINDOW), self.scale_on.stop)
-        scaling = Scaling.of(market.close, market.volatility, market.index, known, observed, WINDOW)
-        if not min(scaling.return_std, scaling.volatility_std) > 0:
+        scaling = Scaling.of(
+            market.close, market.volatility, market.index, known, observed, WINDOW, features=market.features
+        )
+        still = [] if min(scaling.return_std, scaling.volatility_std) > 0 else ["close"]
+        still += [name for name, feature in scaling.features.items() if not feature.std > 0]
+        if still:
             first, last = (date_text(market.dates[bar]) for bar in (known[0], known[-1]))
             raise ValueError(
-                f"{market.source}: close of {market.symbol} does not move from {first} to {last}, and nothing can be "
-                "learned from it"
+                f"{market.source}: {still[0]} of {market.symbol} does not move from {first} to {last}, and nothing can "
+                "be learned from it"
             )
         return scaling
 
@@ -183,11 +201,14 @@ def read_bars(config: MarketConfig) -> list[Bars]:
             )
     known = [entry for entry in config.entries if entry in SHIPPED]
     found = [bars for entry in known for bars in shipped(entry, config.volatility_index)]
-    options = ReadOptions(config.columns, config.date_format, config.decimal)
+    options = ReadOptions(config.columns, config.date_format, config.decimal, config.own_columns)
     found += read_files([str(path) for path in paths], options)
     twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
         raise ValueError(f"the symbol {twice[0]} is twice in market.data")
+    for name, option in config.own_columns.items():
+        for bars in found:
+            column_of(bars, name, option)
     return _with_one_year(found, config.bars_per_year)
 
 
@@ -225,6 +246,9 @@ def segments_of(
         if len(read) > 1 and not is_scaled(ranges[0]):
             continue
         last = max(period.stop for period in ranges if period) - 1 if any(ranges) else 0
+        first = max(ranges[0].start - 1, WINDOW)
+        check_features(bars, config, range(first, last + 1))
+        check_traded(bars, config, range(first, last))
         market = market_of(bars, config, ranges[0], last)
         for name, period in zip(periods, ranges, strict=True):
             if len(read) == 1 or is_traded(period):
@@ -252,7 +276,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     :param train: bars of the training period: where its quantiles are the bounds
     :param last: last bar whose index is needed
     :return: the market, with its index and its bounds
-    :raises ValueError: if the index that is asked for is missing
+    :raises ValueError: if the index that is asked for is missing, or a feature
     """
     volatility = ewma_volatility(bars.close, bars.bars_per_year)
     index = _index(bars, config, volatility, train.start, last)
@@ -273,6 +297,9 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         bounds,
         bars.fill,
         index_observed=bars.source not in HIDES_INDEX,
+        features=seen_features(bars, config),
+        volume=bars.volume if config.trading.impact_coefficient else None,
+        own_targets=own_targets(bars, config),
     )
 
 

@@ -39,7 +39,8 @@ def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]
         real = vix.load()["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
         index = np.where(np.isnan(real), estimated_index(ewma_volatility(close)), real)
     dates = prices.index.to_numpy().astype("M8[s]")
-    return [Bars(SHIPPED[name], name, dates, prices["Open"].to_numpy(dtype=np.float64), close, index)]
+    opens, volume = (prices[column].to_numpy(dtype=np.float64) for column in ("Open", "Volume"))
+    return [Bars(SHIPPED[name], name, dates, opens, close, index, volume)]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ class ReadOptions:
         without a header are numbered from "1"
     :param date_format: a format of ``datetime.strptime``, or "day_first" or "month_first"
     :param decimal: "." or ",", the mark before the decimals
+    :param own: columns that are read because an option names them -> that option
     """
 
     columns: dict[str, str] | None = None
     date_format: str | None = None
     decimal: str | None = None
+    own: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = (

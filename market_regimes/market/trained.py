@@ -11,6 +11,7 @@ import numpy as np
 
 from market_regimes.config import MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
+from market_regimes.market.features import check_features, check_traded
 from market_regimes.market.periods import covered_period, date_text
 from market_regimes.market.regimes import REGIME_BOUNDS, estimated_index
 from market_regimes.market.scaling import Scaling
@@ -118,10 +119,15 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
     :param bars: of one symbol
     :param known: what the run knows of it, or of the symbol as which it is seen
     :param config: of the run's market
-    :param needed: bars that must have a volatility index
+    :param needed: bars that must have a volatility index and the features
     :return: the bars with the index and the regimes that training would have given them
-    :raises ValueError: if their spacing is not the run's, or they lack the index that the run saw
+    :raises ValueError: if their spacing is not the run's, or they lack the index or a feature that the run saw
     """
+    if list(known.scaling.features) != config.features:
+        raise ValueError(
+            f"the run was trained on the features {list(known.scaling.features)}, and its configuration names "
+            f"{config.features}"
+        )
     if config.bars_per_year is None and not 0.8 < bars.bars_per_year / known.bars_per_year < 1.25:  # counts vary
         raise ValueError(
             f"{bars.source}: {bars.symbol} has {bars.bars_per_year:g} bars per year, and the run was trained on "
@@ -129,6 +135,8 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
         )
     if known.own_index and bars.volatility_index is None:
         raise ValueError(f"{bars.source} has no column volatility_index, which the run saw in training")
+    check_features(bars, config, needed)
+    check_traded(bars, config, needed[:-1])
     bars = replace(bars, bars_per_year=known.bars_per_year)
     # The bounds are the run's. Two of them may be equal where they are quantiles; a configuration refuses that.
     index = replace(config, volatility_index="real" if known.own_index else "estimated", regime_bounds=REGIME_BOUNDS)
@@ -149,7 +157,7 @@ def segments_seen(
     :param config: of the run's market
     :param like: symbol of the run as which new ones are seen, None: its only one
     :param days: first and last day whose returns are earned, ISO dates, None: all there are
-    :param last_bar: whether only the last bar must have a volatility index
+    :param last_bar: whether only the last bar must have a volatility index and the features
     :return: one segment per symbol, in the order of the bars
     :raises ValueError: if the run cannot be used on these bars, or they do not cover the days
     """
@@ -176,6 +184,15 @@ def said_of(segments: Sequence[Segment], trained: Mapping[str, Trained], like: s
         f"the run was not trained on {', '.join(symbols)}: scaled, and split into regimes, as {name}"
         for name, symbols in new.items()
     ]
+
+
+def without_own_rule(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
+    """:return: a sentence for the files that lack the run's ``market.benchmark_positions``"""
+    lacking = dict.fromkeys(segment.market.source for segment in segments if segment.market.own_targets is None)
+    name = config.benchmark_positions
+    return (
+        [] if name is None else [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
+    )
 
 
 def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:

@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import CheckpointName, TradingCosts
+from market_regimes.config import CheckpointName, MarketConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
@@ -162,7 +162,8 @@ class Agent:
 
     Prices are a pandas frame, a CSV or Parquet file, a folder of them, or a list of files and folders. The columns are
     those of files: ``date`` (may be the frame's index), ``open``, ``high``, ``low``, ``close``, optionally ``symbol``,
-    ``adjusted_close`` and ``volatility_index``. A frame without a column ``symbol`` is of the run's only symbol.
+    ``adjusted_close`` and ``volatility_index``, and the run's ``market.features``. A frame without a column ``symbol``
+    is of the run's only symbol.
 
     :param model: built by the run's configuration, with its parameters
     :param configured: the run's configuration
@@ -204,16 +205,20 @@ class Agent:
         :param prices: bars
         :param days: first and last day whose returns are earned, ISO dates, None: all there are
         :param like: symbol of the run as which new ones are seen, None: its only one
-        :param last_bar: whether only the last bar must have a volatility index
+        :param last_bar: whether only the last bar must have a volatility index and the features
         :return: one segment per symbol, scaled as the run's training was
         :raises ValueError: if the data cannot be used
         """
         config = self.configured.market
+        if last_bar:  # nothing is traded
+            config = replace(config, trading=replace(config.trading, impact_coefficient=0.0))
+        read = replace(config, benchmark_positions=None)  # other files may lack it
         if isinstance(prices, pd.DataFrame):
-            bars = read_frame(prices, next(iter(self.trained)) if len(self.trained) == 1 else None)
+            symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
+            bars = read_frame(prices, symbol, read.own_columns)
         else:
             entries = [prices] if isinstance(prices, str | Path) else prices
-            bars = read_bars(replace(config, data=[str(entry) for entry in entries]))
+            bars = read_bars(replace(read, data=[str(entry) for entry in entries]))
         return segments_seen(bars, self.trained, config, like, days, last_bar)
 
     def signal(
@@ -243,7 +248,9 @@ class Agent:
         plays = self.plays_bars(first)
         segments = self.segments(prices, (first, None), like, last_bar=not plays)
         held = positions_held(position, [segment.market.symbol for segment in segments])
-        core, seen = MarketCore(segments, len(segments), self.trading, episode_bars=None), list[np.ndarray]()
+        # Asked at the last bar alone, no order is filled, and impact needs no volume.
+        trading = self.trading if plays else replace(self.trading, impact_coefficient=0.0)
+        core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
         last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
         clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
         warnings = [
@@ -298,12 +305,12 @@ class Agent:
 class _Shut(gym.Env[np.ndarray, Any]):
     """The spaces of a market whose prices are not there."""
 
-    def __init__(self, costs: TradingCosts):
-        self.observation_space, self.action_space = spaces_of(costs)
+    def __init__(self, market: MarketConfig):
+        self.observation_space, self.action_space = spaces_of(market.trading, len(market.features))
 
 
 def _acting_env(configured: Configured) -> VecEnv:
     """What a model that only acts is built on; VecNormalize holds the statistics of its observations."""
-    copies: list[Callable[[], gym.Env[Any, Any]]] = [lambda: _Shut(configured.market.trading)] * configured.run.n_envs
+    copies: list[Callable[[], gym.Env[Any, Any]]] = [lambda: _Shut(configured.market)] * configured.run.n_envs
     env = DummyVecEnv(copies)
     return VecNormalize(env, training=False, norm_reward=False) if configured.run.normalize_observations else env

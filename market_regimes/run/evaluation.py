@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, share_of_attainable, summary
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, volatility_targeting
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule, volatility_targeting
 from market_regimes.files import write_file
 from market_regimes.market.env import REWARD_SCALE
 from market_regimes.market.segments import Segment
@@ -46,13 +45,13 @@ def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, 
     """
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
-    :return: the backtests of buy-and-hold, volatility targeting, the fitted rule and, where the law is known, the
-        informed rule, by name. They may hold from 0 to 1 whatever the agent may, and more where it may
+    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of the own rule
+        where there is one, and of the informed rule where the law is known. They may hold ``TradingCosts.of_rules``
     """
-    low, high = trading.bounds
-    free = replace(trading, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
+    free = trading.of_rules
     rules = {
         "buy and hold": buy_and_hold,
+        "own rule": own_rule(segments),
         "volatility target": volatility_targeting(segments),
         "fitted rule": fitted(segments, free),
         "informed rule": informed(segments, free),

@@ -44,7 +44,8 @@ class Signal:
     :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
     :param cvar: mean of the worst 5 % of these returns
     :param warnings: a sentence each
-    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, position; scaled
+    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, features,
+        position; scaled
     """
 
     symbol: str
@@ -106,7 +107,7 @@ class LastDecision:
 
     :param held: position before, shape (n,)
     :param target: position that the environment would fill, shape (n,)
-    :param observations: of every symbol, as the policy got them, shape (bars, WINDOW + 3), the last one last
+    :param observations: of every symbol, as the policy got them, shape (bars, observation size), the last one last
     """
 
     held: np.ndarray
@@ -144,7 +145,8 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
         core.position = np.where(ends & ~np.isnan(held), held, core.position)
         targets = orders(core, decide)
         last.held[ends], last.target[ends] = core.position[ends], targets[ends]
-        core.step(targets)
+        if bar < bars.max():  # the last order is not filled
+            core.step(targets)
     for i, n in enumerate(bars):
         last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
     return last
@@ -230,19 +232,24 @@ def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[s
             "log return",
             100 * log_returns(market.close)[-WINDOW:],
             [(100 * low, 100 * high) for low, high in returns],
-            "%",
+            ".2f",
+            " %",
         ),
-        ("EWMA volatility", market.volatility[-1:], volatility, "points"),
-        ("volatility index", market.index[-1:], [k.index for k in known], "points"),
+        ("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"),
+        ("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"),
     ]
+    for name, feature in own.features.items():
+        same = [k.features[name] for k in known]
+        ranges = [_as_seen(k.seen, k.mean, k.std, feature.mean, feature.std) for k in same]
+        checked.append((f"feature {name}", market.features[name][-1:], ranges, ".6g", ""))
     sentences = []
-    for name, values, ranges, unit in checked:
+    for name, values, ranges, form, unit in checked:
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
         beyond = np.maximum(low - values, values - high)
         bar = int(np.argmax(beyond))
         if beyond[bar] > 1e-9 * (high - low):  # the ranges of other symbols are rescaled, and rounded
-            value = f"{name} of {date_text(market.dates[bar - len(values)])}, {values[bar]:.2f} {unit}"
-            sentences.append(f"the {value}, lies outside the {low:.2f} to {high:.2f} that training saw")
+            value = f"{name} of {date_text(market.dates[bar - len(values)])}, {values[bar]:{form}}{unit}"
+            sentences.append(f"the {value}, lies outside the {low:{form}} to {high:{form}} that training saw")
     return sentences
 
 

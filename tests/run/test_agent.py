@@ -41,7 +41,7 @@ def exactly(path):
     """A table as it was written: Python reads the shortest text of a float64 back as it, pandas may not."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False).assign(date=lambda t: pd.to_datetime(t["date"]))
     for name in table.columns.difference(["date", "symbol", "regime", "side"]):
-        table[name] = table[name].map(float)
+        table[name] = table[name].map(lambda cell: float(cell or "nan"))
     return table
 
 
@@ -89,6 +89,9 @@ CASES = {
     "some positions, close": dict(
         market=dict(trading=TradingCosts(positions=[-1.0, 0.0, 0.25, 2.0], fill="close", cash_rate=0.02))
     ),
+    "features, one bar late": dict(
+        market=dict(features=["macro", "volume"], feature_lag=1, feature_fill="forward"), normalize_observations=True
+    ),
     "short and leveraged": dict(market=dict(trading=TradingCosts(position_low=-0.5, position_high=1.5, fee_bp=3.0))),
 }
 
@@ -99,6 +102,9 @@ IN_FULL = ("one symbol", "several symbols, VecNormalize")  # of the others every
 @pytest.mark.parametrize("case", CASES)
 def test_the_signal_of_250_days_is_bit_for_bit_what_an_evaluation_decided(case, tmp_path, make_prices):
     prices = several(make_prices) if "several" in case else make_prices(860)
+    rng = np.random.default_rng(1)
+    macro = np.where(np.arange(len(prices)) % 5, np.nan, rng.normal(size=len(prices)))
+    prices = prices.assign(macro=macro, volume=rng.integers(50, 99, len(prices)))
     _, folder, data = trained(tmp_path, prices, "own", **CASES[case])
     agent = Agent.load(folder)
     decided = positions(agent.backtest(data, FROM, TO), agent.segments(data, (FROM, TO)))
