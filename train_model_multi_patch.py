@@ -8,6 +8,7 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py evaluate runs/NAME --period validation
     python train_model_multi_patch.py data prices.csv             what is read from files, and what is assumed
     python train_model_multi_patch.py signal runs/NAME --data prices.csv   what to hold after the last bar
+    python train_model_multi_patch.py export runs/NAME            the agent as ONNX, for other programs
     python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
@@ -304,6 +305,17 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
         print("position held: 0, as --position does not give it")
 
 
+def _export(parser: Parser, options: jsonargparse.Namespace) -> None:
+    """Write a run's agent as ONNX."""
+    out = options.out or options.folder / "agent.onnx"
+    try:
+        agent = Agent.load(options.folder, options.checkpoint)
+        layout = agent.export(out)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -332,6 +344,9 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Do what the command line says."""
     if config.command == "signal":
         _signal(parser, config.signal)
+        return
+    if config.command == "export":
+        _export(parser, config.export)
         return
     if config.command == "evaluate":
         options = config.evaluate

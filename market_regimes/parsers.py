@@ -33,6 +33,7 @@ HELP = {
     "train": "train an agent (the default)",
     "evaluate": "evaluate a run",
     "signal": "what to hold after the last bar of a file",
+    "export": "write a run's agent as ONNX, for other programs",
     "data": "read files and say what was read",
     "sanity": "6,144 steps, and whether the scaling works in them",
     "compare": "train variants x seeds x folds and answer with statistics",
@@ -152,6 +153,16 @@ def _signal_parser() -> Parser:
     return parser
 
 
+def _export_parser() -> Parser:
+    description = "Write a run's agent as a file that runs without this program, and the layout of its inputs as JSON."
+    parser = Parser(allow_abbrev=False, description=description)
+    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
+    parser.add_argument("--out", type=Path | None, help="of the file, its layout lies beside it; RUN/agent.onnx")
+    parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    return parser
+
+
 def _add_run(parser: Parser) -> None:
     """A run, and bars to use it on."""
     parser.add_argument("folder", type=Path, help="run folder")
@@ -183,13 +194,14 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
         "train": train_parser(files["train"]),
         "evaluate": _evaluate_parser(),
         "signal": _signal_parser(),
+        "export": _export_parser(),
         "data": _data_parser(),
         "sanity": train_parser(files["sanity"]),
         "compare": compare_parser(HELP["compare"], files["compare"]),
         "regimes": compare_parser(HELP["regimes"], files["regimes"]),
     }
-    if command in ("evaluate", "signal"):
-        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"])
+    if command in ("evaluate", "signal", "export"):
+        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"]) | types_of(parsers["export"])
     else:
         Parser.known = dict.fromkeys(HELP) | types_of(parsers["train"]) | types_of(parsers["compare"])
     commands = parser.add_subcommands(dest="command")
