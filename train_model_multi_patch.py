@@ -10,6 +10,7 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py signal runs/NAME --data prices.csv   what to hold after the last bar
     python train_model_multi_patch.py export runs/NAME            the agent as ONNX, for other programs
     python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
+    python train_model_multi_patch.py tune --trials 50            search for good values, before the test period
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
 
@@ -39,7 +40,7 @@ from market_regimes.files import new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
 from market_regimes.market.trained import already_seen, said_of, trained_on
-from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser
+from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser, tune_parser
 from market_regimes.report import program, report
 from market_regimes.run.agent import Agent
 from market_regimes.run.evaluation import name_of
@@ -48,6 +49,7 @@ from market_regimes.run.study import Study
 
 # When a run or a comparison is resumed.
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}
+MAY_CHANGE_TUNE = {"run.progress_bar", "trials", "workers"}
 MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
@@ -335,7 +337,8 @@ def main(arguments: list[str] | None = None) -> None:
         _run(train_parser(), config)
     except KeyboardInterrupt as stop:
         if stop.args:
-            folder = stop.args[0].parent if config[config.command].get("seeds") else stop.args[0]
+            several = config.command == "train" and config.train.get("seeds")
+            folder = stop.args[0].parent if several else stop.args[0]
             print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
         sys.exit(130)
 
@@ -362,7 +365,7 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
             )
         return
     if config.command != "train":
-        commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "data": _data}
+        commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "tune": _tune, "data": _data}
         commands[config.command](parser, config[config.command])
         return
     train, resume = config.train, config.train.pop("resume")
@@ -473,6 +476,22 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         algorithms[name] = one.algorithm.as_dict()
     Parser.source = source
     return algorithms
+
+
+def _tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Run the trials that are left, then write the best values as a configuration."""
+    from market_regimes.tune import tune  # with what a search alone needs
+
+    parser, resume = tune_parser(), config.pop("resume")
+    if resume is not None:
+        _check_unchanged(parser, config, resume, MAY_CHANGE_TUNE)
+    else:
+        _find_files_from_anywhere(config)
+        config.run.name = config.run.name or stamped("tune")
+    try:
+        tune(parser, train_parser, config, resume, lambda one, segments: _study(train_parser, one, segments))
+    except REFUSALS as error:
+        parser.error(_sentence(error))
 
 
 def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:

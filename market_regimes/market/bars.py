@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,19 @@ class Bars:
     fill: Literal["open", "close"] = "open"
     unused_columns: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
+
+
+def bars_before(bars: Bars, day: str) -> Bars:
+    """
+    :param bars: of one symbol
+    :param day: ISO date
+    :return: the bars before that day, perhaps none
+    """
+    count = int(np.searchsorted(bars.dates, np.datetime64(day, "D")))
+    arrays: dict[str, Any] = {
+        name: value[:count] for name, value in vars(bars).items() if isinstance(value, np.ndarray)
+    }
+    return replace(bars, **arrays, extra={name: column[:count] for name, column in bars.extra.items()})
 
 
 @dataclass(frozen=True)

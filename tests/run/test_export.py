@@ -212,6 +212,8 @@ def test_the_observation_is_made_of_prices_as_the_json_says(segments):
         assert by[0]["trained"][0] <= returns.min()
         assert by[0]["trained"][1] >= returns.max()
         assert by[20]["trained"][0] <= market.volatility[last] <= by[20]["trained"][1]
+        index = market.index[segment.first : last + 1]
+        assert by[21]["trained"] == [index.min(), index.max()]
         assert by[-1]["trained"] == [-2.0, 1.0]
 
 
