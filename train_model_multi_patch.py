@@ -36,7 +36,7 @@ from market_regimes.arguments import Parser, files_first, values_of, wants_defau
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
 from market_regimes.config import SHIPPED, CheckpointName, Hypothesis, MarketConfig, PeriodName, TradingCosts, seeds_of
-from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.files import leave_closed_pipe, new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
 from market_regimes.market.trained import already_seen, said_of, trained_on
@@ -44,7 +44,7 @@ from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_pars
 from market_regimes.report import program, report
 from market_regimes.run.agent import Agent
 from market_regimes.run.evaluation import name_of
-from market_regimes.run.signal import json_of, position_of, print_signals
+from market_regimes.run.signal import filled_at, json_of, position_of, print_signals
 from market_regimes.run.study import Study
 
 # When a run or a comparison is resumed.
@@ -192,6 +192,8 @@ def _train(
             folder = study.start(text)
         else:
             study.resume(folder, text)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         parser.error(str(error))
     return study, folder
@@ -298,9 +300,9 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
     if options.json:
         print(json_of(signals, options.observation))
         return
-    filled = {"next_open": "the next open", "close": "that close"}[agent.trading.fill]
     title = (
-        f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, filled at {filled}"
+        f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, "
+        f"filled at {filled_at(signals)}"
     )
     print_signals(signals, title, options.observation)
     if not options.position:
@@ -320,6 +322,17 @@ def _export(parser: Parser, options: jsonargparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
+    try:
+        try:
+            _main(arguments)
+        finally:
+            sys.stdout.flush()  # while a closed pipe is still caught here
+    except BrokenPipeError:
+        leave_closed_pipe()
+
+
+def _main(arguments: list[str] | None) -> None:
+    """Parse the command line and do what it says."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "train")
@@ -490,6 +503,8 @@ def _tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         config.run.name = config.run.name or stamped("tune")
     try:
         tune(parser, train_parser, config, resume, lambda one, segments: _study(train_parser, one, segments))
+    except BrokenPipeError:
+        raise
     except REFUSALS as error:
         parser.error(_sentence(error))
 

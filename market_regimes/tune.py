@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -86,7 +87,9 @@ def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold, bui
         check_key(key, types_of(parser))
         distribution_of(key, wanted)
         for value in ends_of(wanted):
-            build(_with_values(parser, config, {key: value}), fold.segments)
+            with warnings.catch_warnings():  # of values that no trial need have together
+                warnings.simplefilter("ignore")
+                build(_with_values(parser, config, {key: value}), fold.segments)
     Parser.source = source
 
 

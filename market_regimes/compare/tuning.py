@@ -19,6 +19,7 @@ from market_regimes.compare.folds import Fold, day_of, folds_of
 from market_regimes.compare.space import Space, distribution_of, nested
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneConfig, seeds_of
 from market_regimes.evaluate.backtest import backtest
+from market_regimes.files import leave_closed_pipe
 from market_regimes.market.bars import bars_before
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars
@@ -189,7 +190,11 @@ def work(search: Search, number: int) -> None:
                 if len(_counted(study)) >= search.tune.trials:
                     return
                 trial = study.ask(distributions)
-            print(f"trial {trial.number}: {run_trial(search, study, trial)}", flush=True)
+            outcome = run_trial(search, study, trial)
+            try:
+                print(f"trial {trial.number}: {outcome}", flush=True)
+            except BrokenPipeError:
+                leave_closed_pipe()
 
 
 def run_trial(search: Search, study: Any, trial: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class Signal:
     :param position: held now
     :param target: position that the environment would fill
     :param trade: target minus position held
+    :param fill: where it is filled: "next_open", or "close": at the close of the last bar, as bars without opening
+        prices are, whatever ``market.trading.fill`` says
     :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
     :param cvar: mean of the worst 5 % of these returns
     :param warnings: a sentence each
@@ -49,6 +52,7 @@ class Signal:
     position: float
     target: float
     trade: float
+    fill: Literal["next_open", "close"]
     quantiles: dict[str, float]
     cvar: float
     warnings: list[str]
@@ -134,6 +138,7 @@ def signals_of(
             position=float(known.position[i]),
             target=float(targets[i]),
             trade=float(targets[i] - known.position[i]),
+            fill="next_open" if core.fills_at_open[i] else "close",
             quantiles={f"{share:g}": float(value) for share, value in zip(SHOWN_QUANTILES, shown[:, i], strict=True)},
             cvar=float(tails[i]),
             warnings=warnings[i],
@@ -224,6 +229,16 @@ def json_of(signals: Sequence[Signal], with_observation: bool = False) -> str:
         if not with_observation:
             del entry["observation"]
     return json.dumps(content, indent=2)
+
+
+def filled_at(signals: Sequence[Signal]) -> str:
+    """:return: where the signals are filled, in words"""
+    words = {"next_open": "the next open", "close": "that close"}
+    of = {fill: [signal.symbol for signal in signals if signal.fill == fill] for fill in words}
+    found = {fill: symbols for fill, symbols in of.items() if symbols}
+    if len(found) == 1:
+        return words[next(iter(found))]
+    return ", ".join(f"{words[fill]} ({', '.join(symbols)})" for fill, symbols in found.items())
 
 
 def print_signals(signals: Sequence[Signal], title: str, with_observation: bool = False) -> None:

@@ -96,11 +96,12 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
     """Sharpe ratio by pandas: mean over deviation of simple returns, times the root of 261 days."""
     tune = replace(TUNE, seeds="0-2", trials=2, first_validation="2001-03-01", validation_years=1)
     search = search_of(tmp_path / "search", prices(), tune)
-    search = replace(search, folds=[*search.folds, *folds_before_test(replace(tune, embargo_days=60), prices("b"))])
+    other = folds_before_test(replace(tune, embargo_days=60), prices("b"))
+    search = replace(search, folds=[*search.folds, *other, *other])
     run_search(search)
     for params, scores, value in facts(search):
-        assert np.shape(scores) == (3, 2)
-        means = [(first + second) / 2 for first, second in scores]
+        assert np.shape(scores) == (3, 3)
+        means = [(first + second + third) / 3 for first, second, third in scores]
         assert value == pytest.approx(sorted(means)[1], rel=1e-12)
         fold = search.folds[1]
         assert (fold.market.train[1], fold.market.days("test")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
