@@ -127,7 +127,7 @@ def run_search(search: Search) -> None:
         with FileLock(search.folder / ".lock", timeout=0):
             study = search.study()
             data = {fold.name: fold.fingerprint for fold in search.folds}
-            if study.user_attrs.setdefault("data", data) != data:
+            if study.user_attrs.get("data", data) != data:
                 raise ValueError(f"{search.folder} was started on other data: its trials would not compare")
             study.set_user_attr("data", data)
             _give_up_running(study)  # no process is left that could end them

@@ -20,6 +20,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
 from market_regimes.market.env import INDEX_SCALE
+from market_regimes.market.regimes import decay_of
 from market_regimes.market.segments import HIDES_INDEX, WINDOW
 from market_regimes.market.trained import Trained
 from market_regimes.run.inputs import is_recurrent
@@ -141,8 +142,8 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
     :param trained: what the run knows of its symbols
     :param trading: what may be held
     :return: for JSON: of each number the name, the unit before scaling and the entry that scales it; by symbol the
-        entries, where the observation holds (number - mean) / std, and the range that training saw. An entry is null
-        where the observation holds 0 in its place
+        entries, where the observation holds (number - mean) / std, the range that training saw, what makes the EWMA
+        volatility, and whether the data have an index of their own. An entry is null where the observation holds 0
     """
     units = {"log_return": "log growth", "ewma_volatility": "points", "volatility_index": "points"}
     numbers = [(f"log_return_{WINDOW - 1 - i}_bars_ago", "log_return") for i in range(WINDOW)]
@@ -150,10 +151,12 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
     scaling: dict[str, dict[str, Any]] = {}
     for symbol, known in trained.items():
         own, hidden = known.scaling, symbol.startswith(tuple(f"{name}-" for name in HIDES_INDEX))
-        index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index}
+        index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
+        made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
+        volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}
         scaling[symbol] = {
             "log_return": {"mean": own.return_mean, "std": own.return_std, "trained": own.returns},
-            "ewma_volatility": {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility},
+            "ewma_volatility": {**volatility, **made},
             "volatility_index": None if hidden else index,
             "position": {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
         }

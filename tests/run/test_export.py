@@ -206,7 +206,10 @@ def test_the_observation_is_made_of_prices_as_the_json_says(segments):
     for segment, position, row in zip(segments["train"], core.position, observations, strict=True):
         market, last = segment.market, segment.last
         returns = np.diff(np.log(market.close[last - 20 : last + 1]))
-        raw = [*returns, market.volatility[last], market.index[last], position]
+        scaling = layout["scaling"][market.symbol]
+        volatility = ewma(market.close[: last + 1], scaling["ewma_volatility"])
+        assert scaling["volatility_index"]["own"] is False
+        raw = [*returns, volatility, 6.517 + 0.7027 * volatility, position]
         by = [layout["scaling"][market.symbol][number["scaled_by"]] for number in numbers]
         assert [(x - s["mean"]) / s["std"] for x, s in zip(raw, by, strict=True)] == pytest.approx(row, abs=1e-5)
         assert by[0]["trained"][0] <= returns.min()
@@ -215,6 +218,12 @@ def test_the_observation_is_made_of_prices_as_the_json_says(segments):
         index = market.index[segment.first : last + 1]
         assert by[21]["trained"] == [index.min(), index.max()]
         assert by[-1]["trained"] == [-2.0, 1.0]
+
+
+def ewma(close, entry):
+    """Root of the average of squared log returns whose weights fall by the decay, in points a year."""
+    weights = entry["decay"] ** np.arange(len(close) - 2, -1, -1)
+    return 100 * np.sqrt(entry["bars_per_year"] * np.average(np.diff(np.log(close)) ** 2, weights=weights))
 
 
 def test_an_index_that_training_hid_is_null():
