@@ -73,7 +73,8 @@ def _report(best: Any, parser: Parser, config: jsonargparse.Namespace, folder: P
     print(f"best: trial {best.number}, Sharpe ratio of validation {best.value:.3f}")
     for key, value in best.params.items():
         print(f"  {key}: {value}")
-    print(f"{folder}: best.yaml, trials.csv, history.png, importance.png")
+    files = [name for name in ("best.yaml", "trials.csv", "history.png", "importance.png") if (folder / name).exists()]
+    print(f"{folder}: {', '.join(files)}")
     print(f"next:\n  {program()} train --config {folder / 'best.yaml'}")
 
 

@@ -26,7 +26,7 @@ PERIODS = dict(
 )
 # 521 bars before the test; folds begin in the middle of 2000-01-03 to 2001-12-31.
 TUNE = TuneConfig(trials=3, workers=1, seeds="0-1", first_validation="2001-02-01", validation_years=1, embargo_days=0)
-SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, device="cpu", gamma=0.9)
+SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, device="cpu", gamma=0.9, policy_kwargs=dict(net_arch=[8]))
 RUN = RunConfig(total_timesteps=32, n_envs=2, progress_bar=False)
 SPACE = {
     "algorithm.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
@@ -107,7 +107,7 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
         assert (fold.market.train[1], fold.market.days("test")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
         run = replace(RUN, n_envs=params["run.n_envs"])
         algorithm = {**SMALL, "learning_rate": params["algorithm.learning_rate"], "seed": 2}
-        algorithm["policy_kwargs"] = {"n_quantiles": params["algorithm.policy_kwargs.n_quantiles"]}
+        algorithm["policy_kwargs"] = {"net_arch": [8], "n_quantiles": params["algorithm.policy_kwargs.n_quantiles"]}
         study = Study(run, fold.market, algorithm, fold.segments)
         study.model.learn(32)
         (frame,) = backtest(fold.segments["test"], study.trading, study.agent()).values()
