@@ -130,7 +130,8 @@ def tune_parser(defaults: Path | None = None) -> Parser:
     """:param defaults: configuration whose values stand in place of the constructors' defaults"""
     parser = Parser(allow_abbrev=False, description=HELP["tune"], default_config_files=_files(defaults))
     _add_study(parser)
-    parser.add_class_arguments(TuneConfig)
+    parser.add_class_arguments(TuneConfig, skip={"seeds"})
+    parser.add_argument("--seeds", type=seeds, default=TuneConfig.seeds, help="of every trial: 0-4 or 0,3,7")
     parser.add_argument(
         "--space",
         type=dict[str, Any],

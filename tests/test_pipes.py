@@ -50,6 +50,7 @@ def ended(tmp_path_factory, make_prices):
     run = RunConfig(total_timesteps=32, n_envs=2, out=str(folder), name="run", progress_bar=False)
     Study(run, MarketConfig(str(folder / "own.csv")), dict(n_steps=16, batch_size=32, n_epochs=1)).start()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # what is printed waits for a flush, at the latest that of the exit
     command = [sys.executable, "-c", PROGRAM, json.dumps(COMMANDS)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=300)
     codes = dict(line.rsplit("=", 1) for line in done.stdout.splitlines())
@@ -58,6 +59,4 @@ def ended(tmp_path_factory, make_prices):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_closed_pipe_ends_a_command_quietly(name, ended):
-    error, code = ended[name]
-    assert error == ""
-    assert code == (0 if name == "help" else 1)  # argparse swallows it
+    assert ended[name] == ("", 1)

@@ -115,7 +115,7 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_trained(space, sen
         ("--worker=2", "Did you mean workers"),
         ("--storage=mysql", "storage wants sqlite"),
         ("--run.env_id=CartPole-v1", "only markets have folds"),
-        ("--seeds=x", "expected seeds like 0-4"),
+        ("--seeds=x", "seeds wants seeds like 0-4"),
         ("--first_validation=2050-01-01", "must lie after the first bar"),
     ],
 )
