@@ -8,7 +8,9 @@ Train and evaluate DistributionalPPO from the command line.
     python train_model_multi_patch.py evaluate runs/NAME --period validation
     python train_model_multi_patch.py data prices.csv             what is read from files, and what is assumed
     python train_model_multi_patch.py signal runs/NAME --data prices.csv   what to hold after the last bar
+    python train_model_multi_patch.py export runs/NAME            the agent as ONNX, for other programs
     python train_model_multi_patch.py sanity                      6,144 steps: does the scaling work on these data?
+    python train_model_multi_patch.py tune --trials 50            search for good values, before the test period
     python train_model_multi_patch.py compare                     variants x seeds x folds, with statistics and a report
     python train_model_multi_patch.py regimes                     which kappa and mode treat calm and storm alike?
 
@@ -34,19 +36,20 @@ from market_regimes.arguments import Parser, files_first, values_of, wants_defau
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
 from market_regimes.config import SHIPPED, CheckpointName, Hypothesis, MarketConfig, PeriodName, TradingCosts, seeds_of
-from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.files import leave_closed_pipe, new_folder, stamped, write_file
 from market_regimes.market.describe import absent, described, lines_of, read_data, said, warnings_of
 from market_regimes.market.segments import Segments
 from market_regimes.market.trained import already_seen, said_of, trained_on, without_own_rule
-from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser
+from market_regimes.parsers import DEFAULT_CONFIGS, command_parser, compare_parser, train_parser, tune_parser
 from market_regimes.report import program, report
 from market_regimes.run.agent import Agent
 from market_regimes.run.evaluation import name_of
-from market_regimes.run.signal import json_of, position_of, print_signals
+from market_regimes.run.signal import filled_at, json_of, position_of, print_signals
 from market_regimes.run.study import Study
 
 # When a run or a comparison is resumed.
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}
+MAY_CHANGE_TUNE = {"run.progress_bar", "trials", "workers"}
 MAY_CHANGE_COMPARE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
@@ -189,6 +192,8 @@ def _train(
             folder = study.start(text)
         else:
             study.resume(folder, text)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         parser.error(str(error))
     return study, folder
@@ -297,9 +302,9 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
     if options.json:
         print(json_of(signals, options.observation))
         return
-    filled = {"next_open": "the next open", "close": "that close"}[agent.trading.fill]
     title = (
-        f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, filled at {filled}"
+        f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, "
+        f"filled at {filled_at(signals)}"
     )
     print_signals(signals, title, options.observation)
     if not options.position:
@@ -308,8 +313,30 @@ def _signal(parser: Parser, options: jsonargparse.Namespace) -> None:
         print(f"position held: {held}, as --position does not give it")
 
 
+def _export(parser: Parser, options: jsonargparse.Namespace) -> None:
+    """Write a run's agent as ONNX."""
+    out = options.out or options.folder / "agent.onnx"
+    try:
+        agent = Agent.load(options.folder, options.checkpoint)
+        layout = agent.export(out)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
+    try:
+        try:
+            _main(arguments)
+        finally:
+            sys.stdout.flush()  # while a closed pipe is still caught here
+    except BrokenPipeError:
+        leave_closed_pipe()
+
+
+def _main(arguments: list[str] | None) -> None:
+    """Parse the command line and do what it says."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "train")
@@ -327,7 +354,8 @@ def main(arguments: list[str] | None = None) -> None:
         _run(train_parser(), config)
     except KeyboardInterrupt as stop:
         if stop.args:
-            folder = stop.args[0].parent if config[config.command].get("seeds") else stop.args[0]
+            several = config.command == "train" and config.train.get("seeds")
+            folder = stop.args[0].parent if several else stop.args[0]
             print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
         sys.exit(130)
 
@@ -336,6 +364,9 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Do what the command line says."""
     if config.command == "signal":
         _signal(parser, config.signal)
+        return
+    if config.command == "export":
+        _export(parser, config.export)
         return
     if config.command == "evaluate":
         options = config.evaluate
@@ -351,7 +382,7 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
             )
         return
     if config.command != "train":
-        commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "data": _data}
+        commands = {"sanity": _sanity, "compare": _compare, "regimes": _compare, "tune": _tune, "data": _data}
         commands[config.command](parser, config[config.command])
         return
     train, resume = config.train, config.train.pop("resume")
@@ -464,6 +495,24 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         algorithms[name] = one.algorithm.as_dict()
     Parser.source = source
     return algorithms
+
+
+def _tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Run the trials that are left, then write the best values as a configuration."""
+    from market_regimes.tune import tune  # with what a search alone needs
+
+    parser, resume = tune_parser(), config.pop("resume")
+    if resume is not None:
+        _check_unchanged(parser, config, resume, MAY_CHANGE_TUNE)
+    else:
+        _find_files_from_anywhere(config)
+        config.run.name = config.run.name or stamped("tune")
+    try:
+        tune(parser, train_parser, config, resume, lambda one, segments: _study(train_parser, one, segments))
+    except BrokenPipeError:
+        raise
+    except REFUSALS as error:
+        parser.error(_sentence(error))
 
 
 def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:

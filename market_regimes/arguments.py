@@ -47,7 +47,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
         about_source = any(words in message for words in ("parsing config", "Unexpected config", "not accept option"))
-        about_source |= ", variants." in self.source
+        about_source |= ", variants." in self.source or ", space" in self.source
         prefix = f"{self.source}: " if self.source and about_source else ""
         print(f"error: {prefix}{explained(message, self.known)}", file=sys.stderr)
         sys.exit(2)

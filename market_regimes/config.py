@@ -310,6 +310,42 @@ class CompareConfig:
             raise ValueError("compare.markets names no market")
 
 
+@dataclass
+class TuneConfig:
+    """
+    How a search is run. Every trial trains on all folds with all seeds; its score is the median over the seeds of the
+    mean over the folds of the Sharpe ratio of validation. Folds walk forward by date, and end before ``market.test``.
+
+    :param trials: trials of the search in all, those before a resumption included
+    :param workers: processes, a trial each at a time
+    :param storage: "sqlite": a file in the folder of the search
+    :param seeds: of every trial, as 0-4 or 0,3,7
+    :param first_validation: day on which the first fold's validation begins; None: half of the data before
+        ``market.test``
+    :param validation_years: length of a fold's validation
+    :param train_years: length of a fold's training period; None: all that came before
+    :param embargo_days: days left out between training and validation, so that no return reaches into both
+    """
+
+    trials: int = 50
+    workers: int = 2
+    storage: Literal["sqlite"] = "sqlite"
+    seeds: str = "0-2"
+    first_validation: str | None = None
+    validation_years: int = 2
+    train_years: int | None = None
+    embargo_days: int = 30
+
+    def __post_init__(self) -> None:
+        seeds_of(self.seeds)
+        for name in ("trials", "workers", "validation_years", "train_years"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.embargo_days < 0:
+            raise ValueError(f"embargo_days must be at least 0, got {self.embargo_days}")
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from market_regimes.config import RunConfig
 
@@ -41,6 +42,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is torn or no run's")
     return content
+
+
+def leave_closed_pipe() -> NoReturn:
+    """End the process quietly where what reads its output has ended, as Python's documentation of SIGPIPE advises."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
+    sys.exit(1)
 
 
 def stamped(name: str) -> str:

@@ -20,6 +20,7 @@ from market_regimes.config import (
     MarketConfig,
     PeriodName,
     RunConfig,
+    TuneConfig,
     seeds_of,
 )
 from market_regimes.report import program
@@ -28,13 +29,18 @@ from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, 
 HERE = Path(__file__).parents[1]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
 CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
-DEFAULT_CONFIGS = {"train": "train.yaml", "sanity": "train.yaml", "compare": "compare.yaml", "regimes": "regimes.yaml"}
+DEFAULT_CONFIGS = {
+    **{"train": "train.yaml", "sanity": "train.yaml"},
+    **{name: f"{name}.yaml" for name in ("tune", "compare", "regimes")},
+}
 HELP = {
     "train": "train an agent (the default)",
     "evaluate": "evaluate a run",
     "signal": "what to hold after the last bar of a file",
+    "export": "write a run's agent as ONNX, for other programs",
     "data": "read files and say what was read",
     "sanity": "6,144 steps, and whether the scaling works in them",
+    "tune": "search for good values by validation that walks forward",
     "compare": "train variants x seeds x folds and answer with statistics",
     "regimes": "compare kappa x mode: which treats calm and stormy days alike?",
 }
@@ -120,6 +126,21 @@ def compare_parser(description: str = "", defaults: Path | None = None) -> Parse
     return parser
 
 
+def tune_parser(defaults: Path | None = None) -> Parser:
+    """:param defaults: configuration whose values stand in place of the constructors' defaults"""
+    parser = Parser(allow_abbrev=False, description=HELP["tune"], default_config_files=_files(defaults))
+    _add_study(parser)
+    parser.add_class_arguments(TuneConfig, skip={"seeds"})
+    parser.add_argument("--seeds", type=seeds, default=TuneConfig.seeds, help="of every trial: 0-4 or 0,3,7")
+    parser.add_argument(
+        "--space",
+        type=dict[str, Any],
+        default={},
+        help="per key, like algorithm.gamma, a list of choices, or low and high, perhaps with log or step",
+    )
+    return parser
+
+
 def _evaluate_parser() -> Parser:
     description = "Score a run's agent, deterministically, beside buy-and-hold."
     parser = Parser(allow_abbrev=False, description=description)
@@ -154,6 +175,16 @@ def _signal_parser() -> Parser:
     return parser
 
 
+def _export_parser() -> Parser:
+    description = "Write a run's agent as a file that runs without this program, and the layout of its inputs as JSON."
+    parser = Parser(allow_abbrev=False, description=description)
+    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
+    parser.add_argument("--out", type=Path | None, help="of the file, its layout lies beside it; RUN/agent.onnx")
+    parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    return parser
+
+
 def _add_run(parser: Parser) -> None:
     """A run, and bars to use it on."""
     parser.add_argument("folder", type=Path, help="run folder")
@@ -185,15 +216,18 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
         "train": train_parser(files["train"]),
         "evaluate": _evaluate_parser(),
         "signal": _signal_parser(),
+        "export": _export_parser(),
         "data": _data_parser(),
         "sanity": train_parser(files["sanity"]),
+        "tune": tune_parser(files["tune"]),
         "compare": compare_parser(HELP["compare"], files["compare"]),
         "regimes": compare_parser(HELP["regimes"], files["regimes"]),
     }
-    if command in ("evaluate", "signal"):
-        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"])
+    if command in ("evaluate", "signal", "export"):
+        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"]) | types_of(parsers["export"])
     else:
         Parser.known = dict.fromkeys(HELP) | types_of(parsers["train"]) | types_of(parsers["compare"])
+        Parser.known |= types_of(parsers["tune"])
     commands = parser.add_subcommands(dest="command")
     for name, one in parsers.items():
         commands.add_subcommand(name, one, help=HELP[name])

@@ -24,7 +24,9 @@ def test_the_readme_is_short():
 
 
 def test_flags_in_commands_exist():
-    known = {action.dest for action in parsers.compare_parser()._actions} | {
+    own = (parsers.compare_parser(), parsers.tune_parser())
+    known = {action.dest for parser in own for action in parser._actions} | {
+        *("format", "out"),
         *("period", "checkpoint", "data", "from", "to", "position"),
         "logdir",
         "table",

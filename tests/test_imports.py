@@ -58,7 +58,7 @@ PACKAGES = ("config", "files", "market", "evaluate", "run", "compare")  # each m
 # Nothing in the house imports these; the package's own file names what users import from it.
 COMMAND_LINE = {
     "train_model_multi_patch",
-    *(f"market_regimes.{name}" for name in ("__init__", "arguments", "parsers", "report")),
+    *(f"market_regimes.{name}" for name in ("__init__", "arguments", "parsers", "report", "tune")),
 }
 MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))
 HOUSE = MODULES | {

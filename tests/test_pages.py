@@ -50,10 +50,11 @@ def test_python_runs(page, text, tmp_path, monkeypatch, make_prices):
 def test_yaml_is_a_configuration(page, text, tmp_path, monkeypatch):
     file = tmp_path / "own.yaml"
     file.write_text(text, "utf-8")
-    command = "compare" if "variants" in yaml.safe_load(text) else "train"
+    sections = {"variants": "compare", "space": "tune"}
+    command = next((sections[name] for name in sections if name in yaml.safe_load(text)), "train")
     config = parsed([command, f"--config={file}"], monkeypatch)[command]
     for section, keys in yaml.safe_load(text).items():
-        if section != "variants":
+        if section not in sections:
             assert all(config[section][key] == value for key, value in keys.items() if not isinstance(value, dict))
 
 
@@ -72,7 +73,7 @@ def test_commands_parse(command, monkeypatch, tmp_path):
     if "--resume" in arguments:  # its run folder holds a configuration as it was parsed
         folder = tmp_path / "run"
         folder.mkdir()
-        file = "compare.yaml" if arguments[0] == "compare" else "train.yaml"
+        file = f"{arguments[0]}.yaml" if arguments[0] in ("compare", "tune") else "train.yaml"
         (folder / "config.yaml").write_text((ROOT / "configs" / file).read_text("utf-8"), "utf-8")
         arguments[arguments.index("--resume") + 1] = str(folder)
     parsed(arguments, monkeypatch)

@@ -41,20 +41,21 @@ class Fold:
     said: tuple[str, ...] = ()
 
 
-def folds_of(compare: CompareConfig, market: MarketConfig) -> list[Fold]:
+def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None = None) -> list[Fold]:
     """
     :param compare: how to divide
     :param market: the data
+    :param read: the bars, where there is one market and they are read already
     :return: the folds of every market, in time
     :raises ValueError: if a date is none, no test period fits into the data, or the data cannot be used
     """
     markets = [market] if compare.markets is None else [replace(market, data=data) for data in compare.markets]
-    return [fold for one in markets for fold in _folds(compare, one)]
+    return [fold for one in markets for fold in _folds(compare, one, read)]
 
 
-def _folds(compare: CompareConfig, market: MarketConfig) -> Iterator[Fold]:
+def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
-    read = read_bars(market)
+    read = read_bars(market) if read is None else read
     label = "+".join(Path(entry).stem for entry in market.entries)
     said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
     for train, test in _periods(compare, read, label):

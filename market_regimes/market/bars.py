@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,19 @@ class Bars:
         numbers = np.arange(1, len(self.dates) + 1)
         rows = self.rows or Rows(self.source, numbers, pd.Series(self.dates), has_header=False)
         rows.refuse(bad, problem, None if values is None else pd.Series(values))
+
+
+def bars_before(bars: Bars, day: str) -> Bars:
+    """
+    :param bars: of one symbol
+    :param day: ISO date
+    :return: the bars before that day, perhaps none
+    """
+    count = int(np.searchsorted(bars.dates, np.datetime64(day, "D")))
+    arrays: dict[str, Any] = {
+        name: value[:count] for name, value in vars(bars).items() if isinstance(value, np.ndarray)
+    }
+    return replace(bars, **arrays, extra={name: column[:count] for name, column in bars.extra.items()})
 
 
 @dataclass(frozen=True)

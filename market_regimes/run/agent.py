@@ -28,6 +28,7 @@ from market_regimes.market.trained import Trained, said_of, segments_seen
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
+from market_regimes.run.export import export_onnx
 from market_regimes.run.folder import Configured, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from market_regimes.run.signal import Signal, at_last_bar, positions_held, replayed, signals_of, warnings_of
@@ -258,7 +259,7 @@ class Agent:
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
             for segment, position in zip(segments, last.held, strict=True)
         ]
-        return signals_of(self.model, core.markets, last, warnings)
+        return signals_of(self.model, core.markets, self.trading, last, warnings)
 
     def plays_bars(self, first: str | None = None) -> bool:
         """
@@ -293,6 +294,16 @@ class Agent:
         """
         seed = self.configured.algorithm.get("seed")
         return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step)
+
+    def export(self, path: str | Path) -> Path:
+        """
+        Write what the agent decides as ONNX, and beside it the layout of its observation as JSON.
+
+        :param path: of the ONNX file
+        :return: path of the JSON
+        :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
+        """
+        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path))
 
     def rule(self, seen: list[np.ndarray] | None = None) -> Decision:
         """

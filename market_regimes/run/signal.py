@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import orders
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.env import MarketCore
+from market_regimes.market.env import MarketCore, fills_at_open
 from market_regimes.market.next_bar import missing_bar
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
@@ -41,6 +42,8 @@ class Signal:
     :param position: held now
     :param target: position that the environment would fill
     :param trade: target minus position held
+    :param fill: where it is filled: "next_open", or "close": at the close of the last bar, as bars without opening
+        prices are, whatever ``market.trading.fill`` says
     :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
     :param cvar: mean of the worst 5 % of these returns
     :param warnings: a sentence each
@@ -54,6 +57,7 @@ class Signal:
     position: float
     target: float
     trade: float
+    fill: Literal["next_open", "close"]
     quantiles: dict[str, float]
     cvar: float
     warnings: list[str]
@@ -153,11 +157,16 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
 
 
 def signals_of(
-    model: DistributionalPPO, markets: Sequence[Market], last: LastDecision, warnings: Sequence[list[str]]
+    model: DistributionalPPO,
+    markets: Sequence[Market],
+    trading: TradingCosts,
+    last: LastDecision,
+    warnings: Sequence[list[str]],
 ) -> list[Signal]:
     """
     :param model: whose critic predicts
     :param markets: one per symbol
+    :param trading: when orders are filled
     :param last: what was decided at their last bars
     :param warnings: sentences for each symbol
     :return: one answer per symbol
@@ -177,6 +186,7 @@ def signals_of(
             position=float(last.held[i]),
             target=float(last.target[i]),
             trade=float(last.target[i] - last.held[i]),
+            fill="next_open" if fills_at_open(market, trading) else "close",
             quantiles={f"{share:g}": float(value) for share, value in zip(SHOWN_QUANTILES, shown[:, i], strict=True)},
             cvar=float(tails[i]),
             warnings=warnings[i],
@@ -272,6 +282,16 @@ def json_of(signals: Sequence[Signal], with_observation: bool = False) -> str:
         if not with_observation:
             del entry["observation"]
     return json.dumps(content, indent=2)
+
+
+def filled_at(signals: Sequence[Signal]) -> str:
+    """:return: where the signals are filled, in words"""
+    words = {"next_open": "the next open", "close": "that close"}
+    of = {fill: [signal.symbol for signal in signals if signal.fill == fill] for fill in words}
+    found = {fill: symbols for fill, symbols in of.items() if symbols}
+    if len(found) == 1:
+        return words[next(iter(found))]
+    return ", ".join(f"{words[fill]} ({', '.join(symbols)})" for fill, symbols in found.items())
 
 
 def print_signals(signals: Sequence[Signal], title: str, with_observation: bool = False) -> None:

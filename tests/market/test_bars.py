@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.market.bars import MIN_BARS, Columns, checked_bars
+from market_regimes.market.bars import MIN_BARS, Bars, Columns, bars_before, checked_bars
 from market_regimes.market.load import read_files
 from market_regimes.market.table import Rows
 from market_regimes.market.times import Times
@@ -189,3 +189,18 @@ def test_less_than_a_week_is_said(make_prices):
         "less than a week of bars: market.bars_per_year states their number in a year"
         in checked_bars(columns_of(table)).assumptions
     )
+
+
+def test_bars_before_a_day_lose_every_number_of_it_and_after():
+    dates = np.array(["2020-01-01T16", "2020-01-02T00", "2020-01-02T16", "2020-01-03"], dtype="M8[s]")
+    numbers = np.arange(4.0)
+    bars = Bars("A", "a", dates, numbers, numbers + 1, numbers + 2, numbers + 3, {"rate": numbers + 4}, 100.0)
+    before = bars_before(bars, "2020-01-02")
+    assert before.dates.tolist() == dates[:1].tolist()
+    assert [before.open[0], before.close[0], before.volatility_index[0], before.volume[0]] == [0, 1, 2, 3]
+    assert before.extra["rate"].tolist() == [4]
+    assert {len(column) for column in (before.open, before.close, before.volatility_index, before.volume)} == {1}
+    assert (before.symbol, before.bars_per_year) == ("A", 100.0)
+    assert len(bars_before(bars, "2020-01-01").dates) == 0
+    assert bars_before(replace(bars, volume=None), "2021-01-01").volume is None
+    assert len(bars_before(bars, "2021-01-01").dates) == 4

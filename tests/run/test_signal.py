@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from market_regimes import Agent, TradingCosts
+from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.market.env import MarketCore
 from market_regimes.run.signal import LastDecision, at_last_bar, position_of, positions_held, replayed, signals_of
 from train_model_multi_patch import main
@@ -57,7 +57,19 @@ def test_a_row_appended_gives_tomorrows_position_and_it_is_the_policys(run, tmp_
     own.write_text(data.read_text() + "2002-04-22,100.5,101.9,99.1,101.25,1000\n")
     ((entry),) = answer(capsys, folder, "--data", own, "--position", "0.25", "--observation")
     assert list(entry) == [
-        *("symbol", "date", "regime", "position", "target", "trade", "quantiles", "cvar", "warnings", "observation")
+        *(
+            "symbol",
+            "date",
+            "regime",
+            "position",
+            "target",
+            "trade",
+            "fill",
+            "quantiles",
+            "cvar",
+            "warnings",
+            "observation",
+        )
     ]
     assert (entry["symbol"], entry["date"], entry["position"]) == ("prices", "2002-04-22", 0.25)
     closes = pd.read_csv(own)["close"].to_numpy()
@@ -112,7 +124,7 @@ def test_quantiles_lie_on_straight_lines_between_the_midpoints(run):
         ([[*range(20)]], [0.5, 9.5, 18.5], 0.0),  # 0.05 lies in the middle of 0.025 and 0.075
         ([[*range(-40, 0)]], [-38.5, -20.5, -2.5], -39.5),  # the mean of -40 and -39, the worst two of 40
     ):
-        (signal,) = signals_of(Critic(quantiles), markets, last, [[]])
+        (signal,) = signals_of(Critic(quantiles), markets, TradingCosts(), last, [[]])
         assert list(signal.quantiles) == ["0.05", "0.5", "0.95"]
         assert list(signal.quantiles.values()) == pytest.approx(expected)
         assert (signal.cvar, signal.target, signal.trade) == (pytest.approx(worst), 0.75, 0.25)
@@ -250,6 +262,37 @@ def test_the_terminal_shows_all_that_json_has(run, capsys):
     assert f"warning: prices: {entry['warnings'][0]}" in shown
     assert "position held: 0, as --position does not give it" in shown
     assert "…" not in shown
+
+
+@pytest.mark.parametrize(
+    ("fill", "missing", "fills", "words"),
+    [
+        ("next_open", "", ["next_open", "next_open"], "filled at the next open\n"),
+        ("close", "", ["close", "close"], "filled at that close\n"),
+        ("next_open", "AB", ["close", "close"], "filled at that close\n"),
+        ("next_open", "B", ["next_open", "close"], "filled at the next open (A), that close (B)\n"),
+    ],
+)
+def test_the_fill_is_the_environments(fill, missing, fills, words, tmp_path, make_prices, capsys):
+    """Files without opening prices are filled at the close that was seen, whatever the configuration says."""
+    for i, name in enumerate("AB"):
+        columns = ["open"] if name in missing else []
+        make_prices(600, seed=i).drop(columns=columns).to_csv(tmp_path / f"{name}.csv", index=False)
+    data = MarketConfig([str(tmp_path / "A.csv"), str(tmp_path / "B.csv")], trading=TradingCosts(fill=fill))
+    run = RunConfig(total_timesteps=32, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
+    folder = Study(run, data, dict(n_steps=16, batch_size=32, n_epochs=1)).start()
+    assert [entry["fill"] for entry in answer(capsys, folder)] == fills
+    main(["signal", str(folder)])
+    assert words in capsys.readouterr().out
+    agent = Agent.load(folder)
+    core = MarketCore(agent.segments(data.entries), 2, agent.trading, episode_bars=None)
+    core.bar = core.last.copy()
+    core.bar = core.bar - 1  # a step back, whose return shows where an order is filled
+    market = core.markets[1]
+    whole, after_open = market.close[-1] / market.close[-2] - 1, market.close[-1] / market.open[-1] - 1
+    held = core.step(np.ones(2)).growth[1] - 1
+    assert held == pytest.approx(after_open if fills[1] == "next_open" else whole, abs=2e-4)  # 1 bp of fee
+    assert abs(after_open - whole) > 1e-3 or "B" in missing
 
 
 @pytest.mark.parametrize(

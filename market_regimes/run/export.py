@@ -1,0 +1,228 @@
+"""A trained agent as an ONNX file, which runs without this program, and the layout of its observation as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from distributional_ppo import DistributionalPPO
+from market_regimes.config import TradingCosts
+from market_regimes.files import write_file
+from market_regimes.market.env import INDEX_SCALE
+from market_regimes.market.regimes import decay_of
+from market_regimes.market.segments import HIDES_INDEX, WINDOW
+from market_regimes.market.trained import Trained
+from market_regimes.run.inputs import is_recurrent
+from quantile_critic.sequences import run_step
+
+TRACED = 2  # observations in the example that is traced: of 1 torch makes a constant
+PARTS = ("actor_hidden", "actor_cell", "critic_hidden", "critic_cell")  # states of a recurrent policy
+
+
+class ExportedStep(nn.Module):
+    """
+    One deterministic step of a policy: VecNormalize's scaling, the network, and what the environment makes of the
+    action.
+
+    :param model: with its parameters and, where it has one, its VecNormalize
+    :param trading: what its actions mean
+    """
+
+    mean: Tensor
+    std: Tensor
+    positions: Tensor | None
+
+    def __init__(self, model: DistributionalPPO, trading: TradingCosts):
+        super().__init__()
+        self.policy: Any = model.policy
+        own_lstm = getattr(self.policy, "lstm_critic", None) is not None
+        self.states = list(PARTS if own_lstm else PARTS[:2]) if is_recurrent(model) else []
+        self.low, self.high = trading.bounds
+        listed, normalizer = trading.positions, cast(Any, model.get_vec_normalize_env())
+        self.register_buffer("positions", None if listed is None else torch.tensor(listed, dtype=torch.float64))
+        self.clip = None if normalizer is None else float(normalizer.clip_obs)
+        if normalizer is not None:
+            self.register_buffer("mean", torch.as_tensor(normalizer.obs_rms.mean))
+            self.register_buffer("std", torch.as_tensor(np.sqrt(normalizer.obs_rms.var + normalizer.epsilon)))
+        self.to(model.device)
+
+    def forward(
+        self, observation: Tensor, episode_start: Tensor | None = None, states: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
+        """
+        :param observation: as the environment makes it, float32, shape (B, numbers)
+        :param episode_start: of recurrent policies: whether an episode starts with it, bool, shape (B,)
+        :param states: of recurrent policies: ``PARTS`` before the step, shape (n_layers, B, H) each, without the last
+            two where the critic has no LSTM
+        :return: target position as the environment fills it, float64, shape (B,); quantiles of the return in raw units,
+            of the critic with the smaller mean, shape (B, N); states after the step
+        """
+        policy, after = self.policy, list[Tensor]()
+        if self.clip is not None:  # in float64, as VecNormalize does it
+            observation = ((observation.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+        features = policy.extract_features(observation)
+        actor, critic = (features, features) if policy.share_features_extractor else features
+        if episode_start is not None:
+            actor, critic, after = self._lstms(actor, critic, episode_start, states)
+        action = policy.action_net(policy.mlp_extractor.forward_actor(actor))
+        quantiles = policy.value_net(policy.mlp_extractor.forward_critic(critic))
+        quantiles = policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles))
+        return self._position(action), quantiles, *after
+
+    def _lstms(
+        self, actor: Tensor, critic: Tensor, episode_start: Tensor, states: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Outputs of both LSTMs, or of what stands in place of the critic's, and the states after the step."""
+        before = [state * ~episode_start[:, None] for state in states]
+        output, after = run_step(self.policy.lstm_actor, actor, (before[0], before[1]))
+        if self.policy.lstm_critic is not None:
+            critic, of_critic = run_step(self.policy.lstm_critic, critic, (before[2], before[3]))
+            return output, critic, [*after, *of_critic]
+        return output, output if self.policy.shared_lstm else self.policy.critic(critic), list(after)
+
+    def _position(self, action: Tensor) -> Tensor:
+        """The position that the mean action, or the logits of discrete ones, mean; clipped as the environment does."""
+        if self.positions is not None:
+            return self.positions[action.argmax(dim=1)]
+        space: spaces.Box = self.policy.action_space
+        low, high = float(space.low[0]), float(space.high[0])
+        if self.policy.squash_output:
+            action = low + 0.5 * (torch.tanh(action) + 1) * (high - low)
+        # SB3 clips to the bounds as float32, the environment to those of the configuration.
+        return action[:, 0].double().clamp(max(low, self.low), min(high, self.high))
+
+
+def export_onnx(
+    model: DistributionalPPO, trading: TradingCosts, trained: Mapping[str, Trained], step: int, path: Path
+) -> Path:
+    """
+    Write the step of the deterministic policy as ONNX, and beside it the layout of its inputs and outputs as JSON.
+
+    :param model: with its parameters
+    :param trading: what its actions mean
+    :param trained: what the run knows of its symbols
+    :param step: that the model was trained to
+    :param path: of the ONNX file; the other one has the same name with .json
+    :return: path of the JSON
+    :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
+    """
+    if path.suffix != ".onnx":
+        raise ValueError(f"an ONNX file must end in .onnx, got {path}")
+    if not path.parent.is_dir():  # before a second is spent
+        raise ValueError(f"the folder {path.parent} does not exist")
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f'export needs {error.name}, which is not installed: pip install "distributional-ppo[onnx]"'
+        ) from error
+    exported = ExportedStep(model, trading).eval()
+    layout = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
+    write_file(path, _onnx_of(exported))
+    write_file(path.with_suffix(".json"), json.dumps(layout, indent=2, allow_nan=False))
+    return path.with_suffix(".json")
+
+
+def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str, Any]:
+    """
+    The observation of ``MarketCore.observations``, number by number.
+
+    :param trained: what the run knows of its symbols
+    :param trading: what may be held
+    :return: for JSON: of each number the name, the unit before scaling and the entry that scales it; by symbol the
+        entries, where the observation holds (number - mean) / std, the range that training saw, what makes the EWMA
+        volatility, and whether the data have an index of their own. An entry is null where the observation holds 0
+    """
+    units = {"log_return": "log growth", "ewma_volatility": "points", "volatility_index": "points"}
+    units |= {"position": "share of equity", "feature_volume": "log growth"}
+    features = [f"feature_{name}" for name in next(iter(trained.values())).scaling.features]
+    numbers = [(f"log_return_{WINDOW - 1 - i}_bars_ago", "log_return") for i in range(WINDOW)]
+    numbers += [(name, name) for name in ("ewma_volatility", "volatility_index", *features, "position")]
+    scaling: dict[str, dict[str, Any]] = {}
+    for symbol, known in trained.items():
+        own, hidden = known.scaling, symbol.startswith(tuple(f"{name}-" for name in HIDES_INDEX))
+        index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
+        made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
+        volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}
+        scaling[symbol] = {
+            "log_return": {"mean": own.return_mean, "std": own.return_std, "trained": own.returns},
+            "ewma_volatility": {**volatility, **made},
+            "volatility_index": None if hidden else index,
+            **{
+                f"feature_{name}": {"mean": feature.mean, "std": feature.std, "trained": feature.seen}
+                for name, feature in own.features.items()
+            },
+            "position": {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
+        }
+    named = [{"name": name, "unit": units.get(by, "as in the file"), "scaled_by": by} for name, by in numbers]
+    observation = {"dtype": "float32", "shape": ["batch", len(named)], "low": None, "high": None, "numbers": named}
+    return {"observation": observation, "scaling": scaling}
+
+
+def _outputs_of(exported: ExportedStep, trading: TradingCosts) -> dict[str, Any]:
+    """Of the outputs, and of the states that go in and come out."""
+    low, high = trading.bounds
+    position = {"dtype": "float64", "shape": ["batch"], "unit": "share of equity", "low": low, "high": high}
+    taus: list[float] = exported.policy.value_net.tau.tolist()
+    quantiles = {"dtype": "float32", "shape": ["batch", len(taus)], "unit": "100 x discounted log growth"}
+    outputs: dict[str, Any] = {
+        "position": {**position, "positions": trading.positions},
+        "quantiles": {**quantiles, "probabilities": taus},
+    }
+    if exported.states:
+        layers, _, units = exported.policy.lstm_hidden_state_shape
+        outputs["states"] = {"dtype": "float32", "shape": [layers, "batch", units], "names": exported.states}
+    return outputs
+
+
+def _onnx_of(exported: ExportedStep) -> bytes:
+    """The step as a serialised ONNX model whose inputs may hold any number of observations."""
+    policy, states, batch = exported.policy, exported.states, torch.export.Dim("batch")
+    inputs: list[Any] = [torch.zeros(TRACED, *policy.observation_space.shape)]
+    shapes: list[Any] = [{0: batch}]
+    names, outputs = ["observation"], ["position", "quantiles"]
+    if states:
+        layers, _, units = policy.lstm_hidden_state_shape
+        inputs += [torch.zeros(TRACED, dtype=torch.bool), [torch.zeros(layers, TRACED, units) for _ in states]]
+        shapes += [{0: batch}, [{1: batch} for _ in states]]
+        names += ["episode_start", *states]
+        outputs += [f"next_{name}" for name in states]
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            exported,
+            tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), tuple(inputs)),
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=tuple(shapes),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter warns of itself, and of torchvision's operators, which no policy here has."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
