@@ -14,8 +14,6 @@ N = 5
 class Scripted(VecEnv):
     """Rewards and ends drawn from a seed; the same list of infos, with an entry, in every step."""
 
-    render_mode = None
-
     def __init__(self):
         super().__init__(N, spaces.Box(-1, 1, (1,)), spaces.Discrete(2))
         self.rng, self.infos = np.random.default_rng(0), [{"own": i} for i in range(N)]
@@ -33,7 +31,7 @@ class Scripted(VecEnv):
         pass
 
     def get_attr(self, attr_name, indices=None):
-        raise AttributeError
+        return [None] * N
 
     def set_attr(self, attr_name, value, indices=None):
         raise AttributeError
