@@ -631,10 +631,12 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
+        if self.value_target == "sr_lambda" and self.rollout_buffer.pos == 0:
+            self._truncated = []
+        if not any(infos):  # nothing has ended
+            return
         super()._update_info_buffer(infos, dones)
         if self.value_target == "sr_lambda":
-            if self.rollout_buffer.pos == 0:
-                self._truncated = []
             for i, info in enumerate(infos):
                 if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
                     self._truncated.append((self.rollout_buffer.pos, i, info["terminal_observation"]))

@@ -6,7 +6,8 @@ Does RecurrentDistributionalPPO learn as sb3-contrib's RecurrentPPO does, where 
     python benchmarks/recurrent_learning.py --seeds 0      # only the table of the runs there are
 
 A run is scored by the mean return of 50 deterministic episodes of its final policy. The settings are those of RL
-Baselines3 Zoo, hyperparams/ppo_lstm.yml, for half its steps. Differences are taken seed by seed, with a 95 % t interval.
+Baselines3 Zoo, hyperparams/ppo_lstm.yml, for half its steps. Differences are taken seed by seed, with a 95 % t
+interval.
 """
 
 from __future__ import annotations

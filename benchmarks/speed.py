@@ -1,14 +1,16 @@
 """
-How fast is DistributionalPPO beside SB3's PPO and SBX's (JAX), RecurrentDistributionalPPO beside RecurrentPPO?
+How fast is DistributionalPPO beside SB3's PPO, SBX's (JAX) and a whole training that is one program of JAX, and
+RecurrentDistributionalPPO beside RecurrentPPO?
 
     pip install -c constraints.txt -e ".[market,test,bench]"
     python benchmarks/speed.py            # measures, writes benchmarks/speed.csv, prints the tables
     python benchmarks/speed.py --table    # prints them from the file
     python benchmarks/speed.py --picture docs/speed.png
+    python benchmarks/speed.py --growth docs/growth.png --rounds 2    # benchmarks/growth.csv and its picture
 
 One process per contender and case; they are asked in turn, one at a time, so that a noisy machine disturbs all alike.
-An update is ``model.train()``, in ms per minibatch; learn is ``learn()`` over two rollouts, in environment steps per
-second. Figures are medians over the rounds.
+On Linux each is held to as many cores as it has threads. An update is ``model.train()``, in ms per minibatch; learn is
+``learn()`` over two rollouts, in environment steps per second. Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -32,22 +34,35 @@ from typing import Any
 
 from scipy import stats
 
+from benchmarks.speed_pictures import growth_picture, picture
+
 CSV = Path(__file__).with_name("speed.csv")
-CONTENDERS = ("SB3 PPO", "SBX PPO", "eager", "compiled", "eager, scaling off", "compiled, scaling off")
+GROWTH_CSV = CSV.with_name("growth.csv")
+JAX = "JAX, one program"
+CONTENDERS = ("SB3 PPO", "SBX PPO", JAX, "eager", "compiled", "eager, scaling off", "compiled, scaling off")
 CASES: dict[str, dict[str, Any]] = {
     "CartPole, 8 envs, batch 64": dict(env="CartPole-v1", n_envs=8, n_steps=256, batch_size=64),
     "Pendulum, 8 envs, batch 64": dict(env="Pendulum-v1", n_envs=8, n_steps=256, batch_size=64),
     "CartPole, 8 envs, batch 256": dict(env="CartPole-v1", n_envs=8, n_steps=256, batch_size=256),
     "CartPole, 64 envs, batch 1024": dict(env="CartPole-v1", n_envs=64, n_steps=64, batch_size=1024),
     "market, 8 envs, batch 64": dict(env="market", n_envs=8, n_steps=256, batch_size=64),
+    "market, 64 envs, batch 1024": dict(env="market", n_envs=64, n_steps=32, batch_size=1024),
 }
-GROWTH = {
+GROWTH = {  # number and what grows
     **{
         f"{n} quantiles": dict(env="CartPole-v1", n_envs=8, n_steps=256, batch_size=64, n_quantiles=n)
         for n in (8, 32, 128, 512)
     },
-    **{f"{n} envs": dict(env="CartPole-v1", n_envs=n, n_steps=2048 // n, batch_size=64) for n in (1, 64, 256)},
+    **{
+        f"{n} envs": dict(env="market", n_envs=n, n_steps=max(2048 // n, 2), batch_size=64)
+        for n in (1, 8, 64, 512, 4096)
+    },
+    **{
+        f"{n} symbols": dict(env="market", n_symbols=n, n_envs=64, n_steps=32, batch_size=64) for n in (1, 20, 100, 500)
+    },
 }
+GROWTH_CONTENDERS = ("SB3 PPO", "eager", "compiled")
+N_EPOCHS = 10
 RECURRENT = {
     f"{env.partition('-')[0]}, LSTM {units}": dict(
         env=env, n_envs=8, n_steps=256, batch_size=256, lstm_hidden_size=units
@@ -56,7 +71,8 @@ RECURRENT = {
     for units in (64, 256)
 }
 RECURRENT_CONTENDERS = ("RecurrentPPO", "recurrent")
-PEERS = (*CONTENDERS[:2], "RecurrentPPO")
+PEERS = (*CONTENDERS[:3], "RecurrentPPO")
+METRICS = ("update_ms", "steps_per_s", "memory_mib")
 FIELDS = ("case", "contender", "metric", "median", "q25", "q75", "rounds")
 
 
@@ -67,8 +83,13 @@ def make_model(contender: str, case: dict[str, Any]) -> Any:
     """
     settings = dict(case)
     env_id, n_envs, n_quantiles = settings.pop("env"), settings.pop("n_envs"), settings.pop("n_quantiles", 32)
-    env = market_env(n_envs) if env_id == "market" else gym_env(env_id, n_envs)
-    settings |= {"n_epochs": 10, "seed": 0}
+    if contender == JAX:
+        from benchmarks.jax_ppo import OneProgram, Settings
+
+        return OneProgram(Settings(n_envs, n_epochs=N_EPOCHS, **settings))
+    n_symbols = settings.pop("n_symbols", None)
+    env = market_env(n_envs, n_symbols) if env_id == "market" else gym_env(env_id, n_envs)
+    settings |= {"n_epochs": N_EPOCHS, "seed": 0}
     if "lstm_hidden_size" in settings:
         return make_recurrent_model(contender, env, n_quantiles, **settings)
     if contender == "SBX PPO":
@@ -108,17 +129,31 @@ def gym_env(env_id: str, n_envs: int) -> Any:
     return make_vec_env(env_id, n_envs, seed=0)
 
 
-def market_env(n_envs: int) -> Any:
-    """The shipped S&P 500 and its training period, monitored as the command line does."""
-    from stable_baselines3.common.vec_env import VecMonitor
+def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
+    """
+    Monitored as the command line does.
+
+    :param n_envs: number of copies
+    :param n_symbols: random walks of 8,000 bars; None: the shipped S&P 500 in its training period
+    """
+    import numpy as np
 
     from market_regimes.config import MarketConfig
+    from market_regimes.market.bars import Bars
     from market_regimes.market.env import MarketCore, MarketVecEnv
+    from market_regimes.market.monitor import EpisodeMonitor
     from market_regimes.market.segments import Segment, market_of, read_bars
 
-    period = range(60, 2500)
-    market = market_of(read_bars(MarketConfig())[0], MarketConfig(), period, period.stop - 1)
-    return VecMonitor(MarketVecEnv(MarketCore([Segment(market, period, period)], n_envs), seed=0))
+    period, found = range(60, 2500), read_bars(MarketConfig())[:1]
+    if n_symbols is not None:
+        rng, days = (
+            np.random.default_rng(0),
+            np.datetime64("1990-01-01", "s") + np.arange(8000) * np.timedelta64(1, "D"),
+        )
+        walks = np.exp(np.cumsum(rng.normal(0, 0.01, (n_symbols, len(days))), axis=1))
+        period, found = range(60, len(days)), [Bars(f"walk {i}", "walks", days, w, w) for i, w in enumerate(walks)]
+    segments = [Segment(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found]
+    return EpisodeMonitor(MarketVecEnv(MarketCore(segments, n_envs), seed=0))
 
 
 def work(connection: Connection, contender: str, case: dict[str, Any], threads: int) -> None:
@@ -127,18 +162,22 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
 
     :param connection: to the parent; anything but None asks for one round
     """
+    if hasattr(os, "sched_setaffinity"):  # XLA has as many threads as there are cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import torch
 
     torch.set_num_threads(threads)
     model = make_model(contender, case)
     steps = model.n_steps * model.n_envs
-    model.learn(3 * steps)
-    minibatches = model.n_epochs * math.ceil(steps / model.batch_size)
+    for _ in range(2):  # torch compiles before the second update, JAX at the first call
+        model.learn(2 * steps)
+    minibatches = N_EPOCHS * math.ceil(steps / case["batch_size"])
     connection.send("ready")
     while connection.recv() is not None:
         start = time.perf_counter()
-        model.train()
-        update = (time.perf_counter() - start) / minibatches * 1e3
+        if contender != JAX:  # whose updates are no calls of their own
+            model.train()
+        update = math.nan if contender == JAX else (time.perf_counter() - start) / minibatches * 1e3
         start = time.perf_counter()
         model.learn(2 * steps, reset_num_timesteps=False)
         learn = 2 * steps / (time.perf_counter() - start)
@@ -182,7 +221,9 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 def rows_of(name: str, answers: dict[str, list[tuple[float, ...]]]) -> list[dict[str, Any]]:
     rows = []
     for contender, values in answers.items():
-        for metric, column in zip(("update_ms", "steps_per_s", "memory_mib"), zip(*values, strict=True), strict=True):
+        for metric, column in zip(METRICS, zip(*values, strict=True), strict=True):
+            if math.isnan(column[0]):
+                continue
             low, median, high = statistics.quantiles(column, n=4) if len(column) > 1 else [column[0]] * 3
             figures = dict(median=f"{median:.6g}", q25=f"{low:.6g}", q75=f"{high:.6g}", rounds=len(column))
             rows.append({"case": name, "contender": contender, "metric": metric, **figures})
@@ -205,18 +246,20 @@ def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """:return: Markdown: the medians, and their ratios to SB3's PPO and SBX's, or to sb3-contrib's RecurrentPPO"""
+    """:return: Markdown: the medians, and their ratios to the peers' that are in the case, in the order of ``PEERS``"""
     lines = [
-        "| case | contender | update, ms | steps/s | update x SB3, x SBX | learn x SB3, x SBX | peak MiB |",
+        "| case | contender | update, ms | steps/s | update x SB3, x SBX | learn x SB3, x SBX, x JAX | peak MiB |",
         "|" + "---|" * 7,
     ]
     medians = {(r["case"], r["contender"], r["metric"]): float(r["median"]) for r in rows}
     for case, contender in dict.fromkeys((r["case"], r["contender"]) for r in rows if r["metric"] != "ratio"):
-        update, speed, memory = (medians[case, contender, m] for m in ("update_ms", "steps_per_s", "memory_mib"))
-        peers = [peer for peer in PEERS if (case, peer, "update_ms") in medians]
-        updates = ", ".join(f"{medians[case, peer, 'update_ms'] / update:.2f}" for peer in peers)
-        learns = ", ".join(f"{speed / medians[case, peer, 'steps_per_s']:.2f}" for peer in peers)
-        lines.append(f"| {case} | {contender} | {update:.3f} | {speed:,.0f} | {updates} | {learns} | {memory:.0f} |")
+        speed, memory = (medians[case, contender, metric] for metric in ("steps_per_s", "memory_mib"))
+        update = medians.get((case, contender, "update_ms"), math.nan)
+        theirs = {m: [medians[case, peer, m] for peer in PEERS if (case, peer, m) in medians] for m in METRICS}
+        updates = [f"{update:.3f}", ", ".join(f"{their / update:.2f}" for their in theirs["update_ms"])]
+        updates = ["n/a", "n/a"] if math.isnan(update) else updates
+        learns = ", ".join(f"{speed / their:.2f}" for their in theirs["steps_per_s"])
+        lines.append(f"| {case} | {contender} | {updates[0]} | {speed:,.0f} | {updates[1]} | {learns} | {memory:.0f} |")
     for row in rows:
         if row["metric"] == "ratio":
             ends = f"{float(row['q25']) - 1:+.1%} to {float(row['q75']) - 1:+.1%}"
@@ -224,33 +267,6 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"\n{row['case']}, {row['contender']}: {float(row['median']) - 1:+.1%} ({ends}, {row['rounds']} pairs)"
             )
     return "\n".join(lines)
-
-
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """
-    ``learn()`` of each contender in the main cases, as bars.
-
-    :param rows: of the CSV
-    :param path: of the PNG
-    """
-    from matplotlib import pyplot
-
-    speeds = {(r["case"], r["contender"]): float(r["median"]) / 1e3 for r in rows if r["metric"] == "steps_per_s"}
-    cases = [case for case in CASES if any(name == case for name, _ in speeds)]
-    contenders = [c for c in CONTENDERS if any(name == c for _, name in speeds)]
-    figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
-    colours = ["#999999", "#E69F00", "#56B4E9", "#0072B2", "#009E73", "#CC79A7"]  # Okabe and Ito's
-    for i, contender in enumerate(contenders):
-        heights = [speeds.get((case, contender), 0.0) for case in cases]
-        places = [j + (i - (len(contenders) - 1) / 2) * 0.8 / len(contenders) for j in range(len(cases))]
-        label = contender if "PPO" in contender else f"DistributionalPPO, {contender}"
-        bars = axes.bar(places, heights, 0.8 / len(contenders), label=label, color=colours[i])
-        axes.bar_label(bars, fmt="%.1f", fontsize=7)
-    axes.set_xticks(range(len(cases)), [case.replace(", ", "\n", 1) for case in cases], fontsize=8)
-    axes.set_ylabel("learn(), 1,000 steps/s")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    figure.savefig(path, dpi=130)
 
 
 def machine(threads: int) -> str:
@@ -283,7 +299,17 @@ def select(names: list[str] | None) -> dict[str, dict[str, Any]]:
             raise SystemExit(
                 f"unknown case {name!r}" + (f": did you mean {near[0]!r}?" if near else f"; known: {list(known)}")
             )
-    return {name: known[name] for name in names} if names else known
+    return {name: known[name] for name in names} if names else {**CASES, **RECURRENT}
+
+
+def contenders_of(name: str, case: dict[str, Any], wanted: list[str]) -> list[str]:
+    """:return: those of the contenders that can take part in a case"""
+    if name in RECURRENT:
+        return list(RECURRENT_CONTENDERS)
+    absent = {"SBX PPO"} if importlib.util.find_spec("sbx") is None else set()
+    if case["env"] != "CartPole-v1" or importlib.util.find_spec("optax") is None:
+        absent.add(JAX)
+    return [contender for contender in wanted if contender not in absent]
 
 
 def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
@@ -299,34 +325,48 @@ def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def measured(names: list[str] | None, wanted: list[str], options: argparse.Namespace, path: Path) -> None:
+    """
+    Measure cases and write them to a file, case by case.
+
+    :param names: of the cases; None: all but the growth
+    :param wanted: contenders, those that can take part in a case
+    :param options: with rounds, pairs and threads
+    :param path: of the CSV
+    """
+    rows: list[dict[str, Any]] = []
+    for name, case in select(names).items():
+        rows += rows_of(name, measure(case, contenders_of(name, case, wanted), options.rounds, options.threads))
+        write(path, options.threads, rows)
+    if options.pairs and not options.growth:
+        rows += scaling_cost(options.pairs, options.rounds, options.threads)
+        write(path, options.threads, rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="*", help="default: all, and the growth with quantiles and environments")
+    parser.add_argument("--cases", nargs="*", help="default: all but the growth")
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=5, help="of processes for the cost of scaling; 0: not measured")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=CSV)
+    parser.add_argument("--output", type=Path, help="default: speed.csv, or growth.csv, beside this file")
     parser.add_argument("--table", action="store_true", help="print the table of the output file and measure nothing")
     parser.add_argument("--picture", type=Path, help="draw a PNG of the output file and measure nothing")
+    parser.add_argument("--growth", type=Path, help="measure time and memory as a number grows, and draw this PNG")
     options = parser.parse_args(arguments)
+    path = options.output or (GROWTH_CSV if options.growth else CSV)
     if not (options.table or options.picture):
-        contenders = [c for c in options.contenders if c != "SBX PPO" or importlib.util.find_spec("sbx")]
-        rows: list[dict[str, Any]] = []
-        for name, case in select(options.cases).items():
-            wanted = [c for c in contenders if name in CASES or "off" not in c]
-            wanted = list(RECURRENT_CONTENDERS) if name in RECURRENT else wanted
-            rows += rows_of(name, measure(case, wanted, options.rounds, options.threads))
-            write(options.output, options.threads, rows)
-        if options.pairs:
-            rows += scaling_cost(options.pairs, options.rounds, options.threads)
-            write(options.output, options.threads, rows)
-    with options.output.open() as file:
+        names = options.cases or (list(GROWTH) if options.growth else None)
+        measured(names, list(GROWTH_CONTENDERS) if options.growth else options.contenders, options, path)
+    with path.open() as file:
         print(file.readline().lstrip("# "))
         rows = list(csv.DictReader(file))
     print(table(rows))
     if options.picture:
-        picture(rows, options.picture)
+        picture(rows, [case for case in CASES if any(row["case"] == case for row in rows)], PEERS, options.picture)
+    if options.growth:
+        growth_picture(rows, PEERS, options.growth)
 
 
 if __name__ == "__main__":

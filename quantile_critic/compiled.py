@@ -23,14 +23,13 @@ from stable_baselines3.common import preprocessing
 from stable_baselines3.common.distributions import BernoulliDistribution, MultiCategoricalDistribution
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
-from torch.utils._pytree import tree_leaves
 
 from quantile_critic.distributions import categorical_of, normal_of
+from quantile_critic.keys import key_of, layout, layouts, plain_attributes
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.processes import n_processes
 from quantile_critic.rollout import Coefficients, Rollout, Samples
 
-PLAIN = int | float | str | None
 MAX_BUILDS = 8  # as torch.compile's own limit
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
 PARAMETERS = {Categorical: ("logits",), Bernoulli: ("logits",), Normal: ("loc", "scale")}  # of torch's distributions
@@ -41,24 +40,10 @@ MAKERS: dict[type, Callable[..., Any]] = {
 }
 
 
-def shapes(args: Any) -> list[Any]:
-    """Shape and type of each tensor; compiled code takes no others."""
-    return [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in tree_leaves(args)]
-
-
-def plain_attributes(label: str, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Numbers, strings and flags of an object, and lists of them, which compiled code takes for constants."""
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
-    parts = {k: v if isinstance(v, tuple) else (v,) for k, v in lists.items()}
-    return {f"{label}{k}": lists[k] for k, v in parts.items() if all(isinstance(part, PLAIN) for part in v)}
-
-
-def key_of(policy: QuantileActorCriticPolicy, args: Any, **more: Any) -> dict[str, Any]:
-    """:return: what code for these arguments depends on: their shapes, plain attributes of the policy, and more"""
-    key = {"tensors": shapes(args), **plain_attributes("policy.action_dist.", vars(policy.action_dist)), **more}
-    for name, module in policy.named_modules(prefix="policy"):
-        key.update(plain_attributes(f"{name}.", vars(module)), **{f"class of {name}": type(module)})
-    return key
+@functools.cache
+def _compiles_ahead() -> bool:
+    """Whether this torch compiles before the first call. To ask takes a millisecond."""
+    return hasattr(torch.compile(lambda: 0), "aot_compile")
 
 
 def reason_to_stay_eager(policy: nn.Module) -> str | None:
@@ -66,7 +51,7 @@ def reason_to_stay_eager(policy: nn.Module) -> str | None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, name) for module in policy.modules() for name in hooks):
         return "a module of the policy has a hook"
-    if not (hasattr(torch._dynamo.config, "trace_autograd_ops") and hasattr(torch.compile(lambda: 0), "aot_compile")):
+    if not (hasattr(torch._dynamo.config, "trace_autograd_ops") and _compiles_ahead()):
         return f"torch {torch.__version__} lacks what compiles a whole update; torch 2.13 has it"
     return None
 
@@ -136,7 +121,8 @@ def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -
     """:return: the compiled function"""
     options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards), "compile_threads": 1}
     if policy.device.type == "cpu":
-        options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
+        # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
+        options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
     # It looks at a space in numpy, which torch.compile would take for tensors.
     torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
     config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True)
@@ -195,7 +181,7 @@ class CompiledUpdate:
         self.state: dict[nn.Parameter, dict[str, Any]] = {}  # of the optimizer, by parameter
         self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
         self.stepped: list[int] = []  # ids of the parameters of the last update that was not compiled
-        self.size: int | None = None  # of the minibatches that are compiled for; None: none
+        self.minibatch: Any = None  # what ``takes`` asks of those that are compiled for
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledUpdate, ()  # compiled code can be neither copied nor pickled
@@ -240,7 +226,7 @@ class CompiledUpdate:
         reads |= {**dict.fromkeys(Coefficients._fields), "has_entropy": bool(coefficients.ent_coef)}
         if not self._prepare_functions((samples, rows, tensors), reads, attributes["target_kl"] is not None):
             return None, None
-        self.size = len(samples.advantages if rows is None else rows)
+        self.minibatch = layouts(samples) if rows is None else layout(rows)
         return self, tensors
 
     def _prepare_functions(
@@ -264,7 +250,7 @@ class CompiledUpdate:
 
     def takes(self, samples: Samples, rows: Tensor | None) -> bool:
         """Whether the minibatch is of the size compiled for; a short last one is not worth a compilation of its own."""
-        return self.size == len(samples.advantages if rows is None else rows)
+        return bool(self.minibatch == (layouts(samples) if rows is None else layout(rows)))
 
     def __call__(
         self, samples: Samples, rows: Tensor | None, coefficients: Coefficients
@@ -314,10 +300,11 @@ class CompiledUpdate:
                     self.optimizer.state[parameter][name] = old if old is value else old.copy_(value)
         self.state = {parameter: dict(state) for parameter, state in self.optimizer.state.items()}
 
-    def _ids(self) -> list[int]:
-        """Of the tensors that compiled code takes to be the same in every call."""
+    def _ids(self) -> list[Any]:
+        """Of the tensors that compiled code takes to be the same in every call, with their layouts."""
         state = [value for values in self.optimizer.state.values() for value in values.values()]
-        return [id(t) for t in (*self.parameters, *self.gradients, *self.rates, *state) if isinstance(t, Tensor)]
+        tensors = (*self.parameters, *self.gradients, *self.rates, *state)
+        return [(id(tensor), layout(tensor)) for tensor in tensors if isinstance(tensor, Tensor)]
 
     def options(self) -> contextlib.AbstractContextManager[None]:
         """The forms of the optimizer's options for the time of an update."""
@@ -365,7 +352,7 @@ class CompiledStep:
 
     def __init__(self) -> None:
         self.function = CompiledFunction(_policy_step)
-        self.shapes: list[Any] = []
+        self.layouts: list[Any] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledStep, ()
@@ -381,12 +368,12 @@ class CompiledStep:
             self.function.stay_eager(f"the policy's step in the rollout stays eager: {reason}")
             return None
         with torch.no_grad():
-            self.shapes = shapes(args)
+            self.layouts = layouts(args)
             return self if self.function.prepare(key_of(policy, args), (policy, *args), policy) else None
 
     def __call__(self, policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
         """As the policy's ``forward_unchecked``; ``action_dist`` becomes the distribution of these actions."""
-        if self.function.call is None or shapes(args) != self.shapes:
+        if self.function.call is None or layouts(args) != self.layouts:
             return policy.forward_unchecked(*args)
         *results, (made_of, latent_sde) = self.function.call(policy, *args)
         own: Any = policy.action_dist

@@ -42,7 +42,16 @@ EVERYTHING = dict(
 
 
 class OwnBuffer(RolloutBuffer):
-    """Of a class that may do anything in ``get``."""
+    """Of a class that may do anything in ``get``, such as another order of the numbers in memory, now and then."""
+
+    transposes = False
+
+    def get(self, batch_size=None):
+        for data in super().get(batch_size):
+            if OwnBuffer.transposes:
+                data = data._replace(observations=data.observations.t().contiguous().t())
+            yield data
+            OwnBuffer.transposes = not OwnBuffer.transposes
 
 
 class Counting(torch.optim.Adam):
@@ -237,16 +246,17 @@ def test_callbacks_use_and_copy_the_policy():
 
         def _on_rollout_end(self):
             policy, observations = self.model.policy, torch.rand(5, 4)
-            for size in (1, 2, 5):  # 2 is that of the rollout
+            transposed = observations[:2].t().contiguous().t()
+            for own in (observations[:1], observations[:2], observations, transposed):  # the second as in the rollout
                 with torch.no_grad():
-                    values = policy(observations[:size])[1]
-                seen.append(torch.allclose(values, policy.predict_values(observations[:size]), atol=1e-5))
+                    values = policy(own)[1]
+                seen.append(torch.allclose(values, policy.predict_values(own), atol=1e-5))
             seen.append(copy.deepcopy(policy).compiled_step is None)
             seen.append(pickle.loads(pickle.dumps(policy)).compiled_step is None)
             seen.append(policy(observations[:2])[2].requires_grad)  # last: its graph could not be copied
 
     make(True).learn(48, User())
-    assert seen == [True] * 6
+    assert seen == [True] * 7
     assert is_this_steps == [True] * 23
 
 

@@ -14,8 +14,8 @@ from test_distributional_ppo import SHORT, Biasless, OwnPolicy, RandomEnv
 from torch import nn
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, quantile_policy
-from quantile_critic.compiled import key_of
 from quantile_critic.distributions import LeanCategoricalDistribution, LeanDiagGaussianDistribution
+from quantile_critic.keys import key_of
 
 OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
@@ -338,6 +338,7 @@ def test_what_compiled_code_depends_on_is_in_its_key():
         lambda: setattr(policy, "temperature", [1.0]),
         lambda: policy.temperature.__setitem__(0, 50.0),
         lambda: setattr(policy.action_dist, "scale", 2.0),
+        lambda: setattr(policy.action_net.weight, "data", policy.action_net.weight.data.t().contiguous().t()),
         lambda: policy.eval(),
     ]
     keys = [key_of(policy, obs)]
@@ -345,7 +346,9 @@ def test_what_compiled_code_depends_on_is_in_its_key():
         change()
         keys.append(key_of(policy, obs))
         assert keys[-1] != keys[-2]
-    assert key_of(policy, obs) == keys[-1] != key_of(policy, torch.zeros(3, 3))
+    assert key_of(policy, obs) == keys[-1] == key_of(policy, torch.zeros(2, 3))
+    for other in (torch.zeros(3, 3), torch.zeros(2, 3).double(), torch.zeros(3, 2).t()):
+        assert key_of(policy, other) != keys[-1]
 
 
 def test_a_head_without_a_bias_has_a_plain_form_while_no_mean_must_be_added(tmp_path):

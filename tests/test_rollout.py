@@ -155,3 +155,17 @@ def test_when_training_ends_callbacks_find_the_last_update_written():
     model.set_logger(Logger(None, [writer]))
     model.learn(2 * 64, callback)
     assert callback.steps == [64, 128]  # after 64 and 128 steps of one environment
+
+
+def test_what_ended_is_kept_and_a_new_rollout_forgets_what_was_truncated():
+    model = make(value_target="sr_lambda")
+    model._setup_learn(1)
+    episode, last = {"r": 1.0, "l": 2, "t": 0.0}, np.ones(3)
+    model.rollout_buffer.pos = 3
+    model._update_info_buffer([{}, {"episode": episode, "terminal_observation": last, "TimeLimit.truncated": True}])
+    model._update_info_buffer([{}, {}])
+    assert list(model.ep_info_buffer) == [episode]
+    assert model._truncated == [(3, 1, last)]
+    model.rollout_buffer.pos = 0
+    model._update_info_buffer([{}, {}])
+    assert model._truncated == []

@@ -1,10 +1,12 @@
 """``benchmarks/speed.py``: its figures, not their size."""
 
 import csv
+import importlib.util
 import math
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from benchmarks import speed
 
@@ -26,6 +28,46 @@ def test_table_has_the_ratios_of_medians():
         "| a case | SB3 PPO | 2.000 | 1,000 | 1.00 | 1.00 | 400 |",
         "| a case | compiled | 0.500 | 4,000 | 4.00 | 4.00 | 600 |",
     ]
+
+
+def test_one_program_has_no_updates_of_its_own_in_the_table():
+    answers = {"SB3 PPO": [(2.0, 1000.0, 400.0)], speed.JAX: [(math.nan, 8000.0, 300.0)]}
+    lines = speed.table(speed.rows_of("a case", answers)).splitlines()
+    assert lines[2:] == [
+        "| a case | SB3 PPO | 2.000 | 1,000 | 1.00 | 1.00, 0.12 | 400 |",  # 1000 / 8000 = 0.125
+        "| a case | JAX, one program | n/a | 8,000 | n/a | 8.00, 1.00 | 300 |",
+    ]
+
+
+def test_one_program_takes_part_where_its_environment_is():
+    if importlib.util.find_spec("optax"):
+        assert speed.JAX in speed.contenders_of("x", dict(env="CartPole-v1"), list(speed.CONTENDERS))
+    for env in ("market", "Pendulum-v1"):
+        assert speed.JAX not in speed.contenders_of("x", dict(env=env), list(speed.CONTENDERS))
+    assert speed.contenders_of("Pendulum, LSTM 64", dict(env="Pendulum-v1"), []) == ["RecurrentPPO", "recurrent"]
+
+
+def test_the_growth_is_drawn_from_its_file(tmp_path, monkeypatch, capsys):
+    """Nothing is measured here: each case answers with its own number, time 1 / number and memory number."""
+
+    def measure(case, contenders, rounds, threads):
+        number = next(float(name.split()[0]) for name, own in speed.GROWTH.items() if own is case)
+        return {contender: [(1.0, 1e6 / number, number)] * rounds for contender in contenders}
+
+    drawn = []
+    monkeypatch.setattr(speed, "measure", measure)
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, x, y, *a, **k: drawn.append((list(x), list(y))) or plot(axes, x, y, *a, **k)
+    )
+    file, png = tmp_path / "growth.csv", tmp_path / "growth.png"
+    speed.main(["--growth", str(png), "--rounds", "2", "--output", str(file)])
+    assert png.exists()
+    numbers = [(8, 32, 128, 512), (1, 8, 64, 512, 4096), (1, 20, 100, 500)]
+    assert [x for x, _ in drawn] == [list(n) for n in numbers for _ in range(2) for _ in speed.GROWTH_CONTENDERS]
+    assert all(y == pytest.approx(x, rel=1e-5) for x, y in drawn)  # 1e6 / (1e6 / number) microseconds
+    assert len(file.read_text().splitlines()) == 2 + 13 * len(speed.GROWTH_CONTENDERS) * 3
+    assert "| 4096 envs | compiled |" in capsys.readouterr().out
 
 
 def test_rows_are_the_quartiles_of_their_contender_and_metric():
@@ -77,6 +119,12 @@ def test_every_case_can_be_built_and_trained(case):
     for contender in ("SB3 PPO", "eager, scaling off"):
         assert speed.make_model(contender, small).learn(16).num_timesteps == 16
     assert not speed.make_model("compiled, scaling off", small).use_variance_gradient_scaling
+
+
+def test_symbols_of_the_growth_are_all_traded():
+    env = speed.market_env(4, n_symbols=3)
+    assert len(env.unwrapped.core.markets) == 3
+    assert {len(market.close) for market in env.unwrapped.core.markets} == {8000}
 
 
 @pytest.mark.parametrize("case", speed.RECURRENT.values(), ids=speed.RECURRENT)

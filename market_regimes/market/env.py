@@ -111,6 +111,7 @@ class MarketCore:
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
         self.fills_at_open = np.array([fills_at_open(market, self.costs) for market in self.markets])
+        self.all_fill_at_open = bool(self.fills_at_open.all())
         returns = [_returns(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
         self.return_before_fill = np.concatenate([r[0] for r in returns])
         self.return_after_fill = np.concatenate([r[1] for r in returns])
@@ -147,8 +148,11 @@ class MarketCore:
         :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 where
             the market hides it), features, position
         """
-        window = self.windows[self.bar - (WINDOW - 1)]
-        return np.concatenate([window, self.context[self.bar], self.position[:, None]], axis=1, dtype=np.float32)
+        observations = np.empty((self.n_envs, WINDOW + 3), dtype=np.float32)
+        observations[:, :WINDOW] = self.windows[self.bar - (WINDOW - 1)]
+        observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
+        observations[:, -1] = self.position
+        return observations
 
     def known(self) -> Known:
         """:return: what a trading rule may know now"""
@@ -171,15 +175,21 @@ class MarketCore:
         :param targets: target positions as shares of equity, shape (n_envs,); clipped to the allowed range
         :return: what happened
         """
-        target = np.clip(targets, *self.costs.bounds)
-        first_return = self.return_before_fill[self.bar]
-        second_return = self.return_after_fill[self.bar]
-        overnight = np.where(self.fills_at_open[self.symbol], self.position, target)
+        low, high = self.costs.bounds
+        target = np.minimum(np.maximum(targets, low), high)
+        first_return = self.return_before_fill.take(self.bar)
+        second_return = self.return_after_fill.take(self.bar)
+        overnight = self.position
+        if not self.all_fill_at_open:
+            overnight = np.where(self.fills_at_open[self.symbol], self.position, target)
         borrowed = np.maximum(overnight - 1, 0) + np.maximum(-overnight, 0)
         financing = self.costs.financing_rate / self.bars_per_year * borrowed
-        interest = self.costs.cash_rate / self.bars_per_year * np.maximum(1 - np.maximum(overnight, 0), 0)
 
-        gross_before_fill = np.maximum(1 + self.position * first_return + interest, 1e-9)
+        gross_before_fill = 1 + self.position * first_return
+        if self.costs.cash_rate:
+            interest = self.costs.cash_rate / self.bars_per_year * np.maximum(1 - np.maximum(overnight, 0), 0)
+            gross_before_fill = gross_before_fill + interest
+        gross_before_fill = np.maximum(gross_before_fill, 1e-9)
         before_fill = np.maximum(gross_before_fill - financing, 1e-9)
         drifted = self.position * (1 + first_return) / before_fill
         # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.

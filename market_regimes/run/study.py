@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
 from market_regimes.evaluate.backtest import backtest
@@ -22,6 +22,7 @@ from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import new_folder, write_file
 from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.market.monitor import EpisodeMonitor
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
@@ -70,7 +71,7 @@ class Study:
     def _make_env(self) -> VecEnv:
         env: VecEnv
         if self.core is not None:
-            env = VecMonitor(MarketVecEnv(self.core, seed=self.seed))
+            env = EpisodeMonitor(MarketVecEnv(self.core, seed=self.seed))
         elif ":" in self.run.env_id:  # Gymnasium would import what stands before it
             raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
         else:

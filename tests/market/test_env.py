@@ -125,10 +125,14 @@ NASDAQ = load_shipped("nasdaq")
 BOTH = [Segment(market, TRAIN, TRAIN) for market in (MARKET, NASDAQ)]
 
 
-def test_every_symbol_is_traded_as_if_alone():
-    actions = np.random.default_rng(4).uniform(0, 1, (50, 2))
-    together = MarketCore(BOTH, 2, FREE, episode_bars=None)
-    alone = [MarketCore([segment], 1, FREE, episode_bars=None) for segment in BOTH]
+@pytest.mark.parametrize("fill", ["open", "close"])
+def test_every_symbol_is_traded_as_if_alone(fill):
+    """Also where one has no opening prices, or the cash earns something."""
+    costs = replace(FREE, cash_rate=0.05, financing_rate=0.05, position_high=2.0)
+    segments = [BOTH[0], Segment(replace(NASDAQ, fill=fill), TRAIN, TRAIN)]
+    actions = np.random.default_rng(4).uniform(0, 2, (50, 2))
+    together = MarketCore(segments, 2, costs, episode_bars=None)
+    alone = [MarketCore([segment], 1, costs, episode_bars=None) for segment in segments]
     for row in actions:
         for i, core in enumerate(alone):
             assert np.array_equal(together.observations()[i], core.observations()[0])
