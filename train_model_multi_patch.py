@@ -483,9 +483,9 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
     """Keyword arguments of every variant, each tried on a fold, so that nothing is trained before all can be."""
     if not config.variants:
         parser.error("there are no variants: give them by name under variants in the configuration")
-    source, algorithms = Parser.source, {}
+    algorithms: dict[str, dict[str, Any]] = {}
     for name, keys in config.variants.items():
-        Parser.source = f"{source}, variants.{name}"
+        Parser.section = f"variants.{name}"
         own = {key: value for key, value in keys.items() if key not in RESERVED}
         base = jsonargparse.Namespace({key: config[key].clone() for key in ("run", "market", "algorithm")})
         run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
@@ -493,7 +493,7 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
         if fold.missing is None:
             _study(parser, one, fold.segments)
         algorithms[name] = one.algorithm.as_dict()
-    Parser.source = source
+    Parser.section = ""
     return algorithms
 
 

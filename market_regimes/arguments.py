@@ -38,6 +38,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     """jsonargparse's parser; its errors are one sentence, with the form that is wanted or the nearest valid name."""
 
     source: ClassVar[str] = ""  # the configuration being read
+    section: ClassVar[str] = ""  # part of it whose values are tried, like a variant
     known: ClassVar[dict[str, Any]] = {}  # type of every key of every command
 
     def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
@@ -47,8 +48,9 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""
         about_source = any(words in message for words in ("parsing config", "Unexpected config", "not accept option"))
-        about_source |= ", variants." in self.source or ", space" in self.source
-        prefix = f"{self.source}: " if self.source and about_source else ""
+        about_source |= bool(self.section)
+        source = ", ".join(part for part in (self.source, self.section) if part)
+        prefix = f"{source}: " if source and about_source else ""
         print(f"error: {prefix}{explained(message, self.known)}", file=sys.stderr)
         sys.exit(2)
 

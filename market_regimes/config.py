@@ -125,6 +125,11 @@ class TradingCosts:
         return bool(self.min_fee or self.fee_per_share or self.impact_coefficient)
 
     @property
+    def without_currency(self) -> TradingCosts:
+        """The same without costs that depend on an order's size in currency or shares."""
+        return replace(self, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest target position."""
         if self.positions is not None:
@@ -206,6 +211,8 @@ class MarketConfig:
             raise ValueError("market.data names no data")
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
+        if self.benchmark_positions == "volume":
+            raise ValueError("market.benchmark_positions=volume: the volume of a bar is no target position")
         if self.feature_lag < 0:
             raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
         if self.feature_fill not in (None, "forward"):

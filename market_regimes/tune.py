@@ -48,7 +48,6 @@ def tune(
     _check_space(train_parser, config, usable[0], build)
     folder = resumed or new_folder(objects.run)
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
         print(sentence)
     for fold in folds:
@@ -59,7 +58,7 @@ def tune(
     print(f"{options.trials} trials in {folder}", flush=True)
     search = Search(folder, options, objects.run, config.algorithm.as_dict(), config.space, usable)
     try:
-        run_search(search)
+        run_search(search, parser.dump(config, skip_unset=False))
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(folder) from stop
     _report(conclude(search), train_parser, config, folder)
@@ -82,8 +81,7 @@ def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold, bui
     """Try the ends of every range and every choice, so that nothing is trained before all can be."""
     if not config.space:
         raise ValueError("the space is empty: give keys to vary under space in the configuration")
-    source = Parser.source
-    Parser.source = f"{source}, space"
+    Parser.section = "space"
     for key, wanted in config.space.items():
         check_key(key, types_of(parser))
         distribution_of(key, wanted)
@@ -91,7 +89,7 @@ def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold, bui
             with warnings.catch_warnings():  # of values that no trial need have together
                 warnings.simplefilter("ignore")
                 build(_with_values(parser, config, {key: value}), fold.segments)
-    Parser.source = source
+    Parser.section = ""
 
 
 def _with_values(parser: Parser, config: jsonargparse.Namespace, values: dict[str, Any]) -> jsonargparse.Namespace:

@@ -14,7 +14,7 @@ PLAIN = (int, float, str, type(None))
 
 def layout(tensor: Tensor) -> tuple[Any, ...]:
     """:return: what compiled code takes for granted of a tensor; strides of dimensions of one element do not matter"""
-    return tensor.shape, None if tensor.is_contiguous() else tensor.stride(), tensor.dtype
+    return tensor.shape, None if tensor.is_contiguous() else tensor.stride(), tensor.dtype, tensor.device
 
 
 def layouts(args: Any) -> list[Any]:

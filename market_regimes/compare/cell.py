@@ -122,16 +122,17 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     seen: list[np.ndarray] = []
     segments, bars_per_year = study.segments["test"], study.core.bars_per_year
     agent = backtest(segments, study.trading, study.agent(seen))
-    held = backtest(segments, study.trading, buy_and_hold)
+    of_rules = study.trading.of_rules
+    held = backtest(segments, of_rules, buy_and_hold)
     result = _trading(agent, bars_per_year, "test")
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
     result |= _trading(held, bars_per_year, "hold")
     rules = {
         "own": own_rule(segments),
-        "fitted": fitted(segments, study.trading),
-        "informed": informed(segments, study.trading),
+        "fitted": fitted(segments, of_rules),
+        "informed": informed(segments, of_rules),
     }
-    others = {name: joint(backtest(segments, study.trading, rule)) for name, rule in rules.items() if rule is not None}
+    others = {name: joint(backtest(segments, of_rules, rule)) for name, rule in rules.items() if rule is not None}
     result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
     result["test_attained"] = share_of_attainable(
         result["test_sharpe"], result["hold_sharpe"], result.get("informed_sharpe")

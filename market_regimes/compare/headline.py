@@ -37,7 +37,7 @@ def _of_metric(effects: pd.DataFrame, metric: str, better: str, worse: str) -> s
     if rows.empty:
         return ""
     if (rows["verdict"] == "n/a").all():
-        return f"{better}: cannot be told from under {MIN_SEEDS} seeds."
+        return f"{better}: cannot be told, since fewer than {MIN_SEEDS} seeds have a value."
     named = {
         verdict: [
             f"{row.variant} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"

@@ -19,7 +19,7 @@ from market_regimes.compare.folds import Fold, day_of, folds_of
 from market_regimes.compare.space import Space, distribution_of, nested
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneConfig, seeds_of
 from market_regimes.evaluate.backtest import backtest
-from market_regimes.files import leave_closed_pipe
+from market_regimes.files import leave_closed_pipe, write_file
 from market_regimes.market.bars import bars_before
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars
@@ -116,11 +116,12 @@ def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     return {**base, **inner}
 
 
-def run_search(search: Search) -> None:
+def run_search(search: Search, configuration: str | None = None) -> None:
     """
     Run the trials that are left. A trial whose process is killed is lost, and another one takes its place.
 
     :param search: in a folder that is there
+    :param configuration: of the search, kept in its folder; None: it is not kept
     :raises ValueError: if another process runs it, or it was begun on other data
     """
     try:
@@ -130,6 +131,8 @@ def run_search(search: Search) -> None:
             if study.user_attrs.get("data", data) != data:
                 raise ValueError(f"{search.folder} was started on other data: its trials would not compare")
             study.set_user_attr("data", data)
+            if configuration is not None:
+                write_file(search.folder / "config.yaml", configuration)
             _give_up_running(study)  # no process is left that could end them
             before = -1
             while before < len(_counted(study)) < search.tune.trials:

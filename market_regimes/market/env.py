@@ -148,7 +148,7 @@ class MarketCore:
         :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 where
             the market hides it), features, position
         """
-        observations = np.empty((self.n_envs, WINDOW + 3), dtype=np.float32)
+        observations = np.empty((self.n_envs, observation_size(len(self.features))), dtype=np.float32)
         observations[:, :WINDOW] = self.windows[self.bar - (WINDOW - 1)]
         observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
         observations[:, -1] = self.position

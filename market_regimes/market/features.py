@@ -42,6 +42,18 @@ def seen_features(bars: Bars, config: MarketConfig) -> dict[str, np.ndarray]:
     return seen
 
 
+def first_known(bars: Bars, config: MarketConfig) -> int:
+    """
+    :param bars: of one symbol
+    :param config: names the features, their lag, and what fills gaps
+    :return: first bar at whose close all features are known; one after the last bar, if there is none
+    """
+    unknown = np.zeros(len(bars.close) + 1, dtype=bool)
+    for values in seen_features(bars, config).values():
+        unknown[:-1] |= np.isnan(values)
+    return int(np.argmin(unknown))
+
+
 def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
     :param bars: of one symbol
@@ -58,9 +70,10 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
                 "period later, or lower market.feature_lag"
             )
         missing = np.isnan(_known(bars, name, config))
+        begun = not missing[: first + 1].all()
         missing[:first] = False
         missing[needed.stop - config.feature_lag :] = False
-        bars.refuse(missing, _problem(bars, name, config))
+        bars.refuse(missing, _problem(bars, name, config, begun))
 
 
 def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
@@ -101,11 +114,15 @@ def _known(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:
     return pd.Series(values).ffill().to_numpy() if config.feature_fill == "forward" else values
 
 
-def _problem(bars: Bars, name: str, config: MarketConfig) -> str:
+def _problem(bars: Bars, name: str, config: MarketConfig, begun: bool) -> str:
+    """:param begun: whether the column has a value where it is needed first, or before"""
     if name == "volume":
-        return f"volume of {bars.symbol} is missing or not positive, and its log change, in market.features, needs it"
-    if config.feature_fill == "forward":
-        return f"{name} of {bars.symbol} has no value yet: begin the period later, or leave it out of market.features"
+        return f"volume of {bars.symbol} is missing or not positive: its log change needs both days, and no gap of it is filled"
+    if config.feature_fill == "forward" or not begun:
+        return (
+            f"{name} of {bars.symbol} has no value yet: begin the period later, remove the rows before it has one, or "
+            "leave it out of market.features"
+        )
     return f"{name} of {bars.symbol} is missing: market.feature_fill=forward takes the last value before it"
 
 

@@ -76,6 +76,8 @@ def covered_period(bars: Bars, first: str, last: str) -> range:
     :raises ValueError: if a date is not one or lies outside the data, or the period holds fewer than two bars
     """
     begin, end = _days("from and to", (first, last))
+    if begin > bars.dates[-1].astype("M8[D]"):
+        raise ValueError(f"{bars.source}: {bars.symbol} ends on {date_text(bars.dates[-1])}, before {begin}")
     known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
     known += f" to {date_text(bars.dates[-1])}"
     _check_covered("", begin, end, bars.dates[[0, -1]].astype("M8[D]"), known)

@@ -11,7 +11,7 @@ import numpy as np
 
 from market_regimes.config import MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
-from market_regimes.market.features import check_features, check_traded
+from market_regimes.market.features import check_features, check_traded, first_known
 from market_regimes.market.periods import covered_period, date_text
 from market_regimes.market.regimes import REGIME_BOUNDS, estimated_index
 from market_regimes.market.scaling import Scaling
@@ -165,7 +165,9 @@ def segments_seen(
     for bars in read:
         known = trained[counterpart(bars.symbol, trained, like)]
         period = range(len(bars.dates))
-        if days != (None, None):
+        if days == (None, None) and not last_bar:  # begin as soon as there is an observation
+            period = range(min(first_known(bars, config) + 1, len(bars.dates) - 1), len(bars.dates))
+        elif days != (None, None):
             first, last = (str(bars.dates[bar].astype("M8[D]")) for bar in (0, -1))
             period = covered_period(bars, days[0] or first, days[1] or last)
         first_bar = period[-1] if last_bar else min(max(period.start - 1, WINDOW), period[-1])

@@ -201,18 +201,20 @@ class Agent:
         days: tuple[str | None, str | None] = (None, None),
         like: str | None = None,
         last_bar: bool = False,
+        own_rule: bool = True,
     ) -> list[Segment]:
         """
         :param prices: bars
         :param days: first and last day whose returns are earned, ISO dates, None: all there are
         :param like: symbol of the run as which new ones are seen, None: its only one
         :param last_bar: whether only the last bar must have a volatility index and the features
+        :param own_rule: whether ``market.benchmark_positions`` is traded, where the bars have it
         :return: one segment per symbol, scaled as the run's training was
         :raises ValueError: if the data cannot be used
         """
         config = self.configured.market
         if last_bar:  # nothing is traded
-            config = replace(config, trading=replace(config.trading, impact_coefficient=0.0))
+            config = replace(config, trading=config.trading.without_currency)
         read = replace(config, benchmark_positions=None)  # other files may lack it
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
@@ -220,7 +222,7 @@ class Agent:
         else:
             entries = [prices] if isinstance(prices, str | Path) else prices
             bars = read_bars(replace(read, data=[str(entry) for entry in entries]))
-        return segments_seen(bars, self.trained, config, like, days, last_bar)
+        return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
 
     def signal(
         self,
@@ -247,10 +249,9 @@ class Agent:
         :raises ValueError: if the data cannot be used, or the position names another symbol
         """
         plays = self.plays_bars(first)
-        segments = self.segments(prices, (first, None), like, last_bar=not plays)
+        segments = self.segments(prices, (first, None), like, last_bar=not plays, own_rule=False)
         held = positions_held(position, [segment.market.symbol for segment in segments])
-        # Asked at the last bar alone, no order is filled, and impact needs no volume.
-        trading = self.trading if plays else replace(self.trading, impact_coefficient=0.0)
+        trading = self.trading if plays else self.trading.without_currency  # no order is filled
         core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
         last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
         clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
@@ -282,7 +283,7 @@ class Agent:
             ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``
         :raises ValueError: if the data cannot be used, or do not cover the days
         """
-        segments = self.segments(prices, (first, last), like)
+        segments = self.segments(prices, (first, last), like, own_rule=False)
         return backtest(segments, self.trading, self.rule())
 
     def evaluate(self, segments: Sequence[Segment], folder: str | Path, name: str) -> dict[str, Any]:

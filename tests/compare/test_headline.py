@@ -51,7 +51,7 @@ def test_what_is_said_of_variants_and_markets():
 def test_under_five_seeds_nothing_is_told():
     few = pd.DataFrame([effect("a", "test_sharpe", 0.25, None, None, "n/a")])
     assert headline(few, pd.DataFrame(), DAILY, "base") == [
-        "Higher Sharpe ratio on the test days than base: cannot be told from under 5 seeds."
+        "Higher Sharpe ratio on the test days than base: cannot be told, since fewer than 5 seeds have a value."
     ]
 
 

@@ -14,7 +14,6 @@ from market_regimes.market.env import MarketCore, MarketVecEnv
 from market_regimes.market.load import read_frame
 from market_regimes.market.segments import Segment, read_bars, segments_of
 from market_regimes.market.trained import segments_seen, trained_on
-from market_regimes.run.signal import at_last_bar
 
 FLAT = [100.0 + 0.01 * (i % 3) for i in range(20)] + [100.0]  # 20 returns before the first decision, at a close of 100
 ACCOUNT = TradingCosts(fee_bp=0.0, start_equity=10_000.0)
@@ -292,7 +291,7 @@ def test_a_signal_needs_no_volume_and_an_evaluation_does(config_of, make_prices)
     known = trained_on(segments_of(config))
     read = read_frame(table.assign(volume=0), "own", config.own_columns)
     (segment,) = segments_seen(read, known, config, last_bar=True)
-    assert at_last_bar([segment], IMPACT, np.zeros(1)).in_currency is None
+    assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).in_currency is None
     with pytest.raises(
         ValueError, match=r"volume of own is missing or not positive, and market.trading.impact_coeffici"
     ):

@@ -92,8 +92,8 @@ def test_what_no_observation_needs_may_be_missing(config_of, table):
     last = int(table.index[table["date"] == PERIODS["test"][1]][0])
     table["macro"] = table["macro"].where((table.index >= 20) & (table.index <= last))
     assert len(segments_of(config_of(table, features=["macro"]))) == 3
-    for bar in (20, last):
-        with pytest.raises(ValueError, match=f"row {bar + 1} after the header .*: macro of own is missing"):
+    for bar, problem in ((20, "has no value yet"), (last, "is missing")):
+        with pytest.raises(ValueError, match=f"row {bar + 1} after the header .*: macro of own {problem}"):
             segments_of(config_of(table.assign(macro=table["macro"].where(table.index != bar)), features=["macro"]))
     later = config_of(table.assign(macro=table["macro"].shift(-1)), features=["macro"], feature_lag=1)
     assert len(segments_of(later)) == 3
@@ -302,7 +302,7 @@ def test_the_close_before_the_training_period_is_observed_and_scales_nothing(con
         if bar == 98:
             assert len(segments_of(config)) == 3
         else:
-            with pytest.raises(ValueError, match=r"row 100 after the header .*: macro of own is missing"):
+            with pytest.raises(ValueError, match=r"row 100 after the header .*: macro of own has no value yet"):
                 segments_of(config)
 
 

@@ -149,3 +149,66 @@ def test_a_signal_needs_no_volume_where_only_the_impact_of_orders_does(tmp_path,
     assert len(agent.backtest(prices)["prices"]) == 400 - 21
     with pytest.raises(ValueError, match=r"has no column volume, which market.trading.impact_coefficient names"):
         agent.backtest(prices.drop(columns="volume"))
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory, make_prices):
+    """A recurrent run on a feature without its first 60 values and an own rule without its first 100."""
+    folder = tmp_path_factory.mktemp("recurrent")
+    table = table_of(make_prices)
+    table["macro"] = table["close"].pct_change(60)
+    table.loc[:99, "mine"] = np.nan
+    table.to_csv(folder / "prices.csv", index=False)
+    config = MarketConfig(
+        str(folder / "prices.csv"),
+        train=("2000-06-01", "2001-06-29"),
+        validation=("2001-07-02", "2001-10-31"),
+        test=("2001-11-01", "2002-04-19"),
+        features=["macro"],
+        benchmark_positions="mine",
+        episode_bars=60,
+        trading=TradingCosts(start_equity=1e4, fee_per_share=0.01),
+    )
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(folder), name="x", progress_bar=False)
+    algorithm = dict(policy="MlpLstmPolicy", n_steps=16, batch_size=32, n_epochs=1, policy_kwargs=LSTM)
+    return Study(settings, config, algorithm).start(), table
+
+
+LSTM = dict(lstm_hidden_size=4)
+
+
+def test_played_bars_begin_where_all_features_are_known_and_need_no_own_rule(remembering):
+    """The feature is known from bar 60 on, so the first return is that of bar 61."""
+    folder, table = remembering
+    agent = Agent.load(folder)
+    (whole,), (dated,) = agent.signal(table), agent.signal(table, first=str(table["date"][61].date()))
+    assert (whole.target, whole.position, whole.observation) == (dated.target, dated.position, dated.observation)
+    frame = agent.backtest(table)["prices"]
+    assert frame.index[0] == table["date"][61]
+    with pytest.raises(ValueError, match="macro of prices has no value yet: begin the period later, remove the rows"):
+        agent.signal(table, first=str(table["date"][60].date()))
+    with pytest.raises(ValueError, match="mine of prices is missing, and market.benchmark_positions trades"):
+        agent.segments(table, (str(table["date"][61].date()), None))
+
+
+def test_a_signal_at_the_last_bar_alone_asks_for_no_cost_of_orders_before(tmp_path, make_prices):
+    """At a price of ten cents a fee of 1 per share takes all, but no order is filled."""
+    table = make_prices(600)
+    table.to_csv(tmp_path / "own.csv", index=False)
+    trading = TradingCosts(start_equity=1e4, fee_per_share=1.0)
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="fees", progress_bar=False)
+    days = dict(train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"))
+    config = MarketConfig(
+        str(tmp_path / "own.csv"), test=("2001-11-01", "2002-04-19"), trading=trading, episode_bars=60, **days
+    )
+    folder = Study(settings, config, dict(n_steps=16, batch_size=32, n_epochs=1)).start()
+    table.loc[:300, ["open", "high", "low", "close"]] /= 1e3
+    agent = Agent.load(folder)
+    assert np.isfinite(agent.signal(table)[0].target)
+    with pytest.raises(ValueError, match="fee_per_share=1 takes all equity"):
+        agent.backtest(table)
+
+
+def test_the_volume_is_no_target_position():
+    with pytest.raises(ValueError, match="benchmark_positions=volume: the volume of a bar is no target position"):
+        MarketConfig(benchmark_positions="volume")
