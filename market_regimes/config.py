@@ -325,7 +325,6 @@ class TuneConfig:
 
     :param trials: trials of the search in all, those before a resumption included
     :param workers: processes, a trial each at a time
-    :param storage: "sqlite": a file in the folder of the search
     :param seeds: of every trial, as 0-4 or 0,3,7
     :param first_validation: day on which the first fold's validation begins; None: half of the data before
         ``market.test``
@@ -336,7 +335,6 @@ class TuneConfig:
 
     trials: int = 50
     workers: int = 2
-    storage: Literal["sqlite"] = "sqlite"
     seeds: str = "0-2"
     first_validation: str | None = None
     validation_years: int = 2

@@ -30,7 +30,7 @@ def search(make_prices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_prices(900).to_csv("own.csv", index=False)
     (tmp_path / "my.yaml").write_text(CONFIG)
-    return ["tune", "--config=my.yaml", "--market.data=own.csv", "--run.name=s", "--trials", "3", "--storage", "sqlite"]
+    return ["tune", "--config=my.yaml", "--market.data=own.csv", "--run.name=s", "--trials", "3"]
 
 
 def test_the_best_values_are_a_configuration_that_train_takes(search, tmp_path, capsys):
@@ -113,7 +113,6 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_trained(space, sen
     [
         ("--trials=0", "trials must be at least 1, got 0"),
         ("--worker=2", "Did you mean workers"),
-        ("--storage=mysql", "storage wants sqlite"),
         ("--run.env_id=CartPole-v1", "only markets have folds"),
         ("--seeds=x", "seeds wants seeds like 0-4"),
         ("--first_validation=2050-01-01", "must lie after the first bar"),

@@ -117,7 +117,8 @@ def _known(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:
 def _problem(bars: Bars, name: str, config: MarketConfig, begun: bool) -> str:
     """:param begun: whether the column has a value where it is needed first, or before"""
     if name == "volume":
-        return f"volume of {bars.symbol} is missing or not positive: its log change needs both days, and no gap of it is filled"
+        problem = "is missing or not positive: its log change needs both days, and no gap of it is filled"
+        return f"volume of {bars.symbol} {problem}"
     if config.feature_fill == "forward" or not begun:
         return (
             f"{name} of {bars.symbol} has no value yet: begin the period later, remove the rows before it has one, or "

@@ -187,7 +187,7 @@ def test_played_bars_begin_where_all_features_are_known_and_need_no_own_rule(rem
     assert frame.index[0] == table["date"][61]
     with pytest.raises(ValueError, match="macro of prices has no value yet: begin the period later, remove the rows"):
         agent.signal(table, first=str(table["date"][60].date()))
-    with pytest.raises(ValueError, match="mine of prices is missing, and market.benchmark_positions trades"):
+    with pytest.raises(ValueError, match=r"mine of prices is missing, and market\.benchmark_positions trades"):
         agent.segments(table, (str(table["date"][61].date()), None))
 
 
