@@ -207,14 +207,13 @@ class MarketCore:
         self.position = target * (1 + second_return) / after_fill
         self.bar = np.minimum(self.bar + 1, self.end)
         terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
-        truncated = (self.bar >= self.end) & ~terminated
         return StepResult(
             growth,
             gross_before_fill * after_fill,
             trade * before_fill,
             cost * before_fill + financing,
             terminated,
-            truncated,
+            truncated=(self.bar >= self.end) & ~terminated,
         )
 
 
