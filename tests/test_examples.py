@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,14 @@ def test_it_runs_and_says_what_it_promises(name, tmp_path):
         assert (tmp_path / "runs/own/equity-test.png").stat().st_size > 10_000
 
 
-def test_own_prices_takes_a_file(tmp_path, make_prices):
-    make_prices(700).to_csv(tmp_path / "mine.csv", index=False)
-    assert "mine" in run("own_prices.py", tmp_path, "mine.csv")
+def test_own_prices_takes_a_file(tmp_path, monkeypatch):
+    """Its commands are noted, not run; the test above runs them."""
+    monkeypatch.chdir(tmp_path)
+    example, commands = runpy.run_path(str(ROOT / "examples/own_prices.py")), []
+    (tmp_path / "runs/own").mkdir(parents=True)
+    (tmp_path / "runs/own/evaluation-test.json").write_text('{"joint": {"agent": {"sharpe_ratio": 0.5}}}')
+    example["main"].__globals__["command_line"] = commands.append
+    example["main"]("mine.csv")
+    assert commands[0] == ["data", "mine.csv"]
+    assert commands[1][:2] == ["train", "--market.data=mine.csv"]
     assert not (tmp_path / "prices.csv").exists()
