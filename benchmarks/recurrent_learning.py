@@ -6,7 +6,7 @@ Does RecurrentDistributionalPPO learn as sb3-contrib's RecurrentPPO does, where 
     python benchmarks/recurrent_learning.py --seeds 0      # only the table of the runs there are
 
 A run is scored by the mean return of 50 deterministic episodes of its final policy. The settings are those of RL
-Baselines3 Zoo, hyperparams/ppo_lstm.yml, for half its steps. Differences are taken seed by seed, with a 95 % t
+Baselines3 Zoo, hyperparams/ppo_lstm.yml. Differences are taken seed by seed, with a 95 % t
 interval.
 """
 
@@ -31,7 +31,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 RUNS = Path(__file__).with_suffix(".csv")
 FIELDS = ("task", "variant", "seed", "score", "minutes")
-STEPS = 50_000
+STEPS = 100_000
 POSITIONS = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}  # of the observation, what is no velocity
 SETTINGS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(
