@@ -660,7 +660,7 @@ def train_or_refuse(capsys, tmp_path, values):
 
 
 @given(st.dictionaries(st.sampled_from(FLAGS), VALUES, min_size=1, max_size=3))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_configuration_gives_one_sentence_or_finite_parameters(capsys, tmp_path, values):
     train_or_refuse(capsys, tmp_path, values)
 
@@ -685,7 +685,7 @@ NUMBERS = {
 
 
 @given(st.fixed_dictionaries({}, optional={f"algorithm.{name}": values for name, values in NUMBERS.items()}))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_extreme_numbers_give_one_sentence_or_finite_parameters(capsys, tmp_path, values):
     train_or_refuse(capsys, tmp_path, {"algorithm.use_popart": False, **values})
 
