@@ -11,12 +11,16 @@ import pytest
 from market_regimes import MarketConfig, RunConfig, Study
 
 ROOT = Path(__file__).parents[1]
+QUICK = ["--run.total_timesteps=32", "--run.n_envs=2", "--algorithm.n_steps=16", "--algorithm.batch_size=16"]
+QUICK += ["--market.data=own.csv", "--run.progress_bar=false"]
 COMMANDS = {
+    "train": ["train", *QUICK],
     "help": ["train", "--help"],
     "evaluate": ["evaluate", "run"],
     "signal": ["signal", "run"],
     "export": ["export", "run"],
     "data": ["data", "own.csv"],
+    "tune": ["tune", *QUICK, "--config=space.yaml", "--first_validation=2001-03-01"],
 }
 # The program is imported once, then a process per command runs it to the interpreter's own end.
 PROGRAM = """
@@ -41,6 +45,7 @@ def ended(tmp_path_factory, make_prices):
     """Exit status and error output of every command, with nothing to read its output."""
     folder = tmp_path_factory.mktemp("pipes")
     make_prices(600).to_csv(folder / "own.csv", index=False)
+    (folder / "space.yaml").write_text("space: {algorithm.gamma: [0.9]}")
     run = RunConfig(total_timesteps=32, n_envs=2, out=str(folder), name="run", progress_bar=False)
     Study(run, MarketConfig(str(folder / "own.csv")), dict(n_steps=16, batch_size=32, n_epochs=1)).start()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
