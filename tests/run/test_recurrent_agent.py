@@ -188,5 +188,11 @@ def test_a_signal_with_memory_depends_on_what_came_before(run):
     assert whole.quantiles != short.quantiles
     assert (held.position, held.observation[:-1]) == (0.25, whole.observation[:-1])
     assert held.quantiles != whole.quantiles
+    seen = []
+    backtest(agent.segments(run[1][0]), agent.trading, agent.rule(seen))
+    seen[-1] = np.array([held.observation], dtype=seen[-1].dtype)  # before the last bar the positions are its own
+    with torch.no_grad():
+        last = quantiles_of_episode(agent.model, np.stack(seen)[:, 0])[-1].numpy()
+    assert held.quantiles["0.5"] == pytest.approx(np.quantile(last, 0.5, method="hazen"), rel=1e-5)
     alone = backtest(agent.segments(run[1][0]), agent.trading, agent.rule())
     assert whole.position == alone["A"]["position"].iloc[-1]
