@@ -32,7 +32,7 @@ from typing import Any, get_args
 import jsonargparse
 from gymnasium.error import Error as GymnasiumError
 
-from market_regimes.arguments import Parser, files_first, values_of, wants_defaults
+from market_regimes.arguments import Parser, files_first, run_with, values_of, wants_defaults
 from market_regimes.compare.comparison import RESERVED, Comparison, cells_of
 from market_regimes.compare.folds import Fold, folds_of
 from market_regimes.config import SHIPPED, CheckpointName, Hypothesis, MarketConfig, PeriodName, TradingCosts, seeds_of
@@ -487,9 +487,8 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
     for name, keys in config.variants.items():
         Parser.section = f"variants.{name}"
         own = {key: value for key, value in keys.items() if key not in RESERVED}
-        base = jsonargparse.Namespace({key: config[key].clone() for key in ("run", "market", "algorithm")})
         run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
-        one = parser.parse_object({"algorithm": own, "run": run}, namespace=base)
+        one = run_with(parser, config, {"algorithm": own, "run": run})
         if fold.missing is None:
             _study(parser, one, fold.segments)
         algorithms[name] = one.algorithm.as_dict()

@@ -177,3 +177,14 @@ def wants_defaults(arguments: list[str]) -> bool:
         if isinstance(content, dict) and content.get("defaults") == "none":
             return False
     return True
+
+
+def run_with(parser: Parser, config: jsonargparse.Namespace, values: dict[str, Any]) -> jsonargparse.Namespace:
+    """
+    :param parser: of ``train``, which checks the values
+    :param config: of a comparison or a search
+    :param values: by section
+    :return: the configuration of one run: the values over the sections of that configuration
+    """
+    base = jsonargparse.Namespace({key: config[key].clone() for key in ("run", "market", "algorithm")})
+    return parser.parse_object(values, namespace=base)

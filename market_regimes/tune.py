@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonargparse
 
-from market_regimes.arguments import Parser, types_of
+from market_regimes.arguments import Parser, run_with, types_of
 from market_regimes.compare.folds import Fold
 from market_regimes.compare.space import check_key, distribution_of, ends_of, nested
 from market_regimes.compare.tuning import Search, conclude, folds_before_test, run_search
@@ -66,7 +66,7 @@ def tune(
 
 def _report(best: Any, parser: Parser, config: jsonargparse.Namespace, folder: Path) -> None:
     """Write and print the best trial."""
-    one = _with_values(parser, config, best.params)
+    one = run_with(parser, config, nested(best.params))
     one.run.name, one.defaults = None, "none"
     write_file(folder / "best.yaml", parser.dump(one, skip_unset=False))
     print(f"best: trial {best.number}, Sharpe ratio of validation {best.value:.3f}")
@@ -88,11 +88,5 @@ def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold, bui
         for value in ends_of(wanted):
             with warnings.catch_warnings():  # of values that no trial need have together
                 warnings.simplefilter("ignore")
-                build(_with_values(parser, config, {key: value}), fold.segments)
+                build(run_with(parser, config, nested({key: value})), fold.segments)
     Parser.section = ""
-
-
-def _with_values(parser: Parser, config: jsonargparse.Namespace, values: dict[str, Any]) -> jsonargparse.Namespace:
-    """The configuration of a run with some values, by their keys, over those of a search."""
-    base = jsonargparse.Namespace({key: config[key].clone() for key in ("run", "market", "algorithm")})
-    return parser.parse_object(nested(values), namespace=base)
