@@ -14,6 +14,7 @@ PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
 EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 Variants = dict[str, dict[str, Any]]
+RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")  # keys of a variant that are not the algorithm's
 SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
 # Data that need no file, and their symbols, or what the symbols begin with.
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}

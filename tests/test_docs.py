@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from market_regimes import parsers
+from market_regimes.commands import parsers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

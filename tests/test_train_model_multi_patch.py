@@ -25,7 +25,8 @@ from torch import nn
 
 import distributional_ppo
 import train_model_multi_patch
-from market_regimes import parsers
+from market_regimes.commands import parsers, train
+from market_regimes.compare.comparison import Comparison
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.run.checkpoint import newest_first, read
@@ -651,7 +652,7 @@ def train_or_refuse(capsys, tmp_path, values):
     parser = parsers.train_parser()
     try:
         read_config = parser.parse_args(["--config", str(config), *tiny])
-        study = train_model_multi_patch._train(parser, read_config, None)[0]
+        study = train._train(parser, read_config, None)[0]
     except SystemExit:
         assert capsys.readouterr().err.strip().split("\n")[-1].startswith("error: ")
     else:
@@ -792,7 +793,7 @@ def test_ctrl_c_says_how_the_comparison_goes_on(tmp_path, capsys, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_model_multi_patch.Comparison, "run", interrupted)
+    monkeypatch.setattr(Comparison, "run", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["compare", *SMALL, TWO, f"--run.out={tmp_path}", "--run.name=stopped"])
     assert stop.value.code == 130
@@ -828,7 +829,7 @@ def test_comparisons_are_configured_to_the_last_variant(name, tmp_path, monkeypa
         assert len(self.cells) >= 90
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_model_multi_patch.Comparison, "run", nothing)
+    monkeypatch.setattr(Comparison, "run", nothing)
     with pytest.raises(SystemExit):
         main([name, f"--run.out={tmp_path}"])
 

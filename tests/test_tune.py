@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from market_regimes import parsers
+from market_regimes.commands import parsers
 from market_regimes.compare import tuning
 from market_regimes.compare.space import check_key, distribution_of
 from train_model_multi_patch import main
@@ -106,6 +106,9 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_trained(space, sen
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit):
+        main(["--algorithm.gamma=x"])
+    assert capsys.readouterr().err.startswith("error: algorithm.gamma wants")
 
 
 @pytest.mark.parametrize(

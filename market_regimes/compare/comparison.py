@@ -20,9 +20,6 @@ from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
 from market_regimes.files import read_json, write_file
 from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
 
-# Keys of a variant that are not the algorithm's.
-RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")
-
 
 def cells_of(
     compare: CompareConfig, run: RunConfig, algorithms: Variants, variants: Variants, folds: Sequence[Fold]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any
 
 import torch
@@ -169,24 +168,25 @@ def model_of(algorithm: dict[str, Any], env: VecEnv) -> DistributionalPPO:
 
 def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the constructor from values as YAML has them."""
-    arguments = dict(algorithm)
+    arguments = _without_nulls(algorithm)
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
         if isinstance(arguments.get(name), str):
             arguments[name] = LinearSchedule(float(arguments[name].removeprefix("lin_")), 0.0, 1.0)
-    policy_kwargs = dict(arguments.get("policy_kwargs") or {})
+    policy_kwargs = arguments["policy_kwargs"] = arguments.get("policy_kwargs") or {}
     for name, classes in (("activation_fn", ACTIVATIONS), ("optimizer_class", OPTIMIZERS)):
         if name in policy_kwargs:
             policy_kwargs[name] = classes[policy_kwargs[name]]
     if policy_kwargs.get("shared_lstm") and policy_kwargs.get("enable_critic_lstm") is None:
         policy_kwargs["enable_critic_lstm"] = False
-    arguments["policy_kwargs"] = policy_kwargs
-    if "lstm_kwargs" in policy_kwargs:
-        policy_kwargs["lstm_kwargs"] = dict(policy_kwargs["lstm_kwargs"] or {})
-    for name in RECURRENT_KEYS:
-        *sections, key = name.split(".")
-        where = reduce(lambda values, section: values.get(section, {}), sections, arguments)
-        if where.get(key, ...) is None:
-            del where[key]
-    if not policy_kwargs.get("lstm_kwargs", ...):
+    if not policy_kwargs.get("lstm_kwargs", True):  # other policies than recurrent ones do not know it
         del policy_kwargs["lstm_kwargs"]
     return arguments
+
+
+def _without_nulls(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A copy without those ``RECURRENT_KEYS`` that are null, which are the constructor's to choose."""
+    return {
+        name: _without_nulls(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if value is not None or prefix + name not in RECURRENT_KEYS
+    }

@@ -3,9 +3,9 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from market_regimes.arguments import types_of
+from market_regimes.commands.arguments import types_of
+from market_regimes.commands.parsers import train_parser
 from market_regimes.compare.space import check_key, distribution_of, ends_of, nested
-from market_regimes.parsers import train_parser
 
 
 @pytest.mark.parametrize(

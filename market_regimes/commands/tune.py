@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from market_regimes.arguments import Parser, run_with, types_of
+from market_regimes.commands.arguments import Parser, run_with, types_of
+from market_regimes.commands.building import refusals, start_or_resume, study_of
+from market_regimes.commands.parsers import tune_parser
+from market_regimes.commands.report import program
 from market_regimes.compare.folds import Fold
 from market_regimes.compare.space import check_key, distribution_of, ends_of, nested
 from market_regimes.compare.tuning import Search, conclude, folds_before_test, run_search
 from market_regimes.config import TuneConfig
 from market_regimes.files import new_folder, write_file
-from market_regimes.market.segments import Segments
-from market_regimes.report import program
 
-Build = Callable[[jsonargparse.Namespace, Segments], Any]
+MAY_CHANGE = {"run.progress_bar", "trials", "workers"}  # when a search is resumed
 
 
-def tune(
-    parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, resumed: Path | None, build: Build
-) -> None:
+def tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """
     Run the trials that are left, then write ``best.yaml``, ``trials.csv`` and the pictures.
 
-    :param parser: of the command
     :param train_parser: of ``train``, whose keys a search varies
     :param config: of the search
-    :param resumed: folder of a search to go on with, None: a new one
-    :param build: builds a run of a configuration, and ends the program on values that no run can have
-    :raises ValueError: on data or a space that cannot be used, and if no trial was finished
     :raises KeyboardInterrupt: with the folder, if the user stopped the search
     """
+    parser, resume = tune_parser(), config.pop("resume")
+    start_or_resume(parser, config, resume, MAY_CHANGE, "tune")
+    with refusals(parser):
+        _tune(parser, train_parser, config, resume)
+
+
+def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
@@ -45,7 +46,7 @@ def tune(
     objects, options = parser.instantiate(config), TuneConfig(**{f.name: config[f.name] for f in fields(TuneConfig)})
     folds = folds_before_test(options, objects.market)
     usable = [fold for fold in folds if fold.missing is None]
-    _check_space(train_parser, config, usable[0], build)
+    _check_space(train_parser, config, usable[0])
     folder = resumed or new_folder(objects.run)
     folder.mkdir(parents=True, exist_ok=True)
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
@@ -77,16 +78,15 @@ def _report(best: Any, parser: Parser, config: jsonargparse.Namespace, folder: P
     print(f"next:\n  {program()} train --config {folder / 'best.yaml'}")
 
 
-def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold, build: Build) -> None:
+def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> None:
     """Try the ends of every range and every choice, so that nothing is trained before all can be."""
     if not config.space:
         raise ValueError("the space is empty: give keys to vary under space in the configuration")
-    Parser.section = "space"
-    for key, wanted in config.space.items():
-        check_key(key, types_of(parser))
-        distribution_of(key, wanted)
-        for value in ends_of(wanted):
-            with warnings.catch_warnings():  # of values that no trial need have together
-                warnings.simplefilter("ignore")
-                build(run_with(parser, config, nested({key: value})), fold.segments)
-    Parser.section = ""
+    with Parser.trying("space"), refusals(parser):
+        for key, wanted in config.space.items():
+            check_key(key, types_of(parser))
+            distribution_of(key, wanted)
+            for value in ends_of(wanted):
+                with warnings.catch_warnings():  # of values that no trial need have together
+                    warnings.simplefilter("ignore")
+                    study_of(parser, run_with(parser, config, nested({key: value})), fold.segments)

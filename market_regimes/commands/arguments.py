@@ -6,6 +6,8 @@ import difflib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -44,6 +46,16 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
         """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
         return self.parse_string(Path(path).read_text("utf-8-sig"), Path(path).name, *args, **kwargs)
+
+    @classmethod
+    @contextmanager
+    def trying(cls, section: str) -> Iterator[None]:
+        """Within it, errors name the part of the configuration whose values are tried."""
+        cls.section = section
+        try:
+            yield
+        finally:
+            cls.section = ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print why, and what may have been meant, and exit with 2."""

@@ -10,9 +10,10 @@ import jsonargparse
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
-from market_regimes.arguments import Parser, add_constructor, types_of
-from market_regimes.compare.comparison import RESERVED
+from market_regimes.commands.arguments import Parser, add_constructor, types_of
+from market_regimes.commands.report import program
 from market_regimes.config import (
+    RESERVED,
     SHIPPED,
     CheckpointName,
     CompareConfig,
@@ -23,10 +24,9 @@ from market_regimes.config import (
     TuneConfig,
     seeds_of,
 )
-from market_regimes.report import program
 from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, RECURRENT_KEYS, schedule
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
 CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
 DEFAULT_CONFIGS = {

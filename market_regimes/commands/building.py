@@ -1,0 +1,132 @@
+"""From what a user gave to a run: parsed, checked, built. What is refused ends the program in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonargparse
+from gymnasium.error import Error as GymnasiumError
+
+from market_regimes.commands.arguments import Parser, values_of
+from market_regimes.config import SHIPPED, PeriodName
+from market_regimes.files import stamped
+from market_regimes.market.describe import read_data, said, warnings_of
+from market_regimes.market.segments import Segments
+from market_regimes.run.study import Study
+
+# What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
+REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
+SENTENCES = (ValueError, OSError, RuntimeError, FloatingPointError)  # their messages need no name before them
+UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
+
+
+@contextmanager
+def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """
+    End the program in one sentence where what stands within raises.
+
+    :param parser: says it
+    :param kinds: of exceptions; a closed pipe is none of them
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except kinds as error:
+        parser.error(str(error) if isinstance(error, SENTENCES) else f"{type(error).__name__}: {error}")
+
+
+def instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
+    """The sections as objects; what they refuse ends the program with their words."""
+    for section in ("run", "market", "market.trading", "algorithm", "algorithm.policy_kwargs"):
+        if not isinstance(config[section], jsonargparse.Namespace):
+            parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
+    for action in parser._actions:  # a null passes every type check of jsonargparse
+        may_be_null = action.default is None or type(None) in get_args(getattr(action, "_typehint", None))
+        if not may_be_null and config.get(action.dest, action) is None:
+            parser.error(f"{action.dest} must have a value, got null")
+    with refusals(parser):
+        return parser.instantiate(config)
+
+
+def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
+    """
+    Read the market of a run and say what was assumed; the configuration gets the periods. None in other environments.
+    """
+    objects = instantiated(parser, config)
+    if objects.run.env_id != "market":
+        return {}
+    with refusals(parser):
+        data = read_data(objects.market)
+    for line in said(data, objects.market):
+        print(line)
+    for sentence in warnings_of(data.read):
+        print(f"warning: {sentence}", file=sys.stderr)
+    for name in get_args(PeriodName):
+        config.market[name] = data.config.days(name)
+    return data.segments
+
+
+def study_of(parser: Parser, config: jsonargparse.Namespace, segments: Segments) -> Study:
+    """Build the run on what was read; a value that a constructor refuses ends the program with its words."""
+    objects = instantiated(parser, config)
+    with refusals(parser):
+        return Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
+
+
+def parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
+    """Parse; a configuration that is no text ends the program with a sentence, as one with wrong keys does."""
+    Parser.source = ", ".join(values_of("--config", arguments))
+    try:
+        return parser.parse_args(arguments)
+    except (UnicodeDecodeError, RecursionError) as error:
+        parser.error(f"the configuration {Parser.source} cannot be read: {type(error).__name__}")
+
+
+def start_or_resume(
+    parser: Parser, config: jsonargparse.Namespace, folder: Path | None, may_change: set[str], name: str | None = None
+) -> None:
+    """
+    :param parser: of the command
+    :param config: of what is resumed, refused if it is not as it was; of what is new, which gets what it lacks
+    :param folder: to go on in, None: a new one
+    :param may_change: keys that may differ where it goes on
+    :param name: of a new folder that nobody named, None: it is left to the run
+    """
+    if folder is not None:
+        check_unchanged(parser, config, folder, may_change)
+        return
+    _find_files_from_anywhere(config)
+    if name is not None:
+        config.run.name = config.run.name or stamped(name)
+
+
+def check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path, may_change: set[str]) -> None:
+    """Refuse a resumed run with another configuration than the one it was started with."""
+    before = parsed(parser, ["--config", str(folder / "config.yaml")]).as_flat()
+    steps = getattr(before, "run.total_timesteps")
+    if "run.total_timesteps" in may_change and config.run.total_timesteps < steps:
+        parser.error(f"{folder} was started with run.total_timesteps={steps}: a resumed run may only become longer")
+    for name, value in vars(config.as_flat()).items():
+        if (
+            name not in may_change | {"resume", "config", "defaults", "run.out", "run.name"}
+            and getattr(before, name) != value
+        ):
+            parser.error(
+                f"{folder} was started with {name}={getattr(before, name)}: a resumed run may change only "
+                f"{' and '.join(sorted(may_change))}"
+            )
+
+
+def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:
+    """Make the paths of the data absolute, so that a run can be resumed and evaluated from another folder."""
+    for name in ("market.data", "compare.markets"):
+        data = config.get(name)
+        if data:
+            entries = [data] if isinstance(data, str) else data
+            found = [str(Path(e).resolve()) if e not in SHIPPED and Path(e).exists() else e for e in entries]
+            config[name] = found[0] if isinstance(data, str) else found

@@ -1,0 +1,84 @@
+"""The commands ``compare`` and ``regimes``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jsonargparse
+
+from market_regimes.commands.arguments import Parser, run_with
+from market_regimes.commands.building import refusals, start_or_resume, study_of
+from market_regimes.commands.parsers import compare_parser
+from market_regimes.compare.comparison import Comparison, cells_of
+from market_regimes.compare.folds import Fold, folds_of
+from market_regimes.compare.headline import headline
+from market_regimes.compare.hypotheses import check_hypotheses, left_out
+from market_regimes.compare.verdicts import alike, print_by_regime, print_verdicts, tables_of, write_tables
+from market_regimes.config import RESERVED, Hypothesis
+from market_regimes.files import new_folder, write_file
+
+MAY_CHANGE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
+
+
+def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Run what is not there yet, then write tables and report."""
+    parser, resume = compare_parser(), config.pop("resume")
+    start_or_resume(parser, config, resume, MAY_CHANGE, "compare")
+    if config.run.env_id != "market":
+        parser.error(f"compare needs run.env_id=market, got {config.run.env_id}: only markets have folds")
+    with refusals(parser):
+        objects = parser.instantiate(config)
+        run, options, hypotheses = objects.run, objects.compare, objects.hypotheses
+        check_hypotheses(hypotheses)
+        folds = folds_of(options, objects.market)
+        algorithms = _algorithms(train_parser, config, next((f for f in folds if not f.missing), folds[0]))
+        cells = cells_of(options, run, algorithms, config.variants, folds)
+        folder = resume or new_folder(run)
+        comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
+    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
+        print(sentence)
+    for fold in folds:
+        print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")
+    write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
+    print(f"{len(cells)} cells in {folder}", flush=True)
+    try:
+        comparison.run(options.executor, options.workers, run.progress_bar)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(folder) from stop
+    except ValueError as error:
+        parser.error(str(error))
+    _report(comparison, folds, config, hypotheses)
+
+
+def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> dict[str, dict[str, Any]]:
+    """Keyword arguments of every variant, each tried on a fold, so that nothing is trained before all can be."""
+    if not config.variants:
+        parser.error("there are no variants: give them by name under variants in the configuration")
+    algorithms: dict[str, dict[str, Any]] = {}
+    for name, keys in config.variants.items():
+        own = {key: value for key, value in keys.items() if key not in RESERVED}
+        run = {"n_envs": keys["n_envs"]} if "n_envs" in keys else {}
+        with Parser.trying(f"variants.{name}"):
+            one = run_with(parser, config, {"algorithm": own, "run": run})
+            if fold.missing is None:
+                study_of(parser, one, fold.segments)
+        algorithms[name] = one.algorithm.as_dict()
+    return algorithms
+
+
+def _report(
+    comparison: Comparison, folds: Sequence[Fold], config: jsonargparse.Namespace, hypotheses: Sequence[Hypothesis]
+) -> None:
+    """Write and print what a comparison showed, at last how alike its variants treat calm and stormy days."""
+    folder, baseline = comparison.folder, config.compare.baseline
+    tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)
+    first, last = headline(tables.effects, tables.sharpe, tables.daily, baseline), alike(tables.cells)
+    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"), [*first, *last])
+    print_verdicts(tables, f"{folder}, against {baseline}", first)
+    for sentence in left_out(hypotheses, config.variants):
+        print(sentence)
+    print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
+    print_by_regime(tables.cells)
+    for sentence in last:
+        print(sentence)

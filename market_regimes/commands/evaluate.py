@@ -1,0 +1,96 @@
+"""The command ``evaluate``, and the scores that ``train`` ends with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from market_regimes.commands.arguments import Parser
+from market_regimes.commands.building import UNREADABLE, parsed, refusals, segments_of, study_of
+from market_regimes.commands.report import report
+from market_regimes.config import CheckpointName, PeriodName, seeds_of
+from market_regimes.market.segments import Segments
+from market_regimes.market.trained import already_seen, said_of, trained_on, without_own_rule
+from market_regimes.run.agent import Agent
+from market_regimes.run.evaluation import name_of
+from market_regimes.run.study import Study
+
+Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
+
+
+def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
+    """Score a run, or the runs of several seeds, on a period of their own or on other bars."""
+    group = None if (options.folder / "run.json").exists() else options.folder
+    if options.data or options["from"] or options.to or options.like:
+        _evaluate_on(parser, options, group)
+    else:
+        runs = _runs_in(parser, options.folder, options.checkpoint, options.market.data)
+        print_scores(parser, runs, options.period or "test", group)
+
+
+def _runs_in(
+    parser: Parser,
+    folder: Path,
+    which: CheckpointName,
+    data: str | list[str] | None = None,
+    segments: Segments | None = None,
+) -> Runs:
+    """
+    :param folder: of one run, or of one per seed
+    :param which: checkpoint of each
+    :param data: where the run's data are by now, None: where they were
+    :param segments: of the market, where they are read already
+    :return: per seed the run, with its parameters, and its folder
+    """
+    if not (folder / "config.yaml").exists():
+        parser.error(f"{folder} is no run folder: it has no config.yaml")
+    config = parsed(parser, ["--config", str(folder / "config.yaml")])
+    config.market.data = config.market.data if data is None else data
+    segments = segments_of(parser, config) if segments is None else segments
+    if config.seeds:
+        runs: Runs = {}
+        for seed in seeds_of(config.seeds):
+            if (folder / f"seed-{seed}").exists():
+                runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, segments)
+            else:
+                print(f"seed {seed} is not trained: train --resume {folder} does it")
+        return runs
+    study = study_of(parser, config, segments)
+    with refusals(parser, UNREADABLE):
+        study.load(folder, which)
+    return {config.algorithm.seed: (study, folder)}
+
+
+def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | None) -> None:
+    """Score runs on a period of their own and print."""
+    if not runs:
+        parser.error(f"{group} holds no trained run")
+    study = next(iter(runs.values()))[0]
+    on_market = study.core is not None
+    if not on_market and period != "test":
+        parser.error("--period is one of the market's; other environments play new episodes")
+    scored = {seed: (folder, study.evaluate(folder, period)) for seed, (study, folder) in runs.items()}
+    notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
+    report(scored, period, group, notes, on_market)
+
+
+def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
+    """Score runs on other bars or days than those of their periods and print."""
+    if options.period is not None:
+        parser.error("--period names days of the run's own data: give it, or --data, --from and --to")
+    folders = [options.folder] if group is None else sorted(group.glob("seed-*"))
+    scored: dict[int | None, tuple[Path, dict[str, Any]]] = {}
+    with refusals(parser, UNREADABLE):
+        for folder in folders:
+            agent = Agent.load(folder, options.checkpoint)
+            entries = options.data or agent.configured.market.entries
+            segments = agent.segments(entries, (options["from"], options.to), options.like)
+            name = name_of(options.data, segments)
+            scored[agent.configured.algorithm.get("seed")] = folder, agent.evaluate(segments, folder, name)
+    if not scored:
+        parser.error(f"{group} holds no trained run")
+    notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
+    notes += without_own_rule(segments, agent.configured.market)
+    report(scored, name, group, notes, True)

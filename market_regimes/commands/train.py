@@ -1,0 +1,91 @@
+"""The commands ``train`` and ``sanity``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import jsonargparse
+
+from market_regimes.commands.arguments import Parser
+from market_regimes.commands.building import (
+    SENTENCES,
+    check_unchanged,
+    refusals,
+    segments_of,
+    start_or_resume,
+    study_of,
+)
+from market_regimes.commands.evaluate import Runs, print_scores
+from market_regimes.config import seeds_of
+from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.market.segments import Segments
+from market_regimes.run.study import Study
+
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}  # when a run is resumed
+
+
+def train(parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Train one run, or one per seed, and print its scores on the test period."""
+    resume = config.pop("resume")
+    start_or_resume(parser, config, resume, MAY_CHANGE)
+    if config.seeds:
+        runs = _train_seeds(parser, config, resume)
+        print_scores(parser, runs, "test", next(iter(runs.values()))[1].parent)
+    else:
+        study, folder = _train(parser, config, resume)
+        print_scores(parser, {study.seed: (study, folder)}, "test", None)
+
+
+def _train(
+    parser: Parser, config: jsonargparse.Namespace, folder: Path | None, segments: Segments | None = None
+) -> tuple[Study, Path]:
+    """
+    :param config: configuration of one run
+    :param folder: run folder to resume, None: a new one
+    :param segments: of its market, where they are read already
+    :return: the trained run and its folder
+    """
+    study = study_of(parser, config, segments_of(parser, config) if segments is None else segments)
+    text = parser.dump(config, skip_unset=False)
+    with refusals(parser, SENTENCES):
+        if folder is None:
+            return study, study.start(text)
+        study.resume(folder, text)
+        return study, folder
+
+
+def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> Runs:
+    """One run folder per seed within the run's own; those that are there go on."""
+    with refusals(parser):
+        group = resumed or new_folder(config.run)
+    group.mkdir(parents=True, exist_ok=True)
+    segments = segments_of(parser, config)
+    write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
+    runs: Runs = {}
+    for seed in seeds_of(config.seeds):
+        one = config.clone()
+        one.seeds, one.algorithm.seed = None, seed
+        one.run.out, one.run.name = str(group), f"seed-{seed}"
+        folder = group / one.run.name
+        if folder.exists():
+            check_unchanged(parser, one, folder, MAY_CHANGE)
+        runs[seed] = _train(parser, one, folder if folder.exists() else None, segments)
+    return runs
+
+
+def sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
+    """Train a little, read the event file back, and exit with 1 if the scaling does not work as it should."""
+    from market_regimes.run.sanity import (  # with TensorBoard's reader, for which train need not wait
+        SANITY_STEPS,
+        checks,
+        print_checks,
+    )
+
+    config.run.total_timesteps = SANITY_STEPS
+    config.run.name = config.run.name or stamped("sanity")
+    config.algorithm.n_steps = min(config.algorithm.n_steps, max(2, math.ceil(SANITY_STEPS / (4 * config.run.n_envs))))
+    study, folder = _train(parser, config, None)
+    if not print_checks(checks(folder, study.model), f"{folder}, {study.model.num_timesteps} steps"):
+        sys.exit(1)
