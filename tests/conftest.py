@@ -1,21 +1,25 @@
 """
-What every test needs: one thread per worker, since two workers share the cores; a reader of event files; made-up
-prices; a browser.
+What every test needs: one thread per worker, since two workers share the cores; no drawing where nobody looks; a reader
+of event files; made-up prices; a browser.
 """
 
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from selenium import webdriver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from distributional_ppo import QuantileActorCriticPolicy
+from market_regimes.evaluate.pictures import tear_sheet
 
 torch.set_num_threads(1)
+DRAW = Figure.draw
 
 
 class ApartPolicy(QuantileActorCriticPolicy):
@@ -26,6 +30,31 @@ class ApartPolicy(QuantileActorCriticPolicy):
         with torch.random.fork_rng():
             for layer in self.value_net.last_layers:
                 nn.init.orthogonal_(layer.weight)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_drawn():
+    """Pictures stay blank and tear sheets are left out: they take half the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", lambda figure, renderer: None)
+        patch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
+        yield
+
+
+@contextmanager
+def drawing():
+    """Within it pictures are drawn and tear sheets written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", DRAW)
+        patch.setattr("market_regimes.run.evaluation.tear_sheet", tear_sheet)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """For modules that look at them."""
+    with drawing():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from market_regimes import MarketConfig, RunConfig, Study
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +24,9 @@ COMMANDS = {
 PROGRAM = """
 import json, os, sys
 import train_model_multi_patch
+from market_regimes.run import evaluation
 
+evaluation.tear_sheet = lambda *args: None
 for name, arguments in json.loads(sys.argv[1]).items():
     child = os.fork()
     if child == 0:
@@ -40,22 +40,17 @@ for name, arguments in json.loads(sys.argv[1]).items():
 """
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory, make_prices):
-    """Exit status and error output of every command, with nothing to read its output."""
-    folder = tmp_path_factory.mktemp("pipes")
-    make_prices(600).to_csv(folder / "own.csv", index=False)
-    (folder / "space.yaml").write_text("space: {algorithm.gamma: [0.9]}")
-    run = RunConfig(total_timesteps=32, n_envs=2, out=str(folder), name="run", progress_bar=False)
-    Study(run, MarketConfig(str(folder / "own.csv")), dict(n_steps=16, batch_size=32, n_epochs=1)).start()
+def test_a_closed_pipe_ends_every_command_quietly(tmp_path, make_prices):
+    make_prices(600).to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "space.yaml").write_text("space: {algorithm.gamma: [0.9]}")
+    run = RunConfig(total_timesteps=32, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
+    Study(run, MarketConfig(str(tmp_path / "own.csv")), dict(n_steps=16, batch_size=32, n_epochs=1)).start()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONUNBUFFERED", None)  # what is printed waits for a flush, at the latest that of the exit
     command = [sys.executable, "-c", PROGRAM, json.dumps(COMMANDS)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
     codes = dict(line.rsplit("=", 1) for line in done.stdout.splitlines())
-    return {name: ((folder / name).read_text(), int(codes[name])) for name in COMMANDS}
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_closed_pipe_ends_a_command_quietly(name, ended):
-    assert ended[name] == ("", 1)
+    ended = {name: ((tmp_path / name).read_text(), int(codes[name])) for name in COMMANDS}
+    assert ended == dict.fromkeys(COMMANDS, ("", 1))

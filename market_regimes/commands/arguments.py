@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
     source: ClassVar[str] = ""  # the configuration being read
     section: ClassVar[str] = ""  # part of it whose values are tried, like a variant
-    known: ClassVar[dict[str, Any]] = {}  # type of every key of every command
+    known: ClassVar[Callable[[], dict[str, Any]]] = dict  # gives the type of every key that may be meant
 
     def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
         """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
@@ -63,7 +63,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
         about_source |= bool(self.section)
         source = ", ".join(part for part in (self.source, self.section) if part)
         prefix = f"{source}: " if source and about_source else ""
-        print(f"error: {prefix}{explained(message, self.known)}", file=sys.stderr)
+        print(f"error: {prefix}{explained(message, type(self).known())}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,23 +213,27 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
     parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten)
     parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
     files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
-    parsers = {
-        "train": train_parser(files["train"]),
-        "evaluate": _evaluate_parser(),
-        "signal": _signal_parser(),
-        "export": _export_parser(),
-        "data": _data_parser(),
-        "sanity": train_parser(files["sanity"]),
-        "tune": tune_parser(files["tune"]),
-        "compare": compare_parser(HELP["compare"], files["compare"]),
-        "regimes": compare_parser(HELP["regimes"], files["regimes"]),
+    parsers: dict[str, Callable[[], Parser]] = {
+        "train": lambda: train_parser(files["train"]),
+        "evaluate": _evaluate_parser,
+        "signal": _signal_parser,
+        "export": _export_parser,
+        "data": _data_parser,
+        "sanity": lambda: train_parser(files["sanity"]),
+        "tune": lambda: tune_parser(files["tune"]),
+        "compare": lambda: compare_parser(HELP["compare"], files["compare"]),
+        "regimes": lambda: compare_parser(HELP["regimes"], files["regimes"]),
     }
-    if command in ("evaluate", "signal", "export"):
-        Parser.known = types_of(parsers["evaluate"]) | types_of(parsers["signal"]) | types_of(parsers["export"])
-    else:
-        Parser.known = dict.fromkeys(HELP) | types_of(parsers["train"]) | types_of(parsers["compare"])
-        Parser.known |= types_of(parsers["tune"])
+    Parser.known = _known_where_a_run_is_used if command in ("evaluate", "signal", "export") else _known
     commands = parser.add_subcommands(dest="command")
-    for name, one in parsers.items():
-        commands.add_subcommand(name, one, help=HELP[name])
+    for name in parsers:  # the others' flags, hundreds, are not needed
+        commands.add_subcommand(name, parsers[name]() if name == command else Parser(), help=HELP[name])
     return parser
+
+
+def _known_where_a_run_is_used() -> dict[str, Any]:
+    return types_of(_evaluate_parser()) | types_of(_signal_parser()) | types_of(_export_parser())
+
+
+def _known() -> dict[str, Any]:
+    return dict.fromkeys(HELP) | types_of(train_parser()) | types_of(compare_parser()) | types_of(tune_parser())

@@ -11,6 +11,8 @@ import pytest
 from market_regimes.compare.html_report import Tables, write_report
 from market_regimes.market.regimes import REGIMES
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 METRICS = {
     "value_loss_spread": ("value-loss spread", False),
     "test_sharpe": ("Sharpe ratio, test", True),

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from market_regimes.compare.html_report import MAIN, Tables, _number, write_report
 from market_regimes.market.regimes import REGIMES
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 BASELINE = "control"
 VARIANTS = ("batch", BASELINE, "a long name of a variant", "dsac_t")
 METRICS = {name: (f"{name.replace('_', ' ')}, in words", i % 2 == 1) for i, name in enumerate([*MAIN, "another"])}

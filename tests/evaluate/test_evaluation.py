@@ -16,6 +16,7 @@ from market_regimes.evaluate.rules import buy_and_hold
 from market_regimes.market.regimes import bounds_in
 from market_regimes.market.segments import Segment, period_of
 
+pytestmark = pytest.mark.usefixtures("pictures")
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
 TEST = period_of(MARKET, "2011-01-01", "2018-12-31")

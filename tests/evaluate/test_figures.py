@@ -18,6 +18,8 @@ from market_regimes.evaluate.tables import print_summary
 from market_regimes.market.segments import Market, Segment
 from market_regimes.run.study import Study
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 PER_YEAR = (52, 252, 365 * 24)
 REGIME_BARS = {"calm": 20, "normal": 30, "volatile": 28, "crash": 19}  # 20 are enough for figures, 19 are not
 

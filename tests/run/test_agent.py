@@ -30,13 +30,6 @@ PERIODS = dict(
 FROM, TO = "2002-03-01", "2003-02-13"  # 250 business days
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than all else in these runs."""
-    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
-    monkeypatch.setattr("market_regimes.run.study.picture_of_training", lambda *args: None)
-
-
 def exactly(path):
     """A table as it was written: Python reads the shortest text of a float64 back as it, pandas may not."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False).assign(date=lambda t: pd.to_datetime(t["date"]))

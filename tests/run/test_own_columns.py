@@ -28,11 +28,6 @@ def table_of(make_prices):
     return make_prices(600).assign(**columns)
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, make_prices):
     folder = tmp_path_factory.mktemp("own")

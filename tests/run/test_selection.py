@@ -36,13 +36,6 @@ def prices(make_prices, tmp_path):
     return table, tmp_path / "own.csv"
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("market_regimes.run.study.picture_of_training", lambda *args: None, raising=False)
-    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None, raising=False)
-    monkeypatch.setattr("market_regimes.run.evaluation.picture_of_equity", lambda *args: None, raising=False)
-
-
 @pytest.fixture
 def no_figures(monkeypatch):
     """Where nothing is trained, so that no figure is logged."""

@@ -27,12 +27,6 @@ QUICK += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-0
 QUICK += ["--market.test=[2001-11-01,2002-04-19]"]
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take longer than all else in these runs."""
-    monkeypatch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, make_prices):
     """A run folder of the command line, and its file."""
