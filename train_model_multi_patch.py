@@ -32,7 +32,7 @@ from market_regimes.commands.building import parsed
 from market_regimes.commands.evaluate import evaluate
 from market_regimes.commands.parsers import DEFAULT_CONFIGS, command_parser, train_parser
 from market_regimes.commands.report import program
-from market_regimes.commands.train import sanity, train
+from market_regimes.commands.train import is_one_of_several, sanity, train
 from market_regimes.commands.use import data, export, signal
 from market_regimes.files import leave_closed_pipe
 
@@ -85,6 +85,8 @@ def _main(arguments: list[str] | None) -> None:
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Call the command. What compare and tune alone need takes a second to import: the others do without."""
     options = config[config.command]
+    if config.command != "train" and is_one_of_several():
+        parser.error(f"torchrun trains one run in several processes: start {config.command} without it")
     if config.command in COMMANDS:
         COMMANDS[config.command](parser, options)
     elif config.command == "tune":

@@ -45,6 +45,36 @@ def array_of_all(own: np.ndarray, device: torch.device) -> np.ndarray:
     return of_all(torch.as_tensor(own, device=device)).cpu().numpy()
 
 
+def first_says(value: Any) -> Any:
+    """
+    :param value: what the first process tells the others, which give anything
+    :return: what it tells, in every process
+    """
+    if n_processes() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+def told_first(value: Any) -> list[Any]:
+    """
+    :param value: what this process tells the first one
+    :return: there what all tell, in the order of the ranks; elsewhere nothing
+    """
+    if n_processes() == 1:
+        return [value]
+    everyones: list[Any] = [None] * n_processes() if rank() == 0 else []
+    dist.gather_object(value, everyones if rank() == 0 else None, dst=0)
+    return everyones
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether it says that another process has ended, in the words of gloo or NCCL."""
+    words = ("connection", "peer", "nccl", "gloo")
+    return n_processes() > 1 and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
 def average_over_processes(values: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """
     Average the gradients, in place, so that they are those of the samples of all processes.

@@ -23,6 +23,7 @@ from market_regimes.market.env import MarketCore
 from market_regimes.run import checkpoint
 from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
 from market_regimes.run.probes import figures_by_regime_of_rollout
+from quantile_critic.processes import first_says, told_first
 
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
 
@@ -173,15 +174,17 @@ class Training(RolloutBars):
             checkpoint.restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
         better = False
-        if self.num_timesteps >= self.memory.evaluation_due:
-            self.memory.evaluation_due = self.num_timesteps + self.run.eval_every
+        if self.algorithm.num_timesteps >= self.memory.evaluation_due:
+            self.memory.evaluation_due = self.algorithm.num_timesteps + self.run.eval_every
             better = self._evaluate()
         patience = self.run.patience
         if patience is not None and self.memory.evaluations_without_better >= patience:
             self.stopped = f"stopped early: no better evaluation in {patience}"
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
-        if better or self.stopped or self.num_timesteps >= self.memory.checkpoint_due:
+        saves = bool(better or self.stopped or self.algorithm.num_timesteps >= self.memory.checkpoint_due)
+        first_says((self.stopped, saves))
+        if saves:
             self._save()
         super()._on_rollout_start()
 
@@ -212,21 +215,21 @@ class Training(RolloutBars):
                 self.logger.record(f"eval/{name}", value)
         if figure is not None:
             self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
-        self.logger.dump(self.num_timesteps)
+        self.logger.dump(self.algorithm.num_timesteps)
         score, memory = scores[self.score_name], self.memory
         best = memory.best_score
         # A score that is no number is no best one: nothing would be greater than it.
         better = score is not None and math.isfinite(score) and (best is None or score > best)
         memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
         if better:
-            memory.best_step, memory.best_score = self.num_timesteps, score
+            memory.best_step, memory.best_score = self.algorithm.num_timesteps, score
         return better
 
     def _save(self) -> None:
-        self.memory.checkpoint_due = self.num_timesteps + self.run.checkpoint_every
+        self.memory.checkpoint_due = self.algorithm.num_timesteps + self.run.checkpoint_every
         self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
-        tensors, state = checkpoint.capture(self.algorithm)
-        checkpoint.write(self.folder, self.num_timesteps, tensors, {**state, "training": asdict(self.memory)})
+        tensors, state = checkpoint.with_others(*checkpoint.capture(self.algorithm), told_first(None)[1:])
+        checkpoint.write(self.folder, self.algorithm.num_timesteps, tensors, {**state, "training": asdict(self.memory)})
         self._write_best()
         checkpoint.prune(self.folder, self.memory.best_step)
 
@@ -236,3 +239,37 @@ class Training(RolloutBars):
             write_file(self.folder / "best.json", json.dumps(best))
         else:
             (self.folder / "best.json").unlink(missing_ok=True)
+
+
+class Following(BaseCallback):
+    """
+    In all processes but the first one of a training what ``Training`` is there: they stop where it stops, and give it
+    their parts of its checkpoints.
+
+    :param resumed: tensors and state of the checkpoint the run goes on from, None: a new run
+    """
+
+    def __init__(self, resumed: tuple[checkpoint.Tensors, checkpoint.State] | None):
+        super().__init__()
+        self.resumed = resumed
+        self.stopped: str | None = None
+
+    def _on_rollout_start(self) -> None:
+        if self.resumed:
+            checkpoint.restore_generators(self._algorithm, *self.resumed)
+            self.resumed = None
+        self.stopped, saves = first_says(None)
+        if saves:
+            told_first(checkpoint.own_part(self._algorithm))
+
+    def _on_step(self) -> bool:
+        return self.stopped is None
+
+    def _on_training_end(self) -> None:
+        if self.stopped is None:
+            told_first(checkpoint.own_part(self._algorithm))
+
+    @property
+    def _algorithm(self) -> DistributionalPPO:
+        assert isinstance(self.model, DistributionalPPO)
+        return self.model

@@ -32,6 +32,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName
 from market_regimes.files import read_json, sync_folder, write_file
 from market_regimes.market.env import MarketVecEnv
+from quantile_critic.processes import n_processes, rank
 
 FOLDER = "checkpoints"
 NAME = r"\d{12}(\.\d{1,9})?"  # the step and, where it was trained again, the attempt
@@ -186,6 +187,45 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
         state["market_rng"] = market.generator.bit_generator.state
         state["episode_count"] = monitor.episode_count
     return tensors, state
+
+
+def own_part(model: DistributionalPPO) -> tuple[Tensors, State]:
+    """What ``capture`` gives of a process that is not the first, without the parameters, which all share."""
+    tensors, state = capture(model)
+    del tensors["parameters"]
+    return tensors, state
+
+
+def with_others(tensors: Tensors, state: State, others: list[tuple[Tensors, State]]) -> tuple[Tensors, State]:
+    """
+    :param tensors: of the first process, from ``capture``
+    :param state: likewise
+    :param others: of all others, in the order of their ranks, from ``own_part``
+    :return: what a checkpoint of them all holds
+    """
+    if not others:
+        return tensors, state
+    parts, states = zip(*others, strict=True)
+    return {**tensors, "others": list(parts)}, {**state, "others": list(states)}
+
+
+def of_this_process(tensors: Tensors, state: State, path: Path) -> tuple[Tensors, State]:
+    """
+    :param tensors: from ``read``
+    :param state: from ``read``
+    :param path: where they come from, for the error
+    :return: those from which this process goes on
+    :raises ValueError: if another number of processes wrote them
+    """
+    others = state.get("others", [])
+    if len(others) + 1 != n_processes():
+        raise ValueError(
+            f"the checkpoint {path} is of {len(others) + 1} processes and cannot go on in {n_processes()}: start it by "
+            f"torchrun --standalone --nproc-per-node={len(others) + 1}, or without torchrun for 1"
+        )
+    if rank() == 0:
+        return tensors, state
+    return {**tensors, **tensors["others"][rank() - 1]}, {**state, **others[rank() - 1]}
 
 
 AGENT_ARRAYS = ("symbol", "bar", "end", "position", "equity")

@@ -27,11 +27,12 @@ from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
-from market_regimes.run.callback import Evaluation, Memory, Training, until_interrupted
+from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
+from quantile_critic.processes import first_says, is_lost, n_processes, rank
 
 
 class Study:
@@ -69,6 +70,8 @@ class Study:
         self.model = model_of(algorithm, self._make_env())
 
     def _make_env(self) -> VecEnv:
+        if self.run.normalize_observations and n_processes() > 1:
+            raise ValueError("run.normalize_observations needs one process: the statistics of several would differ")
         env: VecEnv
         if self.core is not None:
             env = EpisodeMonitor(MarketVecEnv(self.core, seed=self.seed))
@@ -92,6 +95,13 @@ class Study:
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         """
         config_text = self.configured.text() if config_text is None else config_text
+        folder: Path = first_says(self._new_folder(config_text) if rank() == 0 else None)
+        print(f"training in {folder}", flush=True)
+        self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
+        return folder
+
+    def _new_folder(self, config_text: str) -> Path:
+        """The run folder, which is there once all is in it that a run begins with."""
         folder = new_folder(self.run)
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -99,8 +109,6 @@ class Study:
         write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments), indent=2))
         write_scaling(unfinished, self.segments)
         unfinished.rename(folder)
-        print(f"training in {folder}", flush=True)
-        self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
         return folder
 
     def resume(self, folder: Path, config_text: str) -> None:
@@ -123,7 +131,7 @@ class Study:
             return
         for path in paths:
             try:
-                tensors, state = checkpoint.read(path)
+                tensors, state = checkpoint.of_this_process(*checkpoint.read(path), path)
                 checkpoint.restore(self.model, tensors, state, path)
                 memory = Memory.of(state, path)
             except CheckpointError as error:
@@ -136,6 +144,23 @@ class Study:
         raise ValueError(f"{folder} holds no checkpoint that can be resumed from")
 
     def _learn(
+        self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
+    ) -> None:
+        try:
+            if rank() == 0:
+                self._learn_and_write(folder, config_text, memory, resumed)
+            else:
+                callback, steps = Following(resumed), self.run.total_timesteps - self.model.num_timesteps
+                with until_interrupted():  # the first process decides
+                    self.model.learn(steps, callback, reset_num_timesteps=resumed is None)
+        except RuntimeError as error:
+            if is_lost(error):
+                raise RuntimeError(
+                    f"another process of the training in {folder} has ended: start it again with --resume {folder}"
+                ) from error
+            raise
+
+    def _learn_and_write(
         self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
     ) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
