@@ -28,7 +28,9 @@ def blocks(language):
 
 def commands():
     """Every command line of the program, as a list of its arguments."""
-    lines = [line for _, text in blocks("bash") for line in text.splitlines() if line.startswith(PROGRAM)]
+    text = "\n".join(text for _, text in blocks("bash"))
+    lines = re.sub(r"^torchrun (--\S+ )*", "python ", text, flags=re.M).splitlines()
+    lines = [line for line in lines if line.startswith(PROGRAM)]
     return sorted({line.removeprefix(PROGRAM).strip() for line in lines})
 
 
@@ -81,7 +83,7 @@ def test_commands_parse(command, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("page", "text"), numbered(blocks("bash")))
 def test_shell_has_no_other_programs(page, text):
-    known = {"python", "python3", "pip", ".", "tensorboard", "make", "git", "pytest", "mypy", "ruff"}
+    known = {"python", "python3", "pip", ".", "tensorboard", "torchrun", "make", "git", "pytest", "mypy", "ruff"}
     assert {line.split()[0] for line in text.splitlines()} <= known
     for file in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", text):
         assert (ROOT / file).exists(), file
