@@ -45,6 +45,7 @@ def test_one_program_takes_part_where_its_environment_is():
     for env in ("market", "Pendulum-v1"):
         assert speed.JAX not in speed.contenders_of("x", dict(env=env), list(speed.CONTENDERS))
     assert speed.contenders_of("Pendulum, LSTM 64", dict(env="Pendulum-v1"), []) == ["RecurrentPPO", "recurrent"]
+    assert speed.contenders_of("x", dict(env="images"), list(speed.CONTENDERS)) == ["SB3 PPO", "eager", "compiled"]
 
 
 def test_the_growth_is_drawn_from_its_file(tmp_path, monkeypatch, capsys):
