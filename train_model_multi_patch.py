@@ -29,11 +29,13 @@ import jsonargparse
 
 from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults
 from market_regimes.commands.building import parsed
+from market_regimes.commands.data import data
 from market_regimes.commands.evaluate import evaluate
 from market_regimes.commands.parsers import DEFAULT_CONFIGS, command_parser, train_parser
 from market_regimes.commands.report import program
-from market_regimes.commands.train import is_one_of_several, sanity, train
-from market_regimes.commands.use import data, export, signal
+from market_regimes.commands.several import n_started
+from market_regimes.commands.train import sanity, train
+from market_regimes.commands.use import export, signal
 from market_regimes.files import leave_closed_pipe
 
 COMMANDS = {
@@ -85,7 +87,7 @@ def _main(arguments: list[str] | None) -> None:
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Call the command. What compare and tune alone need takes a second to import: the others do without."""
     options = config[config.command]
-    if config.command != "train" and is_one_of_several():
+    if config.command != "train" and n_started() > 1:
         parser.error(f"torchrun trains one run in several processes: start {config.command} without it")
     if config.command in COMMANDS:
         COMMANDS[config.command](parser, options)

@@ -5,7 +5,8 @@ same update. ``torch.distributed`` does the work; before ``init_process_group`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,34 +46,52 @@ def array_of_all(own: np.ndarray, device: torch.device) -> np.ndarray:
     return of_all(torch.as_tensor(own, device=device)).cpu().numpy()
 
 
+class ProcessLostError(RuntimeError):
+    """Another process has ended."""
+
+
+@contextmanager
+def lost_is_said() -> Iterator[None]:
+    """
+    Within it the words of gloo and NCCL become a sentence.
+
+    :raises ProcessLostError: if another process has ended
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = ("connection", "peer", "nccl", "gloo")
+        if n_processes() > 1 and any(word in str(error).lower() for word in words):
+            raise ProcessLostError("another process of this training has ended") from error
+        raise
+
+
 def first_says(value: Any) -> Any:
     """
-    :param value: what the first process tells the others, which give anything
+    :param value: what the first process tells the others, which give anything; each must call
     :return: what it tells, in every process
+    :raises ProcessLostError: if another process has ended
     """
     if n_processes() == 1:
         return value
     told = [value]
-    dist.broadcast_object_list(told, src=0)
+    with lost_is_said():
+        dist.broadcast_object_list(told, src=0)
     return told[0]
 
 
 def told_first(value: Any) -> list[Any]:
     """
-    :param value: what this process tells the first one
+    :param value: what this process tells the first one; each must call
     :return: there what all tell, in the order of the ranks; elsewhere nothing
+    :raises ProcessLostError: if another process has ended
     """
     if n_processes() == 1:
         return [value]
-    everyones: list[Any] = [None] * n_processes() if rank() == 0 else []
-    dist.gather_object(value, everyones if rank() == 0 else None, dst=0)
-    return everyones
-
-
-def is_lost(error: Exception) -> bool:
-    """Whether it says that another process has ended, in the words of gloo or NCCL."""
-    words = ("connection", "peer", "nccl", "gloo")
-    return n_processes() > 1 and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    everyones: list[Any] | None = [None] * n_processes() if rank() == 0 else None
+    with lost_is_said():
+        dist.gather_object(value, everyones)
+    return everyones or []
 
 
 def average_over_processes(values: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

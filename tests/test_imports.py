@@ -54,15 +54,8 @@ def test_the_parts_know_nothing_of_the_algorithm_and_the_patch_only_the_losses()
         assert not any(name.split(".")[0] in ("market_regimes", "train_model_multi_patch") for name in imported(path))
 
 
-PACKAGES = (
-    "config",
-    "files",
-    "market",
-    "evaluate",
-    "run",
-    "compare",
-    "commands",
-)  # each may import those before it, and itself
+# Each may import those before it, and itself.
+PACKAGES = ("config", "files", "market", "evaluate", "run", "compare", "commands")
 # Nothing in the house imports these; the package's own file names what users import from it.
 COMMAND_LINE = {"train_model_multi_patch", "market_regimes.__init__"}
 MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))

@@ -466,7 +466,7 @@ def test_killed_and_resumed_the_run_is_the_same(tmp_path, read_scalars, command)
     process.kill()
     process.join()
     process = forked("train", "--resume", str(folder))
-    process.join()
+    process.join(120)
     assert process.exitcode == 0
     same_run(tmp_path / "whole", folder, read_scalars)
     figures = (folder / "evaluation-test.json").read_text()

@@ -63,7 +63,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
         about_source |= bool(self.section)
         source = ", ".join(part for part in (self.source, self.section) if part)
         prefix = f"{source}: " if source and about_source else ""
-        print(f"error: {prefix}{explained(message, type(self).known())}", file=sys.stderr)
+        print(f"error: {prefix}{explained(message, Parser.known())}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -20,28 +20,33 @@ from market_regimes.run.study import Study
 
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
-SENTENCES = (ValueError, OSError, RuntimeError, FloatingPointError)  # their messages need no name before them
 UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 
 @contextmanager
-def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+def refusals(parser: Parser, kinds: tuple[type[Exception], ...] | None = None) -> Iterator[None]:
     """
-    End the program in one sentence where what stands within raises.
+    End the program in one sentence where what stands within raises; a closed pipe is passed on.
 
     :param parser: says it
-    :param kinds: of exceptions; a closed pipe is none of them
+    :param kinds: of exceptions whose message is the sentence; None: ``REFUSALS``, of which all but a ValueError are
+        named
     """
     try:
         yield
     except BrokenPipeError:
         raise
-    except kinds as error:
-        parser.error(str(error) if isinstance(error, SENTENCES) else f"{type(error).__name__}: {error}")
+    except kinds or REFUSALS as error:  # noqa: B030
+        is_sentence = str(error) and (kinds or isinstance(error, ValueError))
+        parser.error(str(error) if is_sentence else f"{type(error).__name__}: {error}")
 
 
 def instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
-    """The sections as objects; what they refuse ends the program with their words."""
+    """
+    :param parser: of ``train``
+    :param config: of a run
+    :return: its sections as objects, ``run`` and ``market`` as their dataclasses; what these refuse ends the program
+    """
     for section in ("run", "market", "market.trading", "algorithm", "algorithm.policy_kwargs"):
         if not isinstance(config[section], jsonargparse.Namespace):
             parser.error(f"the section {section} of the configuration must hold keys, got {config[section]!r}")
@@ -55,7 +60,11 @@ def instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
 
 def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
     """
-    Read the market of a run and say what was assumed; the configuration gets the periods. None in other environments.
+    Read the market of a run and say what was assumed.
+
+    :param parser: of ``train``
+    :param config: of the run; it gets the periods
+    :return: the periods' symbols; nothing in other environments
     """
     objects = instantiated(parser, config)
     if objects.run.env_id != "market":
@@ -72,14 +81,23 @@ def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
 
 
 def study_of(parser: Parser, config: jsonargparse.Namespace, segments: Segments) -> Study:
-    """Build the run on what was read; a value that a constructor refuses ends the program with its words."""
+    """
+    :param parser: of ``train``
+    :param config: of a run
+    :param segments: of its market, from ``segments_of``
+    :return: the run, built; a value that a constructor refuses ends the program
+    """
     objects = instantiated(parser, config)
     with refusals(parser):
         return Study(objects.run, objects.market, config.algorithm.as_dict(), segments)
 
 
 def parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
-    """Parse; a configuration that is no text ends the program with a sentence, as one with wrong keys does."""
+    """
+    :param parser: of a command, or of all
+    :param arguments: of the command line
+    :return: what they and the files they name say; a file that is no text ends the program, as wrong keys do
+    """
     Parser.source = ", ".join(values_of("--config", arguments))
     try:
         return parser.parse_args(arguments)
@@ -106,7 +124,14 @@ def start_or_resume(
 
 
 def check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path, may_change: set[str]) -> None:
-    """Refuse a resumed run with another configuration than the one it was started with."""
+    """
+    Refuse a resumed run with another configuration than the one it was started with.
+
+    :param parser: of the command
+    :param config: given now
+    :param folder: with the configuration from before
+    :param may_change: keys that may differ
+    """
     before = parsed(parser, ["--config", str(folder / "config.yaml")]).as_flat()
     steps = getattr(before, "run.total_timesteps")
     if "run.total_timesteps" in may_change and config.run.total_timesteps < steps:

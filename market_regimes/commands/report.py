@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from market_regimes.commands.several import n_started
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.evaluate.verdict import verdict_of, verdict_of_seeds
 from market_regimes.files import write_file
@@ -16,6 +17,8 @@ from market_regimes.files import write_file
 def program() -> str:
     """:return: how a user calls this program"""
     name = Path(sys.argv[0]).name
+    if n_started() > 1:
+        return f"torchrun --standalone --nproc-per-node={n_started()} {name}"
     return f"{'python ' if name.endswith('.py') else ''}{name}"
 
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import jsonargparse
-import torch
-import torch.distributed as dist
 
 from market_regimes.commands.arguments import Parser
 from market_regimes.commands.building import (
-    SENTENCES,
     check_unchanged,
     refusals,
     segments_of,
@@ -23,6 +17,7 @@ from market_regimes.commands.building import (
     study_of,
 )
 from market_regimes.commands.evaluate import Runs, print_scores
+from market_regimes.commands.several import n_started, together
 from market_regimes.config import seeds_of
 from market_regimes.files import new_folder, stamped, write_file
 from market_regimes.market.segments import Segments
@@ -30,35 +25,15 @@ from market_regimes.run.study import Study
 from quantile_critic.processes import rank
 
 MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}  # when a run is resumed
+FAILURES = (ValueError, OSError, FloatingPointError, RuntimeError)  # that training raises with a sentence
 
 
 def train(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Train one run, or one per seed, and print its scores on the test period; in all processes of ``torchrun``."""
-    if config.seeds and is_one_of_several():
+    if config.seeds and n_started() > 1:
         parser.error("--seeds trains one run after another, each in one process: leave torchrun or --seeds away")
-    with _processes():
+    with together(parser, config.algorithm.device):
         _train_and_score(parser, config)
-
-
-def is_one_of_several() -> bool:
-    """Whether ``torchrun`` started this process and others."""
-    return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
-
-
-@contextmanager
-def _processes() -> Iterator[None]:
-    """Within it all processes that ``torchrun`` started train together, and the first one prints."""
-    if not is_one_of_several():
-        yield
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group()
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
-            yield
-    finally:
-        dist.destroy_process_group()
 
 
 def _train_and_score(parser: Parser, config: jsonargparse.Namespace) -> None:
@@ -84,7 +59,7 @@ def _train(
     """
     study = study_of(parser, config, segments_of(parser, config) if segments is None else segments)
     text = parser.dump(config, skip_unset=False)
-    with refusals(parser, SENTENCES):
+    with refusals(parser, FAILURES):
         if folder is None:
             return study, study.start(text)
         study.resume(folder, text)

@@ -37,6 +37,7 @@ def tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
 
 
 def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> None:
+    """The same, where what is refused is raised."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:

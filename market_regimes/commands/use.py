@@ -1,15 +1,11 @@
-"""The commands ``signal`` and ``export`` of a trained run, and ``data`` of files."""
+"""The commands ``signal`` and ``export``, of a trained run."""
 
 from __future__ import annotations
-
-import json
 
 import jsonargparse
 
 from market_regimes.commands.arguments import Parser
 from market_regimes.commands.building import UNREADABLE, refusals
-from market_regimes.config import MarketConfig, TradingCosts
-from market_regimes.market.describe import absent, described, lines_of, read_data, warnings_of
 from market_regimes.run.agent import Agent
 from market_regimes.run.signal import filled_at, json_of, position_of, print_signals
 
@@ -42,19 +38,3 @@ def export(parser: Parser, options: jsonargparse.Namespace) -> None:
         agent = Agent.load(options.folder, options.checkpoint)
         layout = agent.export(out)
     print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")
-
-
-def data(parser: Parser, config: jsonargparse.Namespace) -> None:
-    """Say what is read from files."""
-    with refusals(parser):
-        keys = config.market.as_dict()
-        trading = TradingCosts(**keys.pop("trading"))
-        read = read_data(MarketConfig(data=config.files, trading=trading, **keys))
-    symbols = described(read)
-    if config.json:
-        print(json.dumps(symbols, indent=2))
-        return
-    for symbol in symbols:
-        print("\n".join(lines_of(symbol)))
-    for line in [*absent(read), *(f"warning: {sentence}" for sentence in warnings_of(read.read))]:
-        print(line)

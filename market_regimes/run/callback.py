@@ -94,7 +94,22 @@ class Memory:
         return memory
 
 
-class RolloutBars(BaseCallback):
+class _Callback(BaseCallback):
+    """What the callbacks of a run share."""
+
+    @property
+    def algorithm(self) -> DistributionalPPO:
+        """The model, typed."""
+        assert isinstance(self.model, DistributionalPPO)
+        return self.model
+
+    @property
+    def step(self) -> int:
+        """Environment steps of all processes; SB3's callbacks count only this one's since the last rollout."""
+        return self.algorithm.num_timesteps
+
+
+class RolloutBars(_Callback):
     """
     Notes where in the market the samples of a rollout lie.
 
@@ -110,12 +125,6 @@ class RolloutBars(BaseCallback):
     def bars(self) -> np.ndarray:
         """Positions in the core's arrays, shape (T, E), at the end of a rollout; the last ones noted are the next's."""
         return np.stack(self._noted[:-1])
-
-    @property
-    def algorithm(self) -> DistributionalPPO:
-        """The model, typed."""
-        assert isinstance(self.model, DistributionalPPO)
-        return self.model
 
     def _on_rollout_start(self) -> None:
         self._noted = []
@@ -174,16 +183,16 @@ class Training(RolloutBars):
             checkpoint.restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
         better = False
-        if self.algorithm.num_timesteps >= self.memory.evaluation_due:
-            self.memory.evaluation_due = self.algorithm.num_timesteps + self.run.eval_every
+        if self.step >= self.memory.evaluation_due:
+            self.memory.evaluation_due = self.step + self.run.eval_every
             better = self._evaluate()
         patience = self.run.patience
         if patience is not None and self.memory.evaluations_without_better >= patience:
             self.stopped = f"stopped early: no better evaluation in {patience}"
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
-        saves = bool(better or self.stopped or self.algorithm.num_timesteps >= self.memory.checkpoint_due)
-        first_says((self.stopped, saves))
+        saves = bool(better or self.stopped or self.step >= self.memory.checkpoint_due)
+        first_says((self.stopped, saves))  # which ``Following`` hears
         if saves:
             self._save()
         super()._on_rollout_start()
@@ -215,21 +224,21 @@ class Training(RolloutBars):
                 self.logger.record(f"eval/{name}", value)
         if figure is not None:
             self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
-        self.logger.dump(self.algorithm.num_timesteps)
+        self.logger.dump(self.step)
         score, memory = scores[self.score_name], self.memory
         best = memory.best_score
         # A score that is no number is no best one: nothing would be greater than it.
         better = score is not None and math.isfinite(score) and (best is None or score > best)
         memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
         if better:
-            memory.best_step, memory.best_score = self.algorithm.num_timesteps, score
+            memory.best_step, memory.best_score = self.step, score
         return better
 
     def _save(self) -> None:
-        self.memory.checkpoint_due = self.algorithm.num_timesteps + self.run.checkpoint_every
+        self.memory.checkpoint_due = self.step + self.run.checkpoint_every
         self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
         tensors, state = checkpoint.with_others(*checkpoint.capture(self.algorithm), told_first(None)[1:])
-        checkpoint.write(self.folder, self.algorithm.num_timesteps, tensors, {**state, "training": asdict(self.memory)})
+        checkpoint.write(self.folder, self.step, tensors, {**state, "training": asdict(self.memory)})
         self._write_best()
         checkpoint.prune(self.folder, self.memory.best_step)
 
@@ -241,7 +250,7 @@ class Training(RolloutBars):
             (self.folder / "best.json").unlink(missing_ok=True)
 
 
-class Following(BaseCallback):
+class Following(_Callback):
     """
     In all processes but the first one of a training what ``Training`` is there: they stop where it stops, and give it
     their parts of its checkpoints.
@@ -256,20 +265,21 @@ class Following(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self.resumed:
-            checkpoint.restore_generators(self._algorithm, *self.resumed)
+            checkpoint.restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
         self.stopped, saves = first_says(None)
         if saves:
-            told_first(checkpoint.own_part(self._algorithm))
+            self._give()
 
     def _on_step(self) -> bool:
         return self.stopped is None
 
     def _on_training_end(self) -> None:
         if self.stopped is None:
-            told_first(checkpoint.own_part(self._algorithm))
+            self._give()
 
-    @property
-    def _algorithm(self) -> DistributionalPPO:
-        assert isinstance(self.model, DistributionalPPO)
-        return self.model
+    def _give(self) -> None:
+        """This process's part of a checkpoint, without the parameters, which all share."""
+        tensors, state = checkpoint.capture(self.algorithm)
+        del tensors["parameters"]
+        told_first((tensors, state))

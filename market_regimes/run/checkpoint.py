@@ -189,18 +189,11 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
     return tensors, state
 
 
-def own_part(model: DistributionalPPO) -> tuple[Tensors, State]:
-    """What ``capture`` gives of a process that is not the first, without the parameters, which all share."""
-    tensors, state = capture(model)
-    del tensors["parameters"]
-    return tensors, state
-
-
 def with_others(tensors: Tensors, state: State, others: list[tuple[Tensors, State]]) -> tuple[Tensors, State]:
     """
     :param tensors: of the first process, from ``capture``
     :param state: likewise
-    :param others: of all others, in the order of their ranks, from ``own_part``
+    :param others: of all others, in the order of their ranks, from ``capture``, without parameters
     :return: what a checkpoint of them all holds
     """
     if not others:
@@ -215,17 +208,20 @@ def of_this_process(tensors: Tensors, state: State, path: Path) -> tuple[Tensors
     :param state: from ``read``
     :param path: where they come from, for the error
     :return: those from which this process goes on
+    :raises CheckpointError: if they are none of several processes
     :raises ValueError: if another number of processes wrote them
     """
-    others = state.get("others", [])
-    if len(others) + 1 != n_processes():
-        raise ValueError(
-            f"the checkpoint {path} is of {len(others) + 1} processes and cannot go on in {n_processes()}: start it by "
-            f"torchrun --standalone --nproc-per-node={len(others) + 1}, or without torchrun for 1"
-        )
-    if rank() == 0:
-        return tensors, state
-    return {**tensors, **tensors["others"][rank() - 1]}, {**state, **others[rank() - 1]}
+    try:
+        count = len(state.get("others", [])) + 1
+        if count == n_processes() and rank() > 0:
+            tensors = {**tensors, **tensors["others"][rank() - 1]}
+            state = {**state, **state["others"][rank() - 1]}
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"the checkpoint {path} does not fit this run: {_reason(error)}") from error
+    if count != n_processes():
+        starter = f"torchrun --standalone --nproc-per-node={count}" if count > 1 else "no torchrun"
+        raise ValueError(f"{path} was written by {count} process(es) and this is one of {n_processes()}: use {starter}")
+    return tensors, state
 
 
 AGENT_ARRAYS = ("symbol", "bar", "end", "position", "equity")

@@ -32,7 +32,7 @@ from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
-from quantile_critic.processes import first_says, is_lost, n_processes, rank
+from quantile_critic.processes import ProcessLostError, first_says, lost_is_said, n_processes, rank
 
 
 class Study:
@@ -93,6 +93,7 @@ class Study:
         :raises KeyboardInterrupt: with the folder, if the user stopped the training
         :raises FloatingPointError: if a NaN or an infinity turns up
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
+        :raises ProcessLostError: if another process of the same training ends before
         """
         config_text = self.configured.text() if config_text is None else config_text
         folder: Path = first_says(self._new_folder(config_text) if rank() == 0 else None)
@@ -122,6 +123,7 @@ class Study:
         :raises KeyboardInterrupt: with the folder, if the user stopped the training
         :raises FloatingPointError: if a NaN or an infinity turns up
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
+        :raises ProcessLostError: if another process of the same training ends before
         """
         check_provenance(folder, self.segments)
         paths = newest_first(folder)
@@ -146,19 +148,38 @@ class Study:
     def _learn(
         self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
     ) -> None:
+        """Train in the first process and write, follow it in the others; say where what went wrong stands."""
+        step = first_says(self.model.num_timesteps)
+        if step != self.model.num_timesteps:
+            raise ValueError(
+                f"the processes of the training in {folder} read different checkpoints, of steps {step} and "
+                f"{self.model.num_timesteps}: let all see the same folder"
+            )
         try:
-            if rank() == 0:
-                self._learn_and_write(folder, config_text, memory, resumed)
-            else:
-                callback, steps = Following(resumed), self.run.total_timesteps - self.model.num_timesteps
-                with until_interrupted():  # the first process decides
-                    self.model.learn(steps, callback, reset_num_timesteps=resumed is None)
-        except RuntimeError as error:
-            if is_lost(error):
-                raise RuntimeError(
-                    f"another process of the training in {folder} has ended: start it again with --resume {folder}"
-                ) from error
+            with lost_is_said():
+                if rank() == 0:
+                    self._learn_and_write(folder, config_text, memory, resumed)
+                else:
+                    self._follow(resumed)
+        except ProcessLostError as error:
+            raise ProcessLostError(
+                f"another process of the training in {folder} has ended, with an error of its own or killed: start "
+                f"again with --resume {folder}"
+            ) from error
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(folder) from stop
+        except (ValueError, OSError, FloatingPointError):
             raise
+        except Exception as error:
+            path = folder / f"traceback{f'-{rank()}' if rank() else ''}.txt"
+            write_file(path, traceback.format_exc())
+            reason = f"{type(error).__name__}: {error}; see {path}"
+            raise RuntimeError(f"training failed in {folder} with {reason}") from error
+
+    def _follow(self, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+        steps = self.run.total_timesteps - self.model.num_timesteps
+        with until_interrupted():  # the first process decides
+            self.model.learn(steps, Following(resumed), reset_num_timesteps=resumed is None)
 
     def _learn_and_write(
         self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
@@ -169,33 +190,22 @@ class Study:
         except Timeout as error:
             raise ValueError(f"another process is training in {folder}") from error
         with lock, until_interrupted() as interrupted:
-            try:
-                training = Training(
-                    self.run, folder, self.core, self.score, self.score_name, interrupted, memory, resumed
-                )
-                write_file(folder / "config.yaml", config_text)
-                self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
-                self.model.learn(
-                    self.run.total_timesteps - self.model.num_timesteps,
-                    training,
-                    progress_bar=self.run.progress_bar,
-                    reset_num_timesteps=resumed is None,
-                )
-                if training.stopped and not interrupted.is_set():
-                    print(training.stopped)
-                picture_of_training(folder / "progress.csv", folder / "training.png", folder.name)
-                self.load(folder)
-                self.model.save(folder / "model.zip")
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
-            except KeyboardInterrupt as stop:
-                raise KeyboardInterrupt(folder) from stop
-            except (ValueError, OSError, FloatingPointError):
-                raise
-            except Exception as error:
-                write_file(folder / "traceback.txt", traceback.format_exc())
-                reason = f"{type(error).__name__}: {error}; see {folder / 'traceback.txt'}"
-                raise RuntimeError(f"training failed in {folder} with {reason}") from error
+            training = Training(self.run, folder, self.core, self.score, self.score_name, interrupted, memory, resumed)
+            write_file(folder / "config.yaml", config_text)
+            self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
+            self.model.learn(
+                self.run.total_timesteps - self.model.num_timesteps,
+                training,
+                progress_bar=self.run.progress_bar and n_processes() == 1,  # it would count this one's steps only
+                reset_num_timesteps=resumed is None,
+            )
+            if training.stopped and not interrupted.is_set():
+                print(training.stopped)
+            picture_of_training(folder / "progress.csv", folder / "training.png", folder.name)
+            self.load(folder)
+            self.model.save(folder / "model.zip")
+            if interrupted.is_set():
+                raise KeyboardInterrupt
 
     def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """

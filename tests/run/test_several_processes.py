@@ -1,6 +1,6 @@
 """
-``torchrun ... train``: several processes on one run. Oracles: one process of the whole run beside one that was stopped;
-the class without the command line, whose update ``tests/test_processes.py`` holds against that of one process.
+``torchrun ... train``: several processes on one run. Oracle: a run left alone, for one that was killed or stopped and
+resumed. The update is held against that of one process in ``tests/test_processes.py``.
 """
 
 import json
@@ -14,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from market_regimes.run import checkpoint
+from market_regimes.run.callback import Following
 from market_regimes.run.checkpoint import newest_first, read
 from train_model_multi_patch import main
 
@@ -51,8 +51,10 @@ def start(shown, *arguments):
 
 
 def finished(workers, shown):
-    """What both have printed, when they have ended."""
+    """What both have printed and their exit codes, when they have ended."""
     for worker in workers:
+        worker.join(120)
+        worker.kill()  # one that waits for ever fails by its exit code
         worker.join()
     return [shown.with_suffix(f".{rank}").read_text() for rank in (0, 1)], [worker.exitcode for worker in workers]
 
@@ -90,43 +92,56 @@ def test_each_process_steps_environments_of_its_own(whole):
     assert "parameters" not in other
 
 
-def test_a_killed_process_ends_the_run_in_one_sentence_and_it_goes_on_to_the_same(whole, tmp_path):
-    folder, shown = tmp_path / "killed", tmp_path / "shown"
-    workers = start(shown, "train", *FLAGS, f"--run.out={tmp_path}", "--run.name=killed")
+def wait_for_checkpoints(folder, workers):
+    end = time.monotonic() + 60
     while not (folder / "checkpoints").exists() or len(newest_first(folder)) < 2:
-        assert workers[0].is_alive()
+        assert all(worker.is_alive() for worker in workers)
+        assert time.monotonic() < end
         time.sleep(0.005)
-    workers[1].kill()
-    (printed, _), codes = finished(workers, shown)
-    assert codes == [2, -signal.SIGKILL]
-    error = f"error: another process of the training in {folder} has ended: start it again with --resume {folder}"
-    assert printed.splitlines()[-1] == error
-    printed, codes = finished(start(shown, "train", "--resume", str(folder)), shown)
+
+
+def run_of_which_one_is_killed(out, rank):
+    """:return: its folder; the other process has said why it ended"""
+    folder, shown = out / "killed", out / "shown"
+    workers = start(shown, "train", *FLAGS, f"--run.out={out}", "--run.name=killed")
+    wait_for_checkpoints(folder, workers)
+    workers[rank].kill()
+    printed, codes = finished(workers, shown)
+    assert (codes[rank], codes[1 - rank]) == (-signal.SIGKILL, 2)
+    assert printed[1 - rank].splitlines()[-1] == (
+        f"error: another process of the training in {folder} has ended, with an error of its own or killed: start "
+        f"again with --resume {folder}"
+    )
+    return folder
+
+
+def test_without_the_first_process_the_other_one_ends_in_one_sentence(tmp_path):
+    run_of_which_one_is_killed(tmp_path, 0)
+
+
+def test_a_killed_process_ends_the_run_in_one_sentence_and_it_goes_on_to_the_same(whole, tmp_path):
+    folder = run_of_which_one_is_killed(tmp_path, 1)
+    printed, codes = finished(start(tmp_path / "shown", "train", "--resume", str(folder)), tmp_path / "shown")
     assert codes == [0, 0], printed
     assert re.search(r"goes on from step (256|512|768)", printed[0])
     for name in ("best.json", "evaluation-test.json"):
         assert (folder / name).read_text() == (whole[0] / name).read_text()
-    assert (newest_first(folder)[0] / "tensors.pt").read_bytes() == (
-        newest_first(whole[0])[0] / "tensors.pt"
-    ).read_bytes()
+    tensors = [(newest_first(path)[0] / "tensors.pt").read_bytes() for path in (folder, whole[0])]
+    assert tensors[0] == tensors[1]
 
 
 def test_ctrl_c_stops_both_where_they_can_go_on(whole, tmp_path):
     folder, shown = tmp_path / "stopped", tmp_path / "shown"
     workers = start(shown, "train", *FLAGS, f"--run.out={tmp_path}", "--run.name=stopped")
-    while not (folder / "checkpoints").exists() or len(newest_first(folder)) < 2:
-        time.sleep(0.005)
-    for worker in workers:  # as a terminal does
+    wait_for_checkpoints(folder, workers)
+    for worker in workers:  # as torchrun does
         os.kill(worker.pid, signal.SIGINT)
     (printed, _), codes = finished(workers, shown)
     assert codes == [130, 0]
-    assert f"train --resume {folder}\n" in printed
-    tensors, _ = read(newest_first(folder)[0])
+    assert re.search(rf"go on with: torchrun --standalone --nproc-per-node=2 \S+ train --resume {folder}\n", printed)
+    tensors, state = read(newest_first(folder)[0])
     assert len(tensors["others"]) == 1
-    _, codes = finished(start(shown, "train", "--resume", str(folder)), shown)
-    assert codes == [0, 0]
-    tensors = [(newest_first(path)[0] / "tensors.pt").read_bytes() for path in (folder, whole[0])]
-    assert tensors[0] == tensors[1]
+    assert state["num_timesteps"] < 1024
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -142,10 +157,38 @@ def test_a_process_takes_its_own_part_of_a_checkpoint(rank, monkeypatch):
 def test_a_run_of_two_processes_goes_on_in_two_only(whole, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--resume", str(whole[0])])
-    assert "is of 2 processes and cannot go on in 1: start it by torchrun --standalone --nproc-per-node=2" in (
-        capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "written by 2 process(es) and this is one of 1: use torchrun --standalone --nproc-per-node=2\n" in error
     main(["evaluate", str(whole[0])])  # which needs one
+
+
+def test_what_one_process_refuses_or_fails_at_it_says(whole, tmp_path, monkeypatch):
+    """The other one says that it has ended."""
+    name = ["train", *FLAGS, f"--run.out={whole[0].parent}", "--run.name=whole"]
+    printed, codes = finished(start(tmp_path / "shown", *name), tmp_path / "shown")
+    assert codes == [2, 2]
+    assert "exists already" in printed[0]
+    assert printed[1] == "error: another process of this training has ended\n"
+
+    def fails(self):
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(Following, "_on_rollout_start", fails)
+    workers = start(tmp_path / "shown", "train", *FLAGS, f"--run.out={tmp_path}", "--run.name=fails")
+    printed, codes = finished(workers, tmp_path / "shown")
+    path = tmp_path / "fails/traceback-1.txt"
+    assert printed[1] == f"error: training failed in {tmp_path / 'fails'} with TypeError: a mistake; see {path}\n"
+    assert "a mistake" in path.read_text()
+    assert "has ended, with an error of its own" in printed[0]
+    assert not (tmp_path / "fails/traceback.txt").exists()
+
+
+@pytest.mark.parametrize("state", [[], {"others": 5}, {"others": [1]}, {"others": [{}]}])
+def test_a_state_of_no_run_is_one_sentence(state, monkeypatch):
+    monkeypatch.setattr(checkpoint, "n_processes", lambda: 2)
+    monkeypatch.setattr(checkpoint, "rank", lambda: 1)
+    with pytest.raises(checkpoint.CheckpointError, match="the checkpoint path does not fit this run"):
+        checkpoint.of_this_process({}, state, "path")
 
 
 @pytest.mark.parametrize(
@@ -170,5 +213,5 @@ def test_torchrun_itself(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("training in") == 1
-    values = read(newest_first(tmp_path / "run")[0])[0]["parameters"]["policy"].values()
-    assert all(np.isfinite(value.numpy()).all() for value in values)
+    tensors, state = read(newest_first(tmp_path / "run")[0])
+    assert (len(tensors["others"]), state["num_timesteps"]) == (1, 256)
