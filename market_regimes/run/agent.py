@@ -192,7 +192,7 @@ class Agent:
         # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
         algorithm = {**configured.algorithm, "seed": None, "compile": False}
         with torch.random.fork_rng(devices=[]):
-            model = model_of(algorithm, _acting_env(configured))
+            model = model_of(algorithm, _acting_env(configured), acts_only=True)
         return cls(model, configured, trained, checkpoint.load(model, folder, which))
 
     def segments(

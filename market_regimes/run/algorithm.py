@@ -150,16 +150,35 @@ def check_ranges(algorithm: dict[str, Any]) -> None:
             raise ValueError(f"algorithm.{name} must be within [{low:g}, {high:g}], got {value}")
 
 
-def model_of(algorithm: dict[str, Any], env: VecEnv) -> DistributionalPPO:
+class Untrained(optim.Optimizer):
+    """In an optimizer's place where nothing is trained: those of torch import its compiler, which takes a second."""
+
+    def __init__(self, params: Any, lr: float = 0.0, **kwargs: Any):
+        super().__init__(params, {"lr": lr, **kwargs})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self.param_groups.append({**self.defaults, **param_group})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leave the state of a training alone."""
+
+    def step(self, closure: Any = None) -> Any:
+        raise RuntimeError("this model only acts: build a Study to train it")
+
+
+def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) -> DistributionalPPO:
     """
     :param algorithm: keyword arguments of the constructor as YAML has them, all optional
     :param env: to train or to act in
+    :param acts_only: whether it is not trained, and so built a second faster
     :return: the model, not yet trained
     :raises ValueError: on a number that no training can use, and on a policy for another kind of observation
     """
     check_ranges(algorithm)
     check_device(algorithm.get("device", "auto"))
     arguments = {"policy": "MlpPolicy", **python_values(algorithm)}
+    if acts_only:
+        arguments["policy_kwargs"]["optimizer_class"] = Untrained
     try:
         return algorithm_class(algorithm)(env=env, **arguments)
     except AttributeError as error:  # as SB3 says that a policy is for another kind of observation

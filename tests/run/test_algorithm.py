@@ -4,11 +4,12 @@ import sys
 
 import pytest
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.env_util import make_vec_env
 
 import distributional_ppo
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.run.algorithm import RECURRENT_KEYS, algorithm_class, check_ranges, python_values
+from market_regimes.run.algorithm import RECURRENT_KEYS, algorithm_class, check_ranges, model_of, python_values
 from market_regimes.run.study import Study
 
 LSTM = dict(policy="MlpLstmPolicy")
@@ -109,6 +110,14 @@ def test_the_study_builds_what_is_configured(tmp_path):
     assert study.evaluate(folder, "test")["joint"]["agent"]["mean_reward"] > 0
     plain = Study(run, MarketConfig(), {"policy": "MlpPolicy", **SMALL, **EMPTY})
     assert type(plain.model) is DistributionalPPO
+
+
+def test_a_model_that_only_acts_is_not_trained():
+    env = make_vec_env("CartPole-v1", 2)
+    model = model_of({**SMALL, "policy_kwargs": {"optimizer_class": "RMSprop"}}, env, acts_only=True)
+    assert [*model.get_parameters()] == ["policy", "policy.optimizer"]  # as in the checkpoints of a training
+    with pytest.raises(RuntimeError, match="this model only acts"):
+        model.learn(64)
 
 
 def test_without_sb3_contrib_a_sentence_says_what_to_install(monkeypatch):
