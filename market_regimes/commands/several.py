@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import jsonargparse
 import torch
 import torch.distributed as dist
 
@@ -20,21 +21,21 @@ def n_started() -> int:
 
 
 @contextmanager
-def together(parser: Parser, device: str) -> Iterator[None]:
+def together(parser: Parser, config: jsonargparse.Namespace) -> Iterator[None]:
     """
     Within it all of them train together, and the first one prints; one alone is left as it is.
 
     :param parser: says that several train on the CPU only
-    :param device: of the configuration
+    :param config: of a run, perhaps one that will be refused
     """
     if n_started() == 1:
         yield
         return
-    if torch.cuda.is_available() and device != "cpu":  # not tried
+    if torch.cuda.is_available() and config.get("algorithm.device") != "cpu":  # not tried
         parser.error("torchrun trains on the CPU only: give --algorithm.device=cpu")
     dist.init_process_group("gloo")
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere if rank() else sys.stdout):
             yield
     finally:
         dist.destroy_process_group()

@@ -32,7 +32,7 @@ def train(parser: Parser, config: jsonargparse.Namespace) -> None:
     """Train one run, or one per seed, and print its scores on the test period; in all processes of ``torchrun``."""
     if config.seeds and n_started() > 1:
         parser.error("--seeds trains one run after another, each in one process: leave torchrun or --seeds away")
-    with together(parser, config.algorithm.device):
+    with together(parser, config):
         _train_and_score(parser, config)
 
 

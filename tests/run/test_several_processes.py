@@ -206,6 +206,14 @@ def test_what_several_processes_cannot_do_is_refused(arguments, sentence, tmp_pa
     assert all(sentence in text for text in printed)
 
 
+def test_a_gpu_is_refused_as_nobody_tried_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    workers = start(tmp_path / "shown", "train", "--algorithm.device=auto")
+    printed, codes = finished(workers, tmp_path / "shown")
+    assert codes == [2, 2]
+    assert set(printed) == {"error: torchrun trains on the CPU only: give --algorithm.device=cpu\n"}
+
+
 def test_torchrun_itself(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(ROOT / "train_model_multi_patch.py"), "train", "--run.env_id=CartPole-v1", *FEW]
