@@ -61,6 +61,7 @@ N_ENVS = {"CartPole-v1": 8, "Pendulum-v1": 4}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "RecurrentPPO": None,
     "defaults": {},
+    "PopArt": dict(normalize_returns=True, use_popart=True),
 }
 
 

@@ -27,6 +27,11 @@ def test_the_table_has_differences_seed_by_seed():
     ]
 
 
+def test_the_committed_table_is_that_of_the_readme():
+    readme = learning.RUNS.with_name("README.md").read_text()
+    assert learning.table(learning.read(learning.RUNS)) in readme
+
+
 def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(learning, "VARIANTS", {"RecurrentPPO": None, "defaults": {}})
     monkeypatch.setattr(learning, "SETTINGS", {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)})
