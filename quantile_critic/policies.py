@@ -207,6 +207,11 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             for group, name in zip(groups, names, strict=True):
                 group[name] = None
 
+    def set_training_mode(self, mode: bool) -> None:
+        """As ``BasePolicy.set_training_mode``; ``predict`` asks at every step, where mostly nothing is to change."""
+        if any(module.training != mode for module in self.modules()):
+            super().set_training_mode(mode)
+
     def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """
         As ``ActorCriticPolicy.forward``.

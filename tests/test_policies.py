@@ -135,6 +135,18 @@ def test_quantiles_are_predicted_for_whatever_actions_are(space, one, batch):
     assert torch.equal(policy.predict_quantiles(tensors), policy.predict_quantiles(batch))
 
 
+def test_predict_leaves_no_module_in_training_mode():
+    policy = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy
+    for mode in (True, False):
+        policy.set_training_mode(mode)
+        policy.value_net.train(not mode)  # one of many
+        policy.set_training_mode(mode)
+        assert {module.training for module in policy.modules()} == {mode}
+    policy.value_net.train()
+    policy.predict(OBS)
+    assert not any(module.training for module in policy.modules())
+
+
 # ----------------------------------------------------------------------------------------------------- users' own code
 
 

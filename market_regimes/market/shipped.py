@@ -6,7 +6,9 @@ The S&P 500 and the NASDAQ composite (1999-2018) and the VIX (2014-2018) are rea
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,18 +31,25 @@ def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]
     """
     if name in SYNTHETIC:
         return synthetic(name)
-    from arch.data import nasdaq, sp500, vix
-
-    prices = {"sp500": sp500, "nasdaq": nasdaq}[name].load()
+    prices = _of_arch(name)
     close, index = prices["Close"].to_numpy(dtype=np.float64), None
     if volatility_index == "real":
         if name != "sp500":
             raise ValueError(f"market.volatility_index=real: there is no real index for {name}")
-        real = vix.load()["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
+        real = _of_arch("vix")["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
         index = np.where(np.isnan(real), estimated_index(ewma_volatility(close)), real)
     dates = prices.index.to_numpy().astype("M8[s]")
     opens, volume = (prices[column].to_numpy(dtype=np.float64) for column in ("Open", "Volume"))
     return [Bars(SHIPPED[name], name, dates, opens, close, index, volume)]
+
+
+def _of_arch(name: str) -> pd.DataFrame:
+    """What ``arch.data.NAME.load()`` gives, without a second for importing the models of ``arch``."""
+    package = importlib.util.find_spec("arch")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError(f"the prices of {name} ship with arch: pip install arch", name="arch")
+    file = Path(package.origin).parent / "data" / name / f"{name}.csv.gz"
+    return pd.read_csv(file, index_col="Date", parse_dates=True, na_values=".")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from arch.data import vix
+from arch.data import nasdaq, sp500, vix
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markets import covered, load_markets, load_shipped
@@ -17,6 +17,7 @@ from market_regimes.market.env import MarketCore
 from market_regimes.market.periods import check_periods, date_text, period_of
 from market_regimes.market.regimes import REGIMES, bounds_in, estimated_index, ewma_volatility, regimes
 from market_regimes.market.segments import Segment, market_of, oddities, read_bars
+from market_regimes.market.shipped import shipped
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,17 @@ def test_sp500_is_what_it_is_known_to_be(market):
     assert (date_text(market.dates[0]), date_text(market.dates[-1])) == ("1999-01-04", "2018-12-31")
     assert market.close[-1] == pytest.approx(2506.85, abs=0.01)
     assert np.all(np.diff(market.dates.astype(int)) > 0)
+
+
+def test_prices_are_those_that_the_loaders_of_arch_give():
+    for name, data in dict(sp500=sp500, nasdaq=nasdaq).items():
+        expected, [bars] = data.load(), shipped(name)
+        assert np.array_equal(bars.dates, expected.index.to_numpy())
+        for column in ("Open", "Close", "Volume"):
+            assert np.array_equal(getattr(bars, column.lower()), expected[column])
+    [bars], known = shipped("sp500", "real"), vix.load()["vix"].dropna()
+    days = np.isin(bars.dates, known.index)
+    assert np.array_equal(bars.volatility_index[days], known.reindex(bars.dates[days]))
 
 
 def test_regimes_of_the_sp500(market):

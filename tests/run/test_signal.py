@@ -374,10 +374,11 @@ def test_several_seeds_are_evaluated_on_another_file_too(run, tmp_path, capsys):
     assert "name one of its runs: seed-0, seed-1" in capsys.readouterr().err
 
 
-def test_signal_imports_no_library_of_pictures_or_statistics_and_no_compiler(run):
+@pytest.mark.parametrize("data", [[], ["--data", "sp500"]])
+def test_signal_imports_no_library_of_pictures_or_statistics_and_no_compiler(run, data):
     code = (
         "import sys, train_model_multi_patch as cli\n"
-        f"cli.main(['signal', {str(run[0])!r}, '--json'])\n"
+        f"cli.main(['signal', {str(run[0])!r}, '--json', *{data}])\n"
         "heavy = {'matplotlib', 'quantstats', 'statsmodels', 'scipy', 'arch', 'seaborn', 'torch._dynamo'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
