@@ -129,9 +129,10 @@ def make_recurrent_model(contender: str, env: Any, n_quantiles: int, lstm_hidden
 def gym_env(env_id: str, n_envs: int) -> Any:
     """:param env_id: of Gymnasium; "images": SB3's environment of noise, 84 x 84 in 4 channels"""
     from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.envs import FakeImageEnv
 
     if env_id == "images":
+        from stable_baselines3.common.envs import FakeImageEnv
+
         return make_vec_env(lambda: FakeImageEnv(6, 84, 84, n_channels=4), n_envs, seed=0)
     return make_vec_env(env_id, n_envs, seed=0)
 

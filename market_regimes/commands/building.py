@@ -24,20 +24,19 @@ UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 
 @contextmanager
-def refusals(parser: Parser, kinds: tuple[type[Exception], ...] | None = None) -> Iterator[None]:
+def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
     """
     End the program in one sentence where what stands within raises; a closed pipe is passed on.
 
     :param parser: says it
-    :param kinds: of exceptions whose message is the sentence; None: ``REFUSALS``, of which all but a ValueError are
-        named
+    :param kinds: of exceptions whose message is the sentence; of ``REFUSALS`` all but a ValueError are named in it
     """
     try:
         yield
     except BrokenPipeError:
         raise
-    except kinds or REFUSALS as error:  # noqa: B030
-        is_sentence = str(error) and (kinds or isinstance(error, ValueError))
+    except kinds as error:
+        is_sentence = str(error) and (kinds is not REFUSALS or isinstance(error, ValueError))
         parser.error(str(error) if is_sentence else f"{type(error).__name__}: {error}")
 
 
