@@ -119,15 +119,24 @@ def _plain_sizes(space: Any) -> Iterator[None]:
 
 def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
     """:return: the compiled function"""
-    options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards), "compile_threads": 1}
+    from torch._inductor.compile_fx import compile_fx
+
+    options: dict[str, Any] = {"compile_threads": 1}
     if policy.device.type == "cpu":
         # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
+
+    def inductor(graph: Any, inputs: list[Any], **_: Any) -> Any:
+        # Torch draws this name anew in each process, and its cache on disk would find nothing under it.
+        graph._backend_id = None
+        return compile_fx(graph, inputs, config_patches=options)
+
     # It looks at a space in numpy, which torch.compile would take for tensors.
     torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
+    unguarded: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True)
     with config, _plain_sizes(policy.observation_space):
-        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, backend=inductor, options=unguarded)
         call = compiled.aot_compile((args, {}))
     call.disable_guard_check()
     return call  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from test_recurrent import CASES
 from test_recurrent import make as make_recurrent
 
 from distributional_ppo import DistributionalPPO
-from quantile_critic.compiled import reason_to_stay_eager
+from quantile_critic.compiled import _compile, reason_to_stay_eager
 from quantile_critic.distributions import LeanCategoricalDistribution
 from upgd import AdaptiveUPGD
 
@@ -228,6 +228,17 @@ def test_rollouts_save_and_pickle(tmp_path):
     for other in (loaded, pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy)):
         other_policy = getattr(other, "policy", other)
         assert torch.equal(other_policy.predict_values(observations), policy.predict_values(observations))
+
+
+@needs_compilation
+def test_what_was_compiled_before_is_found_on_disk_and_nothing_else_is():
+    policy, x, found = make(False).policy, torch.arange(3.0), torch._dynamo.utils.counters["aot_autograd"]
+    new, newer = np.random.default_rng().uniform(size=2).tolist()  # of no seed: never compiled before
+    for factor, hits in ((new, 0), (newer, 0), (new, 1)):
+        found.clear()
+        call = _compile(lambda tensor, factor=factor: factor * tensor.sin(), (x,), policy)
+        torch.testing.assert_close(call(x), factor * x.sin())
+        assert found["autograd_cache_hit"] == hits
 
 
 @needs_compilation
