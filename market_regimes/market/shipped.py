@@ -6,7 +6,7 @@ The S&P 500 and the NASDAQ composite (1999-2018) and the VIX (2014-2018) are rea
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,7 @@ def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]
 
 def _of_arch(name: str) -> pd.DataFrame:
     """What ``arch.data.NAME.load()`` gives, without a second for importing the models of ``arch``."""
-    package = importlib.util.find_spec("arch")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError(f"the prices of {name} ship with arch: pip install arch", name="arch")
-    file = Path(package.origin).parent / "data" / name / f"{name}.csv.gz"
+    file = Path(str(importlib.metadata.distribution("arch").locate_file(f"arch/data/{name}/{name}.csv.gz")))
     return pd.read_csv(file, index_col="Date", parse_dates=True, na_values=".")
 
 
