@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "market, 8 envs, batch 64": dict(env="market", n_envs=8, n_steps=256, batch_size=64),
     "market, 64 envs, batch 1024": dict(env="market", n_envs=64, n_steps=32, batch_size=1024),
     # For the peak memory: its rollout is 29 MB as bytes, 116 MB as the float32 that the network gets.
-    "images, 8 envs, batch 256": dict(env="images", n_envs=8, n_steps=128, batch_size=256),
+    "images, 8 envs, batch 256": dict(env="images", n_envs=8, n_steps=128, batch_size=256, n_epochs=1),
 }
 GROWTH = {  # number and what grows
     **{
@@ -83,16 +83,16 @@ def make_model(contender: str, case: dict[str, Any]) -> Any:
     :param contender: one of ``CONTENDERS``, or of ``RECURRENT_CONTENDERS`` where the case has an LSTM
     :param case: settings, the same for all
     """
-    settings = dict(case)
+    settings = {"n_epochs": N_EPOCHS, **case}
     env_id, n_envs, n_quantiles = settings.pop("env"), settings.pop("n_envs"), settings.pop("n_quantiles", 32)
     if contender == JAX:
         from benchmarks.jax_ppo import OneProgram, Settings
 
-        return OneProgram(Settings(n_envs, n_epochs=N_EPOCHS, **settings))
+        return OneProgram(Settings(n_envs, **settings))
     n_symbols = settings.pop("n_symbols", None)
     env = market_env(n_envs, n_symbols) if env_id == "market" else gym_env(env_id, n_envs)
     policy = "CnnPolicy" if env_id == "images" else "MlpPolicy"
-    settings |= {"n_epochs": N_EPOCHS, "seed": 0}
+    settings["seed"] = 0
     if "lstm_hidden_size" in settings:
         return make_recurrent_model(contender, env, n_quantiles, **settings)
     if contender == "SBX PPO":
@@ -179,7 +179,7 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
     steps = model.n_steps * model.n_envs
     for _ in range(2):  # torch compiles before the second update, JAX at the first call
         model.learn(2 * steps)
-    minibatches = N_EPOCHS * math.ceil(steps / case["batch_size"])
+    minibatches = case.get("n_epochs", N_EPOCHS) * math.ceil(steps / case["batch_size"])
     connection.send("ready")
     while connection.recv() is not None:
         start = time.perf_counter()
