@@ -10,7 +10,8 @@ RecurrentDistributionalPPO beside RecurrentPPO?
 
 One process per contender and case; they are asked in turn, one at a time, so that a noisy machine disturbs all alike.
 On Linux each is held to as many cores as it has threads. An update is ``model.train()``, in ms per minibatch; learn is
-``learn()`` over two rollouts, in environment steps per second. Figures are medians over the rounds.
+``learn()`` over two rollouts, in environment steps per second. Figures are medians over the rounds; ratios are taken
+round by round.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import csv
 import difflib
 import importlib.metadata
 import importlib.util
+import itertools
 import math
 import multiprocessing
 import os
@@ -154,10 +156,8 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
 
     period, found = range(60, 2500), read_bars(MarketConfig())[:1]
     if n_symbols is not None:
-        rng, days = (
-            np.random.default_rng(0),
-            np.datetime64("1990-01-01", "s") + np.arange(8000) * np.timedelta64(1, "D"),
-        )
+        rng = np.random.default_rng(0)
+        days = np.datetime64("1990-01-01", "s") + np.arange(8000) * np.timedelta64(1, "D")
         walks = np.exp(np.cumsum(rng.normal(0, 0.01, (n_symbols, len(days))), axis=1))
         period, found = range(60, len(days)), [Bars(f"walk {i}", "walks", days, w, w) for i, w in enumerate(walks)]
     segments = [Segment(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found]
@@ -227,15 +227,31 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def rows_of(name: str, answers: dict[str, list[tuple[float, ...]]]) -> list[dict[str, Any]]:
-    rows = []
-    for contender, values in answers.items():
-        for metric, column in zip(METRICS, zip(*values, strict=True), strict=True):
-            if math.isnan(column[0]):
-                continue
-            low, median, high = statistics.quantiles(column, n=4) if len(column) > 1 else [column[0]] * 3
-            figures = dict(median=f"{median:.6g}", q25=f"{low:.6g}", q75=f"{high:.6g}", rounds=len(column))
-            rows.append({"case": name, "contender": contender, "metric": metric, **figures})
-    return rows
+    """
+    :param name: of the case
+    :param answers: by contender, what ``work`` answered, once per round
+    :return: the figures of each contender, and how many times as fast as each peer it was in the same round
+    """
+    columns = {
+        (contender, metric): list(column)
+        for contender, values in answers.items()
+        for metric, column in zip(METRICS, zip(*values, strict=True), strict=True)
+    }
+    for contender, peer in itertools.product(answers, [peer for peer in PEERS if peer in answers]):
+        rounds = list(zip(answers[contender], answers[peer], strict=True))
+        columns[contender, f"update x {peer}"] = [their[0] / own[0] for own, their in rounds]
+        columns[contender, f"learn x {peer}"] = [own[1] / their[1] for own, their in rounds]
+    return [
+        {"case": name, "contender": contender, "metric": metric, **quartiles(values)}
+        for (contender, metric), values in columns.items()
+        if not any(map(math.isnan, values))
+    ]
+
+
+def quartiles(values: list[float]) -> dict[str, Any]:
+    """:return: the columns of the CSV that hold figures"""
+    low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return dict(median=f"{median:.6g}", q25=f"{low:.6g}", q75=f"{high:.6g}", rounds=len(values))
 
 
 def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
@@ -245,8 +261,7 @@ def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
         ratios = []
         for _ in range(pairs):
             answers = measure(CASES["CartPole, 8 envs, batch 64"], [kind, f"{kind}, scaling off"], rounds, threads)
-            on, off = (statistics.median(a[0] for a in values) for values in answers.values())
-            ratios.append(on / off)
+            ratios.append(statistics.median(on[0] / off[0] for on, off in zip(*answers.values(), strict=True)))
         mean, low, high = interval(ratios)
         figures = dict(median=f"{mean:.5g}", q25=f"{low:.5g}", q75=f"{high:.5g}", rounds=pairs)
         rows.append({"case": "cost of scaling", "contender": kind, "metric": "ratio", **figures})
@@ -254,20 +269,23 @@ def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """:return: Markdown: the medians, and their ratios to the peers' that are in the case, in the order of ``PEERS``"""
+    """:return: Markdown: medians, of the ratios to the peers that are in the case, too, in the order of ``PEERS``"""
     lines = [
         "| case | contender | update, ms | steps/s | update x SB3, x SBX | learn x SB3, x SBX, x JAX | peak MiB |",
         "|" + "---|" * 7,
     ]
     medians = {(r["case"], r["contender"], r["metric"]): float(r["median"]) for r in rows}
     for case, contender in dict.fromkeys((r["case"], r["contender"]) for r in rows if r["metric"] != "ratio"):
-        speed, memory = (medians[case, contender, metric] for metric in ("steps_per_s", "memory_mib"))
-        update = medians.get((case, contender, "update_ms"), math.nan)
-        theirs = {m: [medians[case, peer, m] for peer in PEERS if (case, peer, m) in medians] for m in METRICS}
-        updates = [f"{update:.3f}", ", ".join(f"{their / update:.2f}" for their in theirs["update_ms"])]
-        updates = ["n/a", "n/a"] if math.isnan(update) else updates
-        learns = ", ".join(f"{speed / their:.2f}" for their in theirs["steps_per_s"])
-        lines.append(f"| {case} | {contender} | {updates[0]} | {speed:,.0f} | {updates[1]} | {learns} | {memory:.0f} |")
+        own = {metric: median for (c, name, metric), median in medians.items() if (c, name) == (case, contender)}
+        ratios = {
+            kind: ", ".join(f"{own[f'{kind} x {peer}']:.2f}" for peer in PEERS if f"{kind} x {peer}" in own) or "n/a"
+            for kind in ("update", "learn")
+        }
+        update = f"{own['update_ms']:.3f}" if "update_ms" in own else "n/a"
+        lines.append(
+            f"| {case} | {contender} | {update} | {own['steps_per_s']:,.0f} | {ratios['update']} | {ratios['learn']} | "
+            f"{own['memory_mib']:.0f} |"
+        )
     for row in rows:
         if row["metric"] == "ratio":
             ends = f"{float(row['q25']) - 1:+.1%} to {float(row['q75']) - 1:+.1%}"
@@ -280,11 +298,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 def machine(threads: int) -> str:
     """:return: one line: processor, cores, threads, versions"""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     versions = []
     for package in ("torch", "stable_baselines3", "sb3_contrib", "sbx-rl", "jax"):
         try:
@@ -374,7 +389,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = list(csv.DictReader(file))
     print(table(rows))
     if options.picture:
-        picture(rows, [case for case in CASES if any(row["case"] == case for row in rows)], PEERS, options.picture)
+        timed = [name for name, case in CASES.items() if case["env"] != "images"]
+        picture(rows, timed, PEERS, options.picture)
     if options.growth:
         growth_picture(rows, PEERS, options.growth)
 

@@ -39,7 +39,7 @@ def picture(rows: list[dict[str, Any]], cases: Sequence[str], peers: Sequence[st
     axes.set_xticks(range(len(cases)), [case.replace(", ", "\n", 1) for case in cases], fontsize=8)
     axes.set_ylabel("learn(), 1,000 steps/s")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=8, ncols=4)
     figure.savefig(path, dpi=130)
 
 

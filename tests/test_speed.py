@@ -21,12 +21,14 @@ def test_interval_of_three_ratios_by_hand():
     assert speed.interval([1.25]) == pytest.approx((1.25, 1.25, 1.25))
 
 
-def test_table_has_the_ratios_of_medians():
-    answers = {"SB3 PPO": [(2.0, 1000.0, 400.0)], "compiled": [(0.5, 4000.0, 600.0)]}
-    lines = speed.table(speed.rows_of("a case", answers)).splitlines()
+def test_ratios_are_taken_round_by_round():
+    """In the first and the third of three rounds the machine is slow. Medians: 4 and 1, 500 and 4,000 steps."""
+    theirs = [(4.0, 500.0, 400.0), (2.0, 1000.0, 400.0), (4.0, 500.0, 400.0)]
+    own = [(1.0, 2000.0, 600.0), (0.25, 8000.0, 600.0), (1.0, 4000.0, 600.0)]
+    lines = speed.table(speed.rows_of("a case", {"SB3 PPO": theirs, "compiled": own})).splitlines()
     assert lines[2:] == [
-        "| a case | SB3 PPO | 2.000 | 1,000 | 1.00 | 1.00 | 400 |",
-        "| a case | compiled | 0.500 | 4,000 | 4.00 | 4.00 | 600 |",
+        "| a case | SB3 PPO | 4.000 | 500 | 1.00 | 1.00 | 400 |",
+        "| a case | compiled | 1.000 | 4,000 | 4.00 | 8.00 | 600 |",  # of 4, 8, 4 and of 4, 8, 8
     ]
 
 
@@ -67,7 +69,7 @@ def test_the_growth_is_drawn_from_its_file(tmp_path, monkeypatch, capsys):
     numbers = [(8, 32, 128, 512), (1, 8, 64, 512, 4096), (1, 20, 100, 500)]
     assert [x for x, _ in drawn] == [list(n) for n in numbers for _ in range(2) for _ in speed.GROWTH_CONTENDERS]
     assert all(y == pytest.approx(x, rel=1e-5) for x, y in drawn)  # 1e6 / (1e6 / number) microseconds
-    assert len(file.read_text().splitlines()) == 2 + 13 * len(speed.GROWTH_CONTENDERS) * 3
+    assert len(file.read_text().splitlines()) == 2 + 13 * len(speed.GROWTH_CONTENDERS) * 5
     assert "| 4096 envs | compiled |" in capsys.readouterr().out
 
 
