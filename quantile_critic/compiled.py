@@ -119,16 +119,15 @@ def _plain_sizes(space: Any) -> Iterator[None]:
 
 def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
     """:return: the compiled function"""
-    from torch._inductor.compile_fx import compile_fx
-
     options: dict[str, Any] = {"compile_threads": 1}
     if policy.device.type == "cpu":
         # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
 
-    def inductor(graph: Any, inputs: list[Any], **_: Any) -> Any:
-        # Torch draws this name anew in each process, and its cache on disk would find nothing under it.
-        graph._backend_id = None
+    def inductor(graph: Any, inputs: list[Any]) -> Any:
+        from torch._inductor.compile_fx import compile_fx
+
+        graph._backend_id = None  # torch draws it anew in each process and takes it into the key of its disk cache
         return compile_fx(graph, inputs, config_patches=options)
 
     # It looks at a space in numpy, which torch.compile would take for tensors.
@@ -172,6 +171,14 @@ def _update(
     with torch.no_grad():
         update.optimizer_step(update.optimizer)
     return names, values, norm
+
+
+def _example_of(rollout: Rollout, batch_size: int) -> tuple[Samples, Tensor | None]:
+    """A minibatch, for which nothing is drawn from numpy's generator."""
+    generator = np.random.get_state()  # noqa: NPY002  # from which the order of the minibatches is drawn
+    minibatch = next(rollout.minibatches(batch_size))
+    np.random.set_state(generator)  # noqa: NPY002
+    return minibatch
 
 
 class CompiledUpdate:
@@ -224,9 +231,7 @@ class CompiledUpdate:
         if reason is not None:
             self.gradients_only.stay_eager(f"the update stays eager: {reason}")
             return None, None
-        generator = np.random.get_state()  # noqa: NPY002  # from which the order of the minibatches is drawn
-        samples, rows = next(rollout.minibatches(attributes["batch_size"]))
-        np.random.set_state(generator)  # noqa: NPY002
+        samples, rows = _example_of(rollout, attributes["batch_size"])
         device, numbers = self.policy.device, [c if c is None else float(c) for c in coefficients]
         tensors = Coefficients(*(c if c is None else torch.tensor(c, device=device) for c in numbers))  # type: ignore[arg-type]
         self._hold_gradients((samples, rows, tensors), ids)
