@@ -51,7 +51,7 @@ def growth_picture(rows: list[dict[str, Any]], peers: Sequence[str], path: Path)
     :param peers: contenders that are not ours
     :param path: of the PNG
     """
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     counted = list(dict.fromkeys(row["case"].partition(" ")[2] for row in rows))
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
@@ -67,6 +67,10 @@ def growth_picture(rows: list[dict[str, Any]], peers: Sequence[str], path: Path)
                     *zip(*points, strict=True), "o-", color=COLOURS[i], label=label_of(contender, peers), markersize=4
                 )
             axes.set(xscale="log", yscale="log")
+            axes.xaxis.set_major_locator(ticker.FixedLocator([number for number, _ in points]))
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set(major_formatter="{x:g}", minor_locator=ticker.NullLocator())
             axes.spines[["top", "right"]].set_visible(False)
         column[1].set_xlabel(what)
     grid[0, 0].set_ylabel("learn(), microseconds a step")
