@@ -12,15 +12,17 @@ the median over the rounds of the ratio of their times, with its quartiles.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -38,8 +40,7 @@ def work(connection: Connection, rank: int, n_processes: int, port: int, net_arc
     :param net_arch: hidden units of actor and critic
     """
     if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[rank % len(cores)]})
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     import torch
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -70,6 +71,7 @@ def started(n_processes: int, net_arch: Sequence[int]) -> list[Connection]:
     for rank in range(n_processes):
         here, there = context.Pipe()
         context.Process(target=work, args=(there, rank, n_processes, port, net_arch), daemon=True).start()
+        there.close()  # so that the end of the process ends the wait for its answer
         connections.append(here)
     for connection in connections:
         connection.recv()
@@ -93,7 +95,7 @@ def ratios(rounds: int, net_arch: Sequence[int]) -> list[float]:
     for _ in range(rounds):
         one, two = (seconds(training) for training in trainings)
         found.append(one / two)
-    for connection in (connection for training in trainings for connection in training):
+    for connection in itertools.chain(*trainings):
         connection.send(False)
     return found
 
@@ -103,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--net-arch", type=int, nargs="+", default=[512, 512, 512])
     options = parser.parse_args()
-    low, median, high = statistics.quantiles(ratios(options.rounds, options.net_arch), n=4)
+    low, median, high = map(float, np.quantile(ratios(options.rounds, options.net_arch), (0.25, 0.5, 0.75)))
     print(f"one process takes {median:.2f} times as long as two ({low:.2f} to {high:.2f}, {options.rounds} rounds)")
 
 

@@ -203,6 +203,7 @@ def measure(
         pipes[contender], end = context.Pipe()
         process = context.Process(target=work, args=(end, contender, case, threads), daemon=True)
         process.start()
+        end.close()
         processes.append(process)
         pipes[contender].recv()
     answers: dict[str, list[tuple[float, ...]]] = defaultdict(list)
@@ -274,9 +275,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| case | contender | update, ms | steps/s | update x SB3, x SBX | learn x SB3, x SBX, x JAX | peak MiB |",
         "|" + "---|" * 7,
     ]
-    medians = {(r["case"], r["contender"], r["metric"]): float(r["median"]) for r in rows}
-    for case, contender in dict.fromkeys((r["case"], r["contender"]) for r in rows if r["metric"] != "ratio"):
-        own = {metric: median for (c, name, metric), median in medians.items() if (c, name) == (case, contender)}
+    medians: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row["metric"] != "ratio":
+            medians[row["case"], row["contender"]][row["metric"]] = float(row["median"])
+    for (case, contender), own in medians.items():
         ratios = {
             kind: ", ".join(f"{own[f'{kind} x {peer}']:.2f}" for peer in PEERS if f"{kind} x {peer}" in own) or "n/a"
             for kind in ("update", "learn")
@@ -338,11 +341,7 @@ def contenders_of(name: str, case: dict[str, Any], wanted: list[str]) -> list[st
 
 
 def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
-    """
-    :param path: of the CSV
-    :param threads: of torch
-    :param rows: with ``FIELDS``
-    """
+    """Write the CSV; ``rows`` have ``FIELDS``."""
     with path.open("w", newline="") as file:
         file.write(f"# {machine(threads)}\n")
         writer = csv.DictWriter(file, FIELDS)
@@ -389,8 +388,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = list(csv.DictReader(file))
     print(table(rows))
     if options.picture:
-        timed = [name for name, case in CASES.items() if case["env"] != "images"]
-        picture(rows, timed, PEERS, options.picture)
+        cases = dict.fromkeys(row["case"] for row in rows if row["metric"] == "steps_per_s")
+        picture(rows, [case for case in cases if "images" not in case], PEERS, options.picture)
     if options.growth:
         growth_picture(rows, PEERS, options.growth)
 

@@ -119,23 +119,23 @@ def _plain_sizes(space: Any) -> Iterator[None]:
 
 def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
     """:return: the compiled function"""
-    options: dict[str, Any] = {"compile_threads": 1}
+    patches: dict[str, Any] = {"compile_threads": 1}
     if policy.device.type == "cpu":
         # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
-        options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
+        patches |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
 
     def inductor(graph: Any, inputs: list[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
         graph._backend_id = None  # torch draws it anew in each process and takes it into the key of its disk cache
-        return compile_fx(graph, inputs, config_patches=options)
+        return compile_fx(graph, inputs, config_patches=patches)
 
     # It looks at a space in numpy, which torch.compile would take for tensors.
     torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
-    unguarded: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True)
     with config, _plain_sizes(policy.observation_space):
-        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, backend=inductor, options=unguarded)
+        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, backend=inductor, options=options)
         call = compiled.aot_compile((args, {}))
     call.disable_guard_check()
     return call  # type: ignore[no-any-return]
@@ -174,8 +174,8 @@ def _update(
 
 
 def _example_of(rollout: Rollout, batch_size: int) -> tuple[Samples, Tensor | None]:
-    """A minibatch, for which nothing is drawn from numpy's generator."""
-    generator = np.random.get_state()  # noqa: NPY002  # from which the order of the minibatches is drawn
+    """A minibatch; numpy's generator, which draws their order, is left as it was."""
+    generator = np.random.get_state()  # noqa: NPY002
     minibatch = next(rollout.minibatches(batch_size))
     np.random.set_state(generator)  # noqa: NPY002
     return minibatch

@@ -1,6 +1,27 @@
 """``benchmarks/processes.py``: its figure, not its size."""
 
+import os
+from types import SimpleNamespace
+
+import pytest
+
 from benchmarks import processes
+
+
+@pytest.fixture
+def affinity():
+    cores = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+def test_a_process_answers_until_it_is_told_to_end(monkeypatch, affinity):
+    asked, sent = iter([True, True, False]), []
+    connection = SimpleNamespace(recv=lambda: next(asked), send=sent.append)
+    monkeypatch.setattr(processes, "N_STEPS", 8)
+    processes.work(connection, rank=0, n_processes=1, port=0, net_arch=[8])
+    assert sent == ["ready", "done", "done"]
+    assert len(os.sched_getaffinity(0)) == 1
 
 
 def test_the_ratio_is_the_time_of_one_process_over_that_of_two_round_by_round(monkeypatch):

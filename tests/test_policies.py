@@ -145,6 +145,8 @@ def test_predict_leaves_no_module_in_training_mode():
     policy.value_net.train()
     policy.predict(OBS)
     assert not any(module.training for module in policy.modules())
+    policy.train = None  # not asked where nothing is to change
+    policy.predict(OBS)
 
 
 # ----------------------------------------------------------------------------------------------------- users' own code

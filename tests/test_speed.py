@@ -23,22 +23,25 @@ def test_interval_of_three_ratios_by_hand():
 
 def test_ratios_are_taken_round_by_round():
     """In the first and the third of three rounds the machine is slow. Medians: 4 and 1, 500 and 4,000 steps."""
-    theirs = [(4.0, 500.0, 400.0), (2.0, 1000.0, 400.0), (4.0, 500.0, 400.0)]
-    own = [(1.0, 2000.0, 600.0), (0.25, 8000.0, 600.0), (1.0, 4000.0, 600.0)]
-    lines = speed.table(speed.rows_of("a case", {"SB3 PPO": theirs, "compiled": own})).splitlines()
-    assert lines[2:] == [
-        "| a case | SB3 PPO | 4.000 | 500 | 1.00 | 1.00 | 400 |",
-        "| a case | compiled | 1.000 | 4,000 | 4.00 | 8.00 | 600 |",  # of 4, 8, 4 and of 4, 8, 8
+    answers = {
+        "SB3 PPO": [(4.0, 500.0, 400.0), (2.0, 1000.0, 400.0), (4.0, 500.0, 400.0)],
+        speed.JAX: [(math.nan, 4000.0, 300.0), (math.nan, 1000.0, 300.0), (math.nan, 1000.0, 300.0)],  # has no updates
+        "compiled": [(1.0, 2000.0, 600.0), (0.25, 8000.0, 600.0), (1.0, 4000.0, 600.0)],
+    }
+    assert speed.table(speed.rows_of("a case", answers)).splitlines()[2:] == [
+        "| a case | SB3 PPO | 4.000 | 500 | 1.00 | 1.00, 0.50 | 400 |",  # over JAX 0.125, 1, 0.5
+        "| a case | JAX, one program | n/a | 1,000 | n/a | 2.00, 1.00 | 300 |",  # over SB3 8, 1, 2
+        "| a case | compiled | 1.000 | 4,000 | 4.00 | 8.00, 4.00 | 600 |",  # 4, 8, 4; 4, 8, 8; over JAX 0.5, 8, 4
     ]
 
 
-def test_one_program_has_no_updates_of_its_own_in_the_table():
-    answers = {"SB3 PPO": [(2.0, 1000.0, 400.0)], speed.JAX: [(math.nan, 8000.0, 300.0)]}
-    lines = speed.table(speed.rows_of("a case", answers)).splitlines()
-    assert lines[2:] == [
-        "| a case | SB3 PPO | 2.000 | 1,000 | 1.00 | 1.00, 0.12 | 400 |",  # 1000 / 8000 = 0.125
-        "| a case | JAX, one program | n/a | 8,000 | n/a | 8.00, 1.00 | 300 |",
-    ]
+def test_the_picture_leaves_images_out(tmp_path, monkeypatch):
+    rows = [row for case in ("images, 8 envs", "CartPole") for row in speed.rows_of(case, {"eager": [(1.0, 2.0, 3.0)]})]
+    speed.write(tmp_path / "x.csv", 1, rows)
+    drawn = []
+    monkeypatch.setattr(speed, "picture", lambda rows, cases, peers, path: drawn.append(cases))
+    speed.main(["--picture", str(tmp_path / "x.png"), "--output", str(tmp_path / "x.csv")])
+    assert drawn == [["CartPole"]]
 
 
 def test_one_program_takes_part_where_its_environment_is():
