@@ -1,7 +1,7 @@
 """
 DistributionalPPO on a GPU: the same numbers as on the CPU, and how fast beside SB3's PPO.
 
-    python benchmarks/gpu.py --check      # one update on both devices, 13 settings: largest difference of a parameter
+    python benchmarks/gpu.py --check      # one update on both devices, 16 settings: largest difference of a parameter
     python benchmarks/gpu.py              # the table: update, rollout and peak memory, contenders in turn
     python benchmarks/gpu.py --compile    # likewise with compile=True
 
@@ -27,8 +27,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch.utils._pytree import tree_map
 
-from distributional_ppo import DistributionalPPO
+from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 
 IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 VECTORS = spaces.Box(-10, 10, (24,))
@@ -42,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 CONTENDERS = ("SB3 PPO", "ours", "ours, scaling off")
 NORMALIZED = dict(normalize_returns=True, use_popart=True)
+RECURRENT = dict(policy="MlpLstmPolicy")
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "defaults": ("CartPole-v1", {}),
     "continuous": ("Pendulum-v1", dict(ent_coef=0.01)),
@@ -59,6 +61,9 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "scaling off": ("CartPole-v1", dict(use_variance_gradient_scaling=False)),
     "target_kl": ("CartPole-v1", dict(target_kl=0.05)),
     "images": ("images", {}),
+    "LSTM": ("CartPole-v1", RECURRENT),
+    "LSTM, gSDE, PopArt": ("Pendulum-v1", RECURRENT | NORMALIZED | dict(use_sde=True)),
+    "LSTM, sequences of 16": ("CartPole-v1", RECURRENT | dict(sequence_length=16, value_target="sr_lambda")),
 }
 
 
@@ -112,17 +117,20 @@ def parameters_after(name: str, device: str) -> dict[str, torch.Tensor]:
     """:return: those of a setting after one update on the device, of a rollout that the CPU has collected"""
     env_id, flags = SETTINGS[name]
     vec_env = RandomVecEnv(IMAGES, 4) if env_id == "images" else make_vec_env(env_id, 4, seed=0)
-    policy = "CnnPolicy" if env_id == "images" else "MlpPolicy"
-    arguments = dict(n_steps=64, batch_size=48, n_epochs=3, seed=0, **flags)
-    collector = DistributionalPPO(policy, vec_env, device="cpu", **arguments)
+    arguments = dict(n_steps=64, batch_size=48, n_epochs=3, seed=0, env=vec_env, **flags)
+    arguments.setdefault("policy", "CnnPolicy" if env_id == "images" else "MlpPolicy")
+    is_recurrent = arguments["policy"] == RECURRENT["policy"]
+    algorithm: Any = RecurrentDistributionalPPO if is_recurrent else DistributionalPPO
+    collector = algorithm(device="cpu", **arguments)
     callback = collector._setup_learn(256)[1]
     collector.collect_rollouts(vec_env, callback, collector.rollout_buffer, collector.n_steps)
-    model = DistributionalPPO(policy, vec_env, device=device, **arguments)
+    model = algorithm(device=device, **arguments)
     model._setup_learn(256)
     model.set_parameters(collector.get_parameters())
-    for attribute in ("rollout_buffer", "_last_obs", "_last_episode_starts", "num_timesteps"):
+    for attribute in ("rollout_buffer", "_last_obs", "_last_episode_starts", "num_timesteps", "_truncated"):
         setattr(model, attribute, getattr(collector, attribute))
-    model._truncated = collector._truncated
+    if is_recurrent:
+        model._last_lstm_states = tree_map(lambda tensor: tensor.to(model.device), collector._last_lstm_states)
     model.rollout_buffer.device = model.device
     np.random.seed(0)  # noqa: NPY002  # SB3 draws the order of the minibatches from it
     model.train()
@@ -130,12 +138,12 @@ def parameters_after(name: str, device: str) -> dict[str, torch.Tensor]:
 
 
 def check(device: str) -> None:
-    """Print the largest difference between the devices of a parameter or a statistic."""
+    """Print the largest difference between the devices of a parameter or a statistic, and which one it is."""
     torch.backends.cudnn.allow_tf32 = False  # torch lets convolutions round to 10 bits on a GPU
     for name in SETTINGS:
         own, other = parameters_after(name, "cpu"), parameters_after(name, device)
-        difference = max(float((own[key] - other[key]).abs().max()) for key in own)
-        print(f"{name:18} {difference:.1e}", flush=True)
+        difference, key = max((float((own[key] - other[key]).abs().max()), key) for key in own)
+        print(f"{name:22} {difference:.1e} {key}", flush=True)
 
 
 def make(contender: str, case: dict[str, Any], device: str, compile_it: bool) -> Any:
