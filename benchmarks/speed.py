@@ -179,13 +179,14 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
     steps = model.n_steps * model.n_envs
     for _ in range(2):  # torch compiles before the second update, JAX at the first call
         model.learn(2 * steps)
-    minibatches = case.get("n_epochs", N_EPOCHS) * math.ceil(steps / case["batch_size"])
     connection.send("ready")
     while connection.recv() is not None:
-        start = time.perf_counter()
+        update = math.nan
         if contender != JAX:  # whose updates are no calls of their own
+            start = time.perf_counter()
             model.train()
-        update = math.nan if contender == JAX else (time.perf_counter() - start) / minibatches * 1e3
+            minibatches = model.n_epochs * math.ceil(steps / model.batch_size)
+            update = (time.perf_counter() - start) / minibatches * 1e3
         start = time.perf_counter()
         model.learn(2 * steps, reset_num_timesteps=False)
         learn = 2 * steps / (time.perf_counter() - start)

@@ -32,10 +32,19 @@ def test_the_committed_table_is_that_of_the_readme():
     assert learning.table(learning.read(learning.RUNS)) in readme
 
 
+def score(model, env, n_eval_episodes):
+    """Steps, of a policy that is asked about observations scaled as in its training."""
+    own, trained = env.obs_rms, model.get_vec_normalize_env().obs_rms
+    assert own.count == trained.count > 1
+    np.testing.assert_array_equal([own.mean, own.var], [trained.mean, trained.var])
+    assert not env.training
+    return model.num_timesteps, 0.0
+
+
 def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(learning, "VARIANTS", {"RecurrentPPO": None, "defaults": {}})
     monkeypatch.setattr(learning, "SETTINGS", {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)})
-    monkeypatch.setattr(learning, "evaluate_policy", lambda model, env, n_eval_episodes: (model.num_timesteps, 0.0))
+    monkeypatch.setattr(learning, "evaluate_policy", score)
     for variant in learning.VARIANTS:
         row = learning.run("CartPole-v1", variant, 0, 64)
         assert (row["task"], row["variant"], row["seed"], row["score"]) == ("CartPole-v1", variant, 0, "64")

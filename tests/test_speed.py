@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.axes import Axes
@@ -33,6 +34,24 @@ def test_ratios_are_taken_round_by_round():
         "| a case | JAX, one program | n/a | 1,000 | n/a | 2.00, 1.00 | 300 |",  # over SB3 8, 1, 2
         "| a case | compiled | 1.000 | 4,000 | 4.00 | 8.00, 4.00 | 600 |",  # 4, 8, 4; 4, 8, 8; over JAX 0.5, 8, 4
     ]
+
+
+def test_an_update_is_per_minibatch_of_the_model(monkeypatch):
+    """20 samples in minibatches of 8 are 3 of them, 2 epochs 6: the update moves the clock by 12 seconds."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock.now)
+
+    def take(seconds):
+        clock.now += seconds
+
+    model = SimpleNamespace(n_steps=10, n_envs=2, batch_size=8, n_epochs=2, train=lambda: take(12.0))
+    model.learn = lambda total_timesteps, reset_num_timesteps=True: take(0.5)
+    monkeypatch.setattr(speed, "make_model", lambda contender, case: model)
+    monkeypatch.delattr(speed.os, "sched_setaffinity", raising=False)  # it would outlast the test
+    asked, sent = iter(["go", None]), []
+    speed.work(SimpleNamespace(recv=lambda: next(asked), send=sent.append), "eager", {}, threads=1)
+    assert sent[0] == "ready"
+    assert sent[1][:2] == (2000.0, 80.0)  # ms per minibatch; 40 steps in half a second
 
 
 def test_the_picture_leaves_images_out(tmp_path, monkeypatch):
