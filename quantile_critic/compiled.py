@@ -219,12 +219,13 @@ class CompiledUpdate:
         :return: this and the coefficients as tensors; (None, None) where the update stays eager
         """
         self.loss, self.policy, self.parameters = loss, rollout.policy, parameters
-        self.optimizer = self.policy.optimizer
+        self.optimizer, ids = self.policy.optimizer, list(map(id, parameters))
         self.optimizer_step = inspect.unwrap(type(self.optimizer).step)
-        ids = list(map(id, parameters))
         if not (all(parameter in self.optimizer.state for parameter in parameters) or self.stepped == ids):
             self.stepped = ids  # the optimizer's first step makes its state, which no graph should do
             return None, None
+        if not all(group["lr"] for group in self.optimizer.param_groups):
+            return None, None  # torch's traced step divides by the rate: 0 / 0 where there never was a gradient
         reason = "a parameter has a hook or is not the policy's" if self._has_own_gradients() else None
         reason = reason or reason_to_stay_eager(self.policy)
         reason = "several processes average their gradients" if n_processes() > 1 else reason

@@ -96,6 +96,12 @@ def is_compiled(model, *names):
     return {name for name, function in functions(model).items() if function.call is not None} == set(names)
 
 
+@pytest.fixture
+def unoptimised(monkeypatch):
+    """g++ without -O3, which takes a quarter of these tests' time; the first test has it."""
+    monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")
+
+
 @needs_compilation
 def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     eager, compiled = make(False), make(True)
@@ -128,6 +134,7 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 def test_all_features_of_the_value_path_with_a_kl_limit():
     flags = dict(env="Pendulum-v1", target_kl=0.05, n_epochs=4, **EVERYTHING)
     with warnings.catch_warnings():
@@ -139,6 +146,7 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(
     ("policy", "env", "kwargs"),
     [
@@ -178,6 +186,37 @@ def test_policies_and_spaces(policy, env, kwargs):
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam])
+def test_at_a_learning_rate_of_0_what_never_had_a_gradient_stays(optimizer):
+    """As at the end of a linear schedule. A column of zeros gives no gradient; 0 / 0 of torch's traced step was NaN."""
+
+    class Blind(gym.ObservationWrapper):
+        def observation(self, observation):
+            return observation * np.float32([1, 1, 1, 0])
+
+    def make_blind(compile):
+        env = make_vec_env("CartPole-v1", 2, seed=0, wrapper_class=Blind)
+        kwargs = dict(optimizer_class=optimizer, **NET)
+        return DistributionalPPO("MlpPolicy", env, compile=compile, policy_kwargs=kwargs, **SMALL)
+
+    eager, compiled = make_blind(False), make_blind(True)
+    assert train_alike(eager, compiled) < 1e-5
+    assert is_compiled(compiled, "update")
+    before = copy.deepcopy(compiled.policy.state_dict())
+    for model in (eager, compiled):
+        model.lr_schedule = lambda _: 0.0
+    train_alike(eager, compiled, updates=1)
+    for name, parameter in compiled.policy.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    for model in (eager, compiled):
+        model.lr_schedule = lambda _: 1e-2
+    assert train_alike(eager, compiled, updates=1) < 1e-5
+    assert is_compiled(compiled, "update")
+
+
+@needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 def test_an_own_buffer_and_upgd():
     flags = dict(rollout_buffer_class=OwnBuffer, clip_range_vf=0.2, batch_size=16)
     optimizer = dict(optimizer_class=AdaptiveUPGD, optimizer_kwargs=dict(sigma=0.0))
@@ -272,6 +311,7 @@ def test_callbacks_use_and_copy_the_policy():
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 def test_freezing_one_layer_in_place_of_another():
     eager, compiled = make(False), make(True)
     for frozen, free in (("policy_net", "value_net"), ("value_net", "policy_net")):
@@ -327,6 +367,7 @@ def test_compiled_actions_follow_the_distribution():
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("case", ["gSDE", "2 layers"])
 def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not(case):
     with pytest.warns(UserWarning, match="the update stays eager, as each minibatch has sequences of other lengths"):
