@@ -142,8 +142,9 @@ def check(device: str) -> None:
     torch.backends.cudnn.allow_tf32 = False  # torch lets convolutions round to 10 bits on a GPU
     for name in SETTINGS:
         own, other = parameters_after(name, "cpu"), parameters_after(name, device)
-        difference, key = max((float((own[key] - other[key]).abs().max()), key) for key in own)
-        print(f"{name:22} {difference:.1e} {key}", flush=True)
+        differences = {key: (own[key] - other[key]).abs().max() for key in own}
+        key = max(differences, key=lambda key: float(differences[key].nan_to_num(nan=torch.inf)))
+        print(f"{name:22} {differences[key]:.1e} {key}", flush=True)
 
 
 def make(contender: str, case: dict[str, Any], device: str, compile_it: bool) -> Any:

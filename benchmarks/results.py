@@ -1,94 +1,103 @@
 """
 The tables of RESULTS.md, from the cells committed beside this file.
 
-    python train_model_multi_patch.py compare --config configs/compare.yaml --config benchmarks/results.yaml
-    python benchmarks/results.py runs/results    # takes the cells of that comparison, then writes the tables
-    python benchmarks/results.py                 # only the tables
+    python train_model_multi_patch.py compare --config configs/compare.yaml --config benchmarks/results.yaml \\
+        --compare.markets=[synthetic,synthetic_hidden] --run.total_timesteps=300000 --run.name=results_synthetic
+    python train_model_multi_patch.py compare --config configs/compare.yaml --config benchmarks/results.yaml \\
+        --compare.markets=[sp500,nasdaq] --run.total_timesteps=100000 --run.name=results_indices
+    python benchmarks/results.py runs/results_synthetic runs/results_indices    # takes their cells, writes the tables
+    python benchmarks/results.py                                                # only writes the tables
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from market_regimes.compare.hypotheses import METRICS
-from market_regimes.compare.verdicts import analysed, with_derived
+from market_regimes.compare.hypotheses import METRICS, answered, by_variant, paired
+from market_regimes.compare.statistics import interval
+from market_regimes.compare.verdicts import with_derived
 from market_regimes.config import Hypothesis
 
 HERE = Path(__file__).parent
-CELLS, SHARPE, PAGE = HERE / "results_cells.csv", HERE / "results_sharpe.csv", HERE.parent / "RESULTS.md"
+CELLS, PAGE = HERE / "results_cells.csv", HERE.parent / "RESULTS.md"
+GROUPS = {"synthetic": ("synthetic",), "synthetic_hidden": ("synthetic_hidden",), "indices": ("sp500", "nasdaq")}
 HYPOTHESES = [
     Hypothesis(**{**entry, "hoped": tuple(entry["hoped"])})
     for entry in yaml.safe_load((HERE / "results.yaml").read_text("utf-8"))["hypotheses"]
 ]
-KEYS = ["market", "fold", "variant", "seed", "status", "error", "seconds", "bars_per_year"]
-RAW = ["grad_ratio_stormy", "grad_ratio_crash", "spread_calm", "spread_normal", "spread_stormy", "weight_mean"]
-RAW += ["hold_sharpe", "hold_mean_reward", "test_exposure"]
-SHOWN = ("value_loss_spread", "explained_variance", "grad_imbalance_stormy", "test_mean_reward", "test_sharpe")
-MEDIANS = {
+CELL = ["market", "fold", "variant", "seed"]
+KEYS = [*CELL, "status", "error", "seconds", "bars_per_year"]
+SHOWN = {
     "grad_ratio_stormy": "gradient, stormy / calm",
-    "grad_ratio_crash": "gradient, crash / calm",
     "spread_calm": "spread, calm",
     "spread_stormy": "spread, stormy",
     "value_loss_spread": "value-loss spread",
+    "explained_variance": "explained variance",
+    "test_attained": "attained",
     "test_sharpe": "Sharpe, test",
     "hold_sharpe": "buy and hold",
 }
 
 
-def take(folder: Path) -> None:
+def take(folders: Sequence[Path]) -> None:
     """
-    :param folder: of the comparison; its cells, with the columns that the tables need, replace the committed ones
+    :param folders: of comparisons; their cells, with the columns that the tables need, replace the committed ones
+    :raises ValueError: if a cell is in two of them, or of a market that no group of the tables has
     """
-    cells = pd.read_parquet(folder / "cells.parquet")
-    columns = [name for name in dict.fromkeys([*KEYS, *METRICS, *RAW]) if name in cells]
+    cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders])
+    if cells.duplicated(CELL).any():
+        raise ValueError(f"a cell is in two of {', '.join(map(str, folders))}")
+    if other := set(cells["market"]) - {market for markets in GROUPS.values() for market in markets}:
+        raise ValueError(f"no group of the tables has {', '.join(sorted(other))}")
+    columns = [name for name in dict.fromkeys([*KEYS, *METRICS, *SHOWN]) if name in cells]
     cells[columns].to_csv(CELLS, index=False, float_format="%.4g")
-    pd.read_csv(folder / "sharpe.csv").to_csv(SHARPE, index=False, float_format="%.4g")
 
 
 def tables() -> dict[str, str]:
-    """:return: Markdown by name: "hopes", "effects", "medians", "sharpe" """
+    """:return: Markdown by name: "hopes", "medians" """
     cells = with_derived(pd.read_csv(CELLS))
-    unused = set(METRICS) - {*SHOWN, *MEDIANS, *(hypothesis.metric for hypothesis in HYPOTHESES)}
-    cells = cells.drop(columns=unused & set(cells))
-    found = analysed(cells, pd.DataFrame(), pd.DataFrame(columns=["date"]), "baseline", HYPOTHESES)
-    effects = found.effects[found.effects["metric"].isin(SHOWN)].copy()
-    effects["text"] = [_interval(row) for row in effects.itertuples()]
-    texts = effects.pivot(index=["market", "variant"], columns="metric", values="text")
-    texts = texts.reindex(index=effects.set_index(["market", "variant"]).index.unique(), columns=list(SHOWN))
-    medians = cells[cells["status"] == "ok"].groupby(["market", "variant"], sort=False)[list(MEDIANS)].median()
-    sharpe = pd.read_csv(SHARPE)
-    sharpe["difference"] = [_interval(row) for row in sharpe.itertuples()]
-    return {
-        "hopes": markdown(
-            found.hopes.assign(seeds_needed=found.hopes["seeds_needed"].astype("Int64")).rename(columns=_words)
-        ),
-        "effects": markdown(texts.rename(columns={name: METRICS[name].label for name in SHOWN}).reset_index()),
-        "medians": markdown(medians.rename(columns=MEDIANS).map(lambda value: f"{value:.2f}").reset_index()),
-        "sharpe": markdown(
-            sharpe[["market", "variant", "sharpe", "hold", "difference", "deflated"]].map(
-                lambda value: f"{value:.2f}" if isinstance(value, float) else value
-            )
-        ),
-    }
+    cells = cells[cells["status"] == "ok"]
+    return {"hopes": markdown(_hopes(cells)), "medians": markdown(_medians(cells))}
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _hopes(cells: pd.DataFrame) -> pd.DataFrame:
+    """A row per hypothesis, a column per group of markets."""
+    rows = []
+    for hypothesis in HYPOTHESES:
+        row, answers = {}, {}
+        for name, markets in GROUPS.items():
+            for answer in answered(cells[cells["market"].isin(markets)], [hypothesis], "baseline").to_dict("records"):
+                row = {key: answer[key] for key in ("hope", "variant", "against", "hoped")}
+                answers[name] = f"{answer['measured']}; {answer['verdict']}, {answer['reached']}"
+        if row:
+            rows.append({**row, **{name: answers.get(name, "n/a") for name in GROUPS}})
+    return pd.DataFrame(rows)
 
 
-def _interval(row: object) -> str:
-    """Difference and interval, bold where it does not hold 0."""
-    middle, low, high = (float(getattr(row, name)) for name in ("difference", "low", "high"))
-    if pd.isna(low):
-        return "n/a"
-    text = f"{middle:+.2g} [{low:+.2g}, {high:+.2g}]"
-    return text if low <= 0 <= high else f"**{text}**"
+def _medians(cells: pd.DataFrame) -> pd.DataFrame:
+    """A row per market and variant; bold where the interval of the difference from the baseline leaves out 0."""
+    rows = []
+    for market, of_market in cells.groupby("market", sort=False):
+        values = {name: by_variant(of_market, name) for name in SHOWN}
+        for variant in dict.fromkeys(of_market["variant"]):
+            own = of_market[of_market["variant"] == variant]
+            texts = {label: _median(own[name], values[name], variant) for name, label in SHOWN.items()}
+            rows.append({"market": market, "variant": variant, "seeds": own["seed"].nunique(), **texts})
+    return pd.DataFrame(rows)
+
+
+def _median(own: pd.Series, values: pd.DataFrame, variant: str) -> str:
+    one, base = paired(values, variant, "baseline")
+    bounds = None if variant == "baseline" else interval(one - base, 0)
+    text = f"{own.median():.2f}"
+    return text if bounds is None or bounds[0] <= 0 <= bounds[1] else f"**{text}**"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -115,10 +124,10 @@ def with_tables(page: str, tables: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="comparison to take the cells of")
-    folder = parser.parse_args().folder
-    if folder is not None:
-        take(folder)
+    parser.add_argument("folders", type=Path, nargs="*", help="comparisons to take the cells of")
+    folders = parser.parse_args().folders
+    if folders:
+        take(folders)
     PAGE.write_text(with_tables(PAGE.read_text(), tables()))
 
 

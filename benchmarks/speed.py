@@ -177,6 +177,7 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
     torch.set_num_threads(threads)
     model = make_model(contender, case)
     steps = model.n_steps * model.n_envs
+    minibatches = 1 if contender == JAX else model.n_epochs * math.ceil(steps / model.batch_size)
     for _ in range(2):  # torch compiles before the second update, JAX at the first call
         model.learn(2 * steps)
     connection.send("ready")
@@ -185,7 +186,6 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
         if contender != JAX:  # whose updates are no calls of their own
             start = time.perf_counter()
             model.train()
-            minibatches = model.n_epochs * math.ceil(steps / model.batch_size)
             update = (time.perf_counter() - start) / minibatches * 1e3
         start = time.perf_counter()
         model.learn(2 * steps, reset_num_timesteps=False)

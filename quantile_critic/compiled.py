@@ -225,7 +225,7 @@ class CompiledUpdate:
             self.stepped = ids  # the optimizer's first step makes its state, which no graph should do
             return None, None
         if not all(group["lr"] for group in self.optimizer.param_groups):
-            return None, None  # torch's traced step divides by the rate: 0 / 0 where there never was a gradient
+            return None, None  # Adam's traced step divides by the rate: 0 / 0 where there never was a gradient
         reason = "a parameter has a hook or is not the policy's" if self._has_own_gradients() else None
         reason = reason or reason_to_stay_eager(self.policy)
         reason = "several processes average their gradients" if n_processes() > 1 else reason

@@ -98,7 +98,7 @@ def is_compiled(model, *names):
 
 @pytest.fixture
 def unoptimised(monkeypatch):
-    """g++ without -O3, which takes a quarter of these tests' time; the first test has it."""
+    """-O3 takes a quarter of the time of these tests."""
     monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")
 
 
@@ -187,13 +187,13 @@ def test_policies_and_spaces(policy, env, kwargs):
 
 @needs_compilation
 @pytest.mark.usefixtures("unoptimised")
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam])
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
 def test_at_a_learning_rate_of_0_what_never_had_a_gradient_stays(optimizer):
-    """As at the end of a linear schedule. A column of zeros gives no gradient; 0 / 0 of torch's traced step was NaN."""
+    """As at the end of a linear schedule. A column of zeros gives no gradient; 0 / 0 of Adam's traced step was NaN."""
 
     class Blind(gym.ObservationWrapper):
         def observation(self, observation):
-            return observation * np.float32([1, 1, 1, 0])
+            return observation * np.array([1, 1, 1, 0], np.float32)
 
     def make_blind(compile):
         env = make_vec_env("CartPole-v1", 2, seed=0, wrapper_class=Blind)
@@ -206,7 +206,7 @@ def test_at_a_learning_rate_of_0_what_never_had_a_gradient_stays(optimizer):
     before = copy.deepcopy(compiled.policy.state_dict())
     for model in (eager, compiled):
         model.lr_schedule = lambda _: 0.0
-    train_alike(eager, compiled, updates=1)
+    assert train_alike(eager, compiled, updates=1) < 1e-5
     for name, parameter in compiled.policy.named_parameters():
         assert torch.equal(parameter, before[name]), name
     for model in (eager, compiled):

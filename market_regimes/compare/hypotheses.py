@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from market_regimes.compare.statistics import Effect, against_hope, effect, verdict
@@ -123,6 +124,19 @@ def by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     return cells.pivot_table(index="seed", columns=["variant", "market", "fold"], values=metric, aggfunc="first")
 
 
+def paired(values: pd.DataFrame, variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param values: from ``by_variant``
+    :param variant: name
+    :param baseline: the variant compared with
+    :return: the values of both, shape (n_seeds, n_folds), for every market and fold of either; NaN where one lacks it
+    """
+    none = pd.DataFrame(index=values.index)
+    one, two = (values.get(name, none) for name in (variant, baseline))
+    columns = one.columns.union(two.columns)
+    return one.reindex(columns=columns).to_numpy(float), two.reindex(columns=columns).to_numpy(float)
+
+
 def effect_of(values: pd.DataFrame, variant: str, baseline: str, metric: str) -> Effect:
     """
     :param values: from ``by_variant``, of the metric
@@ -131,11 +145,7 @@ def effect_of(values: pd.DataFrame, variant: str, baseline: str, metric: str) ->
     :param metric: key of ``METRICS``
     :return: the effect, of the seeds, markets and folds that both have
     """
-    none = pd.DataFrame(index=values.index)
-    one, two = (values.get(name, none) for name in (variant, baseline))
-    columns = one.columns.union(two.columns)
-    one, two = (each.reindex(columns=columns) for each in (one, two))
-    return effect(one.to_numpy(float), two.to_numpy(float), METRICS[metric].higher_is_better)
+    return effect(*paired(values, variant, baseline), METRICS[metric].higher_is_better)
 
 
 def _hoped_text(hoped: tuple[float, float]) -> str:
