@@ -1,7 +1,8 @@
 """
-Does mode "batch" act within an update where minibatches are few sequences? On the S&P 500, with and without LSTM.
+Does mode "batch" act within an update where minibatches are few sequences? On the S&P 500, without LSTM, with one and 8
+environments (a minibatch is a single one's), and with one as in configs/recurrent.yaml (a minibatch is of 16).
 
-    python benchmarks/recurrent_weight.py --seeds 3        # 6 runs of 20,480 steps, 2 minutes on one core
+    python benchmarks/recurrent_weight.py --seeds 3        # 9 runs of 20,480 steps, 3 minutes on one core
 
 Settings are those of configs/compare.yaml and its variant "recurrent". The weight's spread is its largest over its
 smallest value among the minibatches of an update, the median over the updates after the first fifth.
@@ -26,7 +27,11 @@ from market_regimes.run.study import Study
 COMPARE = yaml.safe_load((Path(__file__).parents[1] / "configs/compare.yaml").read_text("utf-8"))
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"))
 RECURRENT: dict[str, Any] = COMPARE["variants"]["recurrent"]
-POLICIES: dict[str, dict[str, Any]] = {"MlpPolicy": {"policy": "MlpPolicy"}, "MlpLstmPolicy": RECURRENT}
+POLICIES: dict[str, dict[str, Any]] = {
+    "MlpPolicy": {"policy": "MlpPolicy"},
+    "MlpLstmPolicy, 8 environments": RECURRENT | {"n_envs": COMPARE["run"]["n_envs"], "n_steps": 256},
+    "MlpLstmPolicy, 128 environments": RECURRENT,
+}
 
 
 class Spread(BaseCallback):
@@ -50,11 +55,12 @@ class Spread(BaseCallback):
 
 def run(policy: str, seed: int) -> float:
     """:return: the weight's spread within an update"""
-    own = POLICIES[policy]
+    own = dict(POLICIES[policy])
+    n_envs = own.pop("n_envs", COMPARE["run"]["n_envs"])
     kwargs = {**COMPARE["algorithm"]["policy_kwargs"], **own.get("policy_kwargs", {})}
     algorithm = {**COMPARE["algorithm"], **own, "policy_kwargs": kwargs, "seed": seed}
     algorithm["use_variance_gradient_scaling"] = True
-    study = Study(RunConfig(total_timesteps=20480), MARKET, algorithm, segments_of(MARKET, ("train",)))
+    study = Study(RunConfig(total_timesteps=20480, n_envs=n_envs), MARKET, algorithm, segments_of(MARKET, ("train",)))
     spread = Spread()
     study.model.learn(20480, spread)
     return statistics.median(spread.ratios[int(WARM_UP * len(spread.ratios)) :])

@@ -283,5 +283,6 @@ def alike(cells: pd.DataFrame) -> list[str]:
                 f"{about} with none of {len(ratios)} variants; closest is {order[0]} ({ratios[order[0]]:.2f})."
             )
         else:
-            sentences.append(f"{market}: too few stormy or calm days to tell how hard they pull the critic.")
+            why = "too few stormy or calm days, or recurrent policies only"
+            sentences.append(f"{market}: {why}, so nothing tells how hard either pulls the critic.")
     return sentences

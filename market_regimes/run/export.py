@@ -21,7 +21,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
 from market_regimes.market.env import INDEX_SCALE
 from market_regimes.market.regimes import decay_of
-from market_regimes.market.segments import HIDES_INDEX, WINDOW
+from market_regimes.market.segments import HIDDEN, WINDOW
 from market_regimes.market.trained import Trained
 from market_regimes.run.inputs import is_recurrent
 from quantile_critic.sequences import run_step
@@ -145,20 +145,23 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
         entries, where the observation holds (number - mean) / std, the range that training saw, what makes the EWMA
         volatility, and whether the data have an index of their own. An entry is null where the observation holds 0
     """
-    units = {"log_return": "log growth", "ewma_volatility": "points", "volatility_index": "points"}
-    units |= {"position": "share of equity", "feature_volume": "log growth"}
+    units = {"ewma_volatility": "points", "volatility_index": "points", "position": "share of equity"}
+    units |= dict.fromkeys(("log_return", "earlier_log_return", "feature_volume"), "log growth")
     features = [f"feature_{name}" for name in next(iter(trained.values())).scaling.features]
-    numbers = [(f"log_return_{WINDOW - 1 - i}_bars_ago", "log_return") for i in range(WINDOW)]
+    numbers = [(f"log_return_{ago}_bars_ago", "earlier_log_return") for ago in range(WINDOW - 1, 0, -1)]
+    numbers += [("log_return_0_bars_ago", "log_return")]
     numbers += [(name, name) for name in ("ewma_volatility", "volatility_index", *features, "position")]
     scaling: dict[str, dict[str, Any]] = {}
     for symbol, known in trained.items():
-        own, hidden = known.scaling, symbol.startswith(tuple(f"{name}-" for name in HIDES_INDEX))
+        own, hidden = known.scaling, symbol.startswith(tuple(f"{name}-" for name in HIDDEN))
         index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
         made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
         volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}
+        returns = {"mean": own.return_mean, "std": own.return_std, "trained": own.returns}
         scaling[symbol] = {
-            "log_return": {"mean": own.return_mean, "std": own.return_std, "trained": own.returns},
-            "ewma_volatility": {**volatility, **made},
+            "log_return": returns,
+            "earlier_log_return": None if hidden else returns,
+            "ewma_volatility": None if hidden else {**volatility, **made},
             "volatility_index": None if hidden else index,
             **{
                 f"feature_{name}": {"mean": feature.mean, "std": feature.std, "trained": feature.seen}

@@ -9,9 +9,11 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from filelock import FileLock
 from test_cells import CELL
 
@@ -167,6 +169,29 @@ def make_cells(variants, seeds="0-1", **compare):
     return cells_of(
         config, RunConfig(), {name: {"vf_coef": 2.0} for name in variants}, variants, folds_of(config, MarketConfig())
     )
+
+
+def entries_of(name):
+    return yaml.safe_load((Path(__file__).parents[2] / "configs" / f"{name}.yaml").read_text("utf-8"))
+
+
+def over(*layers):
+    merged = {name: value for layer in layers for name, value in layer.items()}
+    return merged | {"policy_kwargs": {k: v for layer in layers for k, v in layer.get("policy_kwargs", {}).items()}}
+
+
+def test_the_variant_recommended_is_the_configuration_of_that_name():
+    """All of it, as configs/recommended.yaml lies over configs/train.yaml."""
+    shipped, train, compared = map(entries_of, ("recommended", "train", "compare"))
+    wanted = over(train["algorithm"], shipped["algorithm"]) | {"n_envs": shipped["run"]["n_envs"]}
+    variant = over(compared["algorithm"], compared["variants"]["recommended"])
+    del wanted["seed"], variant["chosen_before"]
+    assert variant == wanted
+
+
+def test_the_variant_recurrent_is_the_configuration_of_that_name():
+    shipped = entries_of("recurrent")
+    assert entries_of("compare")["variants"]["recurrent"] == shipped["algorithm"] | shipped.get("run", {})
 
 
 @pytest.mark.parametrize(

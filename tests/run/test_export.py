@@ -245,10 +245,14 @@ def ewma(close, entry):
     return 100 * np.sqrt(entry["bars_per_year"] * np.average(np.diff(np.log(close)) ** 2, weights=weights))
 
 
-def test_an_index_that_training_hid_is_null():
-    layout = layout_of(trained_on(segments_of(MarketConfig("synthetic_hidden"))), TradingCosts())
-    assert {scaling["volatility_index"] for scaling in layout["scaling"].values()} == {None}
+def test_what_training_hid_is_null_where_the_observation_holds_0():
+    segments = segments_of(MarketConfig("synthetic_hidden"))
+    layout = layout_of(trained_on(segments), TradingCosts())
+    (row,) = MarketCore(segments["train"], 1, TradingCosts(), None).observations()
     assert len(layout["scaling"]) == 20
+    for scaling in layout["scaling"].values():
+        by = [scaling[number["scaled_by"]] for number in layout["observation"]["numbers"]]
+        assert [entry is not None for entry in by] == [*(row[:-1] != 0), True]
 
 
 def test_the_command_writes_one_file_and_its_layout(run, segments, tmp_path, capfd):
