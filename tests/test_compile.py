@@ -103,6 +103,7 @@ def unoptimised(monkeypatch):
 
 
 @needs_compilation
+@pytest.mark.usefixtures("unoptimised")
 def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     eager, compiled = make(False), make(True)
     start = copy.deepcopy(compiled.policy.state_dict())

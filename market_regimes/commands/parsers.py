@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -231,9 +232,11 @@ def command_parser(description: str | None, command: str, with_defaults: bool = 
     return parser
 
 
+@functools.cache
 def _known_where_a_run_is_used() -> dict[str, Any]:
     return types_of(_evaluate_parser()) | types_of(_signal_parser()) | types_of(_export_parser())
 
 
+@functools.cache
 def _known() -> dict[str, Any]:
     return dict.fromkeys(HELP) | types_of(train_parser()) | types_of(compare_parser()) | types_of(tune_parser())
