@@ -185,7 +185,7 @@ def test_the_variant_recommended_is_the_configuration_of_that_name():
     shipped, train, compared = map(entries_of, ("recommended", "train", "compare"))
     wanted = over(train["algorithm"], shipped["algorithm"]) | {"n_envs": shipped["run"]["n_envs"]}
     variant = over(compared["algorithm"], compared["variants"]["recommended"])
-    del wanted["seed"], variant["chosen_before"]
+    del wanted["seed"], variant["chosen_before"], variant["compile"]  # the same numbers, sooner
     assert variant == wanted
 
 

@@ -77,16 +77,17 @@ def test_the_hidden_market_is_the_same_but_for_the_observation():
         assert two.market.symbol == one.market.symbol.replace("synthetic", "synthetic_hidden")
         for name in ("close", "open", "index", "regime", "volatility"):
             assert np.array_equal(getattr(one.market, name), getattr(two.market, name), equal_nan=True)
-    cores = [MarketCore(each, len(each), episode_bars=None) for each in (shown, hidden)]
+    cores = [MarketCore(each, len(each), episode_bars=None) for each in (shown, hidden, shown + hidden)]
     kept = [WINDOW - 1, WINDOW + 2]
     for _ in range(30):
-        one, two = (core.observations() for core in cores)
+        one, two, both = (core.observations() for core in cores)
         assert one.shape == two.shape == (20, WINDOW + 3)
+        assert np.array_equal(both, np.concatenate([one, two]))  # each symbol's own where both are traded
         assert np.array_equal(one[:, kept], two[:, kept])
         assert np.isin(np.round(20 * one[:, WINDOW + 1].astype(float), 1), [11.1, 44.4]).all()
         assert not np.delete(two, kept, axis=1).any()
         for core in cores:
-            core.step(np.ones(20))
+            core.step(np.ones(core.n_envs))
     assert np.array_equal(cores[0].known().index, cores[1].known().index)  # rules know it in both
 
 
