@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import itertools
 import math
 import statistics
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
@@ -31,8 +32,10 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalization
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.learning import run_missing
+
 RUNS = Path(__file__).with_suffix(".csv")
-FIELDS = ("task", "variant", "seed", "score", "minutes")
 STEPS = 100_000
 POSITIONS = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}  # of the observation, what is no velocity
 NETWORK = dict(lstm_hidden_size=64, net_arch=dict(pi=[64], vf=[64]), activation_fn=nn.ReLU, ortho_init=False)
@@ -65,6 +68,14 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 }
 
 
+class Cell(NamedTuple):
+    """A run."""
+
+    task: str
+    variant: str
+    seed: int
+
+
 def hidden(task: str) -> gym.Env[Any, Any]:
     """:return: the task without velocities in its observations"""
     env, kept = gym.make(task), POSITIONS[task]
@@ -73,9 +84,10 @@ def hidden(task: str) -> gym.Env[Any, Any]:
     return gym.wrappers.TransformObservation(env, lambda obs: obs[kept], shown)
 
 
-def run(task: str, variant: str, seed: int, steps: int) -> dict[str, Any]:
+def run(cell: Cell, steps: int) -> dict[str, Any]:
     """:return: a row of the CSV"""
     torch.set_num_threads(1)
+    task, variant, seed = cell
     start, flags = time.perf_counter(), VARIANTS[variant]
     env = VecNormalize(make_vec_env(lambda: hidden(task), N_ENVS[task], seed=seed), norm_reward=False)
     settings = dict(SETTINGS[task], seed=seed, device="cpu", policy_kwargs=NETWORK)
@@ -93,7 +105,7 @@ def run(task: str, variant: str, seed: int, steps: int) -> dict[str, Any]:
     sync_envs_normalization(env, test)
     score, _ = evaluate_policy(model, test, n_eval_episodes=50)
     minutes = (time.perf_counter() - start) / 60
-    return dict(task=task, variant=variant, seed=seed, score=f"{score:.6g}", minutes=f"{minutes:.2f}")
+    return {**cell._asdict(), "score": f"{score:.6g}", "minutes": f"{minutes:.2f}"}
 
 
 def read(path: Path) -> dict[tuple[str, str, int], float]:
@@ -127,16 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RUNS)
     options = parser.parse_args(arguments)
-    done = read(options.output)
-    wanted = [(t, v, s) for s in range(options.seeds) for t in SETTINGS for v in VARIANTS if (t, v, s) not in done]
-    with ProcessPoolExecutor(options.processes) as pool:
-        for future in as_completed(pool.submit(run, *cell, options.steps) for cell in wanted):
-            is_new = not options.output.exists()
-            with options.output.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                if is_new:
-                    writer.writeheader()
-                writer.writerow(future.result())
+    wanted = [Cell(task, variant, seed) for seed in range(options.seeds) for task in SETTINGS for variant in VARIANTS]
+    run_missing(options.output, wanted, functools.partial(run, steps=options.steps), options.processes)
     print(table(read(options.output)))
 
 

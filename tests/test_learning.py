@@ -1,6 +1,8 @@
 """The benchmarks of learning. Oracles: Monte Carlo draws, Gymnasium's own rewards, the signature of PPO."""
 
 import inspect
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -48,6 +50,21 @@ def double(cell):
 
 def triple(cell):
     return {"number": cell.number, "double": 3 * cell.number}
+
+
+def fail_at_once(cell):
+    if cell.number == 0:
+        raise OSError("no such game")
+    (Path(os.environ["CELLS"]) / str(cell.number)).touch()
+    time.sleep(0.05)
+    return {"number": cell.number}
+
+
+def test_a_cell_that_fails_ends_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLS", str(tmp_path))
+    with pytest.raises(OSError, match="no such game"):
+        learning.run_missing(tmp_path / "cells.csv", [Cell(number) for number in range(50)], fail_at_once, 1)
+    assert len(list(tmp_path.iterdir())) < 10
 
 
 def test_only_missing_cells_are_run(tmp_path):

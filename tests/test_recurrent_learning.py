@@ -46,7 +46,7 @@ def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(learning, "SETTINGS", {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)})
     monkeypatch.setattr(learning, "evaluate_policy", score)
     for variant in learning.VARIANTS:
-        row = learning.run("CartPole-v1", variant, 0, 64)
+        row = learning.run(learning.Cell("CartPole-v1", variant, 0), 64)
         assert (row["task"], row["variant"], row["seed"], row["score"]) == ("CartPole-v1", variant, 0, "64")
     output = tmp_path / "runs.csv"
     output.write_text("task,variant,seed,score,minutes\nCartPole-v1,RecurrentPPO,0,9,1\nCartPole-v1,defaults,0,8,1\n")

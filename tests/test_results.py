@@ -118,7 +118,7 @@ def test_hypotheses_are_measured_on_the_committed_cells_of_each_group(cells, pag
     for text, markets in ((row[3], ["synthetic"]), (row[5], ["sp500", "nasdaq"])):
         own, base = grids(cells, "test_sharpe", markets, "batch")
         known = np.isfinite(own - base)
-        one, two = middle(base[known]), middle(own[known])
+        one = middle(base[known])
         ends = [100 * end / one for end in interval(own - base, 0)]
         change = f"{100 * middle(own - base) / one:+.1f} % [{ends[0]:+.1f}, {ends[1]:+.1f}]"
         assert text == f"{change}; better, reached"
