@@ -177,21 +177,29 @@ def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, 
     :param run: gives the row of a cell
     :param workers: processes
     :return: all rows
-    :raises Exception: of the first cell that fails, at once; what is done is written, and what waits is not begun
+    :raises Exception: of the first cell that fails, after those that a process had been given; what is done is written
     """
     fields = list(todo[0]._fields) if todo else []
     found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=fields)
     done = set(found[fields].itertuples(index=False, name=None))
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    pool = ProcessPoolExecutor(workers)
-    try:
-        for future in as_completed([pool.submit(run, cell) for cell in todo if cell not in done]):
+    failed: list[BaseException] = []
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [pool.submit(run, cell) for cell in todo if cell not in done]
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            if error := future.exception():
+                failed.append(error)
+                for waiting in futures:  # they may take hours
+                    waiting.cancel()
+                continue
             row = future.result()
             print(*row.values(), flush=True)
             found = pd.DataFrame([*found.to_dict("records"), row])
             found.sort_values(fields).to_csv(path, index=False)
-    finally:
-        pool.shutdown(cancel_futures=True)  # hours of other runs, where one fails
+    if failed:
+        raise failed[0]
     return found
 
 

@@ -1,6 +1,6 @@
 """
-Does mode "batch" act within an update where minibatches are few sequences? On the S&P 500, without LSTM, with one and 8
-environments (a minibatch is a single one's), and with one as in configs/recurrent.yaml (a minibatch is of 16).
+Does mode "batch" act within an update where minibatches are few sequences? Three cases on the S&P 500: no LSTM; an
+LSTM with 8 environments, whose minibatch is of one; an LSTM with 128 as in configs/recurrent.yaml, where it is of 16.
 
     python benchmarks/recurrent_weight.py --seeds 3        # 9 runs of 20,480 steps, 3 minutes on one core
 

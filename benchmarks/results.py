@@ -33,7 +33,7 @@ HYPOTHESES = [
     for entry in yaml.safe_load((HERE / "results.yaml").read_text("utf-8"))["hypotheses"]
 ]
 CELL = ["market", "fold", "variant", "seed"]
-KEYS = [*CELL, "status", "error", "seconds", "bars_per_year", "hold_sharpe"]
+KEYS = [*CELL, "status", "error", "seconds", "bars_per_year"]
 SHOWN = {
     "grad_ratio_stormy": "gradient, stormy / calm",
     "spread_calm": "spread, calm",
@@ -42,6 +42,7 @@ SHOWN = {
     "explained_variance": "explained variance",
     "test_attained": "attained",
     "test_sharpe": "Sharpe, test",
+    "hold_sharpe": "buy and hold",
 }
 
 
@@ -74,8 +75,7 @@ def _hopes(cells: pd.DataFrame) -> pd.DataFrame:
         for name, markets in GROUPS.items():
             for answer in answered(cells[cells["market"].isin(markets)], [hypothesis], "baseline").to_dict("records"):
                 row = {key: answer[key] for key in ("hope", "variant", "hoped")}
-                *_, change = answer["measured"].split(": ")  # the values it is of are in the other table
-                answers[name] = f"{change}; {answer['verdict']}, {answer['reached']}"
+                answers[name] = f"{answer['measured']}; {answer['verdict']}, {answer['reached']}"
         if row:
             rows.append({**row, **{name: answers.get(name, "n/a") for name in GROUPS}})
     return pd.DataFrame(rows)

@@ -52,19 +52,21 @@ def triple(cell):
     return {"number": cell.number, "double": 3 * cell.number}
 
 
-def fail_at_once(cell):
-    if cell.number == 0:
+def fail_third(cell):
+    time.sleep(0.05)
+    if cell.number == 2:
         raise OSError("no such game")
     (Path(os.environ["CELLS"]) / str(cell.number)).touch()
-    time.sleep(0.05)
     return {"number": cell.number}
 
 
-def test_a_cell_that_fails_ends_the_rest(tmp_path, monkeypatch):
+def test_a_cell_that_fails_ends_the_rest_and_what_ended_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("CELLS", str(tmp_path))
     with pytest.raises(OSError, match="no such game"):
-        learning.run_missing(tmp_path / "cells.csv", [Cell(number) for number in range(50)], fail_at_once, 1)
-    assert len(list(tmp_path.iterdir())) < 10
+        learning.run_missing(tmp_path / "cells.csv", [Cell(number) for number in range(50)], fail_third, 2)
+    written = pd.read_csv(tmp_path / "cells.csv")["number"]
+    assert len(written) < 12
+    assert {str(number) for number in written} == {path.name for path in tmp_path.iterdir()} - {"cells.csv"}
 
 
 def test_only_missing_cells_are_run(tmp_path):

@@ -118,10 +118,10 @@ def test_hypotheses_are_measured_on_the_committed_cells_of_each_group(cells, pag
     for text, markets in ((row[3], ["synthetic"]), (row[5], ["sp500", "nasdaq"])):
         own, base = grids(cells, "test_sharpe", markets, "batch")
         known = np.isfinite(own - base)
-        one = middle(base[known])
+        one, two = middle(base[known]), middle(own[known])
         ends = [100 * end / one for end in interval(own - base, 0)]
         change = f"{100 * middle(own - base) / one:+.1f} % [{ends[0]:+.1f}, {ends[1]:+.1f}]"
-        assert text == f"{change}; better, reached"
+        assert text == f"{one:.3g} became {two:.3g}: {change}; better, reached"
 
 
 def test_what_the_tables_need_is_taken_from_comparisons(cells, tmp_path, monkeypatch):

@@ -283,6 +283,6 @@ def alike(cells: pd.DataFrame) -> list[str]:
                 f"{about} with none of {len(ratios)} variants; closest is {order[0]} ({ratios[order[0]]:.2f})."
             )
         else:
-            why = "too few stormy or calm days, or recurrent policies only"
-            sentences.append(f"{market}: {why}, so nothing tells how hard either pulls the critic.")
+            why = "stormy or calm days are too few, or all policies recurrent"
+            sentences.append(f"{market}: no ratio of gradients, because {why}.")
     return sentences

@@ -106,8 +106,8 @@ class MarketCore:
         scaled = [_scaled(segment) for segment in segments]
         self.windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([s[0] for s in scaled]), WINDOW)
         self.context = np.concatenate([s[1] for s in scaled])
-        self.hidden = np.array([market.hidden for market in self.markets])
-        self.any_hidden = bool(self.hidden.any())
+        self.last_return_only = np.array([market.last_return_only for market in self.markets])
+        self.any_last_return_only = bool(self.last_return_only.any())
         self.features = list(self.markets[0].features)
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
@@ -148,12 +148,12 @@ class MarketCore:
     def observations(self) -> np.ndarray:
         """
         :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 for
-            all of these but the last return where the market is ``hidden``), features, position
+            all of these but the last return where the market is ``last_return_only``), features, position
         """
         observations = np.empty((self.n_envs, observation_size(len(self.features))), dtype=np.float32)
         observations[:, :WINDOW] = self.windows[self.bar - (WINDOW - 1)]
-        if self.any_hidden:
-            observations[self.hidden[self.symbol], : WINDOW - 1] = 0
+        if self.any_last_return_only:
+            observations[self.last_return_only[self.symbol], : WINDOW - 1] = 0
         observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
         observations[:, -1] = self.position
         return observations
@@ -248,7 +248,7 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
     volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
     index = market.index / INDEX_SCALE
-    if market.hidden:
+    if market.last_return_only:
         volatility, index = np.zeros((2, len(index)))
     of = scaling.features
     features = [(values - of[name].mean) / of[name].std for name, values in market.features.items()]

@@ -211,8 +211,9 @@ def _head(rows: list[list[str]], options: ReadOptions) -> Head:
         raise _NotATable("cannot be read as a table: it is empty")
     first = next((i for i, row in enumerate(rows) if _is_data(row)), len(rows))
     stated = set((options.columns or {}).values()) - {""}
-    names = [[cell for cell in row if cell in stated or not _is_number(cell)] for row in rows]  # a number names nothing
-    known = [sum(role_of(cell) is not None or cell in stated for cell in row) for row in names]
+    # No number is a name, and to look for the role of each takes most of the time of reading.
+    names = [[cell for cell in row if cell in stated or not _is_number(cell)] for row in rows]
+    known = [sum(cell in stated or role_of(cell) is not None for cell in row) for row in names]
     best = max(range(len(rows)), key=lambda i: (known[i], -i))
     if known[best] >= 2:
         header = best

@@ -41,7 +41,7 @@ WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
 MIN_SCALED = 20  # bars after the warm-up that scale a symbol's observations, where others are traded beside it
 ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; they get the median
 KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
-HIDDEN = {"synthetic_hidden"}  # data whose observations are ``Market.hidden``
+LAST_RETURN_ONLY = {"synthetic_hidden"}  # data whose past an agent must remember
 JUMP = 2.0  # factor between two closes from which a user is told
 GAP_DAYS = 20  # days without a bar from which a user is told
 
@@ -61,8 +61,8 @@ class Market:
     :param bars_per_year: what annualises figures and accrues interest
     :param bounds: points of the index at which normal, volatile and crash begin
     :param fill: "close" where there are no opening prices to fill at
-    :param hidden: whether observations have the last log return only, and 0 in place of earlier ones, of the volatility
-        and of the index: memory is needed to tell calm from stormy
+    :param last_return_only: whether 0 stands in observations in place of earlier returns, of the volatility and of the
+        index
     :param features: what is known at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
     :param own_targets: target at each close of the user's own strategy; None: there is none
@@ -78,7 +78,7 @@ class Market:
     bars_per_year: float = DAYS_PER_YEAR
     bounds: tuple[float, ...] = REGIME_BOUNDS
     fill: Literal["open", "close"] = "open"
-    hidden: bool = False
+    last_return_only: bool = False
     features: dict[str, np.ndarray] = field(default_factory=dict)
     volume: np.ndarray | None = None
     own_targets: np.ndarray | None = None
@@ -297,7 +297,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         bars.bars_per_year,
         bounds,
         bars.fill,
-        hidden=bars.source in HIDDEN,
+        last_return_only=bars.source in LAST_RETURN_ONLY,
         features=seen_features(bars, config),
         volume=bars.volume if config.trading.impact_coefficient else None,
         own_targets=own_targets(bars, config),

@@ -33,6 +33,7 @@ class Trained:
     :param bars_per_year: of its bars
     :param own_index: whether the volatility index was the data's own, else it was estimated from prices
     :param periods: first and last day of "train" and "validation", ISO dates
+    :param last_return_only: as ``Market.last_return_only``; no run before 0.2 has it
     """
 
     scaling: Scaling
@@ -40,6 +41,7 @@ class Trained:
     bars_per_year: float
     own_index: bool
     periods: dict[str, tuple[str, str]]
+    last_return_only: bool = False
 
     @classmethod
     def of(cls, train: Segment, periods: Mapping[str, Segment]) -> Trained:
@@ -50,7 +52,8 @@ class Trained:
         market = train.market
         own_index = not np.array_equal(market.index, estimated_index(market.volatility), equal_nan=True)
         days = {name: _days(market, segment.period) for name, segment in periods.items()}
-        return cls(train.scaling, tuple(map(float, market.bounds)), market.bars_per_year, own_index, days)
+        bounds = tuple(map(float, market.bounds))
+        return cls(train.scaling, bounds, market.bars_per_year, own_index, days, market.last_return_only)
 
     def to_json(self) -> dict[str, Any]:
         """:return: what JSON can hold"""
@@ -69,7 +72,12 @@ class Trained:
                 raise ValueError("a period runs backwards")
             if len(bounds) != 3 or not float(content["bars_per_year"]) > 0 or type(content["own_index"]) is not bool:
                 raise ValueError("bounds, bars_per_year or own_index is none")
-            return cls(scaling, bounds, float(content["bars_per_year"]), content["own_index"], periods)
+            last_return_only = content.get("last_return_only", False)
+            if type(last_return_only) is not bool:
+                raise ValueError("last_return_only is neither true nor false")
+            return cls(
+                scaling, bounds, float(content["bars_per_year"]), content["own_index"], periods, last_return_only
+            )
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
@@ -120,7 +128,7 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
     :param known: what the run knows of it, or of the symbol as which it is seen
     :param config: of the run's market
     :param needed: bars that must have a volatility index and the features
-    :return: the bars with the index and the regimes that training would have given them
+    :return: the bars as training would have shown them, with the index and the regimes it would have given them
     :raises ValueError: if their spacing is not the run's, or they lack the index or a feature that the run saw
     """
     if list(known.scaling.features) != config.features:
@@ -140,7 +148,8 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
     bars = replace(bars, bars_per_year=known.bars_per_year)
     # The bounds are the run's. Two of them may be equal where they are quantiles; a configuration refuses that.
     index = replace(config, volatility_index="real" if known.own_index else "estimated", regime_bounds=REGIME_BOUNDS)
-    return replace(market_of(bars, index, needed, needed[-1]), bounds=known.bounds)
+    market = market_of(bars, index, needed, needed[-1])
+    return replace(market, bounds=known.bounds, last_return_only=known.last_return_only)
 
 
 def segments_seen(

@@ -21,7 +21,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
 from market_regimes.market.env import INDEX_SCALE
 from market_regimes.market.regimes import decay_of
-from market_regimes.market.segments import HIDDEN, WINDOW
+from market_regimes.market.segments import WINDOW
 from market_regimes.market.trained import Trained
 from market_regimes.run.inputs import is_recurrent
 from quantile_critic.sequences import run_step
@@ -153,7 +153,7 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
     numbers += [(name, name) for name in ("ewma_volatility", "volatility_index", *features, "position")]
     scaling: dict[str, dict[str, Any]] = {}
     for symbol, known in trained.items():
-        own, hidden = known.scaling, symbol.startswith(tuple(f"{name}-" for name in HIDDEN))
+        own, hidden = known.scaling, known.last_return_only
         index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
         made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
         volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}

@@ -47,8 +47,8 @@ class Signal:
     :param quantiles: of the discounted return, in per cent of log growth; by probability, "0.05", "0.5" and "0.95"
     :param cvar: mean of the worst 5 % of these returns
     :param warnings: a sentence each
-    :param observation: as the policy gets it: 20 log returns, EWMA volatility, volatility index, features,
-        position; scaled
+    :param observation: as ``MarketCore.observations`` gives it: 20 log returns, EWMA volatility, volatility index,
+        features, position; scaled
     """
 
     symbol: str
@@ -237,17 +237,11 @@ def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[s
         _as_seen(k.volatility, k.volatility_mean, k.volatility_std, own.volatility_mean, own.volatility_std)
         for k in known
     ]
-    checked = [
-        (
-            "log return",
-            100 * log_returns(market.close)[-WINDOW:],
-            [(100 * low, 100 * high) for low, high in returns],
-            ".2f",
-            " %",
-        ),
-        ("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"),
-        ("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"),
-    ]
+    last = 100 * log_returns(market.close)[-1 if market.last_return_only else -WINDOW :]
+    checked = [("log return", last, [(100 * low, 100 * high) for low, high in returns], ".2f", " %")]
+    if not market.last_return_only:
+        checked.append(("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"))
+        checked.append(("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"))
     for name, feature in own.features.items():
         same = [k.features[name] for k in known]
         ranges = [_as_seen(k.seen, k.mean, k.std, feature.mean, feature.std) for k in same]

@@ -91,43 +91,65 @@ def test_the_hidden_market_is_the_same_but_for_the_observation():
     assert np.array_equal(cores[0].known().index, cores[1].known().index)  # rules know it in both
 
 
-def filtered(close, days):
-    """
-    Bayes' filter (Hamilton 1989): how probable it is at each close that the next day is stormy, by the densities of the
-    law.
-
-    :param days: log returns that it remembers
-    """
-    returns = 100 * np.diff(np.log(close), prepend=np.log(close[0]))
+def likelihoods(returns):
+    """Of log returns in per cent, on a calm and on a stormy day of the law."""
     t = stats.t(4, scale=1 / np.sqrt(2))
     calm = t.pdf((returns - 0.08) / 0.7) / 0.7
     stormy = 249 / 250 * t.pdf((returns + 0.15) / 2.8) / 2.8 + 1 / 250 * t.pdf((returns + 8.15) / 2.8) / 2.8
-    storm = np.full(len(returns), 50 / 170)
+    return calm, stormy
+
+
+def updated(storm, calm, stormy):
+    """Bayes' filter (Hamilton 1989): how probable a stormy next day is, by how probable this one was and its return."""
+    odds = storm * stormy
+    storm = odds / (odds + (1 - storm) * calm)
+    return storm * 49 / 50 + (1 - storm) / 120
+
+
+def filtered(close, days):
+    """What the filter knows at each close from that many returns."""
+    calm, stormy = likelihoods(100 * np.diff(np.log(close), prepend=np.log(close[0])))
+    storm = np.full(len(close), 50 / 170)
     for lag in reversed(range(days)):
-        odds = storm * np.roll(stormy, lag)
-        storm = odds / (odds + (1 - storm) * np.roll(calm, lag))
-        storm = storm * 49 / 50 + (1 - storm) / 120
+        storm = updated(storm, np.roll(calm, lag), np.roll(stormy, lag))
     return storm  # of the first days it has seen the last bars, long before the test days
 
 
-def test_only_memory_tells_calm_from_stormy_where_the_index_is_hidden(observed):
+def test_what_memory_is_worth_where_the_last_return_is_all_that_is_seen():
     """
-    The law's filter attains 0.78 of what the informed rule does, and 0.3 of it from the last return alone. Twenty
-    returns are worth as much as a hundred: an agent that observes them needs no memory.
+    Shares of what the informed rule attains: 0.78 for the law's filter, 0.3 for one without memory. Twenty returns are
+    worth as much as a hundred: an agent that observes them needs none. A rule may also remember by the position that it
+    holds, which every observation has.
     """
-    period = observed["test"]
+    period = segments_of(MarketConfig(data="synthetic_hidden"))["test"]
+    mean, std = (np.array([getattr(s.scaling, f"return_{name}") for s in period]) for name in ("mean", "std"))
 
     def sharpe(rule):
         return figures(joint(backtest(period, COSTS, rule)), 252)["sharpe_ratio"]
 
-    def attained(days):
-        storms = np.array([filtered(segment.market.close, days) for segment in period])
-        rule = sharpe(lambda known: (storms[known.symbol, known.bar] < 0.2).astype(float))
-        return share_of_attainable(rule, sharpe(buy_and_hold), sharpe(informed(period, COSTS)))
+    def attained(rule):
+        return share_of_attainable(sharpe(rule), sharpe(buy_and_hold), sharpe(informed(period, COSTS)))
 
-    assert attained(1) < 0.35
-    assert attained(20) == pytest.approx(attained(100), abs=0.01)
-    assert attained(100) == pytest.approx(0.78, abs=0.02)
+    def with_memory(days):
+        storms = np.array([filtered(segment.market.close, days) for segment in period])
+        return lambda known: (storms[known.symbol, known.bar] < 0.2).astype(float)
+
+    def last_return(known):
+        return likelihoods(100 * (known.observations[:, WINDOW - 1] * std[known.symbol] + mean[known.symbol]))
+
+    def without_memory(known):
+        return (updated(50 / 170, *last_return(known)) < 0.2).astype(float)
+
+    def by_position(known):  # the last twentieth at either end holds the filter's probability
+        position = known.observations[:, -1].astype(float)
+        before = np.where(position > 0.5, 20 * (1 - position), 1 - 20 * position).clip(1e-6, 1 - 1e-6)
+        storm = updated(before, *last_return(known))
+        return np.where(storm < 0.2, 1 - storm / 20, (1 - storm) / 20)
+
+    assert attained(without_memory) < 0.35
+    assert attained(with_memory(20)) == pytest.approx(attained(with_memory(100)), abs=0.01)
+    assert attained(with_memory(100)) == pytest.approx(0.78, abs=0.02)
+    assert attained(by_position) == pytest.approx(0.78, abs=0.02)
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from market_regimes.config import MarketConfig
+from market_regimes.market.env import MarketCore
 from market_regimes.market.load import read_frame
-from market_regimes.market.segments import Segment, read_bars, segments_of
+from market_regimes.market.segments import WINDOW, Segment, read_bars, segments_of
 from market_regimes.market.trained import Trained, already_seen, counterpart, segments_seen, trained_on
+from market_regimes.run.signal import outside_training
 
 SP500 = MarketConfig()
 
@@ -51,6 +53,7 @@ def test_json_keeps_every_bit(known):
         {"bars_per_year": 0.0},
         {"bars_per_year": None},
         {"own_index": 1},
+        {"last_return_only": 1},
         {"periods": {"train": ["2000-01-01"]}},
         {"periods": {"train": ["2000-01-01", "today"]}},
         {"periods": {"train": ["2001-01-01", "2000-01-01"]}},
@@ -71,6 +74,25 @@ def test_the_symbol_as_which_bars_are_seen(known):
     for symbol, trained, like in (("C", two, None), ("B", two, "D")):
         with pytest.raises(ValueError, match="like="):
             counterpart(symbol, trained, like)
+
+
+def test_bars_from_elsewhere_are_seen_as_in_training_and_warned_of_where_they_are_seen():
+    """Of a run that was shown the last return only; the same bars under another name, with a jump five bars ago."""
+    config = MarketConfig("synthetic_hidden")
+    known = trained_on(segments_of(config))
+    known = {symbol: Trained.from_json(json.loads(json.dumps(entry.to_json()))) for symbol, entry in known.items()}
+    bars = read_bars(config)[0]
+    close = bars.close * np.where(np.arange(len(bars.close)) < len(bars.close) - 5, 1, 3)
+    (seen,) = segments_seen([replace(bars, source="mine.csv", close=close, open=close)], known, config)
+    core = MarketCore([seen], episode_bars=None)
+    (row,) = core.observations()
+    returns, scaling = np.diff(np.log(close[: seen.first + 1])), known[bars.symbol].scaling
+    assert row[WINDOW - 1] == pytest.approx((returns[-1] - scaling.return_mean) / scaling.return_std, rel=1e-5)
+    assert not np.delete(row, WINDOW - 1).any()
+    assert outside_training(seen, known) == []
+    shown = {symbol: replace(entry, last_return_only=False) for symbol, entry in known.items()}
+    (seen,) = segments_seen([replace(bars, source="mine.csv", close=close, open=close)], shown, config)
+    assert len(outside_training(seen, shown)) == 2  # the return of five bars ago and the volatility since
 
 
 def test_segments_seen_are_those_of_the_run_where_the_bars_are_its_own(known):

@@ -245,7 +245,7 @@ def ewma(close, entry):
     return 100 * np.sqrt(entry["bars_per_year"] * np.average(np.diff(np.log(close)) ** 2, weights=weights))
 
 
-def test_what_training_hid_is_null_where_the_observation_holds_0():
+def test_an_entry_is_null_where_the_observation_holds_0():
     segments = segments_of(MarketConfig("synthetic_hidden"))
     layout = layout_of(trained_on(segments), TradingCosts())
     (row,) = MarketCore(segments["train"], 1, TradingCosts(), None).observations()
