@@ -25,6 +25,7 @@ from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
 COMPARE = yaml.safe_load((Path(__file__).parents[1] / "configs/compare.yaml").read_text("utf-8"))
+STEPS = 20_480
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"))
 RECURRENT: dict[str, Any] = COMPARE["variants"]["recurrent"]
 POLICIES: dict[str, dict[str, Any]] = {
@@ -60,9 +61,9 @@ def run(policy: str, seed: int) -> float:
     kwargs = {**COMPARE["algorithm"]["policy_kwargs"], **own.get("policy_kwargs", {})}
     algorithm = {**COMPARE["algorithm"], **own, "policy_kwargs": kwargs, "seed": seed}
     algorithm["use_variance_gradient_scaling"] = True
-    study = Study(RunConfig(total_timesteps=20480, n_envs=n_envs), MARKET, algorithm, segments_of(MARKET, ("train",)))
+    study = Study(RunConfig(total_timesteps=STEPS, n_envs=n_envs), MARKET, algorithm, segments_of(MARKET, ("train",)))
     spread = Spread()
-    study.model.learn(20480, spread)
+    study.model.learn(STEPS, spread)
     return statistics.median(spread.ratios[int(WARM_UP * len(spread.ratios)) :])
 
 

@@ -1,9 +1,11 @@
-"""``benchmarks/recurrent_learning.py``: its tasks and its table."""
+"""``benchmarks/recurrent_learning.py``: its tasks and its table; ``recurrent_weight.py``: its cases."""
 
 import numpy as np
+import pytest
 from stable_baselines3.common.env_checker import check_env
 
 from benchmarks import recurrent_learning as learning
+from benchmarks import recurrent_weight
 
 
 def test_velocities_are_hidden():
@@ -52,3 +54,9 @@ def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys)
     output.write_text("task,variant,seed,score,minutes\nCartPole-v1,RecurrentPPO,0,9,1\nCartPole-v1,defaults,0,8,1\n")
     learning.main(["--seeds", "1", "--output", str(output)])
     assert "| CartPole-v1 | defaults | 1 | 8.0 |  |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", recurrent_weight.POLICIES)
+def test_the_weight_differs_between_the_minibatches_of_an_update(policy, monkeypatch):
+    monkeypatch.setattr(recurrent_weight, "STEPS", 4096)
+    assert 1 < recurrent_weight.run(policy, 0) < 100
