@@ -159,8 +159,8 @@ class MarketConfig:
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
     :param data: "sp500", "nasdaq", "synthetic" (20 series whose law is known), "synthetic_hidden" (the same, but
-        observations have the last return and the position only), files of prices, or folders of them; several make
-        one training on all symbols, each while it exists
+        observations have the last return only), files of prices, or folders of them; several make one training on
+        all symbols, each while it exists
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates

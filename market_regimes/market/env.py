@@ -147,15 +147,17 @@ class MarketCore:
 
     def observations(self) -> np.ndarray:
         """
-        :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index (0 for
-            all of these but the last return where the market is ``last_return_only``), features, position
+        :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index,
+            features, position; where the market is ``last_return_only``, 0 for all but that return and the features
         """
         observations = np.empty((self.n_envs, observation_size(len(self.features))), dtype=np.float32)
         observations[:, :WINDOW] = self.windows[self.bar - (WINDOW - 1)]
-        if self.any_last_return_only:
-            observations[self.last_return_only[self.symbol], : WINDOW - 1] = 0
         observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
         observations[:, -1] = self.position
+        if self.any_last_return_only:
+            without = self.last_return_only[self.symbol]
+            observations[without, : WINDOW - 1] = 0
+            observations[without, -1] = 0  # a policy without memory would learn to remember by the position it holds
         return observations
 
     def known(self) -> Known:

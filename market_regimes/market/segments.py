@@ -61,8 +61,8 @@ class Market:
     :param bars_per_year: what annualises figures and accrues interest
     :param bounds: points of the index at which normal, volatile and crash begin
     :param fill: "close" where there are no opening prices to fill at
-    :param last_return_only: whether 0 stands in observations in place of earlier returns, of the volatility and of the
-        index
+    :param last_return_only: whether 0 stands in observations in place of earlier returns, of the volatility, of the
+        index and of the position
     :param features: what is known at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
     :param own_targets: target at each close of the user's own strategy; None: there is none

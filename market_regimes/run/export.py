@@ -167,7 +167,7 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
                 f"feature_{name}": {"mean": feature.mean, "std": feature.std, "trained": feature.seen}
                 for name, feature in own.features.items()
             },
-            "position": {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
+            "position": None if hidden else {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
         }
     named = [{"name": name, "unit": units.get(by, "as in the file"), "scaled_by": by} for name, by in numbers]
     observation = {"dtype": "float32", "shape": ["batch", len(named)], "low": None, "high": None, "numbers": named}

@@ -248,11 +248,13 @@ def ewma(close, entry):
 def test_an_entry_is_null_where_the_observation_holds_0():
     segments = segments_of(MarketConfig("synthetic_hidden"))
     layout = layout_of(trained_on(segments), TradingCosts())
-    (row,) = MarketCore(segments["train"], 1, TradingCosts(), None).observations()
+    core = MarketCore(segments["train"], 1, TradingCosts(), None)
+    core.position[:] = 0.5
+    (row,) = core.observations()
     assert len(layout["scaling"]) == 20
     for scaling in layout["scaling"].values():
         by = [scaling[number["scaled_by"]] for number in layout["observation"]["numbers"]]
-        assert [entry is not None for entry in by] == [*(row[:-1] != 0), True]
+        assert [entry is not None for entry in by] == (row != 0).tolist()
 
 
 def test_the_command_writes_one_file_and_its_layout(run, segments, tmp_path, capfd):
