@@ -13,6 +13,7 @@ the training episodes that ended in each twentieth of the run.
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import os
 import sys
@@ -49,22 +50,24 @@ SETTINGS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(
 BINS = 20
 SEEDS = 5  # that the tables and pictures need
 
+
+def recommended() -> dict[str, Any]:
+    """What PPO does not have of configs/recommended.yaml over configs/train.yaml: flags and the number of quantiles."""
+    configs = [yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()) for name in ("train", "recommended")]
+    flags = {name: value for config in configs for name, value in config["algorithm"].items()}
+    own = {name: value for name, value in flags.items() if name not in inspect.signature(PPO).parameters}
+    return own | dict(policy_kwargs=dict(n_quantiles=flags["policy_kwargs"]["n_quantiles"]))
+
+
 OFF = dict(use_variance_gradient_scaling=False)
 NORMALIZED = dict(normalize_returns=True)
 POPART = dict(normalize_returns=True, use_popart=True)
-RECOMMENDED = dict(  # what PPO does not have of configs/recommended.yaml as it was in 0.1.0
-    normalize_returns=True,
-    quantile_huber_kappa=0.01,
-    variance_scaling_mode="dsac_t",
-    variance_scaling_clip_min=0.74,
-    variance_scaling_clip_max=1.35,
-)
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "SB3 PPO": None,
     "defaults": {},
     "scaling off": OFF,
     "PopArt": POPART,
-    "recommended of 0.1.0": RECOMMENDED,
+    "recommended": recommended(),
 }
 SYSTEMS: dict[str, dict[str, Any]] = {
     "normalised": NORMALIZED,

@@ -176,3 +176,11 @@ def test_on_the_committed_runs_sampled_targets_give_the_quantiles_of_the_return(
     runs = pd.read_csv(chain.CELLS).query("value_target == 'sr_lambda' and kappa <= 0.1")
     assert len(runs) >= 45
     assert runs["error"].max() < 0.05
+
+
+def test_recommended_is_the_config():
+    flags = learning.recommended()
+    assert flags["variance_scaling_mode"] == "dsac_t"
+    assert flags["value_target"] == "sr_lambda"
+    assert flags.pop("policy_kwargs") == {"n_quantiles": 128}
+    assert not flags.keys() & inspect.signature(PPO).parameters.keys()
