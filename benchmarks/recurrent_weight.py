@@ -1,6 +1,6 @@
 """
 Does mode "batch" act within an update where minibatches are few sequences? Three cases on the S&P 500: no LSTM; an
-LSTM with 8 environments, whose minibatch is of one; an LSTM with 128 as in configs/recurrent.yaml, where it is of 16.
+LSTM with 8 environments, whose minibatch is of one; an LSTM with 128 as in configs/recurrent.yaml, where it is of 64.
 
     python benchmarks/recurrent_weight.py --seeds 3        # 9 runs of 20,480 steps, 3 minutes on one core
 
@@ -30,7 +30,7 @@ MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"))
 RECURRENT: dict[str, Any] = COMPARE["variants"]["recurrent"]
 POLICIES: dict[str, dict[str, Any]] = {
     "MlpPolicy": {"policy": "MlpPolicy"},
-    "MlpLstmPolicy, 8 environments": RECURRENT | {"n_envs": COMPARE["run"]["n_envs"], "n_steps": 256},
+    "MlpLstmPolicy, 8 environments": {"policy": "MlpLstmPolicy", "policy_kwargs": RECURRENT["policy_kwargs"]},
     "MlpLstmPolicy, 128 environments": RECURRENT,
 }
 
