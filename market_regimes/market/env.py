@@ -23,6 +23,8 @@ from market_regimes.market.currency import CurrencyCosts
 from market_regimes.market.scaling import log_returns
 from market_regimes.market.segments import WINDOW, Market, Segment
 
+# Earlier returns, volatility, index, and the position, in which a policy without memory would learn to remember.
+BESIDE_LAST_RETURN = [*range(WINDOW - 1), WINDOW, WINDOW + 1, -1]
 INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 REWARD_SCALE = 100.0
 RUIN_EQUITY = 0.01  # share of the starting equity at which an episode ends: the logarithm needs a floor
@@ -155,9 +157,8 @@ class MarketCore:
         observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
         observations[:, -1] = self.position
         if self.any_last_return_only:
-            without = self.last_return_only[self.symbol]
-            observations[without, : WINDOW - 1] = 0
-            observations[without, -1] = 0  # a policy without memory would learn to remember by the position it holds
+            agents = np.flatnonzero(self.last_return_only[self.symbol])
+            observations[agents[:, None], BESIDE_LAST_RETURN] = 0
         return observations
 
     def known(self) -> Known:
@@ -250,8 +251,6 @@ def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
     returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
     volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
     index = market.index / INDEX_SCALE
-    if market.last_return_only:
-        volatility, index = np.zeros((2, len(index)))
     of = scaling.features
     features = [(values - of[name].mean) / of[name].std for name, values in market.features.items()]
     context = np.stack([volatility, index, *features], axis=1)
