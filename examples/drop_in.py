@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from distributional_ppo import DistributionalPPO
 
-STEPS = 6_144
+STEPS = 4_096
 
 
 def main() -> None:
@@ -25,10 +26,12 @@ def main() -> None:
 
     assert isinstance(model, DistributionalPPO)
     obs = env.reset()
-    quantiles = model.policy.predict_quantiles(obs)[0]
+    with torch.no_grad():
+        quantiles = model.policy.predict_quantiles(obs)[0]
+        worst_tenth = model.policy.predict_cvar(obs, 0.1)[0]
     print(f"{len(quantiles)} quantiles of the return from here: {quantiles[0]:.1f} to {quantiles[-1]:.1f}")
     print(f"their mean, the value of the state: {quantiles.mean():.1f}")
-    print(f"mean of the worst tenth: {float(model.policy.predict_cvar(obs, 0.1)):.1f}")
+    print(f"mean of the worst tenth: {worst_tenth:.1f}")
 
     model.save("drop_in")
     without = DistributionalPPO.load("drop_in", use_variance_gradient_scaling=False)

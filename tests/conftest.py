@@ -3,7 +3,9 @@ What every test needs: one thread per worker, since two workers share the cores;
 of event files; made-up prices; a browser.
 """
 
+import os
 import shutil
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from distributional_ppo import QuantileActorCriticPolicy
+from market_regimes.compare.executors import EXECUTORS
 from market_regimes.evaluate.pictures import tear_sheet
 
 torch.set_num_threads(1)
@@ -41,6 +44,14 @@ def nothing_is_drawn():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """Files are written and renamed as ever; only a loss of power would show that they are not synchronised."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @contextmanager
 def drawing():
     """Within it pictures are drawn and tear sheets written."""
@@ -54,6 +65,39 @@ def drawing():
 def pictures():
     """For modules that look at them."""
     with drawing():
+        yield
+
+
+class Here:
+    """An executor of cells without processes, whose start would take longer than the cells."""
+
+    def __init__(self, workers):
+        pass
+
+    def submit(self, function, cell):
+        future = Future()
+        try:
+            future.set_result(function(cell))
+        except ValueError as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self):
+        pass
+
+
+@contextmanager
+def cells_here():
+    """Within it cells that would run in processes run in this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXECUTORS, "processes", Here)
+        yield
+
+
+@pytest.fixture
+def here():
+    """For tests of which all cells do."""
+    with cells_here():
         yield
 
 

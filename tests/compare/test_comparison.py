@@ -7,13 +7,14 @@ import re
 import signal
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from conftest import Here
 from filelock import FileLock
 from test_cells import CELL
 
@@ -259,29 +260,6 @@ def count(folder, cell):
     return len((folder / f"{cell.variant}-{cell.seed}").read_text())
 
 
-class Here:
-    """An executor without processes."""
-
-    def __init__(self, workers):
-        pass
-
-    def submit(self, function, cell):
-        future = Future()
-        try:
-            future.set_result(function(cell))
-        except ValueError as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self):
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch):
-    monkeypatch.setitem(EXECUTORS, "here", Here)
-
-
 def comparison(tmp_path, variants, seeds="0-1"):
     counts = tmp_path / "counts"
     counts.mkdir(exist_ok=True)
@@ -314,10 +292,10 @@ def test_failing_cells_are_tried_twice_and_the_rest_give_what_they_give_here(tmp
 
 def test_only_what_has_no_whole_result_runs_again(tmp_path, here):
     made, counts = comparison(tmp_path, {"a": {}, "raises once": {}, "b": {}, "c": {}}, seeds="0")
-    made.run("here", workers=2, progress_bar=False)
+    made.run("processes", workers=2, progress_bar=False)
     made.paths[0].write_text('{"status": "ok", "figu')  # torn
     made.paths[2].write_text(json.dumps({"status": "failed", "error": "of an older day"}))
-    made.run("here", workers=2, progress_bar=False)
+    made.run("processes", workers=2, progress_bar=False)
     assert [count(counts, cell) for cell in made.cells] == [2, 2, 2, 1]
     for i, cell in enumerate(made.cells):
         assert (made.result(i)["status"], made.result(i)["of"]) == ("ok", [cell.variant, 0])
@@ -339,7 +317,7 @@ def test_the_control_takes_the_mean_weight_of_its_market_fold_and_seed(tmp_path,
     algorithms = {"control": {"vf_coef": 2.0}, "other": {"vf_coef": 3.0}, "a": {"vf_coef": 5.0}}
     cells = cells_of(config, RunConfig(), algorithms, variants, folds_of(config, MarketConfig()))
     made = Comparison(tmp_path / "run", cells, function=fake)
-    made.run("here", workers=2, progress_bar=False)
+    made.run("processes", workers=2, progress_bar=False)
     assert len(weights) == 24
     for i, cell in enumerate(made.cells):
         own = algorithms[cell.variant]["vf_coef"]
@@ -349,7 +327,7 @@ def test_the_control_takes_the_mean_weight_of_its_market_fold_and_seed(tmp_path,
 
 def test_a_control_of_a_failure_fails_with_the_reason(tmp_path, here):
     made, counts = comparison(tmp_path, {"a": {}, "raises": {}, "of a failure": {"vf_coef_of": "raises"}}, seeds="0")
-    made.run("here", workers=2, progress_bar=False)
+    made.run("processes", workers=2, progress_bar=False)
     assert [made.result(i)["status"] for i in range(3)] == ["ok", "failed", "failed"]
     assert re.fullmatch(r"ValueError: no such thing \(test_comparison\.py:\d+\)", made.result(1)["error"])
     assert made.result(2)["error"] == "raises has no mean weight to take: it failed, or does not scale"
