@@ -96,14 +96,13 @@ def is_compiled(model, *names):
     return {name for name, function in functions(model).items() if function.call is not None} == set(names)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def unoptimised(monkeypatch):
-    """-O3 takes a quarter of the time of these tests."""
+    """Without -O3, which takes a quarter of the time; tests whose graph is the same then find it on disk."""
     monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
     eager, compiled = make(False), make(True)
     start = copy.deepcopy(compiled.policy.state_dict())
@@ -135,8 +134,8 @@ def test_an_update_gives_the_eager_numbers_and_follows_changed_flags():
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
-def test_all_features_of_the_value_path_with_a_kl_limit():
+def test_all_features_of_the_value_path_with_a_kl_limit(monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_DEBUG_COMPILE")  # optimised, as users compile
     flags = dict(env="Pendulum-v1", target_kl=0.05, n_epochs=4, **EVERYTHING)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="compile=True")
@@ -147,7 +146,6 @@ def test_all_features_of_the_value_path_with_a_kl_limit():
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(
     ("policy", "env", "kwargs"),
     [
@@ -187,7 +185,6 @@ def test_policies_and_spaces(policy, env, kwargs):
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
 def test_at_a_learning_rate_of_0_what_never_had_a_gradient_stays(optimizer):
     """As at the end of a linear schedule. A column of zeros gives no gradient; 0 / 0 of Adam's traced step was NaN."""
@@ -217,7 +214,6 @@ def test_at_a_learning_rate_of_0_what_never_had_a_gradient_stays(optimizer):
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 def test_an_own_buffer_and_upgd():
     flags = dict(rollout_buffer_class=OwnBuffer, clip_range_vf=0.2, batch_size=16)
     optimizer = dict(optimizer_class=AdaptiveUPGD, optimizer_kwargs=dict(sigma=0.0))
@@ -312,7 +308,6 @@ def test_callbacks_use_and_copy_the_policy():
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 def test_freezing_one_layer_in_place_of_another():
     eager, compiled = make(False), make(True)
     for frozen, free in (("policy_net", "value_net"), ("value_net", "policy_net")):
@@ -368,7 +363,6 @@ def test_compiled_actions_follow_the_distribution():
 
 
 @needs_compilation
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("case", ["gSDE", "2 layers"])
 def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not(case):
     with pytest.warns(UserWarning, match="the update stays eager, as each minibatch has sequences of other lengths"):
