@@ -1,5 +1,5 @@
 """
-The tables of RESULTS.md, from the cells committed beside this file.
+The tables of RESULTS.md and docs/variants.md, from the cells committed beside this file.
 
     python train_model_multi_patch.py compare --config configs/compare.yaml --config benchmarks/results.yaml \\
         --compare.markets=[synthetic,synthetic_hidden] --run.total_timesteps=300000 --run.name=results_synthetic
@@ -26,7 +26,8 @@ from market_regimes.compare.verdicts import with_derived
 from market_regimes.config import Hypothesis
 
 HERE = Path(__file__).parent
-CELLS, PAGE = HERE / "results_cells.csv", HERE.parent / "RESULTS.md"
+CELLS = HERE / "results_cells.csv"
+PAGES = {"hopes": HERE.parent / "RESULTS.md", "medians": HERE.parent / "docs/variants.md"}
 GROUPS = {"synthetic": ("synthetic",), "synthetic_hidden": ("synthetic_hidden",), "indices": ("sp500", "nasdaq")}
 HYPOTHESES = [
     Hypothesis(**{**entry, "hoped": tuple(entry["hoped"])})
@@ -57,7 +58,8 @@ def take(folders: Sequence[Path]) -> None:
     if other := set(cells["market"]) - {market for markets in GROUPS.values() for market in markets}:
         raise ValueError(f"no group of the tables has {', '.join(sorted(other))}")
     columns = [name for name in dict.fromkeys([*KEYS, *METRICS, *SHOWN]) if name in cells]
-    cells[columns].to_csv(CELLS, index=False, float_format="%.4g")
+    # A column that is empty in one comparison is one of objects, which no format rounds.
+    cells[columns].infer_objects().to_csv(CELLS, index=False, float_format="%.4g")
 
 
 def tables() -> dict[str, str]:
@@ -128,7 +130,8 @@ def main() -> None:
     folders = parser.parse_args().folders
     if folders:
         take(folders)
-    PAGE.write_text(with_tables(PAGE.read_text(), tables()))
+    for name, table in tables().items():
+        PAGES[name].write_text(with_tables(PAGES[name].read_text(), {name: table}))
 
 
 if __name__ == "__main__":
