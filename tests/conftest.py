@@ -103,13 +103,16 @@ def here():
 
 @pytest.fixture(scope="session")
 def read_scalars():
-    """A function from a run folder to {tag: scalar events}, over all its event files as TensorBoard reads them."""
+    """A function from a run folder to {tag: scalar events} in the order of their writing, over all its event files."""
 
     def read(folder):
         (folder,) = {path.parent for path in folder.glob("**/events*")}
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
-        return {tag: accumulator.Scalars(tag) for tag in accumulator.Tags()["scalars"]}
+        # TensorBoard reads files by name: of the ninth and tenth of a process in the same second, the tenth first.
+        return {
+            tag: sorted(accumulator.Scalars(tag), key=lambda e: e.wall_time) for tag in accumulator.Tags()["scalars"]
+        }
 
     return read
 

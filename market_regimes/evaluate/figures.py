@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Collection
 from typing import Any
@@ -127,6 +128,7 @@ def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
+@functools.cache  # entering the context costs as much as a figure
 def quantstats() -> Any:
     """The library, imported when needed because that takes seconds, and kept from changing how our pictures look."""
     import matplotlib
