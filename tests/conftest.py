@@ -1,6 +1,6 @@
 """
-What every test needs: one thread per worker, since two workers share the cores; no drawing where nobody looks; a reader
-of event files; made-up prices; a browser.
+What every test needs: one thread per worker, since two workers share the cores; no drawing where nobody looks; no
+waiting for the disk; cells without processes; a reader of event files; made-up prices; a browser.
 """
 
 import os
@@ -48,7 +48,7 @@ def nothing_is_drawn():
 def nothing_waits_for_the_disk():
     """Files are written and renamed as ever; only a loss of power would show that they are not synchronised."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(os, "fsync", os.fstat)  # a closed file is refused, too
         yield
 
 
@@ -96,7 +96,7 @@ def cells_here():
 
 @pytest.fixture
 def here():
-    """For tests of which all cells do."""
+    """Cells of this test run in this process."""
     with cells_here():
         yield
 

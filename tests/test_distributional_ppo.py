@@ -505,7 +505,7 @@ def test_another_optimizer_does_not_undo_what_was_learnt():
 class OwnAdam(ActorCriticPolicy):
     """A user's policy that makes its optimizer itself."""
 
-    own_optimizer = functools.partial(torch.optim.Adam, eps=1e-3)
+    own_optimizer = staticmethod(functools.partial(torch.optim.Adam, eps=1e-3))
 
     def _build(self, lr_schedule):
         super()._build(lr_schedule)

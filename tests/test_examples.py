@@ -1,10 +1,11 @@
-"""The examples run as a user runs them, but for a process of their own, and say what is."""
+"""The examples run in this process, and print what they promise."""
 
 import re
 import runpy
 from pathlib import Path
 
 import pytest
+from conftest import drawing
 
 ROOT = Path(__file__).parents[1]
 SAYS = {
@@ -36,14 +37,15 @@ def test_each_example_is_here():
 def test_it_runs_and_says_what_it_promises(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [name])
-    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    with drawing():
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     said = capsys.readouterr().out
     for pattern in SAYS[name]:
         assert re.search(pattern, said), pattern
     if name == "drop_in.py":  # CartPole: a policy at random gets 22 (CartPole's documentation has 500 as the most)
-        assert int(re.search(SAYS[name][0], said)[1]) > 60
+        assert int(re.search(SAYS[name][0], said)[1]) > 200
     if name == "own_prices.py":
-        assert (tmp_path / "runs/own/equity-test.png").exists()
+        assert (tmp_path / "runs/own/equity-test.png").stat().st_size > 10_000
 
 
 def test_own_prices_takes_a_file(tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ WRONG_CALLS = {
     "import upgd; upgd.UPGD([], variant='none')": 'incompatible type "Literal',
     "import train_model_multi_patch as t; t.main(1)": 'incompatible type "int"',
     "from quantile_critic.losses import batch_weight; batch_weight(1, 0.1)": "Missing positional argument",
-    "from market_regimes.config import seeds_of; seeds_of('0', 1)": "Too many arguments",
+    "from market_regimes.config import seeds_of; seeds_of(1)": 'incompatible type "int"',
 }
 
 

@@ -66,6 +66,17 @@ def pages(cells, tmp_path_factory):
         return {name: read(table) for name, table in results.tables().items()}
 
 
+def test_figures_are_committed_with_four_digits_though_a_comparison_has_none(cells, tmp_path, monkeypatch):
+    parts = cells[cells["market"] != "synthetic"], cells[cells["market"] == "synthetic"]
+    for part, name in zip((parts[0].assign(test_attained=None), parts[1]), "ab", strict=True):
+        (tmp_path / name).mkdir()
+        part.to_parquet(tmp_path / name / "cells.parquet")
+    monkeypatch.setattr(results, "CELLS", tmp_path / "cells.csv")
+    results.take([tmp_path / "a", tmp_path / "b"])
+    written = pd.read_csv(results.CELLS, dtype=str)["test_attained"].dropna()
+    assert written.tolist() == [f"{value:.4g}" for value in parts[1]["test_attained"]]
+
+
 def grids(cells, metric, markets, variant):
     """The variant's values and the baseline's, a row per seed and a column per market and fold."""
     found = {

@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -426,8 +427,14 @@ EVERYTHING += ["--algorithm.use_sde=true", "--run.checkpoint_every=256", "--algo
 EVERYTHING += ["--run.eval_every=1024", "--market.validation=[2009-01-01,2009-06-30]"]
 
 
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train_model_multi_patch.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
 def forked(*arguments):
-    """A process that need not import anything anew, which would take longer than the run."""
+    """The same in a process that need not import anything anew, which would take longer than the run."""
     process = multiprocessing.get_context("fork").Process(target=main, args=(list(arguments),))
     process.start()
     return process
@@ -500,15 +507,13 @@ def test_recurrent_keys_are_refused_in_one_sentence(capsys, flags, sentence):
     assert sentence in refused(capsys, "train", *QUICK, *(f"--{flag}" for flag in flags))
 
 
-def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars, capfd, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_model_multi_patch.py"])
-    process = forked(*QUICK, f"--run.out={tmp_path}", "--run.name=stopped")
-    wait_for(lambda: rows_in(tmp_path / "stopped") > 1, process.is_alive)
-    os.kill(process.pid, signal.SIGINT)
-    process.join(120)
-    assert process.exitcode == 130
-    output, errors = capfd.readouterr()
-    assert "Traceback" not in output + errors
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars):
+    process = start(*QUICK, f"--run.out={tmp_path}", "--run.name=stopped")
+    wait_for(lambda: rows_in(tmp_path / "stopped") > 1, lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert "Traceback" not in output
     command = f"train_model_multi_patch.py train --resume {tmp_path / 'stopped'}"
     assert command in output
     main(["train", "--resume", str(tmp_path / "stopped")])
@@ -828,10 +833,11 @@ def test_comparisons_that_cannot_be_are_refused_before_any_training(tmp_path, ca
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))
 def test_comparisons_are_configured_to_the_last_variant(name, tmp_path, monkeypatch, capsys):
-    """All variants are tried on a fold before the first one is trained."""
+    """All variants are tried on a fold before the first one is trained; their cells can be handed to processes."""
 
     def nothing(self, *args):
         assert len(self.cells) >= 90
+        assert pickle.loads(pickle.dumps(self.cells)) == self.cells
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Comparison, "run", nothing)

@@ -174,7 +174,7 @@ def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices
 
 def test_a_killed_process_loses_its_trial_alone(prices, tmp_path, capfd):
     """Killed while both have one; another trial takes the place of the one that is lost."""
-    search = search_of(tmp_path / "search", prices(), replace(TUNE, trials=3, workers=2, seeds="0-3"))
+    search = search_of(tmp_path / "search", prices(), replace(TUNE, trials=3, workers=2, seeds="0-7"))
     study, running = search.study(), []
 
     def kill_one_of_two():
