@@ -513,7 +513,7 @@ class OwnAdam(ActorCriticPolicy):
 
 
 class OwnRMSprop(OwnAdam):
-    own_optimizer = functools.partial(torch.optim.RMSprop, eps=1e-5)
+    own_optimizer = staticmethod(functools.partial(torch.optim.RMSprop, eps=1e-5))
 
 
 @pytest.mark.parametrize(
