@@ -174,7 +174,7 @@ def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices
 
 def test_a_killed_process_loses_its_trial_alone(prices, tmp_path, capfd):
     """Killed while both have one; another trial takes the place of the one that is lost."""
-    search = search_of(tmp_path / "search", prices(), replace(TUNE, trials=3, workers=2, seeds="0-7"))
+    search = search_of(tmp_path / "search", prices(), replace(TUNE, trials=4, workers=2, seeds="0-7"))
     study, running = search.study(), []
 
     def kill_one_of_two():
@@ -190,7 +190,7 @@ def test_a_killed_process_loses_its_trial_alone(prices, tmp_path, capfd):
     assert not killer.is_alive()
     assert not active_children()
     states = [trial.state.name for trial in study.trials]
-    assert sorted(states) == ["COMPLETE"] * 3 + ["FAIL"]
+    assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"]
     assert states.index("FAIL") in running
     assert "1 of 2 processes ended early: each lost its trial" in capfd.readouterr().out
 
