@@ -186,7 +186,7 @@ class DistributionalPPO(DeferredLog, PPO):
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
@@ -315,7 +315,7 @@ class DistributionalPPO(DeferredLog, PPO):
 
     # ------------------------------------------------------------------------------------------------ the update
 
-    def train(self) -> None:
+    def train(self) -> None:  # noqa: C901
         """One update: a look at the rollout, the statistics of its returns, then ``n_epochs`` passes in minibatches."""
         check_rollout(self.rollout_buffer, f"before update {self._n_updates} at step {self.num_timesteps}")
         before = copy.deepcopy(self.get_parameters())  # for an update that ends in a NaN

@@ -259,7 +259,7 @@ class AdaptiveUPGD(_UtilityOptimizer):
 
     _trace_names = ("utility", "exp_avg", "exp_avg_sq")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the hyperparameters of UPGD and of Adam
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-5,

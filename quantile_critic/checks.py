@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def check_flags(model: Any) -> None:
+def check_flags(model: Any) -> None:  # noqa: C901
     """
     :param model: with the flags as attributes
     :raises TypeError: if a flag is not a bool

@@ -191,7 +191,7 @@ class SequenceUpdates(PPO):
     _compiled: Any
     _last_lstm_states: RNNStates
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # every parameter of RecurrentPPO
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | str,

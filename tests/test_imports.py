@@ -107,8 +107,3 @@ def test_without_the_compiler_all_else_works(monkeypatch):
     assert model.num_timesteps == 64
     with pytest.raises(ImportError, match="compiled"):
         DistributionalPPO("MlpPolicy", RandomEnv(), compile=True, **SHORT)
-
-
-@pytest.mark.parametrize("path", [*FILES, *MARKET_FILES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= (700 if path.name == "distributional_ppo.py" else 400)

@@ -266,7 +266,7 @@ def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | 
     return _svg(figure, metric)
 
 
-def _multiples(
+def _multiples(  # noqa: C901
     bands: dict[str, pd.DataFrame],
     variants: _Variants,
     below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]],

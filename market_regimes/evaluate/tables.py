@@ -23,7 +23,7 @@ COUNTS = {"bars"}
 RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
-def print_summary(result: dict[str, Any], title: str) -> None:
+def print_summary(result: dict[str, Any], title: str) -> None:  # noqa: C901
     """
     Print the figures of the strategies side by side, then those by regime and by symbol. Undefined ones are "n/a".
 
