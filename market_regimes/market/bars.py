@@ -40,6 +40,7 @@ class Bars:
         names
     :param assumptions: what was assumed about the file, a sentence each
     :param rows: of the bars in their file, for refusals; None where they are of no file
+    :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     """
 
     symbol: str
@@ -56,6 +57,11 @@ class Bars:
     unused_columns: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     rows: Rows | None = None
+    instants: np.ndarray = None  # type: ignore[assignment]  # set below
+
+    def __post_init__(self) -> None:
+        if self.instants is None:
+            object.__setattr__(self, "instants", self.dates)
 
     def refuse(self, bad: np.ndarray, problem: str, values: np.ndarray | None = None) -> None:
         """
@@ -152,6 +158,7 @@ def checked_bars(columns: Columns) -> Bars:
         columns.unused,
         said,
         columns.rows,
+        columns.times.instant,
     )
 
 

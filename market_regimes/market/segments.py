@@ -66,6 +66,7 @@ class Market:
     :param features: what is known at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
     :param own_targets: target at each close of the user's own strategy; None: there is none
+    :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     """
 
     symbol: str
@@ -82,6 +83,11 @@ class Market:
     features: dict[str, np.ndarray] = field(default_factory=dict)
     volume: np.ndarray | None = None
     own_targets: np.ndarray | None = None
+    instants: np.ndarray = None  # type: ignore[assignment]  # set below
+
+    def __post_init__(self) -> None:
+        if self.instants is None:
+            object.__setattr__(self, "instants", self.dates)
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -301,6 +307,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         features=seen_features(bars, config),
         volume=bars.volume if config.trading.impact_coefficient else None,
         own_targets=own_targets(bars, config),
+        instants=bars.instants,
     )
 
 

@@ -1,0 +1,77 @@
+"""How long a bar is, and which bars of several symbols belong to the same row of a calendar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+SHARE_OF_A_DAY = 0.2  # share of the steps within one date from which bars are shorter than a day
+DAY = 86_400  # seconds
+# Days from one bar to the next -> months of a bar; calendar months differ in length.
+MONTHS = {(27, 32): 1, (88, 93): 3, (180, 185): 6, (360, 372): 12}
+NAMES = {("day", 7): "week", ("month", 3): "quarter", ("month", 12): "year"}
+
+
+@dataclass(frozen=True)
+class BarLength:
+    """
+    Time from one bar to the next.
+
+    :param unit: what is counted
+    :param count: how many of them a bar lasts
+    """
+
+    unit: Literal["second", "day", "month"]
+    count: int
+
+    def __str__(self) -> str:
+        """As a person says it: "1 day", "30 minutes", "1 week"."""
+        unit, count = NAMES.get((self.unit, self.count), self.unit), self.count
+        if unit != self.unit:
+            count = 1
+        for name, seconds in (("hour", 3600), ("minute", 60)):
+            if unit == "second" and count % seconds == 0:
+                unit, count = name, count // seconds
+        return f"{count} {unit}{'' if count == 1 else 's'}"
+
+    def rows(self, dates: np.ndarray, instants: np.ndarray) -> np.ndarray:
+        """
+        Bars of several symbols that share a row are of the same period, whatever their stamps.
+
+        :param dates: times of bars by their file's clock, datetime64[s], shape (T,)
+        :param instants: the same in UTC, datetime64[s], shape (T,)
+        :return: number of the row of each bar, int64, not decreasing, shape (T,). Bars shorter than a day are counted
+            by instants, weeks from Monday, others by the days and months of the clock
+        """
+        if self.unit == "second":
+            return instants.astype("M8[s]").astype(np.int64) // self.count
+        if self.unit == "month":
+            return dates.astype("M8[M]").astype(np.int64) // self.count
+        days = dates.astype("M8[D]").astype(np.int64)
+        since_monday = 3  # day 0 of the epoch was a Thursday
+        return (days + since_monday) // self.count
+
+
+def bar_length(dates: np.ndarray) -> BarLength:
+    """
+    :param dates: times of the bars by their file's clock, datetime64[s], increasing, shape (T,) with T >= 2
+    :return: the length of most of them
+    """
+    days = np.diff(dates.astype("M8[D]")).astype(np.int64)
+
+    # Several bars on a date: the most frequent step within one, since nights and weekends lie between dates.
+    if (days == 0).mean() > SHARE_OF_A_DAY:
+        steps = np.diff(dates.astype("M8[s]")).astype(np.int64)[days == 0]
+        values, counts = np.unique(steps, return_counts=True)
+        return BarLength("second", int(values[np.argmax(counts)]))
+
+    # Up to three days are a trading day or what holidays leave of a week of them.
+    gap = float(np.median(days[days > 0]))
+    for (least, most), months in MONTHS.items():
+        if least <= gap <= most:
+            return BarLength("month", months)
+    if 6 <= gap <= 8:
+        return BarLength("day", 7)
+    return BarLength("day", max(1, round(gap)))
