@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from market_regimes.commands.several import n_started
+from market_regimes.evaluate.robustness import over_seeds
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.evaluate.verdict import verdict_of, verdict_of_seeds
 from market_regimes.files import write_file
@@ -44,7 +45,8 @@ def report(
         files += [f"{kind}-{name}.csv" for kind in ("positions", "trades")]
         files += [f"tearsheet-{name}.html", f"equity-{name}.png", f"returns-{name}.png"]
     (folder, result), results = next(iter(scored.values())), {seed: result for seed, (_, result) in scored.items()}
-    print(verdict_of(result) if group is None else verdict_of_seeds(results.values()))
+    verdict = verdict_of(result) if group is None else verdict_of_seeds(results.values())
+    print(verdict)
     print("".join(f"{sentence}\n" for sentence in notes), end="")
     if group is None:
         print_summary(result, title=f"{folder}, step {result['step']}, {name}")
@@ -52,7 +54,12 @@ def report(
     else:
         write_file(group / f"seeds-{name}.json", json.dumps(results, indent=2))
         print_seeds(results, title=f"{group}, {name}")
-        print(f"{group}: seeds-{name}.json; in each seed's folder: {', '.join(files)}")
+        of_group = [f"seeds-{name}.json"]
+        if on_market:
+            summary = {"verdict": verdict, **over_seeds(results.values())}
+            write_file(group / f"verdict-{name}.json", json.dumps(summary, indent=2))
+            of_group.append(f"verdict-{name}.json")
+        print(f"{group}: {', '.join(of_group)}; in each seed's folder: {', '.join(files)}")
     print("next:")
     if on_market:
         print(f"  {program()} signal {shlex.quote(str(folder))} --data FILE")

@@ -8,17 +8,18 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from arch.bootstrap import IIDBootstrap, StationaryBootstrap, optimal_block_length
+from arch.bootstrap import IIDBootstrap
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from market_regimes.evaluate import robustness
+
 RESAMPLES = 2000
-SHARPE_RESAMPLES = 1000
 TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
 POWER, SIGNIFICANCE = 0.8, 0.05
 MIN_SEEDS = 5  # with fewer no bootstrap covers what it says
 MAX_SEEDS_NEEDED = 10**6
-MIN_DAYS = 20
+MIN_DAYS = robustness.MIN_BARS
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,7 @@ def sharpe_difference(
     variant: np.ndarray, baseline: np.ndarray, bars_per_year: float, seed: int = 0
 ) -> tuple[float, float, float] | None:
     """
-    Days are drawn again in blocks, both series together (Politis & Romano 1994), as returns and their spread are alike
-    from day to day.
+    By the stationary block bootstrap of evaluations (``market_regimes.evaluate.robustness``).
 
     :param variant: simple returns, shape (T,)
     :param baseline: of the same days
@@ -201,21 +201,8 @@ def sharpe_difference(
     :param seed: of the bootstrap
     :return: difference of the Sharpe ratios, lower and upper end of its 95 % interval; None where one is undefined
     """
-    if len(variant) < MIN_DAYS or not (variant.std() > 1e-12 and baseline.std() > 1e-12):
-        return None
-
-    def difference(both: np.ndarray) -> np.ndarray:
-        spread = both.std(axis=0, ddof=1)
-        ratios = np.divide(both.mean(axis=0), spread, out=np.zeros(2), where=spread > 1e-12)
-        return np.array([math.sqrt(bars_per_year) * (ratios[0] - ratios[1])])
-
-    both = np.stack([variant, baseline], axis=1)
-    gap = variant - baseline
-    block = float(optimal_block_length(gap)["stationary"].iloc[0]) if gap.std() > 1e-12 else 1.0
-    block = max(1.0, block) if np.isfinite(block) else 1.0
-    bootstrap = StationaryBootstrap(math.ceil(block), both, seed=np.random.default_rng(seed))
-    low, high = bootstrap.conf_int(difference, SHARPE_RESAMPLES, method="percentile")[:, 0]
-    return float(difference(both)[0]), float(low), float(high)
+    found = robustness.sharpe_difference(variant, baseline, bars_per_year, seed)
+    return None if found is None else (found.value, found.low, found.high)
 
 
 def expected_maximum_sharpe(variance: float, trials: int) -> float:

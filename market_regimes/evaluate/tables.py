@@ -10,6 +10,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from market_regimes.evaluate.robustness import break_even_text, interval_text
+
 PERCENT = {
     "max_drawdown",
     "hit_rate",
@@ -64,6 +66,20 @@ def print_summary(result: dict[str, Any], title: str) -> None:  # noqa: C901
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
+    for label, text in _robustness_rows(result.get("robustness")):
+        print(f"{label}: {text}")
+
+
+def _robustness_rows(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Figures of the agent's lead over buy-and-hold, each with its label; nothing in environments without a market."""
+    if figures is None:
+        return []
+    return [
+        ("Sharpe ratio minus buy-and-hold's", figure_text("", figures["sharpe_difference"])),
+        ("95 % interval of that difference", interval_text(figures)),
+        ("Sharpe ratio one bar later", figure_text("", figures["sharpe_ratio_one_bar_later"])),
+        ("break-even cost", break_even_text(figures)),
+    ]
 
 
 def _sharpe_text(figures: dict[str, float | None]) -> str:
@@ -91,6 +107,9 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
         values = [agent[figure] for agent in agents.values()]
         cells = [*values, median(values), *([benchmark[figure]] if benchmark else [])]
         table.add_row(figure, *(figure_text(figure, value) for value in cells))
+    columns_of_seeds = [_robustness_rows(result.get("robustness")) for result in results.values()]
+    for rows in zip(*columns_of_seeds, strict=True):
+        table.add_row(rows[0][0], *(text for _, text in rows))
     Console().print(table)
     rules = [f"{name} {_sharpe_text(strategies[name])}" for name in RULES if name in strategies]
     if rules:

@@ -1,4 +1,4 @@
-"""What an evaluation showed, in a sentence."""
+"""What an evaluation showed, in a sentence or two."""
 
 from __future__ import annotations
 
@@ -6,55 +6,139 @@ from collections.abc import Collection
 from typing import Any
 
 from market_regimes.evaluate.backtest import RANDOM_RUNS
+from market_regimes.evaluate.robustness import AHEAD, AT_A_COST, BEHIND, MAX_COST_BP, is_too_short, over_seeds
 from market_regimes.evaluate.tables import figure_text, median
 
 LUCK = 0.95  # share of the shifted copies that must be worse, or not worse, before timing counts as more than luck
+ALIKE = 0.005  # differences of Sharpe ratios below it are not shown
 
 
 def verdict_of(result: dict[str, Any]) -> str:
     """
     :param result: of one evaluation, as its JSON holds it
-    :return: whether the agent beat buy-and-hold, and whether its timing can be told from luck
+    :return: whether the agent beat buy-and-hold, whether its timing can be told from luck, and what costs and a later
+        fill leave of it
     """
-    agent, held = result["joint"]["agent"], result["joint"].get("buy and hold")
+    agent = result["joint"]["agent"]
+    held = result["joint"].get("buy and hold")
     if held is None:
         return (
             f"Mean return {agent['mean_reward']:.2f} over new episodes, standard deviation {agent['std_reward']:.2f}."
         )
-    own, other = agent["sharpe_ratio"], held["sharpe_ratio"]
+    own = agent["sharpe_ratio"]
+    other = held["sharpe_ratio"]
+    figures = result["robustness"]
     if own is None:
-        return (
-            "The agent's returns do not vary, so it has no Sharpe ratio: it never held a position, or only for one bar."
-        )
-    return f"{_against(own, other)}; {_timing(result['share_of_random_timings_below_agent'])}."
+        return _without_ratio(agent, other)
+    symbols = len(result["symbols"])
+    if figures["ruined"] and len(figures["ruined"]) == symbols:
+        return f"{_ruin(figures['ruined'], symbols)}; Sharpe ratio {own:.2f}, {_of_hold(other)}."
+    if is_too_short(figures["years"]):
+        return _too_short(figures["years"], "one seed", f"Sharpe ratio {own:.2f}", other)
+
+    later = figures["sharpe_ratio_one_bar_later"]
+    ratio = f"Sharpe ratio {own:.2f}"
+    if figures["fills_at_close"]:  # nobody trades at a close that is still to come
+        ratio += f" ({figure_text('', later)} with orders filled one bar later)"
+    against = _against(ratio, other, figures, "one seed")
+    sentences = [f"{against}; {_timing(result['share_of_random_timings_below_agent'])}."]
+    if figures["ruined"]:
+        sentences.append(f"{_ruin(figures['ruined'], symbols)}.")
+    return " ".join([*sentences, *_costs_and_delay(figures)])
 
 
 def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     """
     :param results: of the same evaluation, one per seed
-    :return: how many seeds beat buy-and-hold, and the timing of how many can be told from luck
+    :return: whether the seeds' mean Sharpe ratio is above that of buy-and-hold, how many seeds are above it, and the
+        timing of how many can be told from luck
     """
+    first = next(iter(results))
     agents = [result["joint"]["agent"] for result in results]
-    held = next(iter(results))["joint"].get("buy and hold")
-    if held is None:
+    if "buy and hold" not in first["joint"]:
         mean = median([agent["mean_reward"] for agent in agents])
         return f"Median of the mean returns of {len(agents)} seeds: {figure_text('mean_reward', mean)}."
-    other = held["sharpe_ratio"]
-    own = [agent["sharpe_ratio"] for agent in agents]
-    better = sum(ratio is not None and other is not None and ratio > other for ratio in own)
+    if len(results) == 1:
+        return verdict_of(first)
+
+    figures = over_seeds(results)
+    other = figures["sharpe_ratio_of_buy_and_hold"]
+    seeds = f"{figures['seeds']} seeds"
+    if not figures["seeds_with_sharpe_ratio"]:
+        return f"None of {seeds} has a Sharpe ratio, since the returns of none vary; {_of_hold(other)}."
+    ratio = f"mean Sharpe ratio {figures['mean_sharpe_ratio']:.2f}"
+    if is_too_short(figures["years"]):
+        return _too_short(figures["years"], seeds, ratio, other)
+
+    all_robustness = [result["robustness"] for result in results]
+    if any(each["fills_at_close"] for each in all_robustness):
+        later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])
+        ratio += f" (median {figure_text('', later)} with orders filled one bar later)"
+    sentence = _against(ratio, other, figures, seeds)
+    if other is not None:
+        sentence += f"; {figures['seeds_above']} of {seeds} have a higher ratio"
+
     shares = [result["share_of_random_timings_below_agent"] for result in results]
     timed = sum(share is not None and share >= LUCK for share in shares)
-    ratios = f"{figure_text('', median(own))} against {figure_text('', other)}"
-    beat = f"{better} of {len(agents)} seeds beat buy-and-hold: median Sharpe ratio {ratios}"
-    return f"{beat}; the timing of {timed} is better than luck."
+    sentence += f"; the timing of {timed} is better than luck."
+    return " ".join([sentence, *_exceptions(figures, all_robustness), *_costs_and_delay_of_seeds(all_robustness)])
 
 
-def _against(own: float, other: float | None) -> str:
+def _against(ratio: str, other: float | None, figures: dict[str, Any], seeds: str) -> str:
+    """
+    :param ratio: the agent's, in words
+    :param other: that of buy-and-hold
+    :param figures: with the difference and its interval
+    :param seeds: on which it rests, in words
+    """
     if other is None:
-        return f"Sharpe ratio {own:.2f}; buy-and-hold has none"
-    if f"{own:.2f}" == f"{other:.2f}":
-        return f"Level with buy-and-hold: Sharpe ratio {own:.2f} against {other:.2f}"
-    return f"{'Beat' if own > other else 'Lost to'} buy-and-hold: Sharpe ratio {own:.2f} against {other:.2f}"
+        return f"{ratio[0].upper()}{ratio[1:]}, {seeds}; buy-and-hold has none"
+    low, high = figures["sharpe_difference_low"], figures["sharpe_difference_high"]
+    against = f"{ratio} against {other:.2f}"
+    if low is None or high is None:
+        return f"Cannot be told from buy-and-hold: {against}, {seeds}, too few bars for an interval"
+    difference = f"difference {figures['sharpe_difference']:+.2f} [{low:+.2f}, {high:+.2f}], {seeds}"
+    return f"{_relation(low, high)}: {against}, {difference}"
+
+
+def _relation(low: float, high: float) -> str:
+    """
+    :param low: lower end of the interval of the difference
+    :param high: upper end
+    """
+    if max(abs(low), abs(high)) < ALIKE:
+        return "Level with buy-and-hold"
+    if low > 0:
+        return "Beat buy-and-hold"
+    if high < 0:
+        return "Lost to buy-and-hold"
+    return "Cannot be told from buy-and-hold"
+
+
+def _without_ratio(agent: dict[str, Any], other: float | None) -> str:
+    """:param agent: figures of one whose returns do not vary"""
+    reason = "it never held a position" if not agent.get("exposure") else "it held a position for one bar at most"
+    return f"The agent's returns do not vary, so it has no Sharpe ratio: {reason}; {_of_hold(other)}."
+
+
+def _of_hold(other: float | None) -> str:
+    return "buy-and-hold has none" if other is None else f"buy-and-hold has {other:.2f}"
+
+
+def _ruin(ruined: dict[str, str], symbols: int) -> str:
+    """
+    :param ruined: per symbol the bar of its account's ruin
+    :param symbols: how many are traded
+    """
+    symbol, bar = min(ruined.items(), key=lambda item: item[1])
+    which = "" if symbols <= 1 else f" in {len(ruined)} of {symbols} symbols, first in {symbol},"
+    return f"Ruined{which} on {bar}: 99 % of the equity there is lost"
+
+
+def _too_short(years: float, seeds: str, ratio: str, other: float | None) -> str:
+    return (
+        f"Too short to tell: {years:.2f} years of bars, and at least one is needed; {ratio}, {seeds}, {_of_hold(other)}."
+    )
 
 
 def _timing(share: float) -> str:
@@ -66,3 +150,47 @@ def _timing(share: float) -> str:
     if share <= 1 - LUCK:
         return f"its timing is worse than luck: {copies}"
     return f"its timing cannot be told from luck: {copies}"
+
+
+def _costs_and_delay(figures: dict[str, Any]) -> list[str]:
+    """
+    :param figures: from ``robustness``
+    :return: sentences on the break-even cost and, where orders fill at the open, on a later fill
+    """
+    sentences = []
+    if figures["break_even"] == AT_A_COST:
+        sentences.append(f"Costs of {figures['break_even_cost_bp']:.1f} bp of the traded value end its lead.")
+    if figures["break_even"] == BEHIND:
+        sentences.append("It has no lead even at no cost.")
+    if figures["break_even"] == AHEAD:
+        sentences.append(f"Its lead outlasts costs of {MAX_COST_BP:g} bp of the traded value.")
+    if not figures["fills_at_close"]:
+        later = figure_text("", figures["sharpe_ratio_one_bar_later"])
+        sentences.append(f"With orders filled one bar later its Sharpe ratio is {later}.")
+    return sentences
+
+
+def _exceptions(figures: dict[str, Any], all_robustness: list[dict[str, Any]]) -> list[str]:
+    """Sentences on seeds that have no Sharpe ratio or were ruined."""
+    sentences = []
+    without = figures["seeds"] - figures["seeds_with_sharpe_ratio"]
+    if without:
+        sentences.append(f"The mean leaves out {without} of {figures['seeds']} seeds, whose returns do not vary.")
+    ruined = sum(bool(each["ruined"]) for each in all_robustness)
+    if ruined:
+        sentences.append(f"{ruined} of {figures['seeds']} seeds were ruined.")
+    return sentences
+
+
+def _costs_and_delay_of_seeds(all_robustness: list[dict[str, Any]]) -> list[str]:
+    """The same for several seeds."""
+    costs = [each["break_even_cost_bp"] for each in all_robustness if each["break_even"] == AT_A_COST]
+    leading = len(costs) + sum(each["break_even"] == AHEAD for each in all_robustness)
+    sentences = [f"At no cost {leading} of {len(all_robustness)} seeds lead."]
+    if costs:
+        span = f"{min(costs):.1f} to {max(costs):.1f} bp" if len(costs) > 1 else f"{costs[0]:.1f} bp"
+        sentences.append(f"Costs of {span} of the traded value end the lead of {len(costs)}.")
+    if not any(each["fills_at_close"] for each in all_robustness):
+        later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])
+        sentences.append(f"With orders filled one bar later the median Sharpe ratio is {figure_text('', later)}.")
+    return sentences

@@ -15,6 +15,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, share_of_attainable, summary
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
+from market_regimes.evaluate.robustness import robustness
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule, volatility_targeting
 from market_regimes.files import write_file
 from market_regimes.market.env import REWARD_SCALE
@@ -82,8 +83,8 @@ def compared(
     :param seed: of the random timings
     :param step: that the agent was trained to
     :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
-        their ``summary``, with the step, the share of the random timings whose Sharpe ratio is lower and the
-        ``share_of_attainable``
+        their ``summary``, with the step, the share of the random timings whose Sharpe ratio is lower, the
+        ``share_of_attainable`` and the ``robustness`` of the agent's lead over buy-and-hold
     """
     shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
     strategies = {"agent": agent, **benchmarks(segments, trading), "random timing": shifted}
@@ -94,6 +95,8 @@ def compared(
     result["share_of_random_timings_below_agent"] = (
         None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
     )
+    held = joint(strategies["buy and hold"])
+    result["robustness"] = robustness(agent, held, segments, trading, bars_per_year)
     return strategies, result
 
 

@@ -1,0 +1,311 @@
+"""How far an agent's lead over buy-and-hold carries: other days, other costs, later fills, other seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.figures import joint
+from market_regimes.market.env import RUIN_EQUITY, Known, fills_at_open
+from market_regimes.market.segments import Segment
+
+Frames = dict[str, pd.DataFrame]
+
+MIN_BARS = 20  # with fewer returns no interval is given
+RESAMPLES = 1000
+LEVEL = 0.95  # of the intervals
+YEAR_SLACK = 0.02  # a calendar year of stocks has 248 to 254 bars
+MAX_COST_BP = 500.0  # up to which a break-even cost is searched
+NO_LEAD = 1e-9  # difference of Sharpe ratios that rounding makes
+NO_SPREAD = 1e-12  # standard deviation at which returns count as constant
+
+AT_A_COST = "at a cost"
+BEHIND = "behind at no cost"
+ALIKE = "level at any cost"
+AHEAD = "ahead up to the largest cost"
+NO_TURNOVER = "no turnover"
+UNDEFINED = "undefined"
+
+
+@dataclass(frozen=True)
+class SharpeDifference:
+    """
+    Difference of two annualised Sharpe ratios on the same bars.
+
+    :param value: the difference
+    :param low: lower end of its 95 % interval
+    :param high: upper end
+    :param std_error: standard deviation over the drawn blocks of bars
+    """
+
+    value: float
+    low: float
+    high: float
+    std_error: float
+
+
+def sharpe_ratio(returns: np.ndarray, bars_per_year: float) -> float | None:
+    """
+    :param returns: simple returns, shape (T,)
+    :param bars_per_year: what annualises
+    :return: mean over standard deviation, annualised, risk-free rate 0; None without spread
+    """
+    if len(returns) < 2:
+        return None
+    spread = returns.std(ddof=1)
+    if not spread > NO_SPREAD:
+        return None
+    return float(math.sqrt(bars_per_year) * returns.mean() / spread)
+
+
+def sharpe_difference(
+    returns: np.ndarray, benchmark: np.ndarray, bars_per_year: float, seed: int = 0
+) -> SharpeDifference | None:
+    """
+    Stationary block bootstrap (Politis & Romano 1994). Both series are drawn on the same bars, in blocks, as returns and
+    their spread are alike from bar to bar.
+
+    :param returns: simple returns, shape (T,)
+    :param benchmark: of the same bars
+    :param bars_per_year: what annualises
+    :param seed: of the bootstrap
+    :return: None with fewer than ``MIN_BARS`` bars, and where a Sharpe ratio is undefined
+    """
+    # Here, since it takes a second and ``signal``, which imports this module, does without.
+    from arch.bootstrap import StationaryBootstrap, optimal_block_length
+
+    varies = returns.std() > NO_SPREAD and benchmark.std() > NO_SPREAD
+    if len(returns) < MIN_BARS or not varies:
+        return None
+
+    def difference(both: np.ndarray) -> np.ndarray:
+        spread = both.std(axis=0, ddof=1)
+        ratios = np.divide(both.mean(axis=0), spread, out=np.zeros(2), where=spread > NO_SPREAD)
+        return np.array([math.sqrt(bars_per_year) * (ratios[0] - ratios[1])])
+
+    # The mean length of a block follows from how long the gap of the two series remembers.
+    gap = returns - benchmark
+    block = float(optimal_block_length(gap)["stationary"].iloc[0]) if gap.std() > NO_SPREAD else 1.0
+    block = max(1.0, block) if np.isfinite(block) else 1.0
+
+    both = np.stack([returns, benchmark], axis=1)
+    bootstrap = StationaryBootstrap(math.ceil(block), both, seed=np.random.default_rng(seed))
+    drawn = bootstrap.apply(difference, RESAMPLES)[:, 0]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return SharpeDifference(float(difference(both)[0]), float(low), float(high), float(drawn.std(ddof=1)))
+
+
+def robustness(
+    agent: Frames, held: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+) -> dict[str, Any]:
+    """
+    :param agent: its ``backtest``
+    :param held: the account of buy-and-hold on the same bars, from ``joint``
+    :param segments: what was traded
+    :param trading: what trading costs and what the agent may hold
+    :param bars_per_year: what annualises
+    :return: for JSON: ``years`` of bars; ``sharpe_difference``, agent minus buy-and-hold, with the ends of its 95 %
+        interval as ``_low`` and ``_high`` and its ``_std_error``; ``sharpe_ratio_one_bar_later``; ``break_even`` in
+        words and ``break_even_cost_bp``; ``fills_at_close``; ``ruined``, per symbol the bar. None: undefined
+    """
+    together = joint(agent)
+    returns = together["return"].to_numpy()
+    difference = sharpe_difference(returns, held["return"].to_numpy(), bars_per_year)
+
+    # The agent's targets again, one bar later and at other costs.
+    later = joint(replayed(agent, segments, trading, delay=1))
+    break_even, cost = _break_even(agent, held, segments, trading, bars_per_year)
+
+    return {
+        "years": len(together) / bars_per_year,
+        "sharpe_difference": None if difference is None else difference.value,
+        "sharpe_difference_low": None if difference is None else difference.low,
+        "sharpe_difference_high": None if difference is None else difference.high,
+        "sharpe_difference_std_error": None if difference is None else difference.std_error,
+        "sharpe_ratio_one_bar_later": sharpe_ratio(later["return"].to_numpy(), bars_per_year),
+        "break_even": break_even,
+        "break_even_cost_bp": cost,
+        "fills_at_close": not all(fills_at_open(segment.market, trading) for segment in segments),
+        "ruined": _ruined(agent),
+    }
+
+
+def replayed(
+    agent: Frames, segments: Sequence[Segment], trading: TradingCosts, delay: int = 0, cost_bp: float | None = None
+) -> Frames:
+    """
+    The target positions of a backtest once more. Until the first delayed one is filled, nothing is held.
+
+    :param agent: its ``backtest``
+    :param segments: what was traded
+    :param trading: what trading costs and what the agent may hold
+    :param delay: bars by which every order is given later
+    :param cost_bp: fee and slippage together, in basis points of the traded value; None: as configured
+    :return: as from ``backtest``
+    """
+    costs = trading.of_rules
+    if cost_bp is not None:
+        costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
+
+    bars = max(len(frame) for frame in agent.values())
+    targets = np.zeros((delay + bars + 1, len(segments)))  # the rule is asked once more after the last bar
+    for i, frame in enumerate(agent.values()):
+        targets[delay : delay + len(frame), i] = frame["target"]
+    first = np.array([segment.first for segment in segments])
+
+    def decide(known: Known) -> np.ndarray:
+        chosen: np.ndarray = targets[known.bar - first[known.symbol], known.symbol]
+        return chosen
+
+    return backtest(segments, costs, decide)
+
+
+def _break_even(
+    agent: Frames, held: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+) -> tuple[str, float | None]:
+    """
+    The smallest cost at which the agent's Sharpe ratio is no longer above buy-and-hold's. Fee and slippage together
+    count; interest and costs in currency stay as configured, and both pay the same.
+
+    :return: in words, and in basis points of the traded value where there is one
+    """
+    from scipy import optimize  # here, as arch above
+
+    together = joint(agent)
+    now = trading.fee_bp + trading.slippage_bp
+    if not together["trade"].abs().sum() > 0:
+        return NO_TURNOVER, None
+
+    def ratio_at(account: pd.DataFrame, cost: float) -> float | None:
+        """Sharpe ratio at another cost, to first order: every trade pays the difference."""
+        more = (cost - now) / 1e4 * account["trade"].abs().to_numpy()
+        return sharpe_ratio(account["return"].to_numpy() - more, bars_per_year)
+
+    def lead(cost: float) -> float:
+        own = ratio_at(together, cost)
+        other = ratio_at(held, cost)
+        return np.nan if own is None or other is None else own - other
+
+    # Leads fall as costs rise, but for an agent that trades less than buy-and-hold: the first change of sign counts.
+    costs = np.concatenate([[0.0], np.geomspace(0.01, MAX_COST_BP, 60)])
+    leads = np.array([lead(cost) for cost in costs])
+    if not np.isfinite(leads).all():
+        return UNDEFINED, None
+    if (np.abs(leads) < NO_LEAD).all():
+        return ALIKE, None
+    if leads[0] <= 0:
+        return BEHIND, None
+    if (leads > 0).all():
+        return AHEAD, None
+    after = int(np.argmax(leads <= 0))
+    cost = float(optimize.brentq(lead, costs[after - 1], costs[after]))
+
+    # Newton's steps towards the exact root, where every order is filled anew at that cost.
+    for _ in range(2):
+        account = joint(replayed(agent, segments, trading, cost_bp=cost))
+        own = sharpe_ratio(account["return"].to_numpy(), bars_per_year)
+        other = ratio_at(held, cost)
+        slope = (lead(1.01 * cost) - lead(0.99 * cost)) / (0.02 * cost)
+        if own is None or other is None or not slope < 0:
+            break
+        cost = float(np.clip(cost - (own - other) / slope, 0.5 * cost, 2 * cost))
+    return AT_A_COST, cost
+
+
+def _ruined(agent: Frames) -> dict[str, str]:
+    """Per symbol whose account was ruined the bar on which it was."""
+    ruined = {}
+    for symbol, frame in agent.items():
+        bars = frame.index[frame["equity"] <= RUIN_EQUITY * (1 + 1e-9)]
+        if len(bars):
+            ruined[symbol] = str(bars[0]).removesuffix(" 00:00:00")
+    return ruined
+
+
+def over_seeds(results: Collection[dict[str, Any]]) -> dict[str, Any]:
+    """
+    The mean difference over seeds. Its variance is that of other days plus that of other seeds: the square of the mean
+    standard error of the block bootstraps, as if all seeds erred alike on the days, and the variance of the seeds'
+    differences over their number. Student's t with Satterthwaite's degrees of freedom gives the interval, so that two
+    seeds which differ much say little.
+
+    :param results: of one evaluation each, on the same bars, from ``compared``
+    :return: for JSON: ``seeds``; ``seeds_with_sharpe_ratio``, the others never held a position; ``seeds_above``, whose
+        Sharpe ratio is above buy-and-hold's; ``mean_sharpe_ratio`` and ``sharpe_ratio_of_buy_and_hold``;
+        ``sharpe_difference`` with ``_low`` and ``_high``; ``years``. None: undefined
+    """
+    ratios = [result["joint"]["agent"]["sharpe_ratio"] for result in results]
+    other = next(iter(results))["joint"]["buy and hold"]["sharpe_ratio"]
+    defined = np.array([ratio for ratio in ratios if ratio is not None])
+    figures = [result["robustness"] for result in results]
+    errors = [figure["sharpe_difference_std_error"] for figure in figures]
+    interval = None
+    if other is not None:
+        interval = interval_over_seeds(defined - other, np.array([error for error in errors if error is not None]))
+    low, high = interval or (None, None)
+    return {
+        "seeds": len(ratios),
+        "seeds_with_sharpe_ratio": len(defined),
+        "seeds_above": int((defined > other).sum()) if other is not None else None,
+        "mean_sharpe_ratio": float(defined.mean()) if len(defined) else None,
+        "sharpe_ratio_of_buy_and_hold": other,
+        "sharpe_difference": float((defined - other).mean()) if len(defined) and other is not None else None,
+        "sharpe_difference_low": low,
+        "sharpe_difference_high": high,
+        "years": min(figure["years"] for figure in figures),
+    }
+
+
+def interval_over_seeds(differences: np.ndarray, std_errors: np.ndarray) -> tuple[float, float] | None:
+    """
+    :param differences: of each seed's Sharpe ratio from buy-and-hold's, shape (n,)
+    :param std_errors: of each over other days, shape (n,)
+    :return: 95 % interval of the mean difference, as in ``over_seeds``; None with fewer than two seeds
+    """
+    from scipy import stats  # here, as arch above
+
+    count = len(differences)
+    if count < 2 or len(std_errors) != count:
+        return None
+    of_days = float(std_errors.mean()) ** 2
+    of_seeds = float(differences.var(ddof=1)) / count
+    variance = of_days + of_seeds
+    freedom = np.inf
+    if of_seeds > 0:
+        freedom = variance**2 / (of_seeds**2 / (count - 1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    mean = float(differences.mean())
+    return mean - half, mean + half
+
+
+def is_too_short(years: float) -> bool:
+    """Whether bars of so many years say nothing about a yearly figure."""
+    return years < 1 - YEAR_SLACK
+
+
+def break_even_text(figures: dict[str, Any]) -> str:
+    """
+    :param figures: from ``robustness``
+    :return: the break-even cost as a table has it
+    """
+    if figures["break_even_cost_bp"] is not None:
+        return f"{figures['break_even_cost_bp']:.1f} bp"
+    if figures["break_even"] == AHEAD:
+        return f"over {MAX_COST_BP:g} bp"
+    return str(figures["break_even"])
+
+
+def interval_text(figures: dict[str, Any]) -> str:
+    """
+    :param figures: from ``robustness`` or ``over_seeds``
+    :return: the interval of the difference as a table has it
+    """
+    low, high = figures["sharpe_difference_low"], figures["sharpe_difference_high"]
+    return "n/a" if low is None or high is None else f"[{low:+.2f}, {high:+.2f}]"

@@ -1,0 +1,120 @@
+"""
+The runs of several seeds as one: which seed and which checkpoint a figure belongs to. Oracles: the seeds' own folders, each
+evaluated by itself.
+"""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from market_regimes.evaluate.robustness import interval_over_seeds
+from train_model_multi_patch import main
+
+QUICK = ["--run.total_timesteps=256", "--run.n_envs=2", "--run.eval_every=128", "--run.progress_bar=false"]
+QUICK += ["--algorithm.n_steps=64", "--algorithm.batch_size=64", "--algorithm.n_epochs=4", "--market.episode_bars=60"]
+QUICK += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
+QUICK += ["--market.test=[2001-11-01,2003-01-31]", "--algorithm.learning_rate=0.01", "--seeds=2,0"]
+DAYS = ["--from", "2001-11-01", "--to", "2003-01-31"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_prices):
+    """A folder of the seeds 0 and 2, whose best models are of step 128 and whose last are of 256; and its file."""
+    folder = tmp_path_factory.mktemp("groups")
+    make_prices(810).to_csv(folder / "prices.csv", index=False)
+    main([*QUICK, f"--market.data={folder / 'prices.csv'}", f"--run.out={folder}", "--run.name=group"])
+    for seed in (0, 2):
+        (folder / f"group/seed-{seed}/best.json").write_text(json.dumps({"step": 128}))
+    return folder / "group", folder / "prices.csv"
+
+
+@pytest.fixture
+def group(trained, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(trained[0], tmp_path / "group")
+
+
+WAYS = {  # of an evaluation, and the name of its files
+    "a period of its own": (["--period", "test"], "test"),
+    "days": (DAYS, "2001-11-01-to-2003-01-31"),
+    "a file": (["--data", "FILE", *DAYS], "prices-2001-11-01-to-2003-01-31"),
+}
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def way(request, trained):
+    """Arguments of an evaluation, and the name of its files."""
+    arguments, name = request.param
+    return [str(trained[1]) if argument == "FILE" else argument for argument in arguments], name
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 128), ("last", 256)])
+def test_every_seed_of_a_group_is_scored_by_the_checkpoint_that_is_asked_for(group, way, which, step):
+    arguments, name = way
+    main(["evaluate", str(group), *arguments, "--checkpoint", which])
+    results = json.loads((group / f"seeds-{name}.json").read_text())
+    assert {seed: result["step"] for seed, result in results.items()} == {"0": step, "2": step}
+
+
+def test_a_seed_has_the_figures_of_its_own_folder_under_its_own_number(group, way, monkeypatch, capsys):
+    arguments, name = way
+    monkeypatch.setenv("COLUMNS", "300")
+    main(["evaluate", str(group), *arguments])
+    printed = capsys.readouterr().out
+    together = json.loads((group / f"seeds-{name}.json").read_text())
+    assert list(together) == ["0", "2"]
+    for seed in (0, 2):
+        folder = group / f"seed-{seed}"
+        main(["evaluate", str(folder), *arguments])
+        alone = json.loads((folder / f"evaluation-{name}.json").read_text())
+        assert together[str(seed)] == alone
+    ratios = [together[seed]["joint"]["agent"]["sharpe_ratio"] for seed in ("0", "2")]
+    assert ratios[0] != ratios[1]
+    assert re.search(r"figure +seed 0 +seed 2 +median +buy and hold", printed)
+    assert re.search(rf"sharpe_ratio +{ratios[0]:.2f} +{ratios[1]:.2f} +{np.mean(ratios):.2f} ", printed)
+
+
+def test_the_verdict_of_a_group_is_a_file_of_its_figures(group, capsys):
+    """Differences and errors of both seeds, from their own files, by ``interval_over_seeds``."""
+    main(["evaluate", str(group)])
+    printed = capsys.readouterr().out
+    results = [json.loads((group / f"seed-{seed}/evaluation-test.json").read_text()) for seed in (0, 2)]
+    found = json.loads((group / "verdict-test.json").read_text())
+    agents = [result["joint"]["agent"]["sharpe_ratio"] for result in results]
+    held = results[0]["joint"]["buy and hold"]["sharpe_ratio"]
+    errors = [result["robustness"]["sharpe_difference_std_error"] for result in results]
+    bounds = interval_over_seeds(np.array(agents) - held, np.array(errors))
+    assert (found["seeds"], found["mean_sharpe_ratio"]) == (2, pytest.approx(np.mean(agents)))
+    assert (found["sharpe_difference_low"], found["sharpe_difference_high"]) == pytest.approx(bounds)
+    sentence = f"mean Sharpe ratio {np.mean(agents):.2f} against {held:.2f}, difference {np.mean(agents) - held:+.2f} "
+    assert f"{sentence}[{bounds[0]:+.2f}, {bounds[1]:+.2f}], 2 seeds; " in found["verdict"]
+    assert printed.count(found["verdict"]) == 1
+    assert "seeds-test.json, verdict-test.json" in printed
+
+
+def test_one_run_shows_the_figures_of_its_verdict_in_sentence_table_and_json(group, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "300")
+    main(["evaluate", str(group / "seed-2")])
+    printed = capsys.readouterr().out
+    result = json.loads((group / "seed-2/evaluation-test.json").read_text())
+    found = result["robustness"]
+    low, high = found["sharpe_difference_low"], found["sharpe_difference_high"]
+    assert low <= found["sharpe_difference"] <= high
+    assert f"difference {found['sharpe_difference']:+.2f} [{low:+.2f}, {high:+.2f}], one seed; " in printed.splitlines()[0]
+    assert f"Sharpe ratio minus buy-and-hold's: {found['sharpe_difference']:.2f}\n" in printed
+    assert f"95 % interval of that difference: [{low:+.2f}, {high:+.2f}]\n" in printed
+    assert f"Sharpe ratio one bar later: {found['sharpe_ratio_one_bar_later']:.2f}\n" in printed
+    assert "break-even cost: " in printed
+
+
+def test_a_group_that_goes_on_scores_each_seed_at_its_new_end(group, capsys):
+    main(["--resume", str(group), "--run.total_timesteps=384"])
+    results = json.loads((group / "seeds-test.json").read_text())
+    steps = {seed: json.loads((group / f"seed-{seed}/best.json").read_text())["step"] for seed in ("0", "2")}
+    assert {seed: result["step"] for seed, result in results.items()} == steps
+    main(["evaluate", str(group), "--checkpoint=last"])
+    last = json.loads((group / "seeds-test.json").read_text())
+    assert {seed: result["step"] for seed, result in last.items()} == {"0": 384, "2": 384}
