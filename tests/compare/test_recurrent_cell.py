@@ -42,3 +42,32 @@ def test_the_probe_asks_step_by_step_what_a_loop_asks(monkeypatch):
         for t in range(40):
             _, values, _, states = model.policy(torch.as_tensor(observations[t]), states, starts)
             assert quantiles[t].mean(axis=1) == pytest.approx(values.numpy().ravel(), rel=1e-4, abs=1e-6)
+
+
+def test_the_actor_remembers_from_bar_to_bar_of_the_probe(monkeypatch):
+    """Positions of its episodes against SB3's ``predict``, which is handed its own states back; without chance."""
+    monkeypatch.setattr(probe_module, "EPISODES", 3)
+    segments = segments_of(MARKET, ("train",))
+    study = Study(RunConfig(n_envs=2), MARKET, ALGORITHM, segments)
+    model = study.model
+    with torch.no_grad():
+        model.policy.log_std[:] = -20.0
+        model.policy.action_net.weight *= 100.0  # else all actions are near 0
+        model.policy.action_net.bias[:] = 0.5
+    probe = Probe(segments["train"], study.trading, 0.9)
+    with probe_module._left_as_it_is(model), torch.no_grad():
+        observations, _, _, _ = probe._episodes(model)
+
+    core = Probe(segments["train"], study.trading, 0.9).core
+    core.reset(np.ones(3, dtype=bool), np.random.default_rng(probe_module.SEED))
+    states, starts = None, np.ones(3, dtype=bool)
+    targets = []
+    for t in range(40):
+        assert observations[t] == pytest.approx(core.observations(), abs=1e-4)
+        actions, states = model.predict(core.observations(), states, starts, deterministic=True)
+        forgetful, _ = model.predict(core.observations(), None, np.ones(3, dtype=bool), deterministic=True)
+        targets.append((actions, forgetful))
+        starts = np.zeros(3, dtype=bool)
+        core.step(study.trading.targets(actions))
+    remembered, forgotten = np.swapaxes(targets, 0, 1)
+    assert np.abs(remembered - forgotten).max() > 0.1  # memory moves these positions

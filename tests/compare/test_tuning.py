@@ -243,6 +243,51 @@ def test_a_poor_trial_is_given_up_after_a_seed_and_not_after_the_last(prices, tm
         assert (search.folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_last(prices, tmp_path, here, monkeypatch):
+    """
+    Five trials score 0, then 20, then 1: medians 0, 10, 1. The sixth scores 12 three times: 12 is above all of these,
+    though below 20. The seventh scores 4, then 14: its medians 4 and 9 stay below 10, though 14 does not.
+    """
+    search = search_of(tmp_path / "search", prices(), replace(TUNE, trials=7, seeds="0-2"))
+
+    def score(search, params, fold, seed):
+        trial = len(search.study().trials)
+        return {6: [12.0, 12.0, 12.0], 7: [4.0, 14.0, 0.0]}.get(trial, [0.0, 20.0, 1.0])[seed]
+
+    monkeypatch.setattr(Search, "score", score)
+    run_search(search)
+    trials = search.study().trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6 + ["PRUNED"]
+    assert [trial.intermediate_values for trial in trials[4:]] == [
+        {0: 0.0, 1: 10.0, 2: 1.0},
+        {0: 12.0, 1: 12.0, 2: 12.0},
+        {0: 4.0, 1: 9.0},
+    ]
+    assert [trial.value for trial in trials[4:6]] == [1.0, 12.0]
+
+
+def test_a_resumed_search_draws_other_values_than_before(prices, tmp_path, here):
+    """Once after another, as often as it is stopped: with the same values it would learn nothing new."""
+    search = search_of(tmp_path / "search", prices())
+    for trials in (1, 2, 3):
+        run_search(replace(search, tune=replace(TUNE, trials=trials)))
+    drawn = [tuple(trial.params.values()) for trial in search.study().trials]
+    assert len(set(drawn)) == len(drawn) == 3
+    again = search_of(tmp_path / "again", prices("other"))
+    for trials in (1, 2, 3):
+        run_search(replace(again, tune=replace(TUNE, trials=trials)))
+    assert [tuple(trial.params.values()) for trial in again.study().trials] == drawn
+
+
+def test_no_two_workers_draw_the_same_values(prices, tmp_path):
+    drawn = set()
+    for number in (0, 1, 2):
+        search = search_of(tmp_path / f"search {number}", prices(f"prices {number}"), replace(TUNE, trials=1, seeds="0"))
+        work(search, number)
+        drawn.add(tuple(search.study().trials[0].params.values()))
+    assert len(drawn) == 3
+
+
 def test_another_search_in_the_same_folder_is_refused(prices, tmp_path):
     search = search_of(tmp_path / "search", prices())
     with FileLock(search.folder / ".lock"), pytest.raises(ValueError, match="another process is tuning in"):

@@ -339,6 +339,22 @@ def test_the_sentence_on_calm_and_storm_is_of_the_medians():
     assert alike(cells.drop(columns="grad_ratio_stormy"))[0].startswith("one: no ratio")
 
 
+@pytest.mark.parametrize(
+    ("ratios", "sentence"),
+    [
+        # 1.6 is a factor of 1.6 from alike, 0.5 one of 2, though 0.5 lies nearer to 1.
+        ({"half": 0.5, "more": 1.6}, "with none of 2 variants; closest is more (1.60)."),
+        ({"tenth": 0.1, "double": 2.5}, "with none of 2 variants; closest is double (2.50)."),
+        # A factor of 1 / 0.815 = 1.227 is more than one of 1.21: 0.185 and 0.21 from 1.
+        ({"below": 0.815, "above": 1.21}, "with above (1.21); below (0.81)."),
+    ],
+)
+def test_gradient_ratios_are_ranked_by_their_factor_from_one(ratios, sentence):
+    rows = [dict(market="one", variant=name, status="ok", grad_ratio_stormy=ratio) for name, ratio in ratios.items()]
+    (found,) = alike(pd.DataFrame(rows))
+    assert found.endswith(sentence)
+
+
 # Sharpe ratios
 
 
