@@ -287,6 +287,8 @@ class CompareConfig:
     :param markets: data trained on each by itself; None: ``market.data``, all symbols together
     :param first_test: day on which the first test period begins; None: half of the data
     :param last_test: last day of the last test period; None: the last of the data
+    :param shipped_first_test: the same of data that ship, where ``first_test`` is not given
+    :param shipped_last_test: the same of data that ship, where ``last_test`` is not given
     :param test_years: length of a test period
     :param train_years: length of a training period; None: all that came before
     :param embargo_days: days left out between training and test, so that no return of the one reaches into the other
@@ -299,6 +301,8 @@ class CompareConfig:
     markets: list[str] | None = None
     first_test: str | None = None
     last_test: str | None = None
+    shipped_first_test: str | None = None
+    shipped_last_test: str | None = None
     test_years: int = 4
     train_years: int | None = None
     embargo_days: int = 30

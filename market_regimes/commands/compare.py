@@ -11,7 +11,7 @@ from market_regimes.commands.arguments import Parser, run_with
 from market_regimes.commands.building import refusals, start_or_resume, study_of
 from market_regimes.commands.parsers import compare_parser
 from market_regimes.compare.comparison import Comparison, cells_of
-from market_regimes.compare.folds import Fold, folds_of
+from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
 from market_regimes.compare.headline import headline
 from market_regimes.compare.hypotheses import check_hypotheses, left_out
 from market_regimes.compare.verdicts import alike, print_by_regime, print_verdicts, tables_of, write_tables
@@ -40,6 +40,8 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         print(sentence)
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")
+    for sentence in chosen_elsewhere(folds, config.variants):
+        print(sentence)
     write_file(folder / "config.yaml", parser.dump(config, skip_unset=False))
     print(f"{len(cells)} cells in {folder}", flush=True)
     try:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.executors import EXECUTORS, run_all
-from market_regimes.compare.folds import Fold, day_of, why_not
+from market_regimes.compare.folds import Fold, check_chosen_before, why_not
 from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
 from market_regimes.files import read_json, write_file
 from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
@@ -42,8 +42,7 @@ def cells_of(
         kl = keys.get("adaptive_kl")
         if kl is not None and not (isinstance(kl, int | float) and kl > 0):
             raise ValueError(f"variants.{name}.adaptive_kl must be a number above 0, got {kl}")
-        if keys.get("chosen_before") is not None:
-            day_of(keys["chosen_before"], f"variants.{name}.chosen_before")
+        check_chosen_before(keys, name)
     return [
         Cell(
             fold.label,

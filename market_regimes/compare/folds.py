@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from market_regimes.config import CompareConfig, MarketConfig
+from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.bars import Bars
 from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.features import column_of
@@ -58,7 +58,8 @@ def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | 
     read = read_bars(market) if read is None else read
     label = "+".join(Path(entry).stem for entry in market.entries)
     said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
-    for train, test in _periods(compare, read, label):
+    dates = _test_dates(compare, market)
+    for train, test in _periods(compare, dates, read, label):
         fingerprint = " ".join(_digest_until(bars, market, test[1]) for bars in read)
         one = replace(market, train=train, test=test)
         missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
@@ -74,19 +75,52 @@ def _digest_until(bars: Bars, market: MarketConfig, day: str) -> str:
     return digest(bars.symbol, *(array[used] for array in arrays))
 
 
+@dataclass(frozen=True)
+class _TestDates:
+    """
+    What is stated of the test periods, each with the key that states it.
+
+    :param first: first day, None: half of the data
+    :param last: last day, None: that of the data
+    """
+
+    first: tuple[str, pd.Timestamp] | None
+    last: tuple[str, pd.Timestamp] | None
+
+
+def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
+    """The dates that are given for all data, else those of data that ship, where the market is of these alone."""
+    ships = all(entry in SHIPPED for entry in market.entries)
+
+    def dated(name: str) -> tuple[str, pd.Timestamp] | None:
+        for key in (name, f"shipped_{name}") if ships else (name,):
+            day = getattr(compare, key)
+            if day is not None:
+                return f"compare.{key}", day_of(day, f"compare.{key}")
+        return None
+
+    first = dated("first_test")
+    last = dated("last_test")
+    # Who tests on later days than those of the configuration that ships wants all of them.
+    if compare.first_test and not compare.last_test and first and last and first[1] > last[1]:
+        last = None
+    return _TestDates(first, last)
+
+
 def _periods(
-    compare: CompareConfig, read: Sequence[Bars], label: str
+    compare: CompareConfig, dates: _TestDates, read: Sequence[Bars], label: str
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     """First and last days of training and test, fold by fold."""
     begin = min(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
     end = max(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
     middle = (begin + (end - begin) / 2).normalize()
-    start = day_of(compare.first_test, "compare.first_test") if compare.first_test else middle
-    last = min(end, day_of(compare.last_test, "compare.last_test")) if compare.last_test else end
+    start = middle if dates.first is None else dates.first[1]
+    last = end if dates.last is None else min(end, dates.last[1])
     if not begin < start <= last:
+        stated = [f"{key}={day.date()}" for key, day in filter(None, (dates.first, dates.last))]
         raise ValueError(
-            f"compare.first_test={start.date()} leaves no test period of {label}, whose bars run from "
-            f"{begin.date()} to {last.date()}"
+            f"{' and '.join(stated) or 'half of the data'} leaves no test period of {label}, whose bars run from "
+            f"{begin.date()} to {end.date()}"
         )
     while start <= last:
         after = start + pd.DateOffset(years=compare.test_years)
@@ -122,7 +156,59 @@ def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
     :param keys: of a variant
     :return: why the variant is not run on it, None: it is
     """
-    chosen_before = keys.get("chosen_before")
-    if fold.missing is None and chosen_before is not None and fold.market.days("test")[0] < str(chosen_before):
+    chosen_before = _chosen_before(keys, fold.market)
+    if fold.missing is None and chosen_before is not None and fold.market.days("test")[0] < chosen_before:
         return f"the variant was chosen by what it did before {chosen_before}"
     return fold.missing
+
+
+def _chosen_before(keys: dict[str, Any], market: MarketConfig) -> str | None:
+    """The day until which a variant was chosen by its tests on a market's data, None: it was not."""
+    stated = keys.get("chosen_before")
+    if not isinstance(stated, dict):
+        return None if stated is None else str(stated)
+    days = [str(stated[entry]) for entry in market.entries if entry in stated]
+    return max(days, default=None)
+
+
+def check_chosen_before(keys: dict[str, Any], name: str) -> None:
+    """
+    :param keys: of a variant
+    :param name: of the variant
+    :raises ValueError: if ``chosen_before`` is neither a day nor a day for each of some data that ship
+    """
+    stated = keys.get("chosen_before")
+    key = f"variants.{name}.chosen_before"
+    if not isinstance(stated, dict):
+        if stated is not None:
+            day_of(str(stated), key)
+        return
+    for entry, day in stated.items():
+        if entry not in SHIPPED:
+            raise ValueError(f"{key} names {entry}, and must be a day, or name some of {', '.join(SHIPPED)}")
+        day_of(str(day), f"{key}.{entry}")
+
+
+def chosen_elsewhere(folds: Sequence[Fold], variants: Variants) -> list[str]:
+    """
+    :param folds: of all markets
+    :param variants: as configured
+    :return: a sentence for each market and variant that was chosen by tests on other data of the same days: where its
+        prices move with theirs, the variant's figures of these days are too good
+    """
+    sentences = []
+    for name, keys in variants.items():
+        stated = keys.get("chosen_before")
+        if not isinstance(stated, dict):
+            continue
+        last = max(str(day) for day in stated.values())
+        for label in dict.fromkeys(
+            fold.label
+            for fold in folds
+            if fold.missing is None and _chosen_before(keys, fold.market) is None and fold.market.days("test")[0] < last
+        ):
+            sentences.append(
+                f"{name} was chosen by tests on {' and '.join(stated)} before {last}: if {label} moves with them, its "
+                "figures of these days are too good"
+            )
+    return sentences
