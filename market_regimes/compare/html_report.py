@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from market_regimes.compare.statistics import seeds_needed_text
 from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
@@ -138,6 +139,7 @@ def write_report(
         equity = _equity(tables.daily, variants)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
+    environment.globals["seeds_needed_text"] = seeds_needed_text
     template = environment.from_string(
         (resources.files("market_regimes.compare") / "report.html.j2").read_text("utf-8")
     )

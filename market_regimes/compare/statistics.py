@@ -12,13 +12,14 @@ from arch.bootstrap import IIDBootstrap
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from market_regimes.config import MAX_SEEDS
 from market_regimes.evaluate import robustness
 
 RESAMPLES = 2000
 TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
 POWER, SIGNIFICANCE = 0.8, 0.05
 MIN_SEEDS = 5  # with fewer no bootstrap covers what it says
-MAX_SEEDS_NEEDED = 10**6
+MAX_SEEDS_NEEDED = MAX_SEEDS  # stands for all larger numbers, which nobody can run
 MIN_DAYS = robustness.MIN_BARS
 
 
@@ -37,7 +38,8 @@ class Effect:
     :param relative_low: ``low`` likewise
     :param relative_high: ``high`` likewise
     :param improvement: probability that a cell of the variant is better than one of the baseline in the same fold
-    :param seeds_needed: seeds with which a t test would show a difference of this size, with a power of 0.8
+    :param seeds_needed: seeds with which a t test would show a difference of this size, with a power of 0.8; None with
+        fewer than ``MIN_SEEDS`` seeds, whose spread says nothing of others
     """
 
     pairs: int
@@ -148,7 +150,7 @@ def _seeds_needed(differences: np.ndarray) -> int | None:
     """By the t test of the mean over the folds, which the seeds repeat."""
     used = differences[np.isfinite(differences).any(axis=1)]
     per_seed = np.nanmean(used, axis=1)
-    if len(per_seed) < 2 or not per_seed.std(ddof=1) > 0 or per_seed.mean() == 0:
+    if len(per_seed) < MIN_SEEDS or not per_seed.std(ddof=1) > 0 or per_seed.mean() == 0:
         return None
     size = abs(float(per_seed.mean() / per_seed.std(ddof=1)))
     with warnings.catch_warnings():
@@ -157,6 +159,19 @@ def _seeds_needed(differences: np.ndarray) -> int | None:
     if not np.isfinite(needed):
         needed = float((stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)) / size) ** 2
     return max(2, min(math.ceil(needed), MAX_SEEDS_NEEDED))
+
+
+def seeds_needed_text(needed: float | None, answer: str) -> str:
+    """
+    :param needed: as of an ``Effect``, or NaN
+    :param answer: from ``verdict``
+    :return: as a person writes it, or why there is no number
+    """
+    if needed is not None and math.isfinite(needed):
+        return f"over {MAX_SEEDS_NEEDED:,}" if needed >= MAX_SEEDS_NEEDED else f"{needed:,.0f}"
+    if answer == "n/a":
+        return f"cannot be told, since fewer than {MIN_SEEDS} seeds have a value"
+    return "n/a"
 
 
 def verdict(found: Effect, higher_is_better: bool) -> str:

@@ -20,7 +20,7 @@ from market_regimes.compare.comparison import Comparison
 from market_regimes.compare.folds import Fold, why_not
 from market_regimes.compare.html_report import ALL, RULES, Tables, write_report
 from market_regimes.compare.hypotheses import METRICS, answered, by_variant, effect_of
-from market_regimes.compare.statistics import Effect, deflated_sharpe, sharpe_difference, verdict
+from market_regimes.compare.statistics import Effect, deflated_sharpe, seeds_needed_text, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.tables import figure_text, median
@@ -209,9 +209,10 @@ def print_verdicts(tables: Tables, title: str, sentences: Sequence[str] = ()) ->
         question, metric, hoped = about
         print(f"- {question} ({metric}; hoped: {hoped})")
         for hope in answers:
-            seeds = "" if pd.isna(hope["seeds_needed"]) else f"; seeds needed: {hope['seeds_needed']:.0f}"
+            seeds = seeds_needed_text(hope["seeds_needed"], hope["verdict"])
             print(
-                f"    {hope['variant']} against {hope['against']}: {hope['verdict'].upper()}, {hope['measured']}{seeds}"
+                f"    {hope['variant']} against {hope['against']}: {hope['verdict'].upper()}, {hope['measured']}; "
+                f"seeds needed: {seeds}"
             )
     failed = tables.cells[~tables.cells["status"].isin(["ok", "n/a"])]
     for cell in failed.to_dict("records"):

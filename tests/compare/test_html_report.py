@@ -291,7 +291,7 @@ def no_crash_and_names_of_columns(tables):
         (all_failed, "6 failed"),
         (no_fold_is_usable, "6 are n/a"),
         (missing_columns, "n/a: no cell has such figures"),
-        (nothing_defined, "Seeds needed: n/a"),
+        (nothing_defined, "Seeds needed: cannot be told, since fewer than 5 seeds have a value"),
         (no_baseline, "2 variants of"),
         (no_crash_and_names_of_columns, "n/a n/a n/a crash"),
     ],

@@ -18,6 +18,7 @@ from market_regimes.compare.statistics import (
     expected_maximum_sharpe,
     interquartile_mean,
     interval,
+    seeds_needed_text,
     sharpe_difference,
     verdict,
 )
@@ -207,16 +208,40 @@ def test_seeds_needed_are_cohens(size, cohen):
 
 def test_seeds_needed_of_hardly_any_effect_have_a_bound_and_of_none_are_undefined():
     differences = np.array([[-1.0], [1.0]] * 3)
-    assert effect(differences + 1e-9, np.zeros((6, 1)), True).seeds_needed == 10**6
+    assert effect(differences + 1e-9, np.zeros((6, 1)), True).seeds_needed == 1000
+    assert effect(differences + 0.05, np.zeros((6, 1)), True).seeds_needed == 1000  # 3,770 by (2.8 / 0.0456)^2
     assert effect(differences, np.zeros((6, 1)), True).seeds_needed is None
     assert effect(differences[:1], np.zeros((1, 1)), True).seeds_needed is None
 
 
 def test_seeds_needed_take_the_mean_of_the_folds_there_are():
-    """Per seed 1, 3 and 2, mean 2, deviation 1."""
-    differences = np.array([[1.0, 1.0], [3.0, np.nan], [0.0, 4.0], [np.nan, np.nan]])
+    """Per seed 1, 3, 2, 1 and 3: mean 2, squares of the differences from it 1 + 1 + 0 + 1 + 1, deviation 1."""
+    differences = np.array([[1.0, 1.0], [3.0, np.nan], [0.0, 4.0], [np.nan, np.nan], [0.0, 2.0], [3.0, 3.0]])
     expected = next(n for n in range(2, 99) if power_of_t_test(2.0, n) >= 0.8)
-    assert effect(differences, np.zeros((4, 2)), True).seeds_needed == expected
+    assert effect(differences, np.zeros((6, 2)), True).seeds_needed == expected
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_fewer_than_five_seeds_do_not_say_how_many_are_needed(seeds):
+    """The spread of so few is chance: a comparison of two seeds said 8,452."""
+    differences = np.random.default_rng(seeds).normal(0.1, 1.0, (seeds, 2))
+    found = effect(differences, np.zeros((seeds, 2)), True)
+    assert (found.seeds_needed, verdict(found, True)) == (None, "n/a")
+
+
+@pytest.mark.parametrize(
+    ("needed", "answer", "words"),
+    [
+        (7.0, "better", "7"),
+        (999.0, "worse", "999"),
+        (1000, "no difference shown", "over 1,000"),
+        (None, "n/a", "cannot be told, since fewer than 5 seeds have a value"),
+        (math.nan, "n/a", "cannot be told, since fewer than 5 seeds have a value"),
+        (math.nan, "no difference shown", "n/a"),  # the differences are 0, or all alike
+    ],
+)
+def test_the_number_of_seeds_needed_in_words(needed, answer, words):
+    assert seeds_needed_text(needed, answer) == words
 
 
 @settings(max_examples=10, deadline=None)

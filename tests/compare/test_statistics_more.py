@@ -16,8 +16,8 @@ def test_seeds_needed_do_not_depend_on_the_unit_of_the_metric(scale):
     assert effect(scale * differences, np.zeros((20, 2)), True).seeds_needed == needed
 
 
-def test_two_seeds_are_enough_for_a_number_of_seeds_and_no_spread_allows_none():
-    assert effect(np.array([[1.0], [3.0]]), np.zeros((2, 1)), True).seeds_needed >= 2
+def test_five_seeds_are_enough_for_a_number_of_seeds_and_no_spread_allows_none():
+    assert effect(np.array([[1.0], [3.0], [2.0], [1.0], [2.0]]), np.zeros((5, 1)), True).seeds_needed >= 2
     assert effect(np.ones((6, 1)), np.zeros((6, 1)), True).seeds_needed is None
 
 
