@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from market_regimes.compare.statistics import MIN_SEEDS
+from market_regimes.evaluate.robustness import is_too_short
 
 SPOKEN_OF = {  # per metric the words for a better and a worse value than the baseline's
     "test_sharpe": ("Higher Sharpe ratio on the test days than {}", "lower"),
@@ -51,16 +52,24 @@ def _of_metric(effects: pd.DataFrame, metric: str, better: str, worse: str) -> s
 
 def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
     """A market's test days, and its best variant beside buy-and-hold and the rule that knows the law."""
-    known = rows.dropna(subset=["sharpe"])
+    known = rows.dropna(subset=["sharpe_seeds_together"])
     if known.empty:
         return ""
     days = daily.loc[daily["market"] == market, "date"]
-    best = known.loc[known["sharpe"].idxmax()]
-    beat = int((known["sharpe"] > known["hold"]).sum())
-    text = (
-        f"{market}, tested on {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}: {beat} of {len(known)} variants beat "
-        f"buy-and-hold; best is {best['variant']}, Sharpe ratio {best['sharpe']:.2f} against {best['hold']:.2f}"
-    )
-    if pd.notna(best.get("attained")):
-        text += f", {100 * best['attained']:.0f} % of what is attainable ({best['informed']:.2f})"
+    text = f"{market}, tested on {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}, each variant's seeds together: "
+
+    # A variant beats buy-and-hold where the interval of the difference leaves out 0.
+    years = float(known["years"].iloc[0])
+    if is_too_short(years):
+        text += f"too short to tell, {years:.2f} years of bars"
+    else:
+        text += f"{int((known['lead_low'] > 0).sum())} of {len(known)} variants beat buy-and-hold"
+
+    best = known.loc[known["sharpe_seeds_together"].idxmax()]
+    text += f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best['hold']:.2f}"
+    if pd.notna(best["lead_low"]):
+        text += f", difference {best['lead_over_hold']:+.2f} [{best['lead_low']:+.2f}, {best['lead_high']:+.2f}]"
+    if pd.notna(best.get("attained_seeds_together")):
+        share = 100 * best["attained_seeds_together"]
+        text += f", {share:.0f} % of what is attainable ({best['informed']:.2f})"
     return text + "."

@@ -50,6 +50,8 @@ RULES = {  # columns of ``Tables.daily``, their names, and their lines in the pi
     "fitted": ("fitted rule", "--"),
     "informed": ("informed rule", ":"),
 }
+# Columns of ``Tables.sharpe`` that a report shows in any case.
+SEEDS_TOGETHER = ("sharpe_seeds_together", "lead_over_hold", "lead_low", "lead_high", "attained_seeds_together")
 BASELINE = {"color": "0.55", "linestyle": "-"}
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00"}
 STYLE = {
@@ -157,7 +159,7 @@ def write_report(
         hopes=tables.hopes.to_dict("records"),
         main=_effect_table(effects[effects["metric"].isin(main)], ALL),
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
-        sharpe=_with(tables.sharpe, (*RULES, "attained")).to_dict("records"),
+        sharpe=_with(tables.sharpe, (*RULES, *SEEDS_TOGETHER)).to_dict("records"),
         rules={key: label for key, (label, _) in RULES.items() if key != "own" or key in tables.sharpe},
         all_markets=ALL,
     )

@@ -141,7 +141,10 @@ def _row(found: Effect, metric: str) -> dict[str, Any]:
 
 
 def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Of the mean over the seeds of the daily returns, on the days that all variants were tested on."""
+    """
+    Of the seeds of each variant together, on the days that all variants were tested on: a day's return is the mean over
+    the seeds. Seeds that err apart make it steadier than a cell's, so that its Sharpe ratio is the higher one.
+    """
     rows = []
     for market, days in daily.groupby("market", sort=False) if len(daily) else []:
         bars_per_year = float(cells.loc[cells["market"] == market, "bars_per_year"].iloc[0])
@@ -159,13 +162,19 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                 else None
             )
             difference, low, high = found or (None, None, None)
+            of_hold = sharpe_difference(own, rules["hold"].to_numpy(float), bars_per_year)
+            lead, lead_low, lead_high = of_hold or (np.nan, np.nan, np.nan)
             rows.append(
                 {
                     "market": market,
                     "variant": variant,
-                    "sharpe": sharpes[variant] * np.sqrt(bars_per_year),
+                    "years": len(own) / bars_per_year,
+                    "sharpe_seeds_together": sharpes[variant] * np.sqrt(bars_per_year),
                     **of_rules,
-                    "attained": share_of_attainable(
+                    "lead_over_hold": lead,
+                    "lead_low": lead_low,
+                    "lead_high": lead_high,
+                    "attained_seeds_together": share_of_attainable(
                         sharpes[variant] * np.sqrt(bars_per_year), of_rules["hold"], of_rules.get("informed")
                     ),
                     "difference": difference,
@@ -234,7 +243,7 @@ LEARNING = {
     "spread_calm": "spread\ncalm",
     "spread_stormy": "spread\nstormy",
     "explained_variance": "explained\nvariance",
-    "test_sharpe": "Sharpe\ntest",
+    "test_sharpe": "Sharpe of\na cell",
 }
 
 
@@ -248,7 +257,7 @@ def print_by_regime(cells: pd.DataFrame) -> None:
     used = cells[cells["status"] == "ok"]
     names = (Column(name, no_wrap=True) for name in ("market", "variant"))
     numbers = (Column(name, justify="right") for name in LEARNING.values())
-    title = "calm and stormy days; 1 is ideal for the first four"
+    title = "calm and stormy days, medians over the cells; 1 is ideal for the first four"
     table = Table(*names, *numbers, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     undefined = set()
     for keys, rows in used.groupby(["market", "variant"], sort=False):

@@ -23,16 +23,31 @@ EFFECTS = pd.DataFrame(
         effect("a", "test_mean_reward", 5.0, 4.0, 6.0, "better"),  # another metric
     ]
 )
+
+
+def row(market, variant, sharpe, hold, ends, years=4.0, **more):
+    """The seeds of a variant together; the ends are those of the interval of its difference from buy-and-hold."""
+    low, high = ends
+    lead = dict(lead_over_hold=sharpe - hold, lead_low=low, lead_high=high, years=years)
+    rules = dict(informed=np.nan, attained_seeds_together=np.nan)
+    return dict(market=market, variant=variant, sharpe_seeds_together=sharpe, hold=hold) | lead | rules | more
+
+
 SHARPE = pd.DataFrame(
     [
-        dict(market="x", variant="a", sharpe=1.5, hold=1.0, informed=3.0, attained=0.25),
-        dict(market="x", variant="b", sharpe=0.5, hold=1.0, informed=3.0, attained=-0.25),
-        dict(market="y", variant="a", sharpe=0.25, hold=0.5, informed=np.nan, attained=np.nan),
-        dict(market="z", variant="a", sharpe=np.nan, hold=0.5, informed=np.nan, attained=np.nan),
+        row("x", "a", 1.5, 1.0, (0.125, 0.875), informed=3.0, attained_seeds_together=0.25),
+        row("x", "b", 0.5, 1.0, (-1.5, 0.5), informed=3.0, attained_seeds_together=-0.25),
+        row("x", "c", 1.25, 1.0, (-0.25, 0.75)),  # above, and not told from buy-and-hold
+        row("y", "a", 0.25, 0.5, (-0.5, 0.125)),
+        row("z", "a", np.nan, 0.5, (np.nan, np.nan)),
+        row("short", "a", 3.0, 0.5, (1.0, 4.0), years=0.5),
     ]
 )
 DAILY = pd.DataFrame(
-    dict(market=["x", "x", "y", "z"], date=pd.to_datetime(["2001-01-02", "2002-03-04", "2005-05-05", "2006-06-06"]))
+    dict(
+        market=["x", "x", "y", "z", "short"],
+        date=pd.to_datetime(["2001-01-02", "2002-03-04", "2005-05-05", "2006-06-06", "2007-07-07"]),
+    )
 )
 
 
@@ -41,10 +56,12 @@ def test_what_is_said_of_variants_and_markets():
         "Higher Sharpe ratio on the test days than base: a (+0.250 [+0.125, +0.375]); "
         "lower: b (-0.500 [-0.750, -0.250]).",
         "Value loss that spreads less than that of base: no variant.",
-        "x, tested on 2001-01-02 to 2002-03-04: 1 of 2 variants beat buy-and-hold; best is a, "
-        "Sharpe ratio 1.50 against 1.00, 25 % of what is attainable (3.00).",
-        "y, tested on 2005-05-05 to 2005-05-05: 0 of 1 variants beat buy-and-hold; best is a, "
-        "Sharpe ratio 0.25 against 0.50.",
+        "x, tested on 2001-01-02 to 2002-03-04, each variant's seeds together: 1 of 3 variants beat buy-and-hold; best is "
+        "a, Sharpe ratio 1.50 against 1.00, difference +0.50 [+0.12, +0.88], 25 % of what is attainable (3.00).",
+        "y, tested on 2005-05-05 to 2005-05-05, each variant's seeds together: 0 of 1 variants beat buy-and-hold; best is "
+        "a, Sharpe ratio 0.25 against 0.50, difference -0.25 [-0.50, +0.12].",
+        "short, tested on 2007-07-07 to 2007-07-07, each variant's seeds together: too short to tell, 0.50 years of bars; "
+        "best is a, Sharpe ratio 3.00 against 0.50, difference +2.50 [+1.00, +4.00].",
     ]
 
 

@@ -103,7 +103,8 @@ def make_effects(rng, variants):
 
 
 TOO_FEW = "cannot be told, since fewer than 5 seeds have a value"
-SHARPES = ("sharpe", "hold", "fitted", "informed", "attained", "difference", "low", "high", "deflated")
+SHARPES = ("sharpe_seeds_together", "hold", "fitted", "informed", "lead_over_hold", "lead_low", "lead_high")
+SHARPES += ("attained_seeds_together", "difference", "low", "high", "deflated")
 
 
 def make_tables():
@@ -123,7 +124,7 @@ def make_tables():
         for variant in VARIANTS
     ]
     sharpe[2] |= dict(low=np.nan, high=np.nan)
-    sharpe[4] |= dict(sharpe=np.nan, difference=np.nan, low=np.nan, high=np.nan, deflated=None)
+    sharpe[4] |= dict(sharpe_seeds_together=np.nan, difference=np.nan, low=np.nan, high=np.nan, deflated=None)
     return Tables(
         cells,
         make_curves(rng, cells, 5),
@@ -267,15 +268,19 @@ def plain(value):
 
 
 def test_every_sharpe_ratio_is_in_its_row(page, tables):
-    (rows,) = [rows for _, rows in page.tables if rows[0][0] == "market" and "Sharpe ratio" in rows[0]]
-    assert rows[0] == ["market", "variant", "Sharpe ratio", *RULES, "attained", "difference", "probability"]
+    (rows,) = [rows for _, rows in page.tables if rows[0][0] == "market" and "probability" in rows[0]]
+    together = "Sharpe ratio of the seeds together"
+    columns = ["minus buy-and-hold", "attained", "difference", "probability"]
+    assert rows[0] == ["market", "variant", together, *RULES, *columns]
     for texts, row in zip(rows[1:], tables.sharpe.to_dict("records"), strict=True):
         difference = "n/a" if row["variant"] == BASELINE else with_interval(row)
         assert texts == [
             row["market"],
             row["variant"],
-            plain(row["sharpe"]),
-            *(plain(row[name]) for name in ("hold", "fitted", "informed", "attained")),
+            plain(row["sharpe_seeds_together"]),
+            *(plain(row[name]) for name in ("hold", "fitted", "informed")),
+            with_interval({name: row[f"lead_{name}"] for name in ("low", "high")} | {"difference": row["lead_over_hold"]}),
+            plain(row["attained_seeds_together"]),
             difference,
             plain(row["deflated"]),
         ]

@@ -16,11 +16,13 @@ from market_regimes.compare.cell import Cell
 from market_regimes.compare.comparison import Comparison
 from market_regimes.compare.folds import Fold
 from market_regimes.compare.html_report import Tables
+from market_regimes.compare.headline import headline
 from market_regimes.compare.hypotheses import METRICS, check_hypotheses, left_out
 from market_regimes.compare.statistics import deflated_sharpe, effect, sharpe_difference
 from market_regimes.compare.verdicts import (
     alike,
     analysed,
+    print_by_regime,
     print_verdicts,
     tables_of,
     with_derived,
@@ -398,7 +400,8 @@ def test_every_row_of_sharpe_ratios_is_that_of_its_market_and_variant(baseline):
         returns, common = mean_returns(days, row["market"])
         assert len(common) == 159
         own, year = returns[row["variant"]], {"one": 52, "two": 365 * 24}[row["market"]]
-        assert row["sharpe"] == pytest.approx(own.mean() / own.std(ddof=1) * np.sqrt(year))
+        assert row["years"] == 159 / year
+        assert row["sharpe_seeds_together"] == pytest.approx(own.mean() / own.std(ddof=1) * np.sqrt(year))
         of_market = days[days["market"] == row["market"]].to_dict("records")
         by_day = {(day["fold"], day["date"]): day["hold"] for day in of_market}
         held = np.array([by_day[day] for day in common])
@@ -406,12 +409,15 @@ def test_every_row_of_sharpe_ratios_is_that_of_its_market_and_variant(baseline):
         if row["market"] == "one":  # whose law is known
             knowing = (held.mean() + 0.02) / held.std(ddof=1) * np.sqrt(year)
             assert row["informed"] == pytest.approx(knowing)
-            assert row["attained"] == pytest.approx((row["sharpe"] - row["hold"]) / (knowing - row["hold"]))
+            share = (row["sharpe_seeds_together"] - row["hold"]) / (knowing - row["hold"])
+            assert row["attained_seeds_together"] == pytest.approx(share)
         else:
-            assert pd.isna([row["informed"], row["attained"]]).all()
+            assert pd.isna([row["informed"], row["attained_seeds_together"]]).all()
         assert row["fitted"] == pytest.approx((held.mean() + 0.01) / held.std(ddof=1) * np.sqrt(year))
         trials = np.array([each.mean() / each.std(ddof=1) for each in returns.values()])
         assert row["deflated"] == pytest.approx(deflated_sharpe(own, trials))
+        lead = [row[name] for name in ("lead_over_hold", "lead_low", "lead_high")]
+        assert lead == pytest.approx(sharpe_difference(own, held, year))
         difference = [row[name] for name in ("difference", "low", "high")]
         if baseline in (row["variant"], "not there"):
             assert pd.isna(difference).all()
@@ -424,8 +430,46 @@ def test_returns_without_spread_have_no_sharpe_ratio():
     days = days_of(cells)
     days.loc[days["variant"] == "batch", "return"] = 0.0
     baseline, batch = analysed(cells, pd.DataFrame(), days, "baseline").sharpe.sort_values("variant").to_dict("records")
-    assert np.isfinite(baseline["sharpe"])
-    assert pd.isna([batch[name] for name in ("sharpe", "difference", "low", "high", "deflated")]).all()
+    assert np.isfinite([baseline[name] for name in ("sharpe_seeds_together", "lead_low")]).all()
+    undefined = ("sharpe_seeds_together", "difference", "low", "high", "deflated", "lead_over_hold", "lead_low", "lead_high")
+    assert pd.isna([batch[name] for name in undefined]).all()
+
+
+def test_the_seeds_together_and_the_median_of_the_cells_are_two_figures_with_two_names(capsys, monkeypatch, tmp_path):
+    """
+    Two seeds whose noise is opposite: each has a mean of 1 and a deviation of 10, together they have no noise but the days'.
+    """
+    monkeypatch.setenv("COLUMNS", "300")
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2001-01-01", periods=400)
+    day, noise = 0.01 * rng.normal(size=(2, 400))
+    rows = []
+    daily = []
+    for variant in ("baseline", "batch"):
+        for seed, sign in ((0, 1), (1, -1)):
+            returns = 0.001 + 0.1 * day + sign * noise
+            ratio = np.sqrt(252) * returns.mean() / returns.std(ddof=1)
+            keys = dict(market="m", fold="f", variant=variant, seed=seed)
+            rows.append(keys | dict(status="ok", error=None, bars_per_year=252.0, seconds=1.0, test_sharpe=ratio))
+            columns = {"return": returns, "hold": day, "position": 1.0, "index": 20.0}
+            daily.append(pd.DataFrame({"date": dates, **columns}).assign(**keys))
+    tables = analysed(pd.DataFrame(rows), pd.DataFrame(), pd.concat(daily), "baseline")
+    cells = np.median([row["test_sharpe"] for row in rows])
+    together = tables.sharpe["sharpe_seeds_together"].iloc[0]
+    assert together > 5 * cells  # 16 against 1.6
+    assert "sharpe" not in tables.sharpe
+    (sentence,) = [line for line in headline(tables.effects, tables.sharpe, tables.daily, "baseline") if "tested on" in line]
+    assert f"each variant's seeds together: 2 of 2 variants beat buy-and-hold; best is baseline, Sharpe ratio {together:.2f}" in sentence
+    print_by_regime(tables.cells)
+    shown = capsys.readouterr().out
+    assert "medians over the cells" in shown
+    assert re.search(rf"Sharpe of *\n.*a cell *\n.*\n.* {cells:.2f} *\n", shown)
+    write_tables(tmp_path, tables, "baseline", "")
+    page = (tmp_path / "report.html").read_text()
+    assert "Sharpe ratio of the seeds together" in page
+    assert "Sharpe ratio of a cell, test" in page
+    assert pd.read_csv(tmp_path / "sharpe.csv")["sharpe_seeds_together"].iloc[0] == pytest.approx(together, rel=1e-5)
+    assert pd.read_csv(tmp_path / "effects.csv")["label"].tolist() == ["Sharpe ratio of a cell, test"]
 
 
 def test_failed_cells_are_left_out_and_nothing_at_all_is_no_error():

@@ -146,8 +146,8 @@ def test_calm_and_stormy_days_by_market_and_variant(printed):
                 texts.append(f"{np.median(values):.2f}" if values else "n/a")
             assert " ".join([market, variant, *texts]) in [" ".join(line) for line in lines]
     head = [" ".join(line) for line in lines]
-    assert "gradient gradient spread spread explained Sharpe" in head
-    assert "market variant stormy/calm crash/calm calm stormy variance test" in head
+    assert "gradient gradient spread spread explained Sharpe of" in head
+    assert "market variant stormy/calm crash/calm calm stormy variance a cell" in head
 
 
 @pytest.mark.parametrize("answers", [(True, True), (True, False), (False, True)])
