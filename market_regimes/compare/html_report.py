@@ -270,7 +270,7 @@ def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | 
     return _svg(figure, metric)
 
 
-def _multiples(  # noqa: C901
+def _multiples(
     bands: dict[str, pd.DataFrame],
     variants: _Variants,
     below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]],
@@ -287,39 +287,65 @@ def _multiples(  # noqa: C901
     :param rules: lines of trading rules, by their key in ``RULES``
     :return: figure
     """
+    panels = variants.panels(list(bands))
+    alone = len(panels) == 1
+    figure, above, under = _grid_of_panels(len(panels), len(below))
+
+    for axis, names in zip(above.flat, panels, strict=False):
+        axis.set_title("" if alone else _label(names[-1]))
+        _draw_rules(axis, rules or {})
+        for name in names:
+            _draw_band(axis, bands[name], name, variants)
+    for axis in above.flat[len(panels) :]:
+        axis.set_axis_off()
+
+    figure.supxlabel(labels[0], fontsize=STYLE["font.size"])
+    for axis in above[:, 0]:
+        axis.set_ylabel(labels[1] if alone else textwrap.fill(labels[1], 12))
+    if rules:  # growth compounds
+        for axis in above.flat:
+            _logarithmic(axis)
+
+    _draw_below(under, below)
+    if not below:
+        for axis in above.flat[len(panels) - above.shape[1] : len(panels)]:
+            axis.tick_params(labelbottom=True)  # of columns that end above the last row
+    if alone:
+        figure.legend(*above[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _grid_of_panels(panels: int, below: int) -> tuple[Any, Any, Any]:
+    """
+    :param panels: number of panels
+    :param below: number of rows under them
+    :return: the figure; the axes of the panels, shape (rows, columns); the axes below, shape (``below``, columns)
+    """
     from matplotlib.figure import Figure
 
-    panels = variants.panels(list(bands))
-    alone, columns = len(panels) == 1, min(3, len(panels))
-    rows = ceil(len(panels) / columns)
-    ratios = [2.6 if alone else 1.4] * rows + [1.0] * len(below)
+    columns = min(3, panels)
+    rows = ceil(panels / columns)
+    height = 2.6 if panels == 1 else 1.4
+    ratios = [height] * rows + [1.0] * below
     figure = Figure(figsize=(INCHES, 0.9 + sum(ratios)), layout="constrained")
     grid: dict[str, Any] = {"sharex": True, "sharey": "row", "height_ratios": ratios}
     axes = figure.subplots(len(ratios), columns, squeeze=False, **grid)
-    for axis, names in zip(axes.flat, panels, strict=False):
-        axis.set_title("" if alone else _label(names[-1]))
-        for key, line in (rules or {}).items():
-            label, dashes = RULES[key]
-            axis.plot(line, color="black", linewidth=1.0, linestyle=dashes, label=label)
-        for name in names:
-            _draw_band(axis, bands[name], name, variants)
-    for axis in axes.flat[len(panels) : rows * columns]:
-        axis.set_axis_off()
-    figure.supxlabel(labels[0], fontsize=STYLE["font.size"])
-    for axis in axes[:rows, 0]:
-        axis.set_ylabel(labels[1] if alone else textwrap.fill(labels[1], 12))
-    if rules:  # growth compounds
-        for axis in axes[:rows].flat:
-            _logarithmic(axis)
-    for row, (label, lines) in zip(axes[rows:], below.items(), strict=True):
+    return figure, axes[:rows], axes[rows:]
+
+
+def _draw_rules(axis: Any, rules: Mapping[str, pd.Series]) -> None:
+    """Lines of trading rules, black, each with the dashes of its kind."""
+    for key, line in rules.items():
+        label, dashes = RULES[key]
+        axis.plot(line, color="black", linewidth=1.0, linestyle=dashes, label=label)
+
+
+def _draw_below(axes: Any, below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]]) -> None:
+    """The same lines in every column of a row."""
+    for row, (label, lines) in zip(axes, below.items(), strict=True):
         row[0].set_ylabel(label)
         for axis, (line, style) in product(row, lines):
             axis.plot(line, **style)
-    for axis in [] if below else axes.flat[len(panels) - columns : len(panels)]:
-        axis.tick_params(labelbottom=True)  # of columns that end above the last row
-    if alone:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
 
 
 def _logarithmic(axis: Any) -> None:

@@ -69,8 +69,8 @@ def sharpe_difference(
     returns: np.ndarray, benchmark: np.ndarray, bars_per_year: float, seed: int = 0
 ) -> SharpeDifference | None:
     """
-    Stationary block bootstrap (Politis & Romano 1994). Both series are drawn on the same bars, in blocks, as returns and
-    their spread are alike from bar to bar.
+    Stationary block bootstrap (Politis & Romano 1994). Both series are drawn on the same bars, in blocks, since returns
+    and their spread are alike from bar to bar.
 
     :param returns: simple returns, shape (T,)
     :param benchmark: of the same bars

@@ -65,7 +65,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     other = figures["sharpe_ratio_of_buy_and_hold"]
     seeds = f"{figures['seeds']} seeds"
     if not figures["seeds_with_sharpe_ratio"]:
-        return f"None of {seeds} has a Sharpe ratio, since the returns of none vary; {_of_hold(other)}."
+        return f"No Sharpe ratio: the returns of all {seeds} are constant; {_of_hold(other)}."
     ratio = f"mean Sharpe ratio {figures['mean_sharpe_ratio']:.2f}"
     if is_too_short(figures["years"]):
         return _too_short(figures["years"], seeds, ratio, other)
@@ -136,9 +136,8 @@ def _ruin(ruined: dict[str, str], symbols: int) -> str:
 
 
 def _too_short(years: float, seeds: str, ratio: str, other: float | None) -> str:
-    return (
-        f"Too short to tell: {years:.2f} years of bars, and at least one is needed; {ratio}, {seeds}, {_of_hold(other)}."
-    )
+    reason = f"{years:.2f} years of bars, and at least one is needed"
+    return f"Too short to tell: {reason}; {ratio}, {seeds}, {_of_hold(other)}."
 
 
 def _timing(share: float) -> str:

@@ -203,7 +203,7 @@ def test_the_variant_recurrent_has_the_keys_of_its_configuration():
         ({"a": {"adaptive_kl": -1}}, "variants.a.adaptive_kl must be a number above 0"),
         ({"a": {"chosen_before": "once"}}, "variants.a.chosen_before must be a day"),
         ({"a": {"chosen_before": {"sp500": "once"}}}, "variants.a.chosen_before.sp500 must be a day"),
-        ({"a": {"chosen_before": {"sp5000": "2011-01-01"}}}, "variants.a.chosen_before names sp5000, and must be a day"),
+        ({"a": {"chosen_before": {"sp5000": "2011-01-01"}}}, "variants.a.chosen_before names sp5000"),
     ],
 )
 def test_variants_that_refer_to_nothing_are_refused(variants, words):

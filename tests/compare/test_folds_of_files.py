@@ -49,7 +49,9 @@ def test_the_shipped_configurations_divide_any_file_by_its_own_days(name, first,
     assert found[0].market.train[0] == first
 
 
-@pytest.mark.parametrize(("command", "flag"), [("compare", "--market.data=FILE"), ("regimes", "--compare.markets=[FILE]")])
+@pytest.mark.parametrize(
+    ("command", "flag"), [("compare", "--market.data=FILE"), ("regimes", "--compare.markets=[FILE]")]
+)
 def test_the_commands_of_the_readme_take_a_file_that_begins_after_2014(
     command, flag, make_prices, tmp_path, capsys, stopped
 ):
@@ -102,7 +104,8 @@ def test_dates_that_are_given_come_before_those_of_data_that_ship(given, tests):
         ),
         (
             dict(first_test="2017-01-01", last_test="2016-01-01"),
-            r"compare.first_test=2017-01-01 and compare.last_test=2016-01-01 leaves no test period of own, whose bars run "
+            r"compare.first_test=2017-01-01 and compare.last_test=2016-01-01 leaves no test period of own, whose "
+            r"bars run "
             r"from 2015-01-01 to 2018-12-31",
         ),
     ],
@@ -140,7 +143,8 @@ def test_a_choice_made_on_other_data_excludes_nothing_and_is_said(data, first_fo
     expected = [] if first_fold else [found[0].label]
     sentences = chosen_elsewhere(found, {"recommended": keys, "other": {}, "dated": {"chosen_before": "2030-01-01"}})
     assert sentences == [
-        f"recommended was chosen by tests on sp500 and nasdaq before 2011-01-01: if {label} moves with them, its figures "
+        f"recommended was chosen by tests on sp500 and nasdaq before 2011-01-01: if {label} moves with them, its "
+        f"figures "
         "of these days are too good"
         for label in expected
     ]

@@ -56,11 +56,14 @@ def test_what_is_said_of_variants_and_markets():
         "Higher Sharpe ratio on the test days than base: a (+0.250 [+0.125, +0.375]); "
         "lower: b (-0.500 [-0.750, -0.250]).",
         "Value loss that spreads less than that of base: no variant.",
-        "x, tested on 2001-01-02 to 2002-03-04, each variant's seeds together: 1 of 3 variants beat buy-and-hold; best is "
+        "x, tested on 2001-01-02 to 2002-03-04, each variant's seeds together: 1 of 3 variants beat "
+        "buy-and-hold; best is "
         "a, Sharpe ratio 1.50 against 1.00, difference +0.50 [+0.12, +0.88], 25 % of what is attainable (3.00).",
-        "y, tested on 2005-05-05 to 2005-05-05, each variant's seeds together: 0 of 1 variants beat buy-and-hold; best is "
+        "y, tested on 2005-05-05 to 2005-05-05, each variant's seeds together: 0 of 1 variants beat "
+        "buy-and-hold; best is "
         "a, Sharpe ratio 0.25 against 0.50, difference -0.25 [-0.50, +0.12].",
-        "short, tested on 2007-07-07 to 2007-07-07, each variant's seeds together: too short to tell, 0.50 years of bars; "
+        "short, tested on 2007-07-07 to 2007-07-07, each variant's seeds together: too short to tell, 0.50 years "
+        "of bars; "
         "best is a, Sharpe ratio 3.00 against 0.50, difference +2.50 [+1.00, +4.00].",
     ]
 

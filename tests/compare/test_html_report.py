@@ -108,7 +108,8 @@ def make_tables(n_variants=3, markets=("sp500",), folds=("2007 to 2010",), seeds
         for i in range(4)
     ]
     sharpe = [
-        dict(market=market, variant=name, sharpe_seeds_together=0.5, hold=0.6, difference=0.1, low=-0.2, high=0.4, deflated=0.3)
+        dict(market=market, variant=name, sharpe_seeds_together=0.5, hold=0.6)
+        | dict(difference=0.1, low=-0.2, high=0.4, deflated=0.3)
         for market in markets
         for name in variants
     ]

@@ -279,7 +279,7 @@ def test_every_sharpe_ratio_is_in_its_row(page, tables):
             row["variant"],
             plain(row["sharpe_seeds_together"]),
             *(plain(row[name]) for name in ("hold", "fitted", "informed")),
-            with_interval({name: row[f"lead_{name}"] for name in ("low", "high")} | {"difference": row["lead_over_hold"]}),
+            with_interval(dict(difference=row["lead_over_hold"], low=row["lead_low"], high=row["lead_high"])),
             plain(row["attained_seeds_together"]),
             difference,
             plain(row["deflated"]),

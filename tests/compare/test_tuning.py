@@ -282,7 +282,8 @@ def test_a_resumed_search_draws_other_values_than_before(prices, tmp_path, here)
 def test_no_two_workers_draw_the_same_values(prices, tmp_path):
     drawn = set()
     for number in (0, 1, 2):
-        search = search_of(tmp_path / f"search {number}", prices(f"prices {number}"), replace(TUNE, trials=1, seeds="0"))
+        tune = replace(TUNE, trials=1, seeds="0")
+        search = search_of(tmp_path / f"search {number}", prices(f"prices {number}"), tune)
         work(search, number)
         drawn.add(tuple(search.study().trials[0].params.values()))
     assert len(drawn) == 3

@@ -48,7 +48,10 @@ def in_turns(known):
     return (known.bar // 20 % 2).astype(float)
 
 
-def of(rule, segments=(SEGMENT,), trading=TradingCosts()):
+COSTS = TradingCosts()
+
+
+def of(rule, segments=(SEGMENT,), trading=COSTS):
     """The agent's backtest and its robustness."""
     agent = backtest(segments, trading, rule)
     held = joint(backtest(segments, trading.of_rules, buy_and_hold))
@@ -208,8 +211,8 @@ def test_a_rule_that_knows_a_little_of_the_next_day_is_told_to_beat_the_market(f
 
 def test_the_interval_over_seeds_by_hand():
     """
-    Differences 0.2 and 0.4: variance 0.02, over two seeds 0.01. Errors of the days 0.3 squared: 0.09. Together 0.1, with
-    0.1^2 / (0.01^2 / 1) = 100 degrees of freedom: t is 1.98397, half the width 1.98397 sqrt(0.1) = 0.62739.
+    Differences 0.2 and 0.4: variance 0.02, over two seeds 0.01. Errors of the days 0.3 squared: 0.09. Together 0.1,
+    with 0.1^2 / (0.01^2 / 1) = 100 degrees of freedom: t is 1.98397, half the width 1.98397 sqrt(0.1) = 0.62739.
     """
     low, high = interval_over_seeds(np.array([0.2, 0.4]), np.array([0.3, 0.3]))
     assert (low, high) == pytest.approx((0.3 - 0.62739, 0.3 + 0.62739), abs=1e-5)

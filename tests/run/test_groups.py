@@ -1,6 +1,6 @@
 """
-The runs of several seeds as one: which seed and which checkpoint a figure belongs to. Oracles: the seeds' own folders, each
-evaluated by itself.
+The runs of several seeds as one: which seed and which checkpoint a figure belongs to. Oracles: the seeds' own folders,
+each evaluated by itself.
 """
 
 import json
@@ -103,7 +103,8 @@ def test_one_run_shows_the_figures_of_its_verdict_in_sentence_table_and_json(gro
     found = result["robustness"]
     low, high = found["sharpe_difference_low"], found["sharpe_difference_high"]
     assert low <= found["sharpe_difference"] <= high
-    assert f"difference {found['sharpe_difference']:+.2f} [{low:+.2f}, {high:+.2f}], one seed; " in printed.splitlines()[0]
+    difference = f"difference {found['sharpe_difference']:+.2f} [{low:+.2f}, {high:+.2f}], one seed; "
+    assert difference in printed.splitlines()[0]
     assert f"Sharpe ratio minus buy-and-hold's: {found['sharpe_difference']:.2f}\n" in printed
     assert f"95 % interval of that difference: [{low:+.2f}, {high:+.2f}]\n" in printed
     assert f"Sharpe ratio one bar later: {found['sharpe_ratio_one_bar_later']:.2f}\n" in printed

@@ -326,7 +326,8 @@ def test_evaluate_takes_any_file_and_any_dates(run, tmp_path, make_prices, capsy
     capsys.readouterr()
     main(["evaluate", str(folder), "--data", str(other), "--from", "2001-06-25", "--to", "2001-11-02"])
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith(("Too short to tell: 0.36 years of bars", "The agent's returns do not vary"))  # 95 of 261
+    # 95 bars of 261 a year.
+    assert shown[0].startswith(("Too short to tell: 0.36 years of bars", "The agent's returns do not vary"))
     # Five business days of June, 88 of July to October, 2 of November.
     assert shown[1:4] == [
         "the run was not trained on other: scaled, and split into regimes, as prices",
