@@ -32,6 +32,14 @@ ALIKE = "level at any cost"
 AHEAD = "ahead up to the largest cost"
 NO_TURNOVER = "no turnover"
 UNDEFINED = "undefined"
+# In the place of a number.
+BREAK_EVEN_TEXTS = {
+    BEHIND: "behind",
+    ALIKE: "level",
+    AHEAD: f"over {MAX_COST_BP:g}",
+    NO_TURNOVER: "no trade",
+    UNDEFINED: "n/a",
+}
 
 
 @dataclass(frozen=True)
@@ -293,19 +301,8 @@ def is_too_short(years: float) -> bool:
 def break_even_text(figures: dict[str, Any]) -> str:
     """
     :param figures: from ``robustness``
-    :return: the break-even cost as a table has it
+    :return: the break-even cost in basis points as a table has it, or why there is no number
     """
     if figures["break_even_cost_bp"] is not None:
-        return f"{figures['break_even_cost_bp']:.1f} bp"
-    if figures["break_even"] == AHEAD:
-        return f"over {MAX_COST_BP:g} bp"
-    return str(figures["break_even"])
-
-
-def interval_text(figures: dict[str, Any]) -> str:
-    """
-    :param figures: from ``robustness`` or ``over_seeds``
-    :return: the interval of the difference as a table has it
-    """
-    low, high = figures["sharpe_difference_low"], figures["sharpe_difference_high"]
-    return "n/a" if low is None or high is None else f"[{low:+.2f}, {high:+.2f}]"
+        return f"{figures['break_even_cost_bp']:.1f}"
+    return BREAK_EVEN_TEXTS[figures["break_even"]]

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from market_regimes.evaluate.robustness import break_even_text, interval_text
+from market_regimes.evaluate.robustness import break_even_text
 
 PERCENT = {
     "max_drawdown",
@@ -22,6 +22,12 @@ PERCENT = {
     "share_of_attainable",
 }
 COUNTS = {"bars"}
+LEAD = {  # figures of ``robustness`` by their short names in the table of several seeds
+    "sharpe_difference": "sharpe_difference",
+    "difference_low": "sharpe_difference_low",
+    "difference_high": "sharpe_difference_high",
+    "one_bar_later": "sharpe_ratio_one_bar_later",
+}
 RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
@@ -66,20 +72,17 @@ def print_summary(result: dict[str, Any], title: str) -> None:  # noqa: C901
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
-    for label, text in _robustness_rows(result.get("robustness")):
-        print(f"{label}: {text}")
+    if "robustness" in result:
+        _print_lead(result["robustness"])
 
 
-def _robustness_rows(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Figures of the agent's lead over buy-and-hold, each with its label; nothing in environments without a market."""
-    if figures is None:
-        return []
-    return [
-        ("Sharpe ratio minus buy-and-hold's", figure_text("", figures["sharpe_difference"])),
-        ("95 % interval of that difference", interval_text(figures)),
-        ("Sharpe ratio one bar later", figure_text("", figures["sharpe_ratio_one_bar_later"])),
-        ("break-even cost", break_even_text(figures)),
-    ]
+def _print_lead(figures: dict[str, Any]) -> None:
+    """:param figures: from ``robustness``"""
+    low, high = (figure_text("", figures[f"sharpe_difference_{end}"]) for end in ("low", "high"))
+    difference = figure_text("", figures["sharpe_difference"])
+    print(f"Sharpe ratio minus that of buy-and-hold: {difference}, 95 % interval {low} to {high}")
+    later = figure_text("", figures["sharpe_ratio_one_bar_later"])
+    print(f"Sharpe ratio with orders filled one bar later: {later}; break-even cost in bp: {break_even_text(figures)}")
 
 
 def _sharpe_text(figures: dict[str, float | None]) -> str:
@@ -107,9 +110,10 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
         values = [agent[figure] for agent in agents.values()]
         cells = [*values, median(values), *([benchmark[figure]] if benchmark else [])]
         table.add_row(figure, *(figure_text(figure, value) for value in cells))
-    columns_of_seeds = [_robustness_rows(result.get("robustness")) for result in results.values()]
-    for rows in zip(*columns_of_seeds, strict=True):
-        table.add_row(rows[0][0], *(text for _, text in rows))
+    for name, key in LEAD.items() if benchmark else ():
+        table.add_row(name, *(figure_text(name, result["robustness"][key]) for result in results.values()))
+    if benchmark:
+        table.add_row("break_even_bp", *(break_even_text(result["robustness"]) for result in results.values()))
     Console().print(table)
     rules = [f"{name} {_sharpe_text(strategies[name])}" for name in RULES if name in strategies]
     if rules:

@@ -89,7 +89,8 @@ def test_seeds_stand_beside_their_median_and_buy_and_hold(printed, held):
     agents[3]["sharpe_ratio"] = None
     benchmark = made(rng)
     others = {"buy and hold": benchmark} if held else {}
-    print_seeds({seed: {"joint": {"agent": agent, **others}} for seed, agent in agents.items()}, "title")
+    of_lead = {"robustness": lead(rng)} if held else {}
+    print_seeds({seed: {"joint": {"agent": agent, **others}} | of_lead for seed, agent in agents.items()}, "title")
     lines = printed()
     assert ["figure", "seed 7", "seed 3", "seed 5", "seed 4", "median", *others] in lines
     for figure in (*PERCENT, *PLAIN, "exposure", "bars"):
@@ -157,3 +158,38 @@ def test_checks_pass_together(printed, answers):
     lines = printed()
     for i, passed in enumerate(answers):
         assert [f"question {i}", "yes" if passed else "NO", f"seen {i}"] in lines
+
+
+LEAD = {  # in the table of several seeds, and in JSON
+    "sharpe_difference": "sharpe_difference",
+    "difference_low": "sharpe_difference_low",
+    "difference_high": "sharpe_difference_high",
+    "one_bar_later": "sharpe_ratio_one_bar_later",
+}
+
+
+def lead(rng, break_even="at a cost", cost=1.0):
+    return {key: rng.normal() for key in LEAD.values()} | {"break_even": break_even, "break_even_cost_bp": cost}
+
+
+def test_the_figures_of_a_lead_stand_under_each_seed(printed):
+    rng = np.random.default_rng(4)
+    results = {seed: {"joint": {"agent": made(rng), "buy and hold": made(rng)}, "symbols": {}} for seed in (7, 3)}
+    results[7]["robustness"] = lead(rng, cost=12.34)
+    results[3]["robustness"] = lead(rng, "behind at no cost", None) | {"sharpe_difference": None}
+    print_seeds(results, "title")
+    lines = printed()
+    for name, key in LEAD.items():
+        assert [name, *(text(name, results[seed]["robustness"][key]) for seed in (7, 3))] in lines
+    assert ["break_even_bp", "12.3", "behind"] in lines
+
+
+def test_the_figures_of_a_lead_stand_under_the_table_of_one_run(capsys):
+    rng = np.random.default_rng(5)
+    found = {"sharpe_difference": 0.5, "sharpe_difference_low": -0.25, "sharpe_difference_high": 1.25}
+    found |= {"sharpe_ratio_one_bar_later": 0.125, "break_even": "at a cost", "break_even_cost_bp": 12.34}
+    print_summary({"joint": {"agent": made(rng)}, "symbols": {}, "robustness": found}, "title")
+    assert capsys.readouterr().out.endswith(
+        "Sharpe ratio minus that of buy-and-hold: 0.50, 95 % interval -0.25 to 1.25\n"
+        "Sharpe ratio with orders filled one bar later: 0.12; break-even cost in bp: 12.3\n"
+    )

@@ -132,7 +132,7 @@ def test_at_the_break_even_cost_both_sharpe_ratios_are_equal(trading, rule):
     at_it = replace(trading, fee_bp=found["break_even_cost_bp"], slippage_bp=0.0)
     own, other = (backtest([SEGMENT], costs, r) for costs, r in ((at_it, rule), (at_it.of_rules, buy_and_hold)))
     assert sharpe_of(own) == pytest.approx(sharpe_of(other), abs=2e-3)
-    assert break_even_text(found) == f"{found['break_even_cost_bp']:.1f} bp"
+    assert break_even_text(found) == f"{found['break_even_cost_bp']:.1f}"
 
 
 def once_from(day):
@@ -144,10 +144,10 @@ def once_from(day):
 @pytest.mark.parametrize(
     ("rule", "words", "shown"),
     [
-        (lambda known: np.zeros(len(known.bar)), NO_TURNOVER, "no turnover"),
-        (buy_and_hold, ALIKE, "level at any cost"),
-        (in_turns, BEHIND, "behind at no cost"),
-        (once_from("2011-10-04"), AHEAD, "over 500 bp"),  # the low of that year
+        (lambda known: np.zeros(len(known.bar)), NO_TURNOVER, "no trade"),
+        (buy_and_hold, ALIKE, "level"),
+        (in_turns, BEHIND, "behind"),
+        (once_from("2011-10-04"), AHEAD, "over 500"),  # the low of that year
     ],
 )
 def test_where_there_is_no_break_even_cost_words_say_why(rule, words, shown):

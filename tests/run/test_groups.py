@@ -105,10 +105,10 @@ def test_one_run_shows_the_figures_of_its_verdict_in_sentence_table_and_json(gro
     assert low <= found["sharpe_difference"] <= high
     difference = f"difference {found['sharpe_difference']:+.2f} [{low:+.2f}, {high:+.2f}], one seed; "
     assert difference in printed.splitlines()[0]
-    assert f"Sharpe ratio minus buy-and-hold's: {found['sharpe_difference']:.2f}\n" in printed
-    assert f"95 % interval of that difference: [{low:+.2f}, {high:+.2f}]\n" in printed
-    assert f"Sharpe ratio one bar later: {found['sharpe_ratio_one_bar_later']:.2f}\n" in printed
-    assert "break-even cost: " in printed
+    interval = f"95 % interval {low:.2f} to {high:.2f}\n"
+    assert f"Sharpe ratio minus that of buy-and-hold: {found['sharpe_difference']:.2f}, {interval}" in printed
+    later = found["sharpe_ratio_one_bar_later"]
+    assert f"Sharpe ratio with orders filled one bar later: {later:.2f}; break-even cost in bp: " in printed
 
 
 def test_a_group_that_goes_on_scores_each_seed_at_its_new_end(group, capsys):
