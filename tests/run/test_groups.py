@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from market_regimes import Agent
 from market_regimes.evaluate.robustness import interval_over_seeds
 from train_model_multi_patch import main
 
@@ -119,3 +120,15 @@ def test_a_group_that_goes_on_scores_each_seed_at_its_new_end(group, capsys):
     main(["evaluate", str(group), "--checkpoint=last"])
     last = json.loads((group / "seeds-test.json").read_text())
     assert {seed: result["step"] for seed, result in last.items()} == {"0": 384, "2": 384}
+
+
+def test_a_signal_is_that_of_the_checkpoint_that_is_asked_for(group, trained, capsys):
+    """Against the agent of each checkpoint, asked from Python."""
+    folder = group / "seed-2"
+    targets = {which: Agent.load(folder, which).signal(trained[1])[0].target for which in ("best", "last")}
+    assert targets["best"] != targets["last"]
+    for which, target in targets.items():
+        capsys.readouterr()
+        main(["signal", str(folder), "--data", str(trained[1]), "--checkpoint", which, "--json"])
+        (answer,) = json.loads(capsys.readouterr().out)
+        assert answer["target"] == pytest.approx(target)
