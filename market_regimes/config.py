@@ -235,7 +235,7 @@ class MarketConfig:
         """Columns that are read because an option names them, each with that option."""
         traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
         benchmark = {self.benchmark_positions: "market.benchmark_positions"} if self.benchmark_positions else {}
-        return traded | benchmark | dict.fromkeys(self.features, "market.features")
+        return traded | dict.fromkeys(self.features, "market.features") | benchmark
 
     @property
     def entries(self) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from market_regimes.market.amounts import convention_of, is_text, numbers_of
+from market_regimes.market.amounts import convention_of, is_text, numbers_of, unreadable
 from market_regimes.market.bars import Bars, Columns, checked_bars
 from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
@@ -105,7 +105,9 @@ class _File:
         self.unused = [str(name) for name in frame if name not in used]
         self.unused_volume = "volume" not in options.own
         for name in self.own:
-            bad = ~np.isfinite(numbers_of(frame[name], self.decimal, True)) & ~is_missing(frame[name])
+            # Half a position is 0.5: 50 % would be read as 50 times the equity.
+            is_share = options.own.get(table.pairs.get(name, (name, ""))[0]) == "market.benchmark_positions"
+            bad = unreadable(frame[name], numbers_of(frame[name], self.decimal, True, percent=not is_share))
             self.rows.refuse(bad, f"{name} is not a finite number", frame[name])
         self.times = self._times(options)
         self.said += self.times.said
@@ -167,7 +169,7 @@ class _File:
         """The bars of each symbol."""
         columns = {column for fields in self.layout.fields.values() for column in fields.values()}
         numbers = {column: numbers_of(self.frame[column], self.decimal) for column in columns - set(self._volumes())}
-        numbers |= {column: numbers_of(self.frame[column], self.decimal, True) for column in self._volumes()}
+        numbers |= {column: self._volume(column) for column in self._volumes()}
         extra = {column: numbers_of(self.frame[column], self.decimal, True) for column in self.own}
         extra |= {column: values for column in self.unused if (values := self._extra(column)) is not None}
         for symbol, positions in self._symbols():
@@ -186,12 +188,48 @@ class _File:
                             *(fields[role] for role in ("volume",) if role in fields and self.unused_volume),
                             *self.unused,
                         ],
-                        self.said + self._said_of(name, len(positions) - len(mine)),
+                        [
+                            *self.said,
+                            *self._notes_on_absence(name, len(positions) - len(mine)),
+                            *self._notes_on_gaps(fields, name, mine, numbers | extra),
+                        ],
                     )
                 )
 
-    def _said_of(self, name: str, absent: int) -> list[str]:
+    def _volume(self, column: str) -> np.ndarray:
+        """A column's volumes; a cell that is none is refused where an option needs it."""
+        cells = self.frame[column]
+        values = numbers_of(cells, self.decimal, multiples=True, percent=False)
+        if not self.unused_volume:
+            self.rows.refuse(unreadable(cells, values), "volume is not a finite number", cells)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _notes_on_absence(self, name: str, absent: int) -> list[str]:
         return [f"{name} has no prices on {absent} of the file's dates"] if absent else []
+
+    def _notes_on_gaps(
+        self, fields: dict[str, str], name: str, mine: np.ndarray, numbers: dict[str, np.ndarray]
+    ) -> list[str]:
+        """Where a column besides prices has no number, a sentence each."""
+        columns = {role: fields[role] for role in ("volatility_index", "volume") if role in fields}
+        pairs = {column: self._pairs.get(column, (column, name)) for column in self.own}
+        columns |= {field: column for column, (field, owner) in pairs.items() if owner == name}
+        notes = []
+        for field, column in columns.items():
+            cells, rows = self.frame[column].iloc[mine], self.rows.take(mine)
+            bad = unreadable(cells, numbers[column][mine])
+            if bad.any():
+                first = int(np.argmax(bad))
+                text = str(cells.iloc[first])[:20]
+                notes.append(
+                    f"{field} is no number in {bad.sum()} row(s), the first {rows.day(first)}, {text!r}: taken as missing"
+                )
+            missing = is_missing(cells)
+            if missing.any():
+                notes.append(
+                    f"{field} is missing in {missing.sum()} row(s), the first {rows.day(int(np.argmax(missing)))}"
+                )
+        return notes
 
     def _volumes(self) -> list[str]:
         return [fields["volume"] for fields in self.layout.fields.values() if "volume" in fields]

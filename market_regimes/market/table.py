@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-# Words that stand for "no value" in the exports of Yahoo, FRED, spreadsheets and pandas.
-MISSING = {"", "null", "nan", "na", "n/a", "#n/a", "none", "nat", "-", "--", ".", "<na>"}
+# Words that stand for "no value" in the exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
+MISSING = {"", "null", "(null)", "\\n", "nan", "na", "n/a", "n.a.", "#n/a", "#n/a n/a", "none", "nil", "nat", "<na>"}
+MISSING |= {"-", "--", "\u2013", "\u2014", "."}
 
 
 @dataclass(frozen=True)
