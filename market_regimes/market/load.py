@@ -11,6 +11,7 @@ import pandas as pd
 
 from market_regimes.market.amounts import convention_of, is_text, numbers_of, unreadable
 from market_regimes.market.bars import Bars, Columns, checked_bars
+from market_regimes.market.columns import without_side
 from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
@@ -41,7 +42,27 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
                         f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
                     )
                 result[bars.symbol] = bars
-    return list(result.values())
+    return _of_one_side(list(result.values()), (options or ReadOptions()).side)
+
+
+def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
+    """EURUSD_BID.csv and EURUSD_ASK.csv are one instrument: the side that is stated is kept."""
+    sides: dict[str, dict[str, str]] = {}
+    for bars in read:
+        split = without_side(bars.symbol)
+        if split is not None:
+            sides.setdefault(split[1], {})[split[0]] = bars.symbol
+    left_out: set[str] = set()
+    for symbols in sides.values():
+        if len(symbols) < 2:
+            continue
+        if side not in symbols:
+            first, second, *_ = symbols.values()
+            raise ValueError(
+                f"{first} and {second} are two sides of one instrument: set market.side to {' or '.join(symbols)}"
+            )
+        left_out |= {symbol for name, symbol in symbols.items() if name != side}
+    return [bars for bars in read if bars.symbol not in left_out]
 
 
 def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | None = None) -> list[Bars]:
@@ -220,10 +241,8 @@ class _File:
             bad = unreadable(cells, numbers[column][mine])
             if bad.any():
                 first = int(np.argmax(bad))
-                text = str(cells.iloc[first])[:20]
-                notes.append(
-                    f"{field} is no number in {bad.sum()} row(s), the first {rows.day(first)}, {text!r}: taken as missing"
-                )
+                where = f"{bad.sum()} row(s), the first {rows.day(first)}, {str(cells.iloc[first])[:20]!r}"
+                notes.append(f"{field} is no number in {where}: taken as missing")
             missing = is_missing(cells)
             if missing.any():
                 notes.append(

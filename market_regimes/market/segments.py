@@ -208,7 +208,16 @@ def read_bars(config: MarketConfig) -> list[Bars]:
             )
     known = [entry for entry in config.entries if entry in SHIPPED]
     found = [bars for entry in known for bars in shipped(entry, config.volatility_index)]
-    options = ReadOptions(config.columns, config.date_format, config.decimal, config.own_columns)
+    options = ReadOptions(
+        config.columns,
+        config.date_format,
+        config.decimal,
+        config.own_columns,
+        config.closes,
+        config.side,
+        config.zone,
+        config.off_grid,
+    )
     found += read_files([str(path) for path in paths], options)
     twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
