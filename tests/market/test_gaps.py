@@ -93,7 +93,7 @@ def test_gaps_are_those_of_their_symbol(daily, write):
 def test_a_target_in_percent_is_refused(daily, write):
     path = write(csv_of(texts(daily).assign(held="50%", mood="50%")))
     own = {"mood": "market.features", "held": "market.benchmark_positions"}
-    with pytest.raises(ValueError, match="row 1 .*held is not a finite number, it is '50%'"):
+    with pytest.raises(ValueError, match=r"row 1 .*held is not a finite number, it is '50%'"):
         read_files([path], ReadOptions(own=own))
     (bars,) = read_files([path], ReadOptions(own={"mood": "market.features"}))
     assert (bars.extra["mood"] == 50).all()

@@ -55,7 +55,7 @@ def test_two_sides_are_asked_for_and_one_is_read(daily, write, form, case):
         axis=1,
     )
     path = write(table.to_csv())
-    with pytest.raises(ValueError, match="are one instrument: set market.side to bid or ask"):
+    with pytest.raises(ValueError, match=r"are one instrument: set market.side to bid or ask"):
         read_files([path])
     (bid,) = read_files([path], ReadOptions(side="bid"))
     (ask,) = read_files([path], ReadOptions(side="ask"))
@@ -63,14 +63,14 @@ def test_two_sides_are_asked_for_and_one_is_read(daily, write, form, case):
     assert ask.close == pytest.approx(1.5 * daily["Close"].to_numpy())
     assert bid.symbol.upper() == ("EURUSD" if "symbol" in form else "PRICES")
     assert "prices are those of the ask: market.side says so" in ask.assumptions
-    with pytest.raises(ValueError, match="has no closes of the mid, which market.side names"):
+    with pytest.raises(ValueError, match=r"has no closes of the mid, which market.side names"):
         read_files([path], ReadOptions(side="mid"))
 
 
 @pytest.mark.parametrize("names", [["Bid", "Ask"], ["bid", "offer"], ["BID", "ASK"], ["EURUSD.Bid", "EURUSD.Ask"]])
 def test_quotes_without_a_field_are_closes(daily, write, names):
     path = write(pd.DataFrame({names[0]: daily["Close"], names[1]: daily["Close"] * 2}).to_csv())
-    with pytest.raises(ValueError, match="set market.side to bid or ask"):
+    with pytest.raises(ValueError, match=r"set market.side to bid or ask"):
         read_files([path])
     assert equals(read_files([path], ReadOptions(side="bid"))[0], daily, close_only=True)
 
@@ -107,7 +107,7 @@ def test_sides_of_two_header_rows_long_tables_and_files(daily, write, tmp_path):
         write(csv_of(long), "long.csv"),
         str(tmp_path / "folder"),
     ):
-        with pytest.raises(ValueError, match="set market.side to (bid or ask|ask or bid)"):
+        with pytest.raises(ValueError, match=r"set market.side to (bid or ask|ask or bid)"):
             read_files([path])
         (bars,) = read_files([path], ReadOptions(side="bid"))
         assert equals(bars, daily)
@@ -138,7 +138,7 @@ def test_closes_under_any_names_are_read_where_they_are_stated(daily, make_price
         assert (first.volatility_index == 20).all()
     (only,) = read_files([path], ReadOptions(closes=[names[1]]))
     assert equals(only, other, close_only=True)
-    with pytest.raises(ValueError, match="has no column MSFT, which market.closes names: it has Date"):
+    with pytest.raises(ValueError, match=r"has no column MSFT, which market.closes names: it has Date"):
         read_files([path], ReadOptions(closes=["MSFT"]))
 
 
