@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
@@ -20,6 +21,17 @@ SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law 
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
+
+
+def is_zone(text: str) -> bool:
+    """:return: whether a text is an offset like -05:00, or a zone's name like America/New_York"""
+    if re.fullmatch(r"[+-]\d{2}:[0-5]\d", text):
+        return True
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
+        return False
+    return True
 
 
 def seeds_of(text: str) -> list[int]:
@@ -234,6 +246,12 @@ class MarketConfig:
         """Refuse what no file can be read by."""
         if self.side not in (None, "bid", "ask", "mid"):
             raise ValueError(f"market.side must be 'bid', 'ask', 'mid' or null, got {self.side!r}")
+        zones = self.zone.values() if isinstance(self.zone, dict) else [self.zone] if self.zone is not None else []
+        for zone in zones:
+            if not is_zone(zone):
+                raise ValueError(
+                    f"market.zone: {zone!r} is neither a zone like America/New_York nor an offset like -05:00"
+                )
         if self.off_grid not in (None, "drop", "keep"):
             raise ValueError(f"market.off_grid must be 'drop', 'keep' or null, got {self.off_grid!r}")
         if self.closes is not None and not self.closes:

@@ -16,6 +16,9 @@ from market_regimes.market.times import Times
 MIN_BARS = 60  # of a symbol: 20 returns of history in an observation, and something to train, validate and test on
 MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
 RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
+MAX_CLOCK_CHANGE = 3600  # seconds by which summer time moves a clock
+CHANGES_A_YEAR = 4  # of a clock; most have two
+YEAR_SECONDS = 365.2425 * 86_400
 MAX_INDEX = 1e6  # observations are float32, in which 1e39 is infinite; no market is near the bound
 
 
@@ -41,6 +44,7 @@ class Bars:
     :param assumptions: what was assumed about the file, a sentence each
     :param rows: of the bars in their file, for refusals; None where they are of no file
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param has_instants: whether ``instants`` are in UTC
     """
 
     symbol: str
@@ -58,6 +62,7 @@ class Bars:
     assumptions: list[str] = field(default_factory=list)
     rows: Rows | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
+    has_instants: bool = False
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -132,6 +137,7 @@ def checked_bars(columns: Columns) -> Bars:
     """
     said = list(columns.said)
     columns = _in_order(columns, said)
+    _check_offsets(columns)
     dates, zone = _dates(columns, said)
     _check_prices(columns)
     opens, close = _adjusted(columns)
@@ -159,6 +165,7 @@ def checked_bars(columns: Columns) -> Bars:
         said,
         columns.rows,
         columns.times.instant,
+        columns.times.has_instants,
     )
 
 
@@ -188,6 +195,24 @@ def _in_order(columns: Columns, said: list[str]) -> Columns:
     columns.rows.refuse(before == 0, f"{columns.symbol} has the bar before at the same date")
     columns.rows.refuse(before < 0, f"{columns.symbol} has a later date in the bar before: sort by date")
     return columns
+
+
+def _check_offsets(columns: Columns) -> None:
+    """Summer time moves a clock by an hour, at most four times a year (Morocco). Other changes mix two zones."""
+    times = columns.times
+    if times.zones is None:
+        return
+    offset = (times.clock - times.instant).astype(np.int64)
+    step = np.abs(np.diff(offset))
+    changed = step > 0 if times.has_instants else times.zones[1:] != times.zones[:-1]
+    years = float((times.instant[-1] - times.instant[0]).astype(np.int64)) / YEAR_SECONDS
+    often = changed.sum() > CHANGES_A_YEAR * (years + 1)
+    bad = np.concatenate([[False], changed if often else step > MAX_CLOCK_CHANGE])
+    if bad.any():
+        first = int(np.argmax(bad))
+        before, after = times.zones[first - 1], times.zones[first]
+        problem = f"the zone of {columns.symbol} changes from {before} to {after}, as no summer time does"
+        columns.rows.refuse(bad, f"{problem}: write all dates in one zone")
 
 
 def _dates(columns: Columns, said: list[str]) -> tuple[np.ndarray, str | None]:

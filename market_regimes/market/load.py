@@ -15,7 +15,7 @@ from market_regimes.market.columns import without_side
 from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
-from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
+from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day, with_instants
 
 
 def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
@@ -42,7 +42,12 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
                         f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
                     )
                 result[bars.symbol] = bars
-    return _of_one_side(list(result.values()), (options or ReadOptions()).side)
+    read = list(result.values())
+    zone = options.zone if options is not None else None
+    for name in zone if isinstance(zone, dict) else ():
+        if not any(name in _names_of(bars.symbol, bars.source) for bars in read):
+            raise ValueError(f"market.zone names {name}, and no file or symbol is called so")
+    return _of_one_side(read, (options or ReadOptions()).side)
 
 
 def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
@@ -130,8 +135,8 @@ class _File:
             is_share = options.own.get(table.pairs.get(name, (name, ""))[0]) == "market.benchmark_positions"
             bad = unreadable(frame[name], numbers_of(frame[name], self.decimal, True, percent=not is_share))
             self.rows.refuse(bad, f"{name} is not a finite number", frame[name])
+        self.zone = options.zone
         self.times = self._times(options)
-        self.said += self.times.said
 
     def _tell_dropped(self, kept: np.ndarray, lost: list[str]) -> None:
         dropped = np.flatnonzero(~kept)
@@ -158,7 +163,7 @@ class _File:
             cells, time = cells.astype(str) + " " + self.frame[time].astype(str), None
         times = read_times(self.rows, cells, options.date_format)
         if times.zone is None and any(word in first.lower() for word in ("gmt", "utc")):
-            times = replace(times, zone="UTC")
+            times = replace(times, zone="UTC", has_instants=True)
         if time is not None and time != first:
             times = add_time_of_day(self.rows, times, self.frame[time])
         return self._agreed(times, first, others)
@@ -196,12 +201,13 @@ class _File:
         for symbol, positions in self._symbols():
             for name, fields in self.layout.fields.items():
                 mine = self._positions(positions, fields, name)
+                times = self._with_instants(self.times.take(mine), name or symbol)
                 others = [(self._pairs.get(column, (column, name)), values) for column, values in extra.items()]
                 yield checked_bars(
                     Columns(
                         name or symbol,
                         self.rows.take(mine),
-                        self.times.take(mine),
+                        times,
                         {role: numbers[column][mine] for role, column in fields.items()},
                         {role: self.frame[column].iloc[mine] for role, column in fields.items()},
                         {one: values[mine] for (one, owner), values in others if owner == name},
@@ -211,11 +217,24 @@ class _File:
                         ],
                         [
                             *self.said,
+                            *times.said,
                             *self._notes_on_absence(name, len(positions) - len(mine)),
                             *self._notes_on_gaps(fields, name, mine, numbers | extra),
                         ],
                     )
                 )
+
+    def _with_instants(self, times: Times, symbol: str) -> Times:
+        """The times with their instants, by the zones of the file or by the one that is stated for it."""
+        if not isinstance(self.zone, dict):
+            return with_instants(times, self.zone)
+        stated = next((zone for name, zone in self.zone.items() if name in _names_of(symbol, self.source)), None)
+        of_file = with_instants(times, None)
+        if stated is not None and of_file.has_instants:
+            raise ValueError(
+                f"market.zone states {stated} for {symbol}, and {self.source} states {of_file.zone} itself"
+            )
+        return with_instants(times, stated)
 
     def _volume(self, column: str) -> np.ndarray:
         """A column's volumes; a cell that is none is refused where an option needs it."""
@@ -287,6 +306,11 @@ class _File:
         order, bounds = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))
         for symbol, positions in zip(symbols, np.split(order, bounds[:-1]), strict=True):
             yield str(symbol), positions
+
+
+def _names_of(symbol: str, source: str) -> tuple[str, ...]:
+    """What market.zone may call a symbol."""
+    return symbol, source, Path(source).name, _stem(Path(source))
 
 
 def _stem(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
+from market_regimes.market.bar_length import bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.features import (
@@ -43,6 +44,7 @@ ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; t
 KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
 LAST_RETURN_ONLY = {"synthetic_hidden"}  # data whose past an agent must remember
 JUMP = 2.0  # factor between two closes from which a user is told
+NO_ZONE = "no zone is stated: bars of several files meet by their clocks; market.zone states it"
 GAP_DAYS = 20  # days without a bar from which a user is told
 
 
@@ -225,7 +227,37 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     for name, option in config.own_columns.items():
         for bars in found:
             column_of(bars, name, option)
+    _check_zones(found)
     return _with_one_year(found, config.bars_per_year)
+
+
+def _check_zones(found: list[Bars]) -> None:
+    """
+    Bars of several symbols meet by instants where they are shorter than a day, so all must have them or none.
+
+    :raises ValueError: if the offset of one symbol's zone is known and that of another is not
+    """
+    short = [bars for bars in found if bar_length(bars.dates).unit == "second"]
+    known = next((bars for bars in short if bars.has_instants), None)
+    for bars in short:
+        if known is not None and not bars.has_instants:
+            stated = "no time zone" if bars.zone is None else f"{bars.zone}, whose offset is unknown,"
+            raise ValueError(
+                f"{bars.source} states {stated} for {bars.symbol}, and {known.source} states {known.zone}: bars shorter "
+                "than a day meet by instants; set market.zone, like America/New_York or -05:00, for files without one"
+            )
+    unknown = list(dict.fromkeys(bars.zone for bars in short if not bars.has_instants))
+    if len(unknown) > 1:
+        names = " and ".join("none" if zone is None else zone for zone in unknown[:2])
+        raise ValueError(
+            f"{short[0].source} and others state the zones {names}, whose offsets are unknown: bars shorter than a day "
+            "meet by instants; set market.zone, as {FILE: America/New_York, OTHER: -05:00}"
+        )
+    if unknown and len({bars.source for bars in short}) > 1:
+        for bars in short:
+            bars.assumptions.append(
+                NO_ZONE
+            )
 
 
 def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
