@@ -243,8 +243,8 @@ def _check_zones(found: list[Bars]) -> None:
         if known is not None and not bars.has_instants:
             stated = "no time zone" if bars.zone is None else f"{bars.zone}, whose offset is unknown,"
             raise ValueError(
-                f"{bars.source} states {stated} for {bars.symbol}, and {known.source} states {known.zone}: bars shorter "
-                "than a day meet by instants; set market.zone, like America/New_York or -05:00, for files without one"
+                f"{bars.source} states {stated} for {bars.symbol}, and {known.source} states {known.zone}: bars "
+                "shorter than a day meet by instants; set market.zone, like America/New_York or -05:00, for files without one"
             )
     unknown = list(dict.fromkeys(bars.zone for bars in short if not bars.has_instants))
     if len(unknown) > 1:
@@ -255,9 +255,7 @@ def _check_zones(found: list[Bars]) -> None:
         )
     if unknown and len({bars.source for bars in short}) > 1:
         for bars in short:
-            bars.assumptions.append(
-                NO_ZONE
-            )
+            bars.assumptions.append(NO_ZONE)
 
 
 def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
