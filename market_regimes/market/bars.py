@@ -10,6 +10,7 @@ import pandas as pd
 
 from market_regimes.market.calendar import DAYS_PER_YEAR, bars_per_year
 from market_regimes.market.columns import PRICES
+from market_regimes.market.grid import off_grid
 from market_regimes.market.table import Rows, is_missing
 from market_regimes.market.times import Times
 
@@ -106,6 +107,7 @@ class Columns:
     :param extra: other columns of numbers
     :param unused: columns of the file that are not used
     :param said: what was assumed so far, a sentence each
+    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped; None: refused
     """
 
     symbol: str
@@ -116,6 +118,7 @@ class Columns:
     extra: dict[str, np.ndarray]
     unused: list[str]
     said: list[str]
+    off_grid: str | None = None
 
     def take(self, wanted: np.ndarray) -> Columns:
         """:return: the rows at these positions"""
@@ -138,6 +141,7 @@ def checked_bars(columns: Columns) -> Bars:
     said = list(columns.said)
     columns = _in_order(columns, said)
     _check_offsets(columns)
+    columns = _on_grid(columns, said)
     dates, zone = _dates(columns, said)
     _check_prices(columns)
     opens, close = _adjusted(columns)
@@ -213,6 +217,26 @@ def _check_offsets(columns: Columns) -> None:
         before, after = times.zones[first - 1], times.zones[first]
         problem = f"the zone of {columns.symbol} changes from {before} to {after}, as no summer time does"
         columns.rows.refuse(bad, f"{problem}: write all dates in one zone")
+
+
+def _on_grid(columns: Columns, said: list[str]) -> Columns:
+    """The rows that are stamped as bars are; the others are refused, dropped or kept."""
+    dates, _ = _dates(columns, [])
+    if len(dates) < MIN_BARS:
+        return columns
+    bad, grid = off_grid(dates)
+    if not bad.any():
+        return columns
+    if columns.off_grid is None:
+        columns.rows.refuse(
+            bad,
+            f"{columns.symbol} has {grid}, and this row lies between them: market.off_grid=drop leaves it out, "
+            "market.off_grid=keep takes it for a bar",
+        )
+    first = columns.rows.day(int(np.argmax(bad)))
+    done = {"drop": "dropped", "keep": "kept"}[str(columns.off_grid)]
+    said.append(f"{done} {bad.sum()} row(s) between {grid}, the first {first}: market.off_grid says so")
+    return columns.take(np.flatnonzero(~bad)) if columns.off_grid == "drop" else columns
 
 
 def _dates(columns: Columns, said: list[str]) -> tuple[np.ndarray, str | None]:

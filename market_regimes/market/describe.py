@@ -12,6 +12,7 @@ from market_regimes.config import SHIPPED, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 from market_regimes.market.env import fills_at_open
 from market_regimes.market.features import described_features
+from market_regimes.market.load import check_zone_names
 from market_regimes.market.periods import date_text, with_periods
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Market, Segments, oddities, read_bars, segments_of
@@ -41,6 +42,7 @@ def read_data(config: MarketConfig) -> Data:
     :raises ValueError: in one sentence, if the data cannot be used
     """
     read = read_bars(config)
+    check_zone_names(config.zone, read)
     with_all = with_periods(config, read)
     return Data(with_all, read, segments_of(with_all, read=read))
 

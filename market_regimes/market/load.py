@@ -42,12 +42,18 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
                         f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
                     )
                 result[bars.symbol] = bars
-    read = list(result.values())
-    zone = options.zone if options is not None else None
+    return _of_one_side(list(result.values()), (options or ReadOptions()).side)
+
+
+def check_zone_names(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
+    """
+    :param zone: as the user states it
+    :param read: the bars of every symbol
+    :raises ValueError: if it names a file or a symbol that is not there
+    """
     for name in zone if isinstance(zone, dict) else ():
         if not any(name in _names_of(bars.symbol, bars.source) for bars in read):
             raise ValueError(f"market.zone names {name}, and no file or symbol is called so")
-    return _of_one_side(read, (options or ReadOptions()).side)
 
 
 def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
@@ -70,11 +76,19 @@ def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
     return [bars for bars in read if bars.symbol not in left_out]
 
 
-def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | None = None) -> list[Bars]:
+def read_frame(
+    frame: pd.DataFrame,
+    symbol: str | None,
+    own: dict[str, str] | None = None,
+    zone: str | dict[str, str] | None = None,
+    off_grid: str | None = None,
+) -> list[Bars]:
     """
     :param frame: with the columns that files have; the dates may be its index
     :param symbol: whose bars they are where the frame names none; None: it must name them
     :param own: columns that are read because an option names them -> that option
+    :param zone: of frames that state none, or symbol -> zone
+    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
@@ -82,7 +96,8 @@ def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | No
         frame = frame.rename_axis("date")
     kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = frame.reset_index(drop=not kept)
-    file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions(own=own or {}))
+    options = ReadOptions(own=own or {}, zone=zone, off_grid=off_grid)
+    file = _File(table_of_frame(Path(symbol or "the frame"), frame), options)
     if file.layout.symbol is None and list(file.layout.fields) == [""]:
         if symbol is None:
             raise ValueError("the frame lacks the column symbol, and the run knows several")
@@ -136,6 +151,7 @@ class _File:
             bad = unreadable(frame[name], numbers_of(frame[name], self.decimal, True, percent=not is_share))
             self.rows.refuse(bad, f"{name} is not a finite number", frame[name])
         self.zone = options.zone
+        self.off_grid = options.off_grid
         self.times = self._times(options)
 
     def _tell_dropped(self, kept: np.ndarray, lost: list[str]) -> None:
@@ -221,6 +237,7 @@ class _File:
                             *self._notes_on_absence(name, len(positions) - len(mine)),
                             *self._notes_on_gaps(fields, name, mine, numbers | extra),
                         ],
+                        self.off_grid,
                     )
                 )
 

@@ -244,7 +244,7 @@ def _check_zones(found: list[Bars]) -> None:
             stated = "no time zone" if bars.zone is None else f"{bars.zone}, whose offset is unknown,"
             raise ValueError(
                 f"{bars.source} states {stated} for {bars.symbol}, and {known.source} states {known.zone}: bars "
-                "shorter than a day meet by instants; set market.zone, like America/New_York or -05:00, for files without one"
+                "shorter than a day meet by instants; set market.zone, like America/New_York, for files without one"
             )
     unknown = list(dict.fromkeys(bars.zone for bars in short if not bars.has_instants))
     if len(unknown) > 1:

@@ -10,6 +10,7 @@ import pytest
 from exports import BARS, csv_of, equals, make_bars, texts, write_to
 
 from market_regimes.config import MarketConfig
+from market_regimes.market.describe import read_data
 from market_regimes.market.load import read_files
 from market_regimes.market.segments import read_bars
 from market_regimes.market.table import ReadOptions
@@ -191,7 +192,7 @@ def test_a_zone_that_is_none_is_refused(daily, write, zone):
 def test_a_zone_of_a_file_that_is_not_there_or_states_its_own_is_refused(daily, session, write):
     path = write(daily.to_csv())
     with pytest.raises(ValueError, match=r"market\.zone names price\.csv, and no file or symbol is called so"):
-        read_bars(MarketConfig(path, zone={"price.csv": "UTC"}))
+        read_data(MarketConfig(path, zone={"price.csv": "UTC"}))
     path = write(daily.tz_localize("Asia/Tokyo").to_csv())
     with pytest.raises(ValueError, match=r"market\.zone states UTC for prices.*states \+09:00 itself"):
         read_bars(MarketConfig(path, zone={"prices.csv": "UTC"}))
