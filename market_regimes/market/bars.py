@@ -17,6 +17,7 @@ from market_regimes.market.times import Times
 MIN_BARS = 60  # of a symbol: 20 returns of history in an observation, and something to train, validate and test on
 MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
 RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
+NEAR = 5  # rows: no more of them, farther from their places, have mistyped dates
 MAX_CLOCK_CHANGE = 3600  # seconds by which summer time moves a clock
 CHANGES_A_YEAR = 4  # of a clock; most have two
 YEAR_SECONDS = 365.2425 * 86_400
@@ -190,15 +191,45 @@ def _said_of(columns: Columns, dates: np.ndarray) -> list[str]:
 
 
 def _in_order(columns: Columns, said: list[str]) -> Columns:
-    """Oldest first by instant; disorder is refused, since it may show that dates are misread."""
+    """Oldest first by instant; disorder is refused where it may show that dates are misread or mistyped."""
     step = np.diff(columns.times.instant).astype(int)
     if (step <= 0).all() and (step < 0).any():
         said.append("newest first: sorted")
-        columns, step = columns.take(np.arange(len(step), -1, -1)), -step[::-1]
-    before = np.concatenate([[1], step])
-    columns.rows.refuse(before == 0, f"{columns.symbol} has the bar before at the same date")
-    columns.rows.refuse(before < 0, f"{columns.symbol} has a later date in the bar before: sort by date")
+        columns = columns.take(np.arange(len(step), -1, -1))
+    elif (step < 0).any():
+        _check_disorder(columns, step)
+        said.append("rows not in the order of their dates: sorted")
+        columns = columns.take(np.argsort(columns.times.instant, kind="stable"))
+    before = np.concatenate([[1], np.diff(columns.times.instant).astype(int)])
+    problem = f"{columns.symbol} has the bar before at the same date"
+    if not columns.times.has_instants and (columns.times.clock != columns.times.clock.astype("M8[D]")).any():
+        problem += "; where a clock went back, market.zone tells its hours apart"
+    columns.rows.refuse(before == 0, problem)
     return columns
+
+
+def _check_disorder(columns: Columns, step: np.ndarray) -> None:
+    """Refuse rows whose order contradicts dates that may be read in another way."""
+    times = columns.times
+    backwards = np.concatenate([[False], step < 0])
+    problem = f"{columns.symbol} has a later date in the bar before: sort by date"
+    if times.is_inferred:
+        problem += ", or state the order of day and month by market.date_format"
+        columns.rows.refuse(backwards, problem)
+
+    # 09:30 to 12:30 and then 01:30 is an afternoon without its pm.
+    hours = (times.clock - times.clock.astype("M8[D]")).astype("m8[h]").astype(int)
+    within_day = np.concatenate([[False], np.diff(times.clock.astype("M8[D]")).astype(int) == 0])
+    if hours.min() >= 1 and hours.max() == 12:
+        columns.rows.refuse(backwards & within_day, f"{problem}; a clock of twelve hours needs am and pm")
+
+    # One row far from its place has a mistyped date rather than a wrong place; two neighbours may be swapped.
+    rank = np.argsort(np.argsort(times.instant, kind="stable"), kind="stable")
+    far = np.abs(rank - np.arange(len(rank))) > NEAR
+    if 0 < far.sum() <= NEAR:
+        columns.rows.refuse(
+            far, f"the date of {columns.symbol} is far from those of the rows around it: correct it, or sort by date"
+        )
 
 
 def _check_offsets(columns: Columns) -> None:

@@ -58,6 +58,7 @@ class Times:
     :param said: what was assumed, a sentence each
     :param has_instants: whether ``instant`` is in UTC
     :param zones: of each row, where a file has several; else None
+    :param is_inferred: whether the rows decided if the day or the month comes first
     """
 
     clock: np.ndarray
@@ -66,6 +67,7 @@ class Times:
     said: list[str] = field(default_factory=list)
     has_instants: bool = False
     zones: np.ndarray | None = None
+    is_inferred: bool = False
 
     def take(self, wanted: np.ndarray) -> Times:
         """:return: the times at these positions, or where a mask is True"""
@@ -151,7 +153,7 @@ def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
     if own.astype(int).any():
         rows.refuse(own != added, "the date has a time of its own, and another column has another time", cells)
         return days
-    times = _in_zones(rows, days.clock + added, zones, days.said)
+    times = replace(_in_zones(rows, days.clock + added, zones, days.said), is_inferred=days.is_inferred)
     if times.zone is None:
         return replace(days, clock=times.clock, instant=days.instant + added)
     return times
@@ -183,7 +185,8 @@ def with_instants(times: Times, stated: str | None) -> Times:
         raise ValueError(f"market.zone: {stated} is neither a zone like America/New_York nor an offset like -05:00")
     label = stated if np.isnan(_offset(stated)) else _label(stated)
     notes = [sentence for sentence in times.said if "whose offset is not stated" not in sentence]
-    return Times(times.clock, times.clock - offset, label, [*notes, f"in the zone {label}: market.zone says so"], True)
+    notes.append(f"in the zone {label}: market.zone says so")
+    return replace(times, instant=times.clock - offset, zone=label, said=notes, has_instants=True, zones=None)
 
 
 def _in_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, said: list[str]) -> Times:
@@ -295,7 +298,8 @@ def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
     day, said = _days(rows.source, days, date_format)
     seconds = by_unique(clock, lambda text: _seconds_of_day(text) if text else 0.0)
     rows.refuse(np.isnan(day) | np.isnan(seconds), NOT_ISO)
-    return _in_zones(rows, day.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]"), zones, said)
+    times = _in_zones(rows, day.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]"), zones, said)
+    return replace(times, is_inferred=bool(said) and date_format is None)
 
 
 def _joined(parts: pa.Array, name: str) -> pd.Series:

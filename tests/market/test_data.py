@@ -371,7 +371,7 @@ def spoiled(table, row, column, value):
             lambda t: t.drop(columns=["close", "low"]),
             r"prices\.csv lacks the column\(s\) close: it has date, open",
         ),
-        (lambda t: t.iloc[[*range(300), 301, 300, *range(302, 600)]], r"row 302 .*later date in the bar before"),
+        (lambda t: t.iloc[[*range(300), *range(301, 600), 300]], r"row 600 .*far from those of the rows around it"),
         (lambda t: pd.concat([t[:100], t[99:]]), r"row 101 .*2000-05-19.*same date"),
         (lambda t: spoiled(t, 17, "close", np.nan), r"row 17 after the header \(date 2000-01-25\): close of prices"),
         (lambda t: spoiled(t, 17, "open", "n/a"), "row 17 .*open of prices is not a finite number, it is 'n/a'"),

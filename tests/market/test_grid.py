@@ -40,6 +40,8 @@ GOOD_FRIDAYS = ("2018-03-30", "2019-04-19", "2020-04-10", "2016-03-25", "2015-04
 WEEKS = pd.date_range("2018-01-05", "2020-04-24", freq="W-FRI")
 MONDAYS = pd.date_range("2018-01-01", "2020-04-27", freq="W-MON")
 MONTHS = pd.date_range("2012-01-01", "2020-05-01", freq="MS")
+MINUTES = pd.date_range("2020-01-01", periods=600, freq="min")
+WAITS = np.random.default_rng(0).integers(5, 900, 500)
 ONES = [  # off the grid: regular stamps, those to add, and how many are off
     ("daily, a time", list(DAYS), ["2020-05-05 15:42:10"], 1),
     ("daily, a time on the last day", list(DAYS), ["2020-05-04 15:42:10"], 1),
@@ -88,7 +90,7 @@ REGULAR = {
     "every day": list(pd.date_range("2020-01-01", periods=200)),
     "daily with holidays": [day for day in DAYS if day.day not in (1, 13, 25)],
     "a Saturday session": sorted([*DAYS, pd.Timestamp("2020-02-01")]),
-    "a second Saturday session at the end": sorted([*DAYS[:-1], pd.Timestamp("2020-02-01"), pd.Timestamp("2020-05-02")]),
+    "a second Saturday session at the end": sorted([*DAYS[:-1], *pd.to_datetime(["2020-02-01", "2020-05-02"])]),
     "daily and Sundays": sorted([*DAYS, *pd.date_range("2019-07-07", "2020-05-03", freq="W-SUN")]),
     "New York's midnight in UTC": in_utc(DAYS, "America/New_York"),
     "the same, just after the change": in_utc(pd.bdate_range("2019-11-20", "2020-03-10"), "America/New_York"),
@@ -116,8 +118,8 @@ REGULAR = {
         at(pd.bdate_range("2019-11-20", "2020-03-10"), 9.5, 13.5), "America/New_York"
     ),
     "four hours, klines": list(pd.date_range("2020-01-01", periods=600, freq="4h")),
-    "an exchange's minutes, some missing": list(pd.date_range("2020-01-01", periods=600, freq="min")[np.arange(600) % 7 > 0]),
-    "irregular": list(pd.Timestamp("2020-01-01") + np.cumsum(np.random.default_rng(0).integers(5, 900, 500)).astype("m8[s]")),
+    "an exchange's minutes, some missing": list(MINUTES[np.arange(600) % 7 > 0]),
+    "irregular": list(pd.Timestamp("2020-01-01") + WAITS.cumsum().astype("m8[s]")),
     "weekly": list(WEEKS),
     "weekly, Good Fridays on Thursday": last_days("W-FRI", "2015-01-01", "2020-04-24", GOOD_FRIDAYS),
     "weekly, Mondays": list(MONDAYS),
@@ -160,8 +162,8 @@ def test_it_is_refused_with_the_option_that_decides(table, tmp_path, newest_firs
     with pytest.raises(ValueError, match="between them") as refusal:
         read_files([path])
     assert str(refusal.value) == (
-        f"{path}, row {number} after the header (date 2020-05-05 15:42:10): prices has bars of 1 day, stamped at 00:00, "
-        "and this row lies between them: market.off_grid=drop leaves it out, market.off_grid=keep takes it for a bar"
+        f"{path}, row {number} after the header (date 2020-05-05 15:42:10): prices has bars of 1 day, stamped at "
+        "00:00, and this row lies between them: market.off_grid=drop leaves it out, market.off_grid=keep takes it for a bar"
     )
     (dropped,) = read_files([path], ReadOptions(off_grid="drop"))
     (kept,) = read_bars(MarketConfig(path, off_grid="keep"))

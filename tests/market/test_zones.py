@@ -77,7 +77,7 @@ def test_the_hour_that_a_stated_zones_clock_shows_twice_is_ordered(make_prices, 
     table = make_bars(make_prices, 240).set_index(clock.rename("Date"))
     for rows in (table, table[::-1]):
         path = write(rows.to_csv())
-        with pytest.raises(ValueError, match="has a later date in the bar before"):
+        with pytest.raises(ValueError, match=r"the bar before at the same date; where a clock went back, market\.zone"):
             read_files([path])
         (bars,) = read_files([path], ReadOptions(zone="Europe/Berlin"))
         assert np.array_equal(bars.dates, half_hours.tz_localize(None).to_numpy().astype("M8[s]"))
