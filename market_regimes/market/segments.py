@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
-from market_regimes.market.bar_length import bar_length
+from market_regimes.market.bar_length import BarLength, bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.features import (
@@ -44,6 +44,9 @@ ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; t
 KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
 LAST_RETURN_ONLY = {"synthetic_hidden"}  # data whose past an agent must remember
 JUMP = 2.0  # factor between two closes from which a user is told
+SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 100.0)  # shares for one
+SPLIT_STDS = 3.0  # usual moves by which a ratio may differ from that of a split
+ROBUST_STD, LEAST_STD = 1.4826, 0.005  # std over median of absolute normal moves; least std of a bar
 NO_ZONE = "no zone is stated: bars of several files meet by their clocks; market.zone states it"
 GAP_DAYS = 20  # days without a bar from which a user is told
 
@@ -350,13 +353,19 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     )
 
 
+def takes_own_index(bars: Bars, config: MarketConfig) -> bool:
+    """:return: whether the index is the data's own; that of the synthetic market is its truth and never estimated"""
+    if bars.volatility_index is None:
+        return False
+    return config.volatility_index != "estimated" or bars.source in SYNTHETIC
+
+
 def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int, last: int) -> np.ndarray:
     """The data's own index where it is wanted, which must cover the bars from first to last; else estimates."""
     own, estimated = bars.volatility_index, estimated_index(volatility)
     if own is None and config.volatility_index == "real":
         raise ValueError(f"market.volatility_index=real: {bars.source} has no column volatility_index")
-    # The index of the synthetic market is its truth.
-    if own is None or (config.volatility_index == "estimated" and bars.source not in SYNTHETIC):
+    if own is None or not takes_own_index(bars, config):
         return estimated
     missing = np.isnan(own)
     within = np.flatnonzero(missing[first : last + 1]) + first
@@ -370,22 +379,68 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     return np.where(missing, estimated, own)
 
 
-def oddities(bars: Bars | Market) -> list[str]:
+@dataclass(frozen=True)
+class Oddity:
     """
-    :return: a sentence each on prices that jump and on long gaps, for the largest: no errors, but they may be some
+    What may be wrong with a symbol's prices, or may be not.
+
+    :param kind: what it has in common with those of other symbols
+    :param symbol: whose
+    :param text: a sentence with file, symbol and date
     """
-    sentences = []
-    ratio = np.abs(np.diff(np.log(bars.close)))
-    jump = int(np.argmax(ratio))
-    if ratio[jump] > np.log(JUMP):
-        change = 100 * (bars.close[jump + 1] / bars.close[jump] - 1)
-        sentences.append(
-            f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[jump + 1])}; "
-            f"a split that was not adjusted? {int((ratio > np.log(JUMP)).sum())} such bar(s)"
+
+    kind: Literal["moves like a split that was not adjusted", "moves by a factor of two or more", "long gaps"]
+    symbol: str
+    text: str
+
+
+def oddities(bars: Bars | Market) -> list[Oddity]:
+    """
+    :return: the largest move like a split, the largest other one by a factor of two, and a long gap, where there are
+        such: no errors, but they may be some
+    """
+    move = np.diff(np.log(bars.close))
+    split = _like_splits(bars, move)
+    found = []
+    for kind, bad, question in (
+        ("moves like a split that was not adjusted", split, "; a split that was not adjusted?"),
+        ("moves by a factor of two or more", (np.abs(move) > np.log(JUMP)) & ~split, ", by no ratio of a split:"),
+    ):
+        if not bad.any():
+            continue
+        bar = int(np.argmax(np.where(bad, np.abs(move), 0.0))) + 1
+        change = 100 * (bars.close[bar] / bars.close[bar - 1] - 1)
+        text = (
+            f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[bar])}"
+            f"{question} {int(bad.sum())} such bar(s)"
         )
+        found.append(Oddity(kind, bars.symbol, text))  # type: ignore[arg-type]  # a tuple's strings are no literals
     days = np.diff(bars.dates).astype("m8[D]").astype(int)
     gap = int(np.argmax(days))
     if days[gap] > max(GAP_DAYS, 10 * float(np.median(days))):
         since = date_text(bars.dates[gap])
-        sentences.append(f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}")
-    return sentences
+        text = f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}"
+        found.append(Oddity("long gaps", bars.symbol, text))
+    return found
+
+
+def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
+    """
+    Closes that differ by the ratio of a split and a usual move; of days, opens must do so as well, since shares are
+    split over night. A crash falls in the session, or by a ratio that no split has.
+
+    :param move: log returns, shape (T - 1,)
+    :return: mask of the returns, shape (T - 1,)
+    """
+    spread = max(float(np.median(np.abs(move))) * ROBUST_STD, LEAST_STD)
+    like = _is_ratio(move, spread)
+    of_days = bar_length(bars.dates).unit == "second" or bar_length(bars.dates) == BarLength("day", 1)
+    if of_days and bars.fill == "open" and not np.array_equal(bars.open, bars.close):
+        like &= _is_ratio(np.log(bars.open[1:] / bars.close[:-1]), spread)
+    return like
+
+
+def _is_ratio(move: np.ndarray, spread: float) -> np.ndarray:
+    distance = np.abs(np.abs(move)[:, None] - np.log(SPLITS)).min(axis=1)
+    near: np.ndarray = distance <= SPLIT_STDS * spread
+    return near

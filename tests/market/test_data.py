@@ -432,7 +432,7 @@ def test_jumps_and_gaps_are_told(write, make_prices, market):
     table = make_prices()
     table.loc[300:, ["open", "high", "low", "close"]] /= 4
     table = table.drop(index=range(100, 130))
-    jump, gap = oddities(load_markets([write(table)])[0])
+    jump, gap = (oddity.text for oddity in oddities(load_markets([write(table)])[0]))
     assert "close of prices moves by -7" in jump
     assert str(table["date"][300].date()) in jump
     assert f"no bar for 45 days from {table['date'][99].date()}" in gap

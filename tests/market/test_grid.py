@@ -162,8 +162,9 @@ def test_it_is_refused_with_the_option_that_decides(table, tmp_path, newest_firs
     with pytest.raises(ValueError, match="between them") as refusal:
         read_files([path])
     assert str(refusal.value) == (
-        f"{path}, row {number} after the header (date 2020-05-05 15:42:10): prices has bars of 1 day, stamped at "
-        "00:00, and this row lies between them: market.off_grid=drop leaves it out, market.off_grid=keep takes it for a bar"
+        f"{path}, row {number} after the header (date 2020-05-05 15:42:10): prices has bars of 1 day, stamped "
+        "at 00:00, and this row lies between them: market.off_grid=drop leaves it out, "
+        "market.off_grid=keep takes it for a bar"
     )
     (dropped,) = read_files([path], ReadOptions(off_grid="drop"))
     (kept,) = read_bars(MarketConfig(path, off_grid="keep"))
