@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
 from market_regimes.market.bar_length import BarLength, bar_length
@@ -45,7 +46,7 @@ KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
 LAST_RETURN_ONLY = {"synthetic_hidden"}  # data whose past an agent must remember
 JUMP = 2.0  # factor between two closes from which a user is told
 SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 100.0)  # shares for one
-SPLIT_STDS = 3.0  # usual moves by which a ratio may differ from that of a split
+SPLIT_STDS = 4.0  # usual moves by which a ratio may differ from that of a split
 ROBUST_STD, LEAST_STD = 1.4826, 0.005  # std over median of absolute normal moves; least std of a bar
 NO_ZONE = "no zone is stated: bars of several files meet by their clocks; market.zone states it"
 GAP_DAYS = 20  # days without a bar from which a user is told
@@ -389,22 +390,26 @@ class Oddity:
     :param text: a sentence with file, symbol and date
     """
 
-    kind: Literal["moves like a split that was not adjusted", "moves by a factor of two or more", "long gaps"]
+    kind: str
     symbol: str
     text: str
 
 
 def oddities(bars: Bars | Market) -> list[Oddity]:
     """
-    :return: the largest move like a split, the largest other one by a factor of two, and a long gap, where there are
-        such: no errors, but they may be some
+    :return: the largest move that the next bar takes back, the largest like a split, the largest other one by a factor
+        of two, and a long gap, where there are such: no errors, but they may be some
     """
     move = np.diff(np.log(bars.close))
-    split = _like_splits(bars, move)
+    large = np.abs(move) > np.log(JUMP)
+    returns = np.append(large[:-1] & (np.abs(move[:-1] + move[1:]) < np.abs(move[:-1]) / 2), False)
+    returns |= np.insert(returns[:-1], 0, False)
+    split = _like_splits(bars, move) & ~returns
     found = []
     for kind, bad, question in (
+        ("moves that are taken back at the next bar", returns, " and back at the next bar; a mistaken price?"),
         ("moves like a split that was not adjusted", split, "; a split that was not adjusted?"),
-        ("moves by a factor of two or more", (np.abs(move) > np.log(JUMP)) & ~split, ", by no ratio of a split:"),
+        ("moves by a factor of two or more", large & ~split & ~returns, ", by no ratio of a split:"),
     ):
         if not bad.any():
             continue
@@ -414,7 +419,7 @@ def oddities(bars: Bars | Market) -> list[Oddity]:
             f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[bar])}"
             f"{question} {int(bad.sum())} such bar(s)"
         )
-        found.append(Oddity(kind, bars.symbol, text))  # type: ignore[arg-type]  # a tuple's strings are no literals
+        found.append(Oddity(kind, bars.symbol, text))
     days = np.diff(bars.dates).astype("m8[D]").astype(int)
     gap = int(np.argmax(days))
     if days[gap] > max(GAP_DAYS, 10 * float(np.median(days))):
@@ -432,7 +437,10 @@ def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
     :param move: log returns, shape (T - 1,)
     :return: mask of the returns, shape (T - 1,)
     """
-    spread = max(float(np.median(np.abs(move))) * ROBUST_STD, LEAST_STD)
+    # Of the bars around each, by the median, which the split itself does not move.
+    size = pd.Series(np.abs(move))
+    around = size.rolling(2 * WINDOW + 1, center=True, min_periods=WINDOW).median().to_numpy()
+    spread = np.maximum(np.fmax(around, float(size.median())) * ROBUST_STD, LEAST_STD)
     like = _is_ratio(move, spread)
     of_days = bar_length(bars.dates).unit == "second" or bar_length(bars.dates) == BarLength("day", 1)
     if of_days and bars.fill == "open" and not np.array_equal(bars.open, bars.close):
@@ -440,7 +448,7 @@ def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
     return like
 
 
-def _is_ratio(move: np.ndarray, spread: float) -> np.ndarray:
+def _is_ratio(move: np.ndarray, spread: np.ndarray) -> np.ndarray:
     distance = np.abs(np.abs(move)[:, None] - np.log(SPLITS)).min(axis=1)
     near: np.ndarray = distance <= SPLIT_STDS * spread
     return near
