@@ -11,6 +11,7 @@ from market_regimes.market.bar_length import BarLength, bar_length
 HOUR, DAY = 3600, 86_400  # seconds
 OFTEN = 3  # rows from which a time of the day belongs to the grid
 REGULAR = 0.9  # share of the rows that lie on a grid, if there is one
+MORNING = 8 * HOUR  # before it no session ends
 ROUND = 300  # seconds: sessions end at whole five minutes
 WEEK_GAP = 4  # days: holidays bring the stamps of two weeks no nearer
 MONTH_GAP = 20  # days: the Chinese New Year brings the stamps of two months no nearer than 23
@@ -83,8 +84,7 @@ def _at_odd_times(dates: np.ndarray) -> np.ndarray:
     frequent = _frequent(seconds)
     usual = _usual(seconds)
     on_grid = np.isin(seconds, [(second + shift) % DAY for second in frequent for shift in (0, HOUR, -HOUR)])
-    if usual > 0 and 0 not in frequent:
-        on_grid |= (seconds < usual) & (seconds > 8 * HOUR) & (seconds % ROUND == 0)
+    on_grid |= (seconds > MORNING) & (seconds < usual) & (seconds % ROUND == 0)
     return ~on_grid
 
 

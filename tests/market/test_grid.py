@@ -42,11 +42,14 @@ MONDAYS = pd.date_range("2018-01-01", "2020-04-27", freq="W-MON")
 MONTHS = pd.date_range("2012-01-01", "2020-05-01", freq="MS")
 MINUTES = pd.date_range("2020-01-01", periods=600, freq="min")
 WAITS = np.random.default_rng(0).integers(5, 900, 500)
+TO_THE_SECOND = pd.date_range("2020-01-01", periods=600, freq="h") - pd.Timedelta(seconds=1)
 ONES = [  # off the grid: regular stamps, those to add, and how many are off
     ("daily, a time", list(DAYS), ["2020-05-05 15:42:10"], 1),
     ("daily, a time on the last day", list(DAYS), ["2020-05-04 15:42:10"], 1),
     ("daily, a round time", list(DAYS), ["2020-05-05 15:30"], 1),
     ("daily, two times", list(DAYS), ["2020-05-05 15:42:10", "2020-05-06 15:43:01"], 2),
+    ("daily, the same time twice", list(DAYS), ["2020-05-05 15:42:10", "2020-05-06 15:42:10"], 2),
+    ("hourly to the last second, a time", list(TO_THE_SECOND), ["2020-01-20 11:42:10"], 1),
     ("daily, in the middle", list(DAYS), ["2020-02-05 15:42:10"], 1),
     ("daily at the close, a time", at(DAYS, 16), ["2020-05-05 15:42:10"], 1),
     ("daily at the close, after it", at(DAYS, 16), ["2020-05-05 17:05"], 1),
@@ -111,11 +114,15 @@ REGULAR = {
     "hourly in Hong Kong": at(DAYS, 9.5, 10.5, 11.5, 13, 14, 15),
     "hourly with an auction": at(DAYS, *range(8, 17), 16 + 35 / 60),
     "hourly in UTC over a change of clocks": in_utc(at(DAYS, *HOURS), "America/New_York"),
-    "hourly to the last second": list(pd.date_range("2020-01-01", periods=600, freq="h") - pd.Timedelta(seconds=1)),
+    "hourly to the last second": list(TO_THE_SECOND),
+    "hourly with an auction on four days": at(DAYS, *HOURS) + at(DAYS[::60], 16 + 35 / 60),
     "half an hour": at(DAYS[-60:], *np.arange(9.25, 15.5, 0.5)),
     "two bars a day": at(DAYS, 9.5, 13.5),
     "two bars a day in UTC, four after the change": in_utc(
         at(pd.bdate_range("2019-11-20", "2020-03-10"), 9.5, 13.5), "America/New_York"
+    ),
+    "the same, one day after the change": in_utc(
+        at(pd.bdate_range("2019-11-20", "2020-03-09"), 9.5, 13.5), "America/New_York"
     ),
     "four hours, klines": list(pd.date_range("2020-01-01", periods=600, freq="4h")),
     "an exchange's minutes, some missing": list(MINUTES[np.arange(600) % 7 > 0]),
@@ -127,6 +134,7 @@ REGULAR = {
     "weekly in London, in UTC": in_utc(MONDAYS, "Europe/London"),
     "monthly": list(MONTHS),
     "monthly, ends": list(MONTHS - pd.Timedelta(days=1)),
+    "monthly, ends, a holiday at last": [*(MONTHS[:-1] - pd.Timedelta(days=1)), pd.Timestamp("2020-04-29")],
     "monthly, last working days": last_days("BME", "2012-01-01", "2020-04-30", GOOD_FRIDAYS),
     "monthly, first working days": list(pd.date_range("2012-01-01", "2020-05-01", freq="BMS")),
     "monthly, the fifteenth": list(MONTHS + pd.Timedelta(days=14)),

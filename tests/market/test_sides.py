@@ -88,6 +88,8 @@ def test_a_close_without_a_side_is_traded_beside_quotes(daily, write):
         (bars,) = read_files([write(closes.join(quotes).to_csv())])
         assert equals(bars, daily)
         assert bars.assumptions == []
+        (ask,) = read_files([write(closes.join(quotes).to_csv())], ReadOptions(side="ask"))
+        assert (ask.close == 2).all()
 
 
 def test_sides_may_be_stated_column_by_column(daily, write):
