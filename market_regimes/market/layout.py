@@ -140,8 +140,8 @@ def _require(table: RawTable, dates: list[str], fields: dict[str, dict[str, str]
             missing.append("close")
             break
     if missing:
-        columns = [str(name) for name in table.frame if name not in dates and not _holds_days(table.frame[name])]
-        example = f"[{', '.join(columns[:2])}]" if columns else "[AAPL, JPM]"
+        numeric = [str(name) for name in table.frame if name not in dates and _holds_numbers(table.frame[name])]
+        example = f"[{', '.join(numeric[:2])}]" if numeric else "[AAPL, JPM]"
         priced = any(role in (*PRICES, "adjusted_close") for columns in fields.values() for role in columns)
         wide = "" if priced else f"; market.closes={example} reads columns as closes, one symbol each"
         raise ValueError(
@@ -238,7 +238,7 @@ def _of_one_side(
         examples = [next(name for name, quote in closing.items() if quote.side == side) for side in sides]
         raise ValueError(
             f"{table.source} has prices of two sides, {examples[0]} and {examples[1]}, which are one instrument: set "
-            f"market.side to {' or '.join(sides)}"
+            f"market.side to {' or '.join(sides)}, or name another close in market.columns"
         )
     side = options.side or sides[0]
     said.append(f"prices are those of the {side}{': market.side says so' if options.side else ''}")
@@ -260,7 +260,7 @@ def _stated_closes(table: RawTable, closes: list[str] | str, names: list[str]) -
             if name not in vix
             and plain(name) not in ("volume", *MAYBE_DATES)
             and not name.startswith("Unnamed: ")
-            and (not is_text(table.frame[name]) or _mostly_numbers(table.frame[name]))
+            and _holds_numbers(table.frame[name])
         ]
     closes = [closes] if isinstance(closes, str) else closes
     absent = [name for name in closes if name not in names]
@@ -300,6 +300,10 @@ def _wide(table: RawTable, names: list[str], said: list[str]) -> dict[str, dict[
     shared = {"volatility_index": vix[0]} if vix else {}
     said.append(f"one column of closes per symbol: {', '.join(symbols[:5])}{', ...' if len(symbols) > 5 else ''}")
     return {name.strip(): {"close": name, **shared} for name in symbols}
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    return column.dtype != bool and column.dtype.kind not in "mM" and (not is_text(column) or _mostly_numbers(column))
 
 
 def _mostly_numbers(column: pd.Series) -> bool:

@@ -268,7 +268,8 @@ class _File:
         self, fields: dict[str, str], name: str, mine: np.ndarray, numbers: dict[str, np.ndarray]
     ) -> list[str]:
         """Where a column besides prices has no number, a sentence each."""
-        columns = {role: fields[role] for role in ("volatility_index", "volume") if role in fields}
+        roles: list[str] = [role for role in ("volatility_index", "volume") if role in fields]
+        columns = {role: fields[role] for role in roles}
         pairs = {column: self._pairs.get(column, (column, name)) for column in self.own}
         columns |= {field: column for column, (field, owner) in pairs.items() if owner == name}
         notes = []
