@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
@@ -20,6 +21,17 @@ SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law 
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
+
+
+def is_zone(text: str) -> bool:
+    """:return: whether a text is an offset like -05:00, or a zone's name like America/New_York"""
+    if re.fullmatch(r"[+-]\d{2}:[0-5]\d", text):
+        return True
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
+        return False
+    return True
 
 
 def seeds_of(text: str) -> list[int]:
@@ -176,6 +188,12 @@ class MarketConfig:
         a column that is not to be used
     :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
     :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
+    :param closes: columns of a table with one column of closes per symbol, where their names are not in capitals:
+        [aapl, jpm]; "all": every column of numbers but the volatility index
+    :param side: "bid", "ask" or "mid": which is traded where the files have prices of several
+    :param zone: of files that state none: a name like America/New_York, or an offset like -05:00; or, where several
+        differ, each file or symbol with its zone: {spy.csv: America/New_York, dax.csv: Europe/Berlin}
+    :param off_grid: rows between the times at which the others are stamped: "drop" or "keep"; None: they are refused
     :param features: columns of the files that enter the observation, scaled by the training period as returns are;
         "volume" enters as its log change
     :param feature_lag: bars by which features become known late: with 1 a close shows those of the row before
@@ -197,6 +215,10 @@ class MarketConfig:
     columns: dict[str, str] | None = None
     date_format: str | None = None
     decimal: str | None = None
+    closes: str | list[str] | None = None
+    side: Literal["bid", "ask", "mid"] | None = None
+    zone: str | dict[str, str] | None = None
+    off_grid: Literal["drop", "keep"] | None = None
     features: list[str] = field(default_factory=list)
     feature_lag: int = 0
     feature_fill: Literal["forward"] | None = None
@@ -218,6 +240,22 @@ class MarketConfig:
             raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
         if self.feature_fill not in (None, "forward"):
             raise ValueError(f"market.feature_fill must be 'forward' or null, got {self.feature_fill!r}")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        """Refuse what no file can be read by."""
+        if self.side not in (None, "bid", "ask", "mid"):
+            raise ValueError(f"market.side must be 'bid', 'ask', 'mid' or null, got {self.side!r}")
+        zones = self.zone.values() if isinstance(self.zone, dict) else [self.zone] if self.zone is not None else []
+        for zone in zones:
+            if not is_zone(zone):
+                raise ValueError(
+                    f"market.zone: {zone!r} is neither a zone like America/New_York nor an offset like -05:00"
+                )
+        if self.off_grid not in (None, "drop", "keep"):
+            raise ValueError(f"market.off_grid must be 'drop', 'keep' or null, got {self.off_grid!r}")
+        if self.closes is not None and not self.closes:
+            raise ValueError("market.closes names no column")
 
     def days(self, period: PeriodName) -> tuple[str, str]:
         """
@@ -235,7 +273,7 @@ class MarketConfig:
         """Columns that are read because an option names them, each with that option."""
         traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
         benchmark = {self.benchmark_positions: "market.benchmark_positions"} if self.benchmark_positions else {}
-        return traded | benchmark | dict.fromkeys(self.features, "market.features")
+        return traded | dict.fromkeys(self.features, "market.features") | benchmark
 
     @property
     def entries(self) -> list[str]:

@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from market_regimes.config import RunConfig
+
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -42,6 +46,54 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is torn or no run's")
     return content
+
+
+def check_keys(text: str, source: str) -> None:
+    """
+    Refuse what the reader of YAML takes silently: of a key that stands twice it keeps the last value alone.
+
+    :param text: YAML or JSON; a text that is none is left to its reader
+    :param source: where it comes from, for the refusal
+    :raises ValueError: if a mapping at any depth has a key twice: names both lines
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return
+    if root is not None:
+        _check_node(root, source, "", {}, set())
+
+
+def _check_node(node: yaml.Node, source: str, path: str, lines: dict[str, int], visited: set[int]) -> None:
+    """Check a mapping's keys and all that lies below it; an alias leads to a node that was checked already."""
+    if id(node) in visited or isinstance(node, yaml.ScalarNode):
+        return
+    visited.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for position, entry in enumerate(node.value):
+            _check_node(entry, source, f"{path}[{position}]", lines, visited)
+        return
+
+    # Paths are compared, since market.data is the key data of the section market. Keys are those that the reader sees:
+    # 1 and 0x1 are one key, and so are a and "a".
+    for key, value in node.value:
+        name = f"{path}.{_scalar(key)}" if path else _scalar(key)
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and name in lines:
+            where = f"in lines {lines[name]} and {line}" if lines[name] < line else f"in line {line}"
+            raise ValueError(f"{source}: the key {name} stands twice, {where}: keep one")
+        lines[name] = line
+        _check_node(value, source, name, lines, visited)
+
+
+def _scalar(key: yaml.Node) -> str:
+    """The key as the reader sees it, as text."""
+    if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+        return str(key.value)
+    try:
+        return str(yaml.constructor.SafeConstructor().construct_object(key))
+    except yaml.YAMLError:  # a tag of Python, which the reader refuses
+        return str(key.value)
 
 
 def leave_closed_pipe() -> NoReturn:

@@ -18,6 +18,8 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from stable_baselines3.common.vec_env import VecEnv
 
+from market_regimes.files import check_keys
+
 FORMS: dict[Any, str] = {  # of types, and of functions by their names
     bool: "true or false",
     int: "a whole number like 64",
@@ -45,7 +47,12 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
     def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
         """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
-        return self.parse_string(Path(path).read_text("utf-8-sig"), Path(path).name, *args, **kwargs)
+        text = Path(path).read_text("utf-8-sig")
+        try:
+            check_sections(text, str(path))
+        except ValueError as error:
+            self.error(str(error))
+        return self.parse_string(text, Path(path).name, *args, **kwargs)
 
     @classmethod
     @contextmanager
@@ -162,6 +169,42 @@ def values_of(flag: str, arguments: list[str]) -> list[str]:
     """What follows every occurrence of a flag, as ``--flag value`` or ``--flag=value``."""
     given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
     return given + [value for name, value in pairwise(arguments) if name == flag]
+
+
+def check_flags(arguments: list[str]) -> None:
+    """
+    :param arguments: of the command line
+    :raises ValueError: if a flag's value has a key twice, as in ``--market.columns='{close: A, close: B}'``, or a file
+        that it names
+    """
+    given = [argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument]
+    given += [[name, value] for name, value in pairwise(arguments) if name.startswith("--") and "=" not in name]
+    for name, value in given:
+        if value.lstrip().startswith(("{", "[")):
+            check_keys(value, name)
+        elif _is_section(value):
+            check_sections(Path(value).read_text("utf-8-sig"), value)
+
+
+def check_sections(text: str, source: str) -> None:
+    """
+    :param text: of a configuration
+    :param source: its file
+    :raises ValueError: if it has a key twice, or a file that one of its sections names has
+    """
+    check_keys(text, source)
+    try:
+        content = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return  # the parser says so
+    for value in content.values() if isinstance(content, dict) else ():
+        if _is_section(value):
+            check_keys(Path(value).read_text("utf-8-sig"), value)
+
+
+def _is_section(value: Any) -> bool:
+    """Whether a value names a file that jsonargparse would read a section from."""
+    return isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()
 
 
 def files_first(arguments: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import jsonargparse
 from gymnasium.error import Error as GymnasiumError
 
-from market_regimes.commands.arguments import Parser, values_of
+from market_regimes.commands.arguments import Parser, check_flags, values_of
 from market_regimes.config import SHIPPED, PeriodName
 from market_regimes.files import stamped
 from market_regimes.market.describe import read_data, said, warnings_of
@@ -99,6 +99,8 @@ def parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:
     """
     Parser.source = ", ".join(values_of("--config", arguments))
     try:
+        with refusals(parser, (ValueError,)):
+            check_flags(arguments)
         return parser.parse_args(arguments)
     except (UnicodeDecodeError, RecursionError) as error:
         parser.error(f"the configuration {Parser.source} cannot be read: {type(error).__name__}")

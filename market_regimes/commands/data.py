@@ -9,7 +9,7 @@ import jsonargparse
 from market_regimes.commands.arguments import Parser
 from market_regimes.commands.building import refusals
 from market_regimes.config import MarketConfig, TradingCosts
-from market_regimes.market.describe import absent, described, lines_of, read_data, warnings_of
+from market_regimes.market.describe import SHOWN, absent, described, lines_of, read_data, table_of, warnings_of
 
 
 def data(parser: Parser, config: jsonargparse.Namespace) -> None:
@@ -22,7 +22,8 @@ def data(parser: Parser, config: jsonargparse.Namespace) -> None:
     if config.json:
         print(json.dumps(symbols, indent=2))
         return
-    for symbol in symbols:
-        print("\n".join(lines_of(symbol)))
-    for line in [*absent(read), *(f"warning: {sentence}" for sentence in warnings_of(read.read))]:
+    many = len(symbols) > SHOWN
+    lines = table_of(symbols, read.read) if many else [line for symbol in symbols for line in lines_of(symbol)]
+    warnings = warnings_of(read.read, with_moves=True)
+    for line in [*lines, *absent(read), *(f"warning: {sentence}" for sentence in warnings)]:
         print(line)

@@ -9,18 +9,35 @@ import pandas as pd
 
 from market_regimes.market.table import is_missing
 
-CURRENCY = r"(?:US|R|A|C|HK|NT|S|NZ)?[$€£¥₹₩₽₺₿฿]"
+CURRENCY = r"(?:(?:US|R|A|C|HK|NT|S|NZ)?[$€£¥₹₩₽₺₿฿]|Rs\.?)"
 SIGN = r"^[-+]?"
 SPACE = " \t\u00a0\u202f\u2009"  # as characters: pandas hands \s to Python's regular expressions, which are slow
+APOSTROPHE = "'\u2019"
+LAKHS = r"\d{1,2}(?:,\d{2})+,\d{3}"  # the Indian grouping: 85,94,000
 # What only one convention can have written, by the mark before its decimals.
-POINT_ONLY = SIGN + r"(?:\d{1,3}(?:,\d{3})+\.\d*|\d{1,3}(?:,\d{3}){2,})$"
+POINT_ONLY = SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+\.\d*|\d{{1,3}}(?:,\d{{3}}){{2,}}|{LAKHS}(?:\.\d*)?)$"
 COMMA_ONLY = SIGN + r"(?:\d{1,3}(?:\.\d{3})+,\d*|\d{1,3}(?:\.\d{3}){2,}|\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+|,\d+)$"
 EITHER = SIGN + r"\d{1,3},\d{3}$"
-GROUPED = {
-    ".": SIGN + r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?)$",
-    ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$",
+THOUSANDS = {
+    ".": SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+|{LAKHS})(?:\.\d*)?$",
+    ",": SIGN + r"\d{1,3}(?:\.\d{3})+(?:,\d*)?$",
 }
-MULTIPLES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+GROUPED = {".": THOUSANDS["."], ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$"}
+# Spaces and apostrophes separate groups of three digits, or Indian ones; elsewhere between digits they mean nothing.
+MARKS = f"[{SPACE}{APOSTROPHE}]"
+SPACED = SIGN + (
+    rf"(?:\d{{1,3}}(?:{MARKS}\d{{3}})+|\d{{1,2}}(?:{MARKS}\d{{2}})+{MARKS}\d{{3}})(?:[.,]\d*)?[{SPACE}]*[A-Za-z%]*$"
+)
+MULTIPLES = {
+    1e3: "k|thousand",
+    1e5: "lakh|lakhs|lac|lacs",
+    1e6: "m|mn|mio|million",
+    1e7: "cr|crore|crores",
+    1e9: "b|bn|mrd|billion",
+    1e12: "t|tn|trillion",
+}
+WORDS = {word: multiple for multiple, words in MULTIPLES.items() for word in words.split("|")}
+SUFFIX = rf"(?i)(?<=[0-9.])(?:{'|'.join(WORDS)})$"
 
 
 @dataclass(frozen=True)
@@ -50,25 +67,46 @@ def convention_of(source: str, columns: list[pd.Series], decimal: str | None = N
     :return: what the cells show
     :raises ValueError: if nothing decides whether 1,234 is a thousand or has three decimals
     """
-    texts = [_bare(column) for column in columns if is_text(column)]
-    said, signs = [], sorted({sign for column in columns if is_text(column) for sign in _signs(column)})
-    if signs:
-        said.append(f"currency signs removed: {' '.join(signs)}")
+    cells = [column for column in columns if is_text(column)]
+    texts = [_bare(column) for column in cells]
     marks = any(_any(text, r",|\..*\.") for text in texts)
     if decimal is None:
         decimal = _decimal_of(source, columns, texts, read_by) if marks else read_by
+    return Convention(decimal, _notes(cells, texts, decimal))
+
+
+def _notes(columns: list[pd.Series], texts: list[pd.Series], decimal: str) -> list[str]:
+    """What the cells of text have besides digits and the mark before the decimals."""
+    notes = []
+    signs = sorted({sign for column in columns for sign in _signs(column)})
+    if signs:
+        notes.append(f"currency signs removed: {' '.join(signs)}")
     if decimal == ",":
-        said.append("decimal commas")
-    elif marks:
-        said.append("commas separate thousands")
-    return Convention(decimal, said)
+        notes.append("decimal commas")
+    if decimal == "." and any(_any(text, THOUSANDS["."]) for text in texts):
+        notes.append("commas separate thousands")
+    lakh = next((cell for text in texts if decimal == "." and (cell := _first(text, rf"{SIGN}{LAKHS}"))), None)
+    if lakh:
+        notes.append(f"commas separate lakhs and crores: {lakh} is {lakh.replace(',', '')}")
+    if any(_any(column.astype("str"), r"^[ $]*\([^()]*\d[^()]*\)[ %]*$") for column in columns):
+        notes.append("numbers in parentheses are negative")
+    multiple = next(
+        (cell for text in texts if (cell := _first(text, rf"(?i)^[-+]?\d[\d.,]*(?:{'|'.join(WORDS)})$"))), None
+    )
+    if multiple:
+        notes.append(f"multiples: {multiple} is {numbers_of(pd.Series([multiple]), decimal, multiples=True)[0]:,.0f}")
+    percentage = next((cell for text in texts if (cell := _first(text, r"^[-+]?[\d.,]+%$"))), None)
+    if percentage:
+        notes.append(f"percent signs removed: {percentage} is {percentage[:-1]}")
+    return notes
 
 
-def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.ndarray:
+def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent: bool = True) -> np.ndarray:
     """
     :param column: numbers, or text
     :param decimal: the mark before the decimals
-    :param multiples: whether 1.2M and 3 % are numbers
+    :param multiples: whether 1.2M and 3 lakh are numbers
+    :param percent: whether 3 % is one beside multiples, and is then 3
     :return: float64, NaN where there is no number, shape (T,)
     """
     if column.dtype == bool or column.dtype.kind in "mM":  # which pandas would count as numbers
@@ -76,10 +114,8 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.n
     if not is_text(column):
         return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
     text, factor = _bare(column), np.ones(len(column))
-    for suffix, multiple in MULTIPLES.items() if multiples else ():
-        factor[text.str.contains(rf"[{suffix}{suffix.lower()}]$", regex=True).to_numpy(dtype=bool)] = multiple
     if multiples:
-        text = text.str.replace(r"[KMBTkmbt%]$", "", regex=True)
+        text, factor = _without_multiples(text.str.removesuffix("%") if percent else text)
     grouped = text.str.contains(GROUPED[decimal], regex=True)
     thousands = "," if decimal == "." else "."
     if grouped.any():
@@ -90,16 +126,41 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False) -> np.n
     return np.asarray(pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)) * factor
 
 
+def unreadable(cells: pd.Series, values: np.ndarray) -> np.ndarray:
+    """
+    :param cells: of a file
+    :param values: the numbers that were read from them
+    :return: where a cell says something and that is no finite number, shape (T,)
+    """
+    bad: np.ndarray = ~np.isfinite(values) & ~is_missing(cells)
+    return bad
+
+
+def _without_multiples(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
+    """Numbers without their K, M, lakh, ..., and what these multiply them by."""
+    factor = np.ones(len(text))
+    words = text.str.extract(rf"(?i)[0-9.]({'|'.join(WORDS)})$", expand=False).str.lower()
+    present = words.notna().to_numpy(dtype=bool)
+    if not present.any():
+        return text, factor
+    factor[present] = words[present].map(WORDS).to_numpy(dtype=np.float64)
+    return text.str.replace(SUFFIX, "", regex=True), factor
+
+
 def _bare(column: pd.Series) -> pd.Series:
-    """Without currency signs, quotes and spaces; "" where there is no value."""
+    """Without currency signs, quotes, and spaces and apostrophes between thousands; "" where there is no value."""
     text = column.astype("str").mask(is_missing(column), "")
-    for pattern in (
-        f'^[="{SPACE}]+|["{SPACE}]+$',
-        rf"^{CURRENCY}[{SPACE}]*|[{SPACE}]*{CURRENCY}$",
-        f"[{SPACE}'\u2019]",
-    ):
-        if _any(text, pattern):
-            text = text.str.replace(pattern, "", regex=True)
+    edges = f'^[="{SPACE}]+|["{SPACE}]+$'
+    if _any(text, edges):
+        text = text.str.replace(edges, "", regex=True)
+    if _any(text, r"^\(.*\)$|\u2212"):  # (5) is -5 to an accountant; another sign for minus
+        text = text.str.replace(r"^\((.*)\)$", r"-\1", regex=True).str.replace("\u2212", "-", regex=False)
+    signs = rf"^([-+]?)[{SPACE}]*{CURRENCY}[{SPACE}]*|[{SPACE}]*{CURRENCY}$"
+    if _any(text, CURRENCY):
+        text = text.str.replace(signs, r"\1", regex=True)
+    if _any(text, MARKS):
+        between = text.str.contains(rf"\d{MARKS}+\d", regex=True) & ~text.str.contains(SPACED, regex=True)
+        text = text.where(between, text.str.replace(MARKS, "", regex=True))
     return text
 
 

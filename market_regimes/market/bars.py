@@ -10,12 +10,17 @@ import pandas as pd
 
 from market_regimes.market.calendar import DAYS_PER_YEAR, bars_per_year
 from market_regimes.market.columns import PRICES
+from market_regimes.market.grid import off_grid
 from market_regimes.market.table import Rows, is_missing
 from market_regimes.market.times import Times
 
 MIN_BARS = 60  # of a symbol: 20 returns of history in an observation, and something to train, validate and test on
 MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
 RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
+NEAR = 5  # rows: no more of them, farther from their places, have mistyped dates
+MAX_CLOCK_CHANGE = 3600  # seconds by which summer time moves a clock
+CHANGES_A_YEAR = 4  # of a clock; most have two
+YEAR_SECONDS = 365.2425 * 86_400
 MAX_INDEX = 1e6  # observations are float32, in which 1e39 is infinite; no market is near the bound
 
 
@@ -41,6 +46,7 @@ class Bars:
     :param assumptions: what was assumed about the file, a sentence each
     :param rows: of the bars in their file, for refusals; None where they are of no file
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param has_instants: whether ``instants`` are in UTC
     """
 
     symbol: str
@@ -58,6 +64,7 @@ class Bars:
     assumptions: list[str] = field(default_factory=list)
     rows: Rows | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
+    has_instants: bool = False
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -101,6 +108,7 @@ class Columns:
     :param extra: other columns of numbers
     :param unused: columns of the file that are not used
     :param said: what was assumed so far, a sentence each
+    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped; None: refused
     """
 
     symbol: str
@@ -111,6 +119,7 @@ class Columns:
     extra: dict[str, np.ndarray]
     unused: list[str]
     said: list[str]
+    off_grid: str | None = None
 
     def take(self, wanted: np.ndarray) -> Columns:
         """:return: the rows at these positions"""
@@ -132,6 +141,8 @@ def checked_bars(columns: Columns) -> Bars:
     """
     said = list(columns.said)
     columns = _in_order(columns, said)
+    _check_offsets(columns)
+    columns = _on_grid(columns, said)
     dates, zone = _dates(columns, said)
     _check_prices(columns)
     opens, close = _adjusted(columns)
@@ -159,6 +170,7 @@ def checked_bars(columns: Columns) -> Bars:
         said,
         columns.rows,
         columns.times.instant,
+        columns.times.has_instants,
     )
 
 
@@ -179,15 +191,83 @@ def _said_of(columns: Columns, dates: np.ndarray) -> list[str]:
 
 
 def _in_order(columns: Columns, said: list[str]) -> Columns:
-    """Oldest first by instant; disorder is refused, since it may show that dates are misread."""
+    """Oldest first by instant; disorder is refused where it may show that dates are misread or mistyped."""
     step = np.diff(columns.times.instant).astype(int)
     if (step <= 0).all() and (step < 0).any():
         said.append("newest first: sorted")
-        columns, step = columns.take(np.arange(len(step), -1, -1)), -step[::-1]
-    before = np.concatenate([[1], step])
-    columns.rows.refuse(before == 0, f"{columns.symbol} has the bar before at the same date")
-    columns.rows.refuse(before < 0, f"{columns.symbol} has a later date in the bar before: sort by date")
+        columns = columns.take(np.arange(len(step), -1, -1))
+    elif (step < 0).any():
+        _check_disorder(columns, step)
+        said.append("rows not in the order of their dates: sorted")
+        columns = columns.take(np.argsort(columns.times.instant, kind="stable"))
+    before = np.concatenate([[1], np.diff(columns.times.instant).astype(int)])
+    problem = f"{columns.symbol} has the bar before at the same date"
+    if not columns.times.has_instants and (columns.times.clock != columns.times.clock.astype("M8[D]")).any():
+        problem += "; where a clock went back, market.zone tells its hours apart"
+    columns.rows.refuse(before == 0, problem)
     return columns
+
+
+def _check_disorder(columns: Columns, step: np.ndarray) -> None:
+    """Refuse rows whose order contradicts dates that may be read in another way."""
+    times = columns.times
+    backwards = np.concatenate([[False], step < 0])
+    problem = f"{columns.symbol} has a later date in the bar before: sort by date"
+    if times.is_inferred:
+        problem += ", or state the order of day and month by market.date_format"
+        columns.rows.refuse(backwards, problem)
+
+    # 09:30 to 12:30 and then 01:30 is an afternoon without its pm.
+    hours = (times.clock - times.clock.astype("M8[D]")).astype("m8[h]").astype(int)
+    within_day = np.concatenate([[False], np.diff(times.clock.astype("M8[D]")).astype(int) == 0])
+    if hours.min() >= 1 and hours.max() == 12:
+        columns.rows.refuse(backwards & within_day, f"{problem}; a clock of twelve hours needs am and pm")
+
+    # One row far from its place has a mistyped date rather than a wrong place; two neighbours may be swapped.
+    rank = np.argsort(np.argsort(times.instant, kind="stable"), kind="stable")
+    far = np.abs(rank - np.arange(len(rank))) > NEAR
+    if 0 < far.sum() <= NEAR:
+        columns.rows.refuse(
+            far, f"the date of {columns.symbol} is far from those of the rows around it: correct it, or sort by date"
+        )
+
+
+def _check_offsets(columns: Columns) -> None:
+    """Summer time moves a clock by an hour, at most four times a year (Morocco). Other changes mix two zones."""
+    times = columns.times
+    if times.zones is None:
+        return
+    offset = (times.clock - times.instant).astype(np.int64)
+    step = np.abs(np.diff(offset))
+    changed = step > 0 if times.has_instants else times.zones[1:] != times.zones[:-1]
+    years = float((times.instant[-1] - times.instant[0]).astype(np.int64)) / YEAR_SECONDS
+    often = changed.sum() > CHANGES_A_YEAR * (years + 1)
+    bad = np.concatenate([[False], changed if often else step > MAX_CLOCK_CHANGE])
+    if bad.any():
+        first = int(np.argmax(bad))
+        before, after = times.zones[first - 1], times.zones[first]
+        problem = f"the zone of {columns.symbol} changes from {before} to {after}, as no summer time does"
+        columns.rows.refuse(bad, f"{problem}: write all dates in one zone")
+
+
+def _on_grid(columns: Columns, said: list[str]) -> Columns:
+    """The rows that are stamped as bars are; the others are refused, dropped or kept."""
+    dates, _ = _dates(columns, [])
+    if len(dates) < MIN_BARS:
+        return columns
+    bad, grid = off_grid(dates)
+    if not bad.any():
+        return columns
+    if columns.off_grid is None:
+        columns.rows.refuse(
+            bad,
+            f"{columns.symbol} has {grid}, and this row lies between them: market.off_grid=drop leaves it out, "
+            "market.off_grid=keep takes it for a bar",
+        )
+    first = columns.rows.day(int(np.argmax(bad)))
+    done = {"drop": "dropped", "keep": "kept"}[str(columns.off_grid)]
+    said.append(f"{done} {bad.sum()} row(s) between {grid}, the first {first}: market.off_grid says so")
+    return columns.take(np.flatnonzero(~bad)) if columns.off_grid == "drop" else columns
 
 
 def _dates(columns: Columns, said: list[str]) -> tuple[np.ndarray, str | None]:

@@ -41,6 +41,10 @@ PATTERNS = {
     ),
     "volatility_index": re.compile(r"(cboe_)?(vix|volatility_index)(_?(close|cls|last|value|index))?"),
 }
+# Sides of a quote, which are no symbols: the bid and the ask of one instrument are one price.
+SIDES = {"bid": "bid", "bids": "bid", "ask": "ask", "asks": "ask", "offer": "ask", "mid": "mid", "midpoint": "mid"}
+_SIDE = "(bids?|asks?|offer|midpoint|mid)"
+_PRICE = "(open|high|low|close|last|price|volume|vol)"
 
 
 def plain(name: object) -> str:
@@ -88,3 +92,20 @@ def split_pair(name: str) -> tuple[str, str] | None:
     found = [(right, left) for left, right in pairs if left and role_of(right) in FIELDS]
     found += [(left, right) for left, right in pairs if right and role_of(left) in FIELDS]
     return max(found, key=lambda pair: len(pair[0]), default=None)
+
+
+def without_side(name: str) -> tuple[str, str] | None:
+    """
+    :param name: of a column, a symbol or a file
+    :return: the side of a quote that it names and the rest: ("bid", "Close") for "Bid Close", "Close.Bid", "closeBid",
+        "bidclose" and "Close (bid)", ("ask", "") for "Ask"; None if it names no side, or two
+    """
+    text = re.sub(rf"(?i)(?<![a-z]){_SIDE}{_PRICE}(?![a-z])", r"\1 \2", name)
+    text = re.sub(rf"(?i)(?<![a-z]){_PRICE}{_SIDE}(?![a-z])", r"\1 \2", text)
+    found = list(re.finditer(rf"(?i)(?<![a-z0-9]){_SIDE}(?![a-z0-9])", text))
+    if len(found) != 1:
+        return None
+    before = re.sub(r"[\s._:|/(\[-]+$", "", text[: found[0].start()])
+    after = re.sub(r"^[\s._:|/)\]-]+", "", text[found[0].end() :])
+    mark = "_" if "_" in name else " "
+    return SIDES[found[0][1].lower()], mark.join(part for part in (before, after) if part)

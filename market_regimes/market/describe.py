@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,13 +10,24 @@ from typing import Any, get_args
 import numpy as np
 
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.market.bar_length import bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.env import fills_at_open
 from market_regimes.market.features import described_features
+from market_regimes.market.load import check_zone_names
 from market_regimes.market.periods import date_text, with_periods
 from market_regimes.market.regimes import REGIMES
-from market_regimes.market.segments import Market, Segments, oddities, read_bars, segments_of
+from market_regimes.market.segments import (
+    Market,
+    Oddity,
+    Segments,
+    oddities,
+    read_bars,
+    segments_of,
+    takes_own_index,
+)
 
+FILLS = {"next_open": "at the next open", "close": "at the close"}
 SHOWN = 5  # symbols that are named where a sentence holds for many
 
 
@@ -41,8 +53,12 @@ def read_data(config: MarketConfig) -> Data:
     :raises ValueError: in one sentence, if the data cannot be used
     """
     read = read_bars(config)
+    check_zone_names(config.zone, read)
     with_all = with_periods(config, read)
-    return Data(with_all, read, segments_of(with_all, read=read))
+    segments = segments_of(with_all, read=read)
+    for segment in segments["train"]:
+        _ = segment.scaling  # refuses prices that do not move, as training would
+    return Data(with_all, read, segments)
 
 
 def said(data: Data, stated: MarketConfig) -> list[str]:
@@ -59,12 +75,31 @@ def said(data: Data, stated: MarketConfig) -> list[str]:
 
 
 def assumed(read: Sequence[Bars]) -> list[str]:
-    """:return: what was assumed about files, of symbols that share it in one line"""
+    """
+    :return: what was assumed about files, of symbols that share it in one line, and of many that differ in numbers and
+        dates alone in one with the first of them
+    """
     owners: dict[str, list[str]] = {}
     for bars in read:
         for sentence in bars.assumptions:
             owners.setdefault(sentence, []).append(bars.symbol)
-    return [f"{names_of(symbols)}: {sentence}" for sentence, symbols in owners.items()]
+    kinds: dict[str, list[str]] = {}
+    for sentence in owners:
+        kinds.setdefault(re.sub(r"'[^']*'|\d[\w.,:/+-]*", "#", sentence), []).append(sentence)
+    lines = []
+    for sentences in kinds.values():
+        if len(sentences) <= SHOWN:
+            lines += [f"{_whose(owners[sentence], read)}: {sentence}" for sentence in sentences]
+            continue
+        symbols = [symbol for sentence in sentences for symbol in owners[sentence]]
+        lines.append(f"{_whose(symbols, read)}, such as {symbols[0]}: {sentences[0]}")
+    return lines
+
+
+def _whose(symbols: Sequence[str], read: Sequence[Bars]) -> str:
+    """The symbols, or that they are all there are."""
+    count = len(set(symbols))
+    return f"all {count} symbols" if count == len(read) > SHOWN else names_of(list(dict.fromkeys(symbols)))
 
 
 def observed(config: MarketConfig) -> list[str]:
@@ -88,9 +123,23 @@ def absent(data: Data) -> list[str]:
     return lines
 
 
-def warnings_of(read: Sequence[Bars]) -> list[str]:
-    """:return: what may be wrong with the prices, a sentence each"""
-    return [sentence for bars in read for sentence in oddities(bars)]
+def warnings_of(read: Sequence[Bars], with_moves: bool = False) -> list[str]:
+    """
+    :param read: the bars of every symbol
+    :param with_moves: whether to name moves by a factor of two or more that are like no split, as crashes are
+    :return: what may be wrong with the prices, a sentence each; of many symbols one sentence for each kind
+    """
+    kinds: dict[str, list[Oddity]] = {}
+    for oddity in (oddity for bars in read for oddity in oddities(bars)):
+        if with_moves or oddity.kind != "moves by a factor of two or more":
+            kinds.setdefault(oddity.kind, []).append(oddity)
+    lines = []
+    for kind, found in kinds.items():
+        if len(found) <= SHOWN:
+            lines += [oddity.text for oddity in found]
+        else:
+            lines.append(f"{_whose([oddity.symbol for oddity in found], read)} have {kind}; {found[0].text}")
+    return lines
 
 
 def names_of(symbols: Sequence[str]) -> str:
@@ -102,7 +151,8 @@ def names_of(symbols: Sequence[str]) -> str:
 def described(data: Data) -> list[dict[str, Any]]:
     """
     :param data: as read
-    :return: per symbol, for JSON: ``symbol``, ``source``, ``bars``, ``first`` and ``last`` (times in ISO form),
+    :return: per symbol, for JSON: ``symbol``, ``source``, ``bars``, ``bar_length`` ("1 month"), ``first`` and
+        ``last`` (times in ISO form),
         ``first_close`` and ``last_close`` (as traded: adjusted where the file has that), ``bars_per_year``, ``zone``,
         ``volatility_index`` ("own" or "estimated"), ``regimes`` (bars in each; None: it takes no part),
         ``regime_bounds``, ``fill`` ("next_open" or "close"), ``features``, ``own_rule`` (column),
@@ -113,7 +163,6 @@ def described(data: Data) -> list[dict[str, Any]]:
 
 
 def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
-    estimated = bars.volatility_index is None or data.config.volatility_index == "estimated"
     lengths = {
         name: len(segment.period)
         for name, found in data.segments.items()
@@ -126,13 +175,14 @@ def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
         "symbol": bars.symbol,
         "source": bars.source,
         "bars": len(bars.dates),
+        "bar_length": str(bar_length(bars.dates)),
         "first": str(bars.dates[0]),
         "last": str(bars.dates[-1]),
         "first_close": float(bars.close[0]),
         "last_close": float(bars.close[-1]),
         "bars_per_year": bars.bars_per_year,
         "zone": bars.zone,
-        "volatility_index": "estimated" if estimated else "own",
+        "volatility_index": "own" if takes_own_index(bars, data.config) else "estimated",
         "regimes": None if counts is None else dict(zip(REGIMES, counts.tolist(), strict=True)),
         "regime_bounds": None if market is None else [float(bound) for bound in market.bounds],
         "fill": "next_open" if at_open else "close",
@@ -158,11 +208,10 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
     if symbol["regimes"] is not None:
         bounds = ", ".join(f"{bound:.3g}" for bound in symbol["regime_bounds"])
         regimes = ", ".join(f"{name} {count:,}" for name, count in symbol["regimes"].items()) + f"; bounds {bounds}"
-    fill = {"next_open": "at the next open", "close": "at the close"}[symbol["fill"]]
     rows = [
-        ("bars", f"{symbol['bars']:,} from {ends}; {symbol['bars_per_year']:,g} a year"),
+        ("bars", f"{symbol['bars']:,} from {ends}; {symbol['bars_per_year']:,g} a year, of {symbol['bar_length']}"),
         ("zone", symbol["zone"] or "none stated"),
-        ("fill", fill),
+        ("fill", FILLS[symbol["fill"]]),
         ("index", f"{symbol['volatility_index']}; bars: {regimes}"),
         *((name.replace("_", " "), symbol[name]) for name in ("features", "own_rule") if symbol[name]),
         *((name, f"{p['first']} to {p['last']}, {p['bars']:,} bars") for name, p in symbol["periods"].items()),
@@ -170,3 +219,45 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
         *(("assumed", sentence) for sentence in symbol["assumptions"]),
     ]
     return [f"{symbol['symbol']} ({symbol['source']})", *(f"  {name:<11}{text}" for name, text in rows)]
+
+
+def table_of(symbols: Sequence[dict[str, Any]], read: Sequence[Bars]) -> list[str]:
+    """
+    :param symbols: many, from ``described``
+    :param read: their bars
+    :return: a line per symbol, and one for each of what several of them share
+    """
+    names = ("symbol", "bars", "first", "last", "calm", "normal", "volatile", "crash", "train", "validation", "test")
+    rows = [names]
+    for symbol in symbols:
+        ends = [date_text(np.datetime64(symbol[name])) for name in ("first", "last")]
+        regimes = symbol["regimes"] or dict.fromkeys(REGIMES, "-")
+        counts = [symbol["bars"], *ends, *regimes.values(), *(period["bars"] for period in symbol["periods"].values())]
+        rows.append((symbol["symbol"], *(f"{count:,}" if isinstance(count, int) else count for count in counts)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+    shared = {
+        "files": [symbol["source"] for symbol in symbols],
+        "bars": [f"of {symbol['bar_length']}, {symbol['bars_per_year']:,g} a year" for symbol in symbols],
+        "zone": [symbol["zone"] or "none stated" for symbol in symbols],
+        "fill": [FILLS[symbol["fill"]] for symbol in symbols],
+        "index": [symbol["volatility_index"] for symbol in symbols],
+        "features": [symbol["features"] or "" for symbol in symbols],
+        "own rule": [symbol["own_rule"] or "" for symbol in symbols],
+        **{
+            name: [f"{symbol['periods'][name]['first']} to {symbol['periods'][name]['last']}" for symbol in symbols]
+            for name in get_args(PeriodName)
+        },
+        "not used": [", ".join(symbol["unused_columns"]) or "nothing" for symbol in symbols],
+    }
+    for name, values in shared.items():
+        owners: dict[str, list[str]] = {}
+        for symbol, value in zip(symbols, values, strict=True):
+            owners.setdefault(value, []).append(symbol["symbol"])
+        if name == "files" and len(owners) > SHOWN:
+            owners = {f"{len(owners)}, the first {next(iter(owners))}": [symbol["symbol"] for symbol in symbols]}
+        for value, of in owners.items():
+            whose = "" if len(of) == len(symbols) else f" ({names_of(of)})"
+            lines += [f"  {name:<11}{value}{whose}"] if value else []
+    return [*lines, *(f"  {'assumed':<11}{line}" for line in assumed(read))]

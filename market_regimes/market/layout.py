@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.market.amounts import is_text, numbers_of
-from market_regimes.market.columns import FIELDS, MAYBE_DATES, PRICES, candidates, plain, split_pair
+from market_regimes.market.columns import (
+    FIELDS,
+    MAYBE_DATES,
+    PRICES,
+    candidates,
+    plain,
+    role_of,
+    split_pair,
+    without_side,
+)
 from market_regimes.market.table import RawTable, ReadOptions, Rows
 from market_regimes.market.times import is_day, read_times
 
@@ -61,16 +70,22 @@ def layout_of(table: RawTable, options: ReadOptions) -> Layout:
         raise ValueError(f"{table.source} has no column {', '.join(absent)}, which market.columns names: {_has(table)}")
     if not table.has_header:
         return _numbered(table, options)
-    free = [name for name in names if name not in stated.values() and name not in table.pairs]
+    quotes = _quotes(table, [name for name in names if name not in stated.values()])
+    free = [name for name in names if name not in stated.values() and name not in (*table.pairs, *quotes)]
     if not {"o", "h", "l", "c"} <= {plain(name) for name in free}:  # C, T and V alone are tickers
         free = [name for name in free if len(plain(name)) != 1]
     dates, said = _dates(table, stated, free)
     symbol = stated.get("symbol", _one(table, "symbol", free)) or None
     fields = {"": _fields(table, stated, {name: name for name in free})}
-    if table.pairs:
+    has_close = "close" in fields[""] or "adjusted_close" in fields[""]
+    if options.closes is not None:
+        fields = _stated_closes(table, options.closes, [name for name in names if name not in (*dates, *options.own)])
+    elif quotes and (options.side is not None or not has_close):
+        fields = _of_one_side(table, quotes, options, fields[""], said)
+    elif table.pairs:
         fields = _paired(table, stated, table.pairs)
     elif not any(name in fields[""] for name in (*PRICES, "adjusted_close")) and symbol is None:
-        others = [name for name in names if name not in (*dates, *stated.values(), *options.own)]
+        others = [name for name in names if name not in (*dates, *stated.values(), *options.own, *quotes)]
         pairs = {name: pair for name in others if (pair := split_pair(name)) is not None}
         fields = _paired(table, stated, pairs) or _wide(table, others, said) or fields
     _require(table, dates, fields)
@@ -125,7 +140,10 @@ def _require(table: RawTable, dates: list[str], fields: dict[str, dict[str, str]
             missing.append("close")
             break
     if missing:
-        wide = "" if any(fields.values()) else ", and a table with a column per symbol names them in capitals"
+        numeric = [str(name) for name in table.frame if name not in dates and _holds_numbers(table.frame[name])]
+        example = f"[{', '.join(numeric[:2])}]" if numeric else "[AAPL, JPM]"
+        priced = any(role in (*PRICES, "adjusted_close") for columns in fields.values() for role in columns)
+        wide = "" if priced else f"; market.closes={example} reads columns as closes, one symbol each"
         raise ValueError(
             f"{table.source} lacks the column(s) {', '.join(missing)}: {_has(table)}; market.columns states what they "
             f"are{wide}"
@@ -162,6 +180,96 @@ def _fields(table: RawTable, stated: dict[str, str], columns: dict[str, str]) ->
     return found
 
 
+@dataclass(frozen=True)
+class _Quote:
+    """
+    A column with a price of one side.
+
+    :param side: "bid", "ask" or "mid"
+    :param name: what the name says besides: the field
+    :param symbol: that the name has, "" if it has none
+    """
+
+    side: str
+    name: str
+    symbol: str
+
+
+def _quotes(table: RawTable, names: list[str]) -> dict[str, _Quote]:
+    """The columns that hold one side of a quote: Bid Close and close_ask are no symbols called Bid and ask."""
+    found = {}
+    for name in names:
+        field, symbol = table.pairs.get(name, (name, ""))
+        split, of_symbol = without_side(field), without_side(symbol) if symbol else None
+        if split is not None:
+            found[name] = _Quote(split[0], split[1] or "close", symbol)
+        elif of_symbol is not None and role_of(field) in FIELDS:
+            found[name] = _Quote(of_symbol[0], field, of_symbol[1])
+
+    # Beside a side there stands a field, a field and a symbol, or nothing; Mid Cap is a symbol.
+    quotes = {}
+    for name, quote in found.items():
+        pair = split_pair(quote.name)
+        if role_of(quote.name) in FIELDS:
+            quotes[name] = quote
+        elif pair is not None and not quote.symbol:
+            quotes[name] = _Quote(quote.side, *pair)
+        elif any(other.name == quote.name and other.side != quote.side for other in found.values()):
+            quotes[name] = _Quote(quote.side, "close", quote.name)  # EURUSD.Bid beside EURUSD.Ask
+
+    # A single column BID is a ticker as good as any other in capitals.
+    bare = [name for name in quotes if without_side(name) in (("bid", ""), ("ask", ""), ("mid", ""))]
+    if len(bare) == 1 and TICKER.fullmatch(bare[0]):
+        del quotes[bare[0]]
+    return quotes
+
+
+def _of_one_side(
+    table: RawTable, quotes: dict[str, _Quote], options: ReadOptions, plain_fields: dict[str, str], said: list[str]
+) -> dict[str, dict[str, str]]:
+    """Fields of every symbol by the only side that the file has, or by the one that is stated."""
+    closing = {name: quote for name, quote in quotes.items() if role_of(quote.name) in ("close", "adjusted_close")}
+    sides = list(dict.fromkeys(quote.side for quote in closing.values()))
+    if not sides:
+        return {"": plain_fields}
+    if options.side is not None and options.side not in sides:
+        raise ValueError(f"{table.source} has no closes of the {options.side}, which market.side names: {_has(table)}")
+    if options.side is None and len(sides) > 1:
+        examples = [next(name for name, quote in closing.items() if quote.side == side) for side in sides]
+        raise ValueError(
+            f"{table.source} has prices of two sides, {examples[0]} and {examples[1]}, which are one instrument: set "
+            f"market.side to {' or '.join(sides)}, or name another close in market.columns"
+        )
+    side = options.side or sides[0]
+    said.append(f"prices are those of the {side}{': market.side says so' if options.side else ''}")
+    shared = {role: name for role, name in plain_fields.items() if role in ("volume", "volatility_index")}
+    result = {}
+    for symbol in dict.fromkeys(quote.symbol for quote in closing.values() if quote.side == side):
+        columns = {q.name: name for name, q in quotes.items() if (q.side, q.symbol) == (side, symbol)}
+        result[symbol] = shared | _fields(table, {}, columns)
+    return result
+
+
+def _stated_closes(table: RawTable, closes: list[str] | str, names: list[str]) -> dict[str, dict[str, str]]:
+    """One symbol per column that market.closes names, or per column of numbers."""
+    vix = candidates("volatility_index", names)
+    if closes == "all":
+        closes = [
+            name
+            for name in names
+            if name not in vix
+            and plain(name) not in ("volume", *MAYBE_DATES)
+            and not name.startswith("Unnamed: ")
+            and _holds_numbers(table.frame[name])
+        ]
+    closes = [closes] if isinstance(closes, str) else closes
+    absent = [name for name in closes if name not in names]
+    if absent or not closes:
+        raise ValueError(f"{table.source} has no column {', '.join(absent)}, which market.closes names: {_has(table)}")
+    shared = {"volatility_index": vix[0]} if vix and vix[0] not in closes else {}
+    return {name.strip(): {"close": name, **shared} for name in closes}
+
+
 def _paired(table: RawTable, stated: dict[str, str], pairs: dict[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
     """Fields of every symbol that has a close, where names consist of a field and a symbol."""
     symbols = dict.fromkeys(symbol for _, symbol in pairs.values())
@@ -192,6 +300,10 @@ def _wide(table: RawTable, names: list[str], said: list[str]) -> dict[str, dict[
     shared = {"volatility_index": vix[0]} if vix else {}
     said.append(f"one column of closes per symbol: {', '.join(symbols[:5])}{', ...' if len(symbols) > 5 else ''}")
     return {name.strip(): {"close": name, **shared} for name in symbols}
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    return column.dtype != bool and column.dtype.kind not in "mM" and (not is_text(column) or _mostly_numbers(column))
 
 
 def _mostly_numbers(column: pd.Series) -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from market_regimes.market.amounts import convention_of, is_text, numbers_of
+from market_regimes.market.amounts import convention_of, is_text, numbers_of, unreadable
 from market_regimes.market.bars import Bars, Columns, checked_bars
+from market_regimes.market.columns import without_side
 from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
-from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day
+from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day, with_instants
 
 
 def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
@@ -41,14 +42,53 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
                         f"the symbol {bars.symbol} is in {result[bars.symbol].source} and in {bars.source}"
                     )
                 result[bars.symbol] = bars
-    return list(result.values())
+    return _of_one_side(list(result.values()), (options or ReadOptions()).side)
 
 
-def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | None = None) -> list[Bars]:
+def check_zone_names(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
+    """
+    :param zone: as the user states it
+    :param read: the bars of every symbol
+    :raises ValueError: if it names a file or a symbol that is not there
+    """
+    for name in zone if isinstance(zone, dict) else ():
+        if not any(name in _names_of(bars.symbol, bars.source) for bars in read):
+            raise ValueError(f"market.zone names {name}, and no file or symbol is called so")
+
+
+def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
+    """EURUSD_BID.csv and EURUSD_ASK.csv are one instrument: the side that is stated is kept."""
+    sides: dict[str, dict[str, str]] = {}
+    for bars in read:
+        split = without_side(bars.symbol)
+        if split is not None:
+            sides.setdefault(split[1], {})[split[0]] = bars.symbol
+    left_out: set[str] = set()
+    for symbols in sides.values():
+        if len(symbols) < 2:
+            continue
+        if side not in symbols:
+            first, second, *_ = symbols.values()
+            raise ValueError(
+                f"{first} and {second} are two sides of one instrument: set market.side to {' or '.join(symbols)}"
+            )
+        left_out |= {symbol for name, symbol in symbols.items() if name != side}
+    return [bars for bars in read if bars.symbol not in left_out]
+
+
+def read_frame(
+    frame: pd.DataFrame,
+    symbol: str | None,
+    own: dict[str, str] | None = None,
+    zone: str | dict[str, str] | None = None,
+    off_grid: str | None = None,
+) -> list[Bars]:
     """
     :param frame: with the columns that files have; the dates may be its index
     :param symbol: whose bars they are where the frame names none; None: it must name them
     :param own: columns that are read because an option names them -> that option
+    :param zone: of frames that state none, or symbol -> zone
+    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
@@ -56,7 +96,8 @@ def read_frame(frame: pd.DataFrame, symbol: str | None, own: dict[str, str] | No
         frame = frame.rename_axis("date")
     kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = frame.reset_index(drop=not kept)
-    file = _File(table_of_frame(Path(symbol or "the frame"), frame), ReadOptions(own=own or {}))
+    options = ReadOptions(own=own or {}, zone=zone, off_grid=off_grid)
+    file = _File(table_of_frame(Path(symbol or "the frame"), frame), options)
     if file.layout.symbol is None and list(file.layout.fields) == [""]:
         if symbol is None:
             raise ValueError("the frame lacks the column symbol, and the run knows several")
@@ -105,10 +146,13 @@ class _File:
         self.unused = [str(name) for name in frame if name not in used]
         self.unused_volume = "volume" not in options.own
         for name in self.own:
-            bad = ~np.isfinite(numbers_of(frame[name], self.decimal, True)) & ~is_missing(frame[name])
+            # Half a position is 0.5: 50 % would be read as 50 times the equity.
+            is_share = options.own.get(table.pairs.get(name, (name, ""))[0]) == "market.benchmark_positions"
+            bad = unreadable(frame[name], numbers_of(frame[name], self.decimal, True, percent=not is_share))
             self.rows.refuse(bad, f"{name} is not a finite number", frame[name])
+        self.zone = options.zone
+        self.off_grid = options.off_grid
         self.times = self._times(options)
-        self.said += self.times.said
 
     def _tell_dropped(self, kept: np.ndarray, lost: list[str]) -> None:
         dropped = np.flatnonzero(~kept)
@@ -135,7 +179,7 @@ class _File:
             cells, time = cells.astype(str) + " " + self.frame[time].astype(str), None
         times = read_times(self.rows, cells, options.date_format)
         if times.zone is None and any(word in first.lower() for word in ("gmt", "utc")):
-            times = replace(times, zone="UTC")
+            times = replace(times, zone="UTC", has_instants=True)
         if time is not None and time != first:
             times = add_time_of_day(self.rows, times, self.frame[time])
         return self._agreed(times, first, others)
@@ -167,18 +211,19 @@ class _File:
         """The bars of each symbol."""
         columns = {column for fields in self.layout.fields.values() for column in fields.values()}
         numbers = {column: numbers_of(self.frame[column], self.decimal) for column in columns - set(self._volumes())}
-        numbers |= {column: numbers_of(self.frame[column], self.decimal, True) for column in self._volumes()}
+        numbers |= {column: self._volume(column) for column in self._volumes()}
         extra = {column: numbers_of(self.frame[column], self.decimal, True) for column in self.own}
         extra |= {column: values for column in self.unused if (values := self._extra(column)) is not None}
         for symbol, positions in self._symbols():
             for name, fields in self.layout.fields.items():
                 mine = self._positions(positions, fields, name)
+                times = self._with_instants(self.times.take(mine), name or symbol)
                 others = [(self._pairs.get(column, (column, name)), values) for column, values in extra.items()]
                 yield checked_bars(
                     Columns(
                         name or symbol,
                         self.rows.take(mine),
-                        self.times.take(mine),
+                        times,
                         {role: numbers[column][mine] for role, column in fields.items()},
                         {role: self.frame[column].iloc[mine] for role, column in fields.items()},
                         {one: values[mine] for (one, owner), values in others if owner == name},
@@ -186,12 +231,61 @@ class _File:
                             *(fields[role] for role in ("volume",) if role in fields and self.unused_volume),
                             *self.unused,
                         ],
-                        self.said + self._said_of(name, len(positions) - len(mine)),
+                        [
+                            *self.said,
+                            *times.said,
+                            *self._notes_on_absence(name, len(positions) - len(mine)),
+                            *self._notes_on_gaps(fields, name, mine, numbers | extra),
+                        ],
+                        self.off_grid,
                     )
                 )
 
-    def _said_of(self, name: str, absent: int) -> list[str]:
+    def _with_instants(self, times: Times, symbol: str) -> Times:
+        """The times with their instants, by the zones of the file or by the one that is stated for it."""
+        if not isinstance(self.zone, dict):
+            return with_instants(times, self.zone)
+        stated = next((zone for name, zone in self.zone.items() if name in _names_of(symbol, self.source)), None)
+        of_file = with_instants(times, None)
+        if stated is not None and of_file.has_instants:
+            raise ValueError(
+                f"market.zone states {stated} for {symbol}, and {self.source} states {of_file.zone} itself"
+            )
+        return with_instants(times, stated)
+
+    def _volume(self, column: str) -> np.ndarray:
+        """A column's volumes; a cell that is none is refused where an option needs it."""
+        cells = self.frame[column]
+        values = numbers_of(cells, self.decimal, multiples=True, percent=False)
+        if not self.unused_volume:
+            self.rows.refuse(unreadable(cells, values), "volume is not a finite number", cells)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _notes_on_absence(self, name: str, absent: int) -> list[str]:
         return [f"{name} has no prices on {absent} of the file's dates"] if absent else []
+
+    def _notes_on_gaps(
+        self, fields: dict[str, str], name: str, mine: np.ndarray, numbers: dict[str, np.ndarray]
+    ) -> list[str]:
+        """Where a column besides prices has no number, a sentence each."""
+        roles: list[str] = [role for role in ("volatility_index", "volume") if role in fields]
+        columns = {role: fields[role] for role in roles}
+        pairs = {column: self._pairs.get(column, (column, name)) for column in self.own}
+        columns |= {field: column for column, (field, owner) in pairs.items() if owner == name}
+        notes = []
+        for field, column in columns.items():
+            cells, rows = self.frame[column].iloc[mine], self.rows.take(mine)
+            bad = unreadable(cells, numbers[column][mine])
+            if bad.any():
+                first = int(np.argmax(bad))
+                where = f"{bad.sum()} row(s), the first {rows.day(first)}, {str(cells.iloc[first])[:20]!r}"
+                notes.append(f"{field} is no number in {where}: taken as missing")
+            missing = is_missing(cells)
+            if missing.any():
+                notes.append(
+                    f"{field} is missing in {missing.sum()} row(s), the first {rows.day(int(np.argmax(missing)))}"
+                )
+        return notes
 
     def _volumes(self) -> list[str]:
         return [fields["volume"] for fields in self.layout.fields.values() if "volume" in fields]
@@ -230,6 +324,11 @@ class _File:
         order, bounds = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))
         for symbol, positions in zip(symbols, np.split(order, bounds[:-1]), strict=True):
             yield str(symbol), positions
+
+
+def _names_of(symbol: str, source: str) -> tuple[str, ...]:
+    """What market.zone may call a symbol."""
+    return symbol, source, Path(source).name, _stem(Path(source))
 
 
 def _stem(path: Path) -> str:

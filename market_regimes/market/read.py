@@ -355,7 +355,8 @@ def _read_sheet(path: Path, options: ReadOptions) -> RawTable:
     try:
         opened = pd.ExcelFile(path, engine="openpyxl")
     except ImportError as error:
-        raise _NotATable("is a spreadsheet: install openpyxl, or save it as CSV") from error
+        needed = "is a spreadsheet, which needs the extra excel (openpyxl): install it, or save as CSV"
+        raise _NotATable(needed) from error
     with opened as book:
         sheets = pd.read_excel(book, sheet_name=None, header=None, dtype=object)
     filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
+from market_regimes.market.bar_length import BarLength, bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.features import (
@@ -43,6 +45,10 @@ ALIKE = 0.05  # share by which symbols of one run may differ in bars per year; t
 KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which REGIME_BOUNDS hold
 LAST_RETURN_ONLY = {"synthetic_hidden"}  # data whose past an agent must remember
 JUMP = 2.0  # factor between two closes from which a user is told
+SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 100.0)  # shares for one
+SPLIT_STDS = 4.0  # usual moves by which a ratio may differ from that of a split
+ROBUST_STD, LEAST_STD = 1.4826, 0.005  # std over median of absolute normal moves; least std of a bar
+NO_ZONE = "no zone is stated: bars of several files meet by their clocks; market.zone states it"
 GAP_DAYS = 20  # days without a bar from which a user is told
 
 
@@ -208,7 +214,16 @@ def read_bars(config: MarketConfig) -> list[Bars]:
             )
     known = [entry for entry in config.entries if entry in SHIPPED]
     found = [bars for entry in known for bars in shipped(entry, config.volatility_index)]
-    options = ReadOptions(config.columns, config.date_format, config.decimal, config.own_columns)
+    options = ReadOptions(
+        config.columns,
+        config.date_format,
+        config.decimal,
+        config.own_columns,
+        config.closes,
+        config.side,
+        config.zone,
+        config.off_grid,
+    )
     found += read_files([str(path) for path in paths], options)
     twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
@@ -216,7 +231,35 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     for name, option in config.own_columns.items():
         for bars in found:
             column_of(bars, name, option)
+    _check_zones(found)
     return _with_one_year(found, config.bars_per_year)
+
+
+def _check_zones(found: list[Bars]) -> None:
+    """
+    Bars of several symbols meet by instants where they are shorter than a day, so all must have them or none.
+
+    :raises ValueError: if the offset of one symbol's zone is known and that of another is not
+    """
+    short = [bars for bars in found if bar_length(bars.dates).unit == "second"]
+    known = next((bars for bars in short if bars.has_instants), None)
+    for bars in short:
+        if known is not None and not bars.has_instants:
+            stated = "no time zone" if bars.zone is None else f"{bars.zone}, whose offset is unknown,"
+            raise ValueError(
+                f"{bars.source} states {stated} for {bars.symbol}, and {known.source} states {known.zone}: bars "
+                "shorter than a day meet by instants; set market.zone, like America/New_York, for files without one"
+            )
+    unknown = list(dict.fromkeys(bars.zone for bars in short if not bars.has_instants))
+    if len(unknown) > 1:
+        names = " and ".join("none" if zone is None else zone for zone in unknown[:2])
+        raise ValueError(
+            f"{short[0].source} and others state the zones {names}, whose offsets are unknown: bars shorter than a day "
+            "meet by instants; set market.zone, as {FILE: America/New_York, OTHER: -05:00}"
+        )
+    if unknown and len({bars.source for bars in short}) > 1:
+        for bars in short:
+            bars.assumptions.append(NO_ZONE)
 
 
 def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
@@ -311,13 +354,19 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     )
 
 
+def takes_own_index(bars: Bars, config: MarketConfig) -> bool:
+    """:return: whether the index is the data's own; that of the synthetic market is its truth and never estimated"""
+    if bars.volatility_index is None:
+        return False
+    return config.volatility_index != "estimated" or bars.source in SYNTHETIC
+
+
 def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int, last: int) -> np.ndarray:
     """The data's own index where it is wanted, which must cover the bars from first to last; else estimates."""
     own, estimated = bars.volatility_index, estimated_index(volatility)
     if own is None and config.volatility_index == "real":
         raise ValueError(f"market.volatility_index=real: {bars.source} has no column volatility_index")
-    # The index of the synthetic market is its truth.
-    if own is None or (config.volatility_index == "estimated" and bars.source not in SYNTHETIC):
+    if own is None or not takes_own_index(bars, config):
         return estimated
     missing = np.isnan(own)
     within = np.flatnonzero(missing[first : last + 1]) + first
@@ -331,22 +380,75 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     return np.where(missing, estimated, own)
 
 
-def oddities(bars: Bars | Market) -> list[str]:
+@dataclass(frozen=True)
+class Oddity:
     """
-    :return: a sentence each on prices that jump and on long gaps, for the largest: no errors, but they may be some
+    What may be wrong with a symbol's prices, or may be not.
+
+    :param kind: what it has in common with those of other symbols
+    :param symbol: whose
+    :param text: a sentence with file, symbol and date
     """
-    sentences = []
-    ratio = np.abs(np.diff(np.log(bars.close)))
-    jump = int(np.argmax(ratio))
-    if ratio[jump] > np.log(JUMP):
-        change = 100 * (bars.close[jump + 1] / bars.close[jump] - 1)
-        sentences.append(
-            f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[jump + 1])}; "
-            f"a split that was not adjusted? {int((ratio > np.log(JUMP)).sum())} such bar(s)"
+
+    kind: str
+    symbol: str
+    text: str
+
+
+def oddities(bars: Bars | Market) -> list[Oddity]:
+    """
+    :return: the largest move that the next bar takes back, the largest like a split, the largest other one by a factor
+        of two, and a long gap, where there are such: no errors, but they may be some
+    """
+    move = np.diff(np.log(bars.close))
+    large = np.abs(move) > np.log(JUMP)
+    returns = np.append(large[:-1] & (np.abs(move[:-1] + move[1:]) < np.abs(move[:-1]) / 2), False)
+    returns |= np.insert(returns[:-1], 0, False)
+    split = _like_splits(bars, move) & ~returns
+    found = []
+    for kind, bad, question in (
+        ("moves that are taken back at the next bar", returns, " and back at the next bar; a mistaken price?"),
+        ("moves like a split that was not adjusted", split, "; a split that was not adjusted?"),
+        ("moves by a factor of two or more", large & ~split & ~returns, ", by no ratio of a split:"),
+    ):
+        if not bad.any():
+            continue
+        bar = int(np.argmax(np.where(bad, np.abs(move), 0.0))) + 1
+        change = 100 * (bars.close[bar] / bars.close[bar - 1] - 1)
+        text = (
+            f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[bar])}"
+            f"{question} {int(bad.sum())} such bar(s)"
         )
+        found.append(Oddity(kind, bars.symbol, text))
     days = np.diff(bars.dates).astype("m8[D]").astype(int)
     gap = int(np.argmax(days))
     if days[gap] > max(GAP_DAYS, 10 * float(np.median(days))):
         since = date_text(bars.dates[gap])
-        sentences.append(f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}")
-    return sentences
+        text = f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}"
+        found.append(Oddity("long gaps", bars.symbol, text))
+    return found
+
+
+def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
+    """
+    Closes that differ by the ratio of a split and a usual move; of days, opens must do so as well, since shares are
+    split over night. A crash falls in the session, or by a ratio that no split has.
+
+    :param move: log returns, shape (T - 1,)
+    :return: mask of the returns, shape (T - 1,)
+    """
+    # Of the bars around each, by the median, which the split itself does not move.
+    size = pd.Series(np.abs(move))
+    around = size.rolling(2 * WINDOW + 1, center=True, min_periods=WINDOW).median().to_numpy()
+    spread = np.maximum(np.fmax(around, float(size.median())) * ROBUST_STD, LEAST_STD)
+    like = _is_ratio(move, spread)
+    of_days = bar_length(bars.dates).unit == "second" or bar_length(bars.dates) == BarLength("day", 1)
+    if of_days and bars.fill == "open" and not np.array_equal(bars.open, bars.close):
+        like &= _is_ratio(np.log(bars.open[1:] / bars.close[:-1]), spread)
+    return like
+
+
+def _is_ratio(move: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    distance = np.abs(np.abs(move)[:, None] - np.log(SPLITS)).min(axis=1)
+    near: np.ndarray = distance <= SPLIT_STDS * spread
+    return near

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-# Words that stand for "no value" in the exports of Yahoo, FRED, spreadsheets and pandas.
-MISSING = {"", "null", "nan", "na", "n/a", "#n/a", "none", "nat", "-", "--", ".", "<na>"}
+# Words that stand for "no value" in the exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
+MISSING = {"", "null", "(null)", "\\n", "nan", "na", "n/a", "n.a.", "#n/a", "#n/a n/a", "none", "nil", "nat", "<na>"}
+MISSING |= {"-", "--", "\u2013", "\u2014", "."}
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,20 @@ class ReadOptions:
     :param date_format: a format of ``datetime.strptime``, or "day_first" or "month_first"
     :param decimal: "." or ",", the mark before the decimals
     :param own: columns that are read because an option names them -> that option
+    :param closes: columns of a table that has one column of closes per symbol; "all": every column of numbers
+    :param side: "bid", "ask" or "mid", which is traded where a file has prices of several
+    :param zone: of files that state none, a name like America/New_York or an offset like -05:00; or file -> zone
+    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped
     """
 
     columns: dict[str, str] | None = None
     date_format: str | None = None
     decimal: str | None = None
     own: dict[str, str] = field(default_factory=dict)
+    closes: list[str] | str | None = None
+    side: str | None = None
+    zone: str | dict[str, str] | None = None
+    off_grid: str | None = None
 
     def __post_init__(self) -> None:
         known = (

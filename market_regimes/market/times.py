@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,10 @@ import pyarrow.compute as pc
 from market_regimes.market.table import Rows
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-# Hours east of Greenwich. RFC 2822 lists the American ones; of all other abbreviations the instant is unknown.
+# Hours east of Greenwich. RFC 2822 lists the American ones, the others have one meaning; of all other abbreviations the
+# instant is unknown, as IST is Indian, Irish or Israeli.
 ABBREVIATIONS = dict(z=0, utc=0, gmt=0, est=-5, edt=-4, cst=-6, cdt=-5, mst=-7, mdt=-6, pst=-8, pdt=-7)
+ABBREVIATIONS |= dict(wet=0, west=1, cet=1, cest=2, eet=2, eest=3, msk=3, hkt=8, jst=9, kst=9, aest=10, aedt=11)
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,:]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
 ZONE = r"Z|z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2})?|[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Za-z_]+)+"
 # In the syntax of RE2, which Arrow uses, and of Python. Times without colons need a T or a day of eight digits before
@@ -53,16 +56,24 @@ class Times:
     :param instant: in UTC, datetime64[s]; equal to ``clock`` where the file states no zone or one of unknown offset
     :param zone: as the file states it; None if it does not
     :param said: what was assumed, a sentence each
+    :param has_instants: whether ``instant`` is in UTC
+    :param zones: of each row, where a file has several; else None
+    :param is_inferred: whether the rows decided if the day or the month comes first
     """
 
     clock: np.ndarray
     instant: np.ndarray
     zone: str | None = None
     said: list[str] = field(default_factory=list)
+    has_instants: bool = False
+    zones: np.ndarray | None = None
+    is_inferred: bool = False
 
     def take(self, wanted: np.ndarray) -> Times:
         """:return: the times at these positions, or where a mask is True"""
-        return Times(self.clock[wanted], self.instant[wanted], self.zone, self.said)
+        zones = None if self.zones is None else self.zones[wanted]
+        zone = self.zone if zones is None else "/".join(dict.fromkeys(zones.tolist()))
+        return replace(self, clock=self.clock[wanted], instant=self.instant[wanted], zone=zone, zones=zones)
 
 
 class Day(NamedTuple):
@@ -96,7 +107,7 @@ def read_times(rows: Rows, cells: pd.Series, date_format: str | None = None) -> 
     if isinstance(cells.dtype, pd.DatetimeTZDtype):
         rows.refuse(cells.isna().to_numpy(), NOT_ISO)
         clock, instant = cells.dt.tz_localize(None), cells.dt.tz_convert("UTC").dt.tz_localize(None)
-        return Times(_seconds(clock), _seconds(instant), str(cells.dt.tz))
+        return Times(_seconds(clock), _seconds(instant), str(cells.dt.tz), has_instants=True)
     if cells.dtype.kind == "M":
         rows.refuse(cells.isna().to_numpy(), NOT_ISO)
         return Times(_seconds(cells), _seconds(cells))
@@ -138,12 +149,84 @@ def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
     rows.refuse(
         np.isnan(seconds), "the time is not one of a day, like 09:30 or 09:30:00; market.columns names it", cells
     )
-    offset, zone, said = _offsets(rows, zones)
     added, own = seconds.astype("m8[s]"), days.clock - days.clock.astype("M8[D]")
     if own.astype(int).any():
         rows.refuse(own != added, "the date has a time of its own, and another column has another time", cells)
         return days
-    return Times(days.clock + added, days.instant + added - offset, zone or days.zone, days.said + said)
+    times = replace(_in_zones(rows, days.clock + added, zones, days.said), is_inferred=days.is_inferred)
+    if times.zone is None:
+        return replace(days, clock=times.clock, instant=days.instant + added)
+    return times
+
+
+def with_instants(times: Times, stated: str | None) -> Times:
+    """
+    :param times: of one symbol: a clock shows an hour twice for each
+    :param stated: zone where the file states none, or one of unknown offset: America/New_York or -05:00; None: unknown
+    :return: the same with their instants, where the zones are known
+    :raises ValueError: if there is no zone of the stated name
+    """
+    if times.has_instants:
+        return times
+    if times.zone is not None:
+        zones = np.full(len(times.clock), times.zone) if times.zones is None else times.zones
+        offsets = np.zeros(len(zones), "m8[s]")
+        known = True
+        for zone in dict.fromkeys(zones.tolist()):
+            found = _offsets_of(zone, times.clock[zones == zone])
+            known &= found is not None
+            offsets[zones == zone] = 0 if found is None else found
+        if known:
+            return replace(times, instant=times.clock - offsets, has_instants=True)
+    if stated is None:
+        return times
+    offset = _offsets_of(stated, times.clock)
+    if offset is None:
+        raise ValueError(f"market.zone: {stated} is neither a zone like America/New_York nor an offset like -05:00")
+    label = stated if np.isnan(_offset(stated)) else _label(stated)
+    notes = [sentence for sentence in times.said if "whose offset is not stated" not in sentence]
+    notes.append(f"in the zone {label}: market.zone says so")
+    return replace(times, instant=times.clock - offset, zone=label, said=notes, has_instants=True, zones=None)
+
+
+def _in_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, said: list[str]) -> Times:
+    """Times by the clocks of the zones that stand beside them, "" for none; names are left to ``with_instants``."""
+    texts = texts.str.strip()
+    zones = [str(zone) for zone in texts.unique()]
+    if zones == [""]:
+        return Times(clock, clock, None, said)
+    rows.refuse((texts == "").to_numpy(dtype=bool), "the date has no time zone, and others have one")
+    labels = {zone: _label(zone) for zone in zones}
+    several = len(set(labels.values())) > 1
+    name = "/".join(dict.fromkeys(labels.values()))
+    each = texts.map(labels).to_numpy(dtype=object) if several else None
+    if any(_offsets_of(zone, clock[:0]) is None for zone in zones):
+        note = f"bars are ordered by the clock of {name}, whose offset is not stated"
+        return Times(clock, clock, name, [*said, note], zones=each)
+    seconds = by_unique(texts, _offset)
+    if np.isnan(seconds).any():
+        return Times(clock, clock, name, said, zones=each)
+    return Times(clock, clock - seconds.astype("m8[s]"), name, said, True, each)
+
+
+def _offsets_of(zone: str, clock: np.ndarray) -> np.ndarray | None:
+    """East of Greenwich at each time of a zone's clock, m8[s]; None if the zone is unknown."""
+    fixed = _offset(zone)
+    if not np.isnan(fixed):
+        return np.full(len(clock), np.timedelta64(int(fixed), "s"))
+    try:
+        place = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
+        return None
+
+    # The hour that a clock shows twice comes first in summer time; a midnight that summer time skips is an hour later.
+    forwards = len(clock) < 2 or clock[0] <= clock[-1]
+    ordered = pd.Series(clock if forwards else clock[::-1])
+    first = ~ordered.duplicated().to_numpy()
+    local = ordered.dt.tz_localize(place, ambiguous=first, nonexistent="shift_forward")
+    instant = _seconds(local.dt.tz_convert("UTC").dt.tz_localize(None))
+    offset: np.ndarray = clock - (instant if forwards else instant[::-1])
+    return offset
 
 
 def _seconds(times: pd.Series) -> np.ndarray:
@@ -194,7 +277,7 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
             units.append(unit)
             seconds[mine] = np.floor_divide(values[mine], 10**power)
     times = seconds.astype("M8[s]")
-    return Times(times, times, "UTC", [f"dates are epoch {' and '.join(units)} in UTC"])
+    return Times(times, times, "UTC", [f"dates are epoch {' and '.join(units)} in UTC"], True)
 
 
 def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
@@ -206,9 +289,7 @@ def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
     plain = re.sub(r" ?%[zZ]", "", date_format)
     parsed = pd.to_datetime(texts.str.strip(), format=plain, errors="coerce")
     rows.refuse(parsed.isna().to_numpy(), f"the date does not fit market.date_format, {date_format}")
-    offset, zone, said = _offsets(rows, zones)
-    clock = _seconds(parsed)
-    return Times(clock, clock - offset, zone, [f"dates as market.date_format says, {date_format}", *said])
+    return _in_zones(rows, _seconds(parsed), zones, [f"dates as market.date_format says, {date_format}"])
 
 
 def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
@@ -217,9 +298,8 @@ def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
     day, said = _days(rows.source, days, date_format)
     seconds = by_unique(clock, lambda text: _seconds_of_day(text) if text else 0.0)
     rows.refuse(np.isnan(day) | np.isnan(seconds), NOT_ISO)
-    offset, zone, zone_said = _offsets(rows, zones)
-    times = day.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]")
-    return Times(times, times - offset, zone, said + zone_said)
+    times = _in_zones(rows, day.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]"), zones, said)
+    return replace(times, is_inferred=bool(said) and date_format is None)
 
 
 def _joined(parts: pa.Array, name: str) -> pd.Series:
@@ -338,24 +418,6 @@ def _label(zone: str) -> str:
     if np.isnan(offset) or zone.lower() in ABBREVIATIONS:
         return "UTC" if zone in ("Z", "z") else zone
     return f"{'-' if offset < 0 else '+'}{int(abs(offset)) // 3600:02d}:{int(abs(offset)) % 3600 // 60:02d}"
-
-
-def _offsets(rows: Rows, texts: pd.Series) -> tuple[np.ndarray, str | None, list[str]]:
-    """Seconds east of Greenwich, the zone's name, and what was assumed."""
-    texts = texts.str.strip()
-    zones = [str(zone) for zone in texts.unique()]
-    if zones == [""]:
-        return np.zeros(len(texts), "m8[s]"), None, []
-    rows.refuse((texts == "").to_numpy(dtype=bool), "the date has no time zone, and others have one")
-    name = "/".join(dict.fromkeys(_label(zone) for zone in zones))
-    seconds = by_unique(texts, _offset)
-    if np.isnan(seconds).any():
-        return (
-            np.zeros(len(texts), "m8[s]"),
-            name,
-            [f"bars are ordered by the clock of {name}, whose offset is not stated"],
-        )
-    return seconds.astype("m8[s]"), name, []
 
 
 def is_day(text: str) -> bool:

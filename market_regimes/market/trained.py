@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from market_regimes.config import MarketConfig, PeriodName
+from market_regimes.market.bar_length import BarLength, bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.features import check_features, check_traded, first_known
 from market_regimes.market.periods import covered_period, date_text
@@ -213,6 +214,8 @@ def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) ->
     :return: a sentence for each period of the run that days of the segments lie in, whatever the symbol
     """
     days = np.unique(np.concatenate([s.market.dates[s.first + 1 : s.last + 1] for s in segments]).astype("M8[D]"))
+    length = bar_length(segments[0].market.dates)
+    noun = "days" if length.unit == "second" or length == BarLength("day", 1) else f"bars of {length}"
     sentences = []
     for name, words in LOOKED_AT.items():
         spans = [known.periods[name] for known in trained.values() if name in known.periods]
@@ -222,7 +225,7 @@ def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) ->
         if inside.any():
             within = days[inside]
             sentences.append(
-                f"{inside.sum()} of {len(days)} days, {date_text(within[0])} to {date_text(within[-1])}, lie in the "
+                f"{inside.sum()} of {len(days)} {noun}, {date_text(within[0])} to {date_text(within[-1])}, lie in the "
                 f"period that {words}"
             )
-    return sentences or [f"the run was neither trained on nor chosen by any of these {len(days)} days"]
+    return sentences or [f"the run was neither trained on nor chosen by any of these {len(days)} {noun}"]

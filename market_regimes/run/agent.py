@@ -218,7 +218,7 @@ class Agent:
         read = replace(config, benchmark_positions=None)  # other files may lack it
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
-            bars = read_frame(prices, symbol, read.own_columns)
+            bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
         else:
             entries = [prices] if isinstance(prices, str | Path) else prices
             bars = read_bars(replace(read, data=[str(entry) for entry in entries]))

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.files import read_json, write_file
+from market_regimes.files import check_keys, read_json, write_file
 from market_regimes.market.segments import Segments
 from market_regimes.market.trained import Trained, trained_on
 from market_regimes.run.provenance import check_data_version
@@ -55,7 +55,9 @@ def read_configuration(folder: Path) -> Configured:
         several = f"; name one of its runs: {', '.join(seeds)}" if seeds else ""
         raise ValueError(f"{folder} is no run folder: it has no run.json{several}")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        check_keys(text, str(path))
+        content = yaml.safe_load(text)
         market = dict(content.get("market") or {})
         trading = TradingCosts(**(market.pop("trading", None) or {}))
         for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists

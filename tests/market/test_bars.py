@@ -64,7 +64,10 @@ def spoiled(table, row, column, value):
 BAD = {
     "close missing": (lambda t: t.drop(columns=["close", "low"]), r"lacks the column\(s\) close: it has date, open"),
     "date missing": (lambda t: t.drop(columns="date"), r"lacks the column\(s\) date"),
-    "swapped": (lambda t: pd.concat([t[1:2], t[:1], t[2:]]), "row 2 .*2000-01-03.*later date in the bar before"),
+    "far from its place": (
+        lambda t: pd.concat([t[1:300], t[:1], t[300:]]),
+        "row 300 .*2000-01-03.* the date of prices is far from those of the rows around it",
+    ),
     "twice": (lambda t: pd.concat([t[:100], t[99:]]), r"row 101 .*2000-05-19.*same date"),
     "empty": (
         lambda t: spoiled(t, 17, "close", np.nan),

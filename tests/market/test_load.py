@@ -170,9 +170,25 @@ REFUSED = {
         lambda t: csv_of(texts(t).astype(object).replace({"Close": {t["Close"].iloc[8]: "x"}}), header=False),
         "no header.*market.columns",
     ),
-    "disorder": (
-        lambda t: pd.concat([t[50:], t[:50]]).to_csv(),
-        r"row 81 .*a later date in the bar before: sort by date",
+    "disorder, day first": (
+        lambda t: csv_of(texts(pd.concat([t[50:], t[:50]]), "%d/%m/%Y")),
+        r"row 81 .*a later date in the bar before: sort by date, or state .*market\.date_format",
+    ),
+    "disorder, twelve hours": (
+        lambda t: csv_of(
+            texts(t).assign(
+                Date=[f"2000-{d // 6 + 1:02d}-03 {h}:00" for d in range(22) for h in (9, 10, 11, 12, 1, 2)][: len(t)]
+            )
+        ),
+        r"row 5 .*a later date in the bar before: sort by date; a clock of twelve hours needs am and pm",
+    ),
+    "disorder, a mistyped year": (
+        lambda t: csv_of(texts(t).replace("2000-05-15", "2000-01-15")),
+        r"row 96 .*2000-01-15\): the date of prices is far from those of the rows around it: correct it",
+    ),
+    "disorder, a day twice": (
+        lambda t: pd.concat([t[50:], t[:51]]).to_csv(),
+        "row 131 .*the bar before at the same date",
     ),
     "twice": (lambda t: pd.concat([t[:50], t[49:]]).to_csv(), "row 51 .*the bar before at the same date"),
     "twice, newest first": (
@@ -217,6 +233,32 @@ def test_what_is_ambiguous_is_refused_in_one_sentence(daily, write, kind):
         read_files([path])
     assert str(refusal.value).startswith(path)
     assert "\n" not in str(refusal.value)
+
+
+def shuffled(table):
+    return table.sample(frac=1, random_state=0)
+
+
+DISORDER = {
+    "two exports, the later above": lambda t: pd.concat([t[50:], t[:50]]).to_csv(),
+    "two rows swapped": lambda t: t.iloc[[*range(60), 61, 60, *range(62, len(t))]].to_csv(),
+    "shuffled": lambda t: shuffled(t).to_csv(),
+    "month names": lambda t: csv_of(texts(shuffled(t), "%d %b %Y")),
+    "epochs": lambda t: csv_of(texts(shuffled(t)).assign(Date=milliseconds(shuffled(t)))),
+    "zones": lambda t: shuffled(t).tz_localize("UTC").to_csv(),
+}
+
+
+@pytest.mark.parametrize("kind", DISORDER)
+def test_rows_in_any_order_are_sorted_where_their_dates_have_one_reading(daily, write, kind):
+    (bars,) = read_files([write(DISORDER[kind](daily))])
+    assert equals(bars, daily)
+    assert "rows not in the order of their dates: sorted" in bars.assumptions
+
+
+def test_a_stated_order_of_day_and_month_sorts_too(daily, write):
+    path = write(csv_of(texts(shuffled(daily), "%d/%m/%Y")))
+    assert equals(read_files([path], ReadOptions(date_format="day_first"))[0], daily)
 
 
 def test_the_decimal_mark_may_be_stated(daily, write):

@@ -4,6 +4,7 @@ Files as programs export them; all hold the same bars, so what is read must equa
 
 import gzip
 import io
+import sys
 import zipfile
 from functools import partial
 from itertools import pairwise
@@ -123,7 +124,6 @@ def test_compressed_files_and_folders(daily, write, tmp_path):
 
 
 def test_spreadsheets(daily, tmp_path):
-    pytest.importorskip("openpyxl")
     path = tmp_path / "prices.xlsx"
     with pd.ExcelWriter(path) as book:
         daily.to_excel(book, sheet_name="bars", startrow=2)
@@ -131,6 +131,33 @@ def test_spreadsheets(daily, tmp_path):
     (bars,) = read_files([str(path)])
     assert equals(bars, daily)
     assert "sheet bars; not read: more" in bars.assumptions
+
+
+def test_spreadsheets_with_every_kind_of_cell(daily, tmp_path):
+    """Dates, texts, numbers and empty cells as a spreadsheet stores them."""
+    volumes = daily["Volume"].astype(object)
+    volumes.iloc[3] = "-"
+    frames = {
+        "dates": texts(daily).assign(Date=daily.index),
+        "days": texts(daily).assign(Date=daily.index.date),
+        "texts": texts(daily, "%d/%m/%Y"),
+        "texts of numbers": texts(daily).assign(Close=[f"{price:,.4f}" for price in daily["Close"]]),
+        "lakhs": texts(daily).assign(Volume=volumes.to_numpy()),
+        "row numbers": texts(daily).reset_index(),
+        "two header rows": yfinance({"two header rows": daily}),
+    }
+    for name, frame in frames.items():
+        frame.to_excel(tmp_path / f"{name}.xlsx", index=name == "two header rows")
+        (bars,) = read_files([str(tmp_path / f"{name}.xlsx")])
+        assert equals(bars, daily), name
+        assert bars.symbol == name
+
+
+def test_a_spreadsheet_without_its_reader_names_the_extra(daily, tmp_path, monkeypatch):
+    daily.to_excel(tmp_path / "prices.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ValueError, match=r"prices\.xlsx is a spreadsheet, which needs the extra excel \(openpyxl\)"):
+        read_files([str(tmp_path / "prices.xlsx")])
 
 
 CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=8), st.dates(), st.none())
