@@ -41,6 +41,7 @@ class Bars:
     :param assumptions: what was assumed about the file, a sentence each
     :param rows: of the bars in their file, for refusals; None where they are of no file
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param rows_per_year: of the account that holds all symbols read together; None: as many as bars
     """
 
     symbol: str
@@ -58,6 +59,7 @@ class Bars:
     assumptions: list[str] = field(default_factory=list)
     rows: Rows | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
+    rows_per_year: float | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:

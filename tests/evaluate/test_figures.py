@@ -90,19 +90,39 @@ def figures_of(rows, per_year):
 
 
 def together(frames, regime=None):
-    """Rows of equal shares in the symbols that have a bar, and are in the regime, each trade and position a cost."""
+    """
+    Rows of the account that opens one account per symbol with equal money: of all of them, or of those that are in the
+    regime of their last bar, on days on which one with a bar is. By loops over days and symbols.
+    """
+    accounts = {symbol: dict(money=1.0, gross=1.0, held=0.0, regime=None) for symbol in frames}
     rows = []
     for day in sorted({day for frame in frames.values() for day in frame.index}):
-        of = [frame.loc[day] for frame in frames.values() if day in frame.index]
-        of = [row for row in of if regime is None or row["regime"] == regime]
-        if of:
+        there = {symbol for symbol, frame in frames.items() if frame.index[0] <= day <= frame.index[-1]}
+        with_bar = {symbol for symbol, frame in frames.items() if day in frame.index}
+        for symbol in with_bar:
+            accounts[symbol]["regime"] = frames[symbol].loc[day, "regime"]
+        inside = {symbol for symbol in there if regime is None or accounts[symbol]["regime"] == regime}
+        counted = list(frames) if regime is None else sorted(inside)
+        before = sum(accounts[symbol]["money"] for symbol in counted)
+        gross_before = sum(accounts[symbol]["gross"] for symbol in counted)
+        trade = cost = 0.0
+        for symbol in with_bar:
+            bar, account = frames[symbol].loc[day], accounts[symbol]
+            if symbol in counted:
+                trade += account["money"] * abs(bar["trade"])
+                cost += account["money"] * bar["cost"]
+            account["money"] *= 1 + bar["return"]
+            account["gross"] *= 1 + bar["gross_return"]
+            account["held"] = account["money"] * abs(bar["position"])
+        if with_bar & inside:
+            after = sum(accounts[symbol]["money"] for symbol in counted)
             rows.append(
                 {
-                    "return": sum(row["return"] for row in of) / len(of),
-                    "gross": sum(row["gross_return"] for row in of) / len(of),
-                    "position": sum(abs(row["position"]) for row in of) / len(of),
-                    "trade": sum(abs(row["trade"]) for row in of) / len(of),
-                    "cost": sum(row["cost"] for row in of) / len(of),
+                    "return": after / before - 1,
+                    "gross": sum(accounts[symbol]["gross"] for symbol in counted) / gross_before - 1,
+                    "position": sum(accounts[symbol]["held"] for symbol in inside) / after,
+                    "trade": trade / before,
+                    "cost": cost / before,
                 }
             )
     return rows
@@ -185,8 +205,11 @@ def test_figures_by_hand():
     assert computed["costs_per_year"] == pytest.approx(0.03 * 4 / 5)
 
 
-def test_the_sharpe_ratios_of_random_timings_are_those_of_their_returns():
-    """Two runs that can be told apart: a rule that is long half of the bars, shifted; per bar, of equal shares."""
+def test_the_sharpe_ratios_of_random_timings_are_those_of_one_shift_of_both_symbols():
+    """
+    Two runs that can be told apart: a rule that is long three bars of seven, shifted by one number of rows for both. B
+    begins ten rows late: the targets that a shift moves out of its life fill, in order, the rows it leaves empty.
+    """
     rng = np.random.default_rng(0)
     segments = []
     for symbol, start in (("A", 21), ("B", 31)):
@@ -196,17 +219,24 @@ def test_the_sharpe_ratios_of_random_timings_are_those_of_their_returns():
         segments.append(Segment(market, range(start, 81), range(0, 81)))
     costs = TradingCosts(fee_bp=0.0, fill="close")
     agent = backtest(segments, costs, lambda known: (known.bar % 81 % 7 < 3).astype(float))
-    shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=5)
-    possible = set()
     earned = {s.market.symbol: s.market.close[1:] / s.market.close[:-1] - 1 for s in segments}
-    for a in range(60):
-        one = np.roll(agent["A"]["target"].to_numpy(), -a) * earned["A"][20:]
-        for b in range(50):
-            two = np.roll(agent["B"]["target"].to_numpy(), -b) * earned["B"][30:]
-            returns = np.concatenate([one[:10], (one[10:] + two) / 2])
-            possible.add(round(returns.mean() / returns.std(ddof=1), 9))
+    possible = set()
+    for shift in range(1, 60):
+        one = np.roll(agent["A"]["target"].to_numpy(), -shift)
+        of_b = dict(enumerate(agent["B"]["target"], start=10))  # by row
+        wanted = {row: (row + shift) % 60 for row in of_b}
+        unused = iter(sorted(of_b.keys() - set(wanted.values())))
+        two = [of_b[source if source in of_b else next(unused)] for source in wanted.values()]
+        equity = (1 + one * earned["A"][20:]).cumprod()
+        equity[:10] += 1.0
+        equity[10:] += (1 + np.array(two) * earned["B"][30:]).cumprod()
+        returns = equity / np.concatenate([[2.0], equity[:-1]]) - 1
+        possible.add(round(returns.mean() / returns.std(ddof=1), 9))
+    _, ratios = random_timing(segments, costs, agent, seed=3, runs=100)
+    assert sorted({round(ratio, 9) for ratio in ratios}) == sorted(possible)
+    assert len(ratios) == 59  # all there are, each once, and not the agent itself
+    shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=5)
     assert {round(ratio, 9) for ratio in ratios} <= possible
-    assert len(set(ratios)) == 5
     chosen = sharpe_of(joint(shifted)["return"].tolist(), 1)
     assert chosen == pytest.approx(sorted(ratios)[2])
     shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=4)
@@ -296,8 +326,11 @@ def test_a_runs_scores_and_evaluation_are_per_year_of_its_bars(
     computed = result["joint"]["agent"]
     assert {name: computed[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     _, ratios = random_timing(study.segments["test"], study.trading, of["test"], seed=0)
-    below = np.mean(np.sqrt(per_year) * ratios < expected["sharpe_ratio"])
-    assert result["share_of_random_timings_below_agent"] == below
+    below = np.sum(np.sqrt(per_year) * ratios < expected["sharpe_ratio"] - 1e-9)
+    equal = np.sum(np.abs(np.sqrt(per_year) * ratios - expected["sharpe_ratio"]) < 1e-9)
+    share = (below + equal / 2 + 1 / 2) / (len(ratios) + 1)  # the agent is one of them
+    assert result["share_of_random_timings_below_agent"] == pytest.approx(share)
+    assert result["random_timings"] == len(ratios)
     held = backtest(study.segments["test"], TradingCosts(-1.0, 1.0), lambda known: np.ones(2))
     assert result["joint"]["buy and hold"]["sharpe_ratio"] == pytest.approx(
         figures_of(together(held), per_year)["sharpe_ratio"]
