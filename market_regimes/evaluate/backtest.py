@@ -76,15 +76,14 @@ def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: T
     for i, segment in enumerate(segments):
         market, bars = segment.market, slice(segment.first + 1, segment.last + 1)
         columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
-        frame = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
-        frame["equity"] = (1 + frame["return"]).cumprod()
-        frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
+        columns["equity"] = (1 + columns["return"]).cumprod()
+        columns["gross_equity"] = (1 + columns["gross_return"]).cumprod()
         at_open = fills_at_open(market, costs)
-        frame["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
-        frame["index"] = market.index[bars]
-        frame["regime"] = np.array(REGIMES)[market.regime[bars]]
-        frame["row"] = rows[i].astype(np.int64)
-        frames[market.symbol] = frame
+        columns["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
+        columns["index"] = market.index[bars]
+        columns["regime"] = np.array(REGIMES)[market.regime[bars]]
+        columns["row"] = rows[i].astype(np.int64)
+        frames[market.symbol] = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
     return frames
 
 

@@ -1,6 +1,7 @@
 """Every figure per year, at weekly, daily and hourly bars, against plain loops; what pictures and tables show."""
 
 import json
+import re
 from math import sqrt
 
 import matplotlib.figure
@@ -203,6 +204,93 @@ def test_figures_by_hand():
     assert computed["exposure"] == pytest.approx(0.5)
     assert computed["turnover_per_year"] == pytest.approx(2.0 * 4 / 5)
     assert computed["costs_per_year"] == pytest.approx(0.03 * 4 / 5)
+
+
+def plainly(returns):
+    """A frame with these returns, one bar a day."""
+    days = pd.date_range("2001-01-01", periods=len(returns), name="date")
+    frame = pd.DataFrame({"return": returns, "gross_return": returns, "trade": 0.0, "cost": 0.0, "index": 20.0}, days)
+    frame["equity"] = frame["gross_equity"] = np.cumprod(1 + np.array(returns))
+    return frame.assign(position=1.0, target=1.0, regime="calm", price=100.0)
+
+
+RNG = np.random.default_rng(11)
+WITHOUT_LOSSES = {
+    "one bar above +100 %": [0.0, 0.01, 1.5, 0.0, 0.02] * 5,
+    "one bar of exactly +100 %": [0.0, 0.01, 1.0, 0.0, 0.02] * 5,
+    "the first bar above +100 %": [1.5, *[0.0, 0.01, 0.02] * 8],
+    "the last bar above +100 %": [*[0.0, 0.01, 0.02] * 8, 3.0],
+    "gains only, one above +100 %": [0.03, 0.01, 2.5, 0.04, 0.02] * 5,
+    "gains only, all small": (0.001 + RNG.random(30) / 100).tolist(),
+    "all above +100 %": (1 + RNG.random(30)).tolist(),
+    "a gain of a million": [0.0, 0.01, 1e6, 0.0, 0.02] * 5,
+    "still bars and one small gain": [0.0] * 24 + [0.01],
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_LOSSES)
+@pytest.mark.parametrize("per_year", PER_YEAR)
+def test_returns_without_a_loss_are_not_taken_for_prices(name, per_year):
+    """By the plain formulas; without a loss there is no drawdown, and no ratio that divides by one."""
+    returns = WITHOUT_LOSSES[name]
+    computed = figures(plainly(returns), per_year)
+    assert computed["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+    assert computed["hit_rate"] == sum(r > 0 for r in returns) / sum(r != 0 for r in returns)
+    assert computed["max_drawdown"] == 0.0
+    assert computed["sortino_ratio"] is None
+    assert computed["calmar_ratio"] is None
+    assert computed["total_return"] == pytest.approx(np.prod([1 + r for r in returns]) - 1)
+    cell = figures_by_regime({"A": plainly(returns)}, per_year)["calm"]
+    assert cell["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+    two = {"A": plainly(returns), "B": plainly(returns)}
+    assert figures(joint(two), per_year)["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+
+
+def test_a_regime_without_a_loss_in_a_strategy_with_losses_has_its_ratio():
+    """Of the calm bars nothing is below 0 and one above +100 %; the losses fell on normal ones."""
+    calm, normal = [0.0, 0.01, 1.5, 0.02] * 6, [-0.02, 0.01] * 12
+    returns = [r for pair in zip(calm, normal, strict=True) for r in pair]
+    frame = plainly(returns).assign(regime=["calm", "normal"] * 24)
+    table = figures_by_regime({"A": frame}, 252)
+    assert table["calm"]["sharpe_ratio"] == pytest.approx(sharpe_of(calm, 252), rel=1e-9)
+    assert table["normal"]["sharpe_ratio"] == pytest.approx(sharpe_of(normal, 252), rel=1e-9)
+
+
+@pytest.mark.parametrize("returns", [[0.0], [0.5], [2.0], [-0.5], [0.0, 0.0], [1.5, 1.5], [-1.0 + 0.01, 5.0]])
+def test_one_or_two_bars_have_figures(returns):
+    computed = figures(plainly(returns), 252)
+    assert computed["max_drawdown"] == pytest.approx(min(0.0, min(np.cumprod(1 + np.array(returns))) - 1))
+    vary = len(set(returns)) > 1
+    assert (computed["sharpe_ratio"] is not None) == vary
+    if vary:
+        assert computed["sharpe_ratio"] == pytest.approx(sharpe_of(returns, 252))
+
+
+@pytest.mark.parametrize("of", ["agent", "benchmark"])
+def test_a_tear_sheet_does_not_take_returns_for_prices(of, tmp_path):
+    """60 days without a loss, one of them at +150 %, beside an index."""
+    gains = plainly([0.0, 0.01, 0.02, 0.0, 0.001] * 12)["return"]
+    gains.iloc[7] = 1.5
+    index = plainly(RNG.normal(0, 0.01, 60).tolist())["return"]
+    series = (gains, index) if of == "agent" else (index, gains)
+    tear_sheet(*series, tmp_path / "sheet.html", "title", 252)
+    html = (tmp_path / "sheet.html").read_text()
+
+    def row(name):
+        return re.search(rf"<td>{name}</td><td>([^<]*)</td><td>([^<]*)</td>", html).groups()
+
+    column = 1 if of == "agent" else 0  # the benchmark stands first
+    total = 100 * (np.prod(1 + gains.to_numpy()) - 1)
+    assert float(row("Cumulative Return")[column].rstrip("%").replace(",", "")) == pytest.approx(total, abs=0.01)
+    assert float(row("Sharpe")[column]) == pytest.approx(sharpe_of(gains.tolist(), 252), abs=0.01)
+    assert row("Max Drawdown")[column] == "-"
+
+
+def test_a_tear_sheet_that_quantstats_would_make_of_prices_is_left_out(tmp_path):
+    gains = plainly([0.03, 0.01, 2.5, 0.04, 0.02] * 5)["return"]
+    with pytest.raises(ValueError, match="takes the returns of agent for prices"):
+        tear_sheet(gains, gains - 0.05, tmp_path / "sheet.html", "title", 252)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_sharpe_ratios_of_random_timings_are_those_of_one_shift_of_both_symbols():
