@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +53,15 @@ def joint_in(frames: dict[str, pd.DataFrame], regimes: Collection[str]) -> pd.Da
     :return: the rows of ``joint`` in which a bar is in one of these regimes, one after the other: what the money of the
         symbols in them did. A symbol without a bar keeps the regime of its last one
     """
+    return _by_regimes(frames)(regimes)
+
+
+def _by_regimes(frames: dict[str, pd.DataFrame]) -> Callable[[Collection[str]], pd.DataFrame]:
+    """``joint_in`` as a function of the regimes, for those who ask for several."""
     if len(frames) == 1:
-        frame = next(iter(frames.values()))
-        return frame[frame["regime"].isin(regimes)]
-    account = _Account.of(frames)
-    inside = account.alive & np.isin(account.regime, [REGIMES.index(name) for name in regimes])
-    rows = (inside & account.has_bar).any(axis=1)
-    net, gross = (np.where(inside, account.money[name], 0.0).sum(axis=1) for name in ("capital", "gross_capital"))
-    return account.frame(inside, net, gross, rows)
+        (frame,) = frames.values()
+        return lambda regimes: frame[frame["regime"].isin(regimes)]
+    return _Account.of(frames).in_regimes
 
 
 def before(equity: np.ndarray) -> np.ndarray:
@@ -97,6 +98,13 @@ class _Account:
         columns = {name: np.stack([symbol[name] for symbol in symbols], axis=1) for name in symbols[0]}
         states = {name: columns.pop(name) for name in ("has_bar", "alive", "regime", "index")}
         return cls(stamps, money={name: values / len(frames) for name, values in columns.items()}, **states)
+
+    def in_regimes(self, regimes: Collection[str]) -> pd.DataFrame:
+        """:return: as ``joint_in`` describes"""
+        inside = self.alive & np.isin(self.regime, [REGIMES.index(name) for name in regimes])
+        rows = (inside & self.has_bar).any(axis=1)
+        net, gross = (np.where(inside, self.money[name], 0.0).sum(axis=1) for name in ("capital", "gross_capital"))
+        return self.frame(inside, net, gross, rows)
 
     def frame(
         self, inside: np.ndarray, net: np.ndarray, gross: np.ndarray, rows: np.ndarray | slice = slice(None)
@@ -180,7 +188,7 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
     return {
         "has_bar": has_bar,
         "alive": alive,
-        "regime": np.array([REGIMES.index(name) for name in frame["regime"]])[last.clip(0)],
+        "regime": pd.Index(REGIMES).get_indexer(frame["regime"])[last.clip(0)],
         "index": frame["index"].to_numpy()[last.clip(0)],
         "capital": capital(net, after),
         "gross_capital": capital(gross, gross_after),
@@ -218,12 +226,13 @@ def figures_by_regime(frames: dict[str, pd.DataFrame], bars_per_year: float) -> 
     """
     :param frames: from ``backtest``
     :param bars_per_year: what annualises
-    :return: per regime the bars on which any symbol was in it, and the Sharpe ratio and exposure of equal shares in
-        those that were; None where a regime has under ``MIN_REGIME_DAYS`` bars
+    :return: per regime the rows in which a bar of any symbol was in it, and the Sharpe ratio and exposure of the money
+        in the symbols that were (``joint_in``); None where a regime has under ``MIN_REGIME_DAYS`` bars
     """
     table: dict[str, dict[str, float | None]] = {}
+    bars_in = _by_regimes(frames)
     for regime in REGIMES:
-        bars = joint_in(frames, [regime])
+        bars = bars_in([regime])
         enough = len(bars) >= MIN_REGIME_DAYS
         table[regime] = {
             "bars": float(len(bars)),
