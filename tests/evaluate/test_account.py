@@ -250,6 +250,20 @@ def test_a_symbol_without_a_bar_counts_in_the_regime_of_its_last_one():
     assert table["calm"]["sharpe_ratio"] == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_row_belongs_to_a_regime_only_if_a_bar_is_in_it():
+    """The stock is calm throughout and the coin in a crash: on weekends nothing calm has a bar."""
+    days = pd.date_range("2001-01-01", periods=BARS)
+    work = days[days.day_of_week < 5]
+    stock, coin = market("S", work, walk(4, len(work))), market("C", days, walk(5))
+    stock, coin = (replace(one, index=np.full(len(one.close), level)) for one, level in ((stock, 10.0), (coin, 50.0)))
+    frames = backtest(segments_of(stock, coin), FREE, buy_and_hold)
+    table = figures_by_regime(frames, 365)
+    assert table["calm"]["bars"] == len(frames["S"])
+    assert table["crash"]["bars"] == len(frames["C"])
+    returns = frames["S"]["return"]
+    assert table["calm"]["sharpe_ratio"] == pytest.approx(sqrt(365) * returns.mean() / returns.std())
+
+
 def rebalanced(opens, closes, first, fee, at_close):
     """
     A plain ledger of shares: at every fill each asset gets an equal share of what is left after fees; fees are those
