@@ -168,7 +168,8 @@ def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray
         for column in source.T:
             empty = (column < first) | (column > last)
             column[empty] = np.setdiff1d(alive, column, assume_unique=True)
-    return by_row[source[row - first] - first]
+    shifted: np.ndarray = by_row[source[row - first] - first]
+    return shifted
 
 
 def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -179,12 +179,15 @@ def _costs(quotes: _Quotes, costs: TradingCosts, row: int, trade: np.ndarray, eq
     """What orders cost in money, shape (K,); the account starts with K times ``TradingCosts.start_equity``."""
     rate = (costs.fee_bp + costs.slippage_bp) / 1e4
     if quotes.in_currency is None or not costs.in_currency:
-        return rate * np.abs(trade)
+        proportional: np.ndarray = rate * np.abs(trade)
+        return proportional
     symbols = len(trade)
     bars = quotes.order_bar[row]
     share = np.abs(trade) / equity
-    proportional = (rate + quotes.in_currency.per_share[bars]) * share
-    return equity * quotes.in_currency.total(bars, share, proportional, np.full(symbols, equity * symbols))
+    shares_paid = quotes.in_currency.total(
+        bars, share, (rate + quotes.in_currency.per_share[bars]) * share, np.full(symbols, equity * symbols)
+    )
+    return equity * shares_paid
 
 
 def _frame(
