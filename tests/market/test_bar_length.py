@@ -149,3 +149,34 @@ def test_symbols_of_different_years_are_told_the_rows_of_their_account(tmp_path,
     with pytest.raises(ValueError, match=r"stock has 261 bars per year and coin 365: .*market.bars_per_year=365"):
         read_bars(MarketConfig(str(tmp_path)))
     assert {bars.rows_per_year for bars in read_bars(MarketConfig(str(tmp_path), bars_per_year=365))} == {365}
+
+
+SPRING = pd.bdate_range("2020-01-27", "2020-05-08")  # the clocks of New York and Berlin change on other Sundays
+SESSION = pd.DatetimeIndex(
+    [day + pd.Timedelta(hours=hour, minutes=30) for day in SPRING for hour in range(9, 16)]
+).tz_localize("America/New_York")
+MIDNIGHTS = SPRING.tz_localize("America/New_York")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (SESSION, SESSION.tz_convert("UTC")),
+        (SESSION, SESSION.tz_convert("Europe/Berlin")),
+        (SESSION.tz_convert("Asia/Kolkata"), SESSION),
+        (SESSION, SESSION[210:]),  # listed after the change of clocks
+        (SESSION.tz_convert("UTC"), SESSION[210:]),
+        (MIDNIGHTS, MIDNIGHTS.tz_convert("UTC")),
+        (MIDNIGHTS.tz_convert("Asia/Tokyo"), MIDNIGHTS),
+        (MIDNIGHTS, SPRING.tz_localize("Asia/Tokyo")),  # each place's own midnight: one day
+        (MIDNIGHTS, SPRING.tz_localize("UTC") + pd.Timedelta(hours=16)),
+    ],
+)
+def test_files_of_different_zones_share_the_rows_of_the_same_bars(tmp_path, make_prices, one, two):
+    for name, stamps_of in (("A", one), ("B", two)):
+        made = make_prices(len(stamps_of)).assign(date=[stamp.isoformat() for stamp in stamps_of])
+        made.to_csv(tmp_path / f"{name}.csv", index=False)
+    a, b = read_bars(MarketConfig(str(tmp_path)))
+    calendar = Calendar.of([a.dates, b.dates], [a.instants, b.instants])
+    assert len(calendar.stamps) == len(one)
+    np.testing.assert_array_equal(calendar.rows[0][-len(two) :], calendar.rows[1])
