@@ -14,12 +14,13 @@ BARS, WARM, COPIES = 60, 21, 19  # of 20 that are drawn alike the agent is the b
 
 
 def segments_of(symbols, late=False, lacking=0.0, seed=0):
-    """Random walks of their own; every other symbol is listed after a third of the time, or bars are missing."""
+    """Stocks of one rising market; every other symbol is listed after a third of the time, or bars are missing."""
     rng = np.random.default_rng(seed)
+    of_all = rng.normal(0.002, 0.01, BARS + WARM)
     days = pd.bdate_range("2001-01-01", periods=BARS + WARM).to_numpy().astype("M8[s]")
     found = []
     for k in range(symbols):
-        close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, BARS + WARM)))
+        close = 100 * np.exp(np.cumsum(of_all + rng.normal(0, 0.005, BARS + WARM)))
         index = 20 + np.sin(np.arange(BARS + WARM))
         kept = rng.random(BARS + WARM) >= lacking
         kept[: WARM + 1] = True
@@ -109,19 +110,35 @@ def test_an_agent_whose_position_never_changes_is_as_good_as_its_copies():
 
 
 def test_symbols_that_are_held_together_are_held_together_in_the_copies():
-    """Both symbols have the same target on every day, and B lacks some of the days: so it is in every copy."""
-    segments = segments_of(2, lacking=0.1, seed=4)
-    rng = np.random.default_rng(2)
-    positions = np.repeat((rng.random((BARS + WARM, 1)) < 0.5).astype(float), 2, axis=1)
-    agent = backtest(segments, TradingCosts(), of_days(segments, positions))
+    """
+    Both symbols have the same target on every day, and B lacks some days. In a copy both have that of one other day; on
+    a day that B lacked it held the target of its last bar.
+    """
+    (whole,), lacking = segments_of(1), segments_of(2, lacking=0.1, seed=4)[1]
+    positions = np.repeat(np.random.default_rng(2).random((BARS + WARM, 1)), 2, axis=1)
+    agent = backtest([whole, lacking], TradingCosts(), of_days([whole, lacking], positions))
+    targets = agent["S0"]["target"]
+    of_b = agent["S1"]["target"].reindex(targets.index).ffill()
+    assert of_b.notna().all()
+    assert len(agent["S1"]) < BARS
     for seed in range(5):
-        shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
-        one, two = (frame["target"] for frame in shifted.values())
-        days = one.index.intersection(two.index)
-        assert len(days) > 40
-        # A bar that one of them lacks in the agent's run holds the target of its last one there.
-        assert (one[days] == two[days]).mean() > 0.85
-        assert not one[days].eq(agent["S0"]["target"].reindex(days)).all()
+        shifted, _ = random_timing([whole, lacking], TradingCosts(), agent, seed=seed, runs=1)
+        (shift,) = (
+            s for s in range(1, BARS) if np.array_equal(shifted["S0"]["target"], np.roll(targets.to_numpy(), -s))
+        )
+        expected = pd.Series(np.roll(of_b.to_numpy(), -shift), targets.index)[agent["S1"].index]
+        assert shifted["S1"]["target"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_symbol_that_is_listed_late_keeps_all_of_its_targets(seed):
+    segments = segments_of(2, late=True)
+    positions = np.random.default_rng(3).random((BARS + WARM, 2))
+    agent = backtest(segments, TradingCosts(), of_days(segments, positions))
+    shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
+    for symbol, frame in agent.items():
+        assert sorted(shifted[symbol]["target"]) == sorted(frame["target"])
+        assert shifted[symbol]["target"].tolist() != frame["target"].tolist()
 
 
 def test_no_copy_is_the_agent_and_none_is_there_twice():
