@@ -365,3 +365,24 @@ def test_equal_weights_of_copies_are_the_asset():
     together = joint(equal_weights(segments_of(*copies), FREE))
     alone = account(copies[0])
     np.testing.assert_allclose(together["return"], alone["return"], atol=1e-12)
+
+
+@pytest.mark.parametrize("cash_rate", [0.0, 0.1])
+def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cash_rate):
+    """
+    Each of two holds a half of the account, bought at opens that are the closes. A ends at row 119, B begins at row 71.
+    Interest is of the half that a symbol has not yet invested in its first row, and of no other cash.
+    """
+    a, b = walk(7, 120), walk(8, 150)
+    markets = market("A", DAYS[:120], a), market("B", DAYS[50:200], b)
+    costs = TradingCosts(fee_bp=0.0, cash_rate=cash_rate)
+    together = joint(equal_weights(segments_of(*markets), costs))
+    expected = []
+    for row in range(WARM, 200):
+        of_a = a[row] / a[row - 1] - 1 if WARM < row < 120 else 0.0
+        of_b = b[row - 50] / b[row - 51] - 1 if row > 50 + WARM else 0.0
+        interest = cash_rate / 252 / 2 * ((row == WARM) + (row == 50 + WARM))
+        expected.append((of_a + of_b) / 2 + interest)
+    np.testing.assert_allclose(together["return"], expected, atol=1e-12)
+    assert together["position"].iloc[10] == pytest.approx(0.5, abs=0.02)
+    assert together["position"].iloc[-1] == pytest.approx(0.5, abs=0.02)
