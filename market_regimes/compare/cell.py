@@ -104,9 +104,9 @@ TEST_FIGURES = {
 def _trading(frames: dict[str, pd.DataFrame], bars_per_year: float, prefix: str) -> Figures:
     """Figures of a backtest, overall and of the days of each regime, one after the other."""
     result: Figures = {}
-    for name, members in {"": tuple(range(len(REGIMES))), **GROUPS}.items():
+    for name, members in {"": (), **GROUPS}.items():
         wanted = [REGIMES[i] for i in members]
-        days = joint_in(frames, wanted)
+        days = joint_in(frames, wanted) if name else joint(frames)
         suffix = f"_{name}" if name else ""
         if name and len(days) < MIN_REGIME_DAYS:
             continue
@@ -120,7 +120,7 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     """Figures of the test period, and its days."""
     assert study.core is not None
     seen: list[np.ndarray] = []
-    segments, bars_per_year = study.segments["test"], study.core.bars_per_year
+    segments, bars_per_year = study.segments["test"], study.core.rows_per_year
     agent = backtest(segments, study.trading, study.agent(seen))
     of_rules = study.trading.of_rules
     held = backtest(segments, of_rules, buy_and_hold)
@@ -194,6 +194,6 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "date": [str(day) for day in days.index],
             **{name: days[name].round(8).tolist() for name in days},
         },
-        "bars_per_year": study.core.bars_per_year if study.core else None,
+        "bars_per_year": study.core.rows_per_year if study.core else None,
         "seconds": round(time.perf_counter() - start, 2),
     }

@@ -106,7 +106,7 @@ class Search:
             study.model.learn(run.total_timesteps)
         assert study.core is not None
         frames = backtest(study.segments["test"], study.trading, study.agent())
-        sharpe = scores_of(frames, study.core.bars_per_year)["sharpe_ratio"]
+        sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
         return 0.0 if sharpe is None else sharpe
 
 

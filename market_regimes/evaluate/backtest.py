@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from market_regimes.config import TradingCosts
+from market_regimes.evaluate.figures import before, rows_of, sharpe_per_row
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.bar_length import Calendar
 from market_regimes.market.currency import NO_ORDER
 from market_regimes.market.env import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
 from market_regimes.market.regimes import REGIMES
@@ -27,10 +29,13 @@ def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision)
     :param decide: gives the target positions
     :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of fees, slippage and financing),
         ``equity`` and ``gross_equity`` (1 at the start), ``target`` and, at the close, ``position``, ``trade`` (signed)
-        and ``cost`` (shares of equity), ``price`` of the fill, ``index``, ``regime`` (name)
+        and ``cost`` (shares of equity), ``price`` of the fill, ``index``, ``regime`` (name), ``row``: time of the
+        account's row that the bar belongs to, in seconds (``Calendar``)
     """
     core = MarketCore(segments, len(segments), costs, episode_bars=None)
-    return _frames(segments, _run(core, decide), costs)
+    played = _run(core, lambda: orders(core, decide))
+    decide(core.known())  # so that it sees the last state too
+    return _frames(segments, played, costs)
 
 
 def orders(core: MarketCore, decide: Decision) -> np.ndarray:
@@ -43,15 +48,18 @@ def orders(core: MarketCore, decide: Decision) -> np.ndarray:
     return targets
 
 
-def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
+def _run(core: MarketCore, next_targets: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
     """
-    All agents to their ends, each on its own symbol. Arrays (bars, n_envs); after ruin or end all is 0. ``decide`` is
-    asked once more at the end, so that it sees the last state too.
+    All agents to their ends, each on its own symbol.
+
+    :param core: agents at their first close
+    :param next_targets: gives the target positions of the next bar, shape (n_envs,)
+    :return: arrays (bars, n_envs); after ruin or end all is 0
     """
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     alive = np.ones(core.n_envs, dtype=bool)
     for _ in range(int((core.last - core.first).max())):
-        targets = orders(core, decide)
+        targets = next_targets()
         result = core.step(targets)
         rows["return"].append(np.where(alive, result.growth - 1, 0.0))
         rows["gross_return"].append(np.where(alive, result.gross_growth - 1, 0.0))
@@ -59,24 +67,38 @@ def _run(core: MarketCore, decide: Decision) -> dict[str, np.ndarray]:
             rows[name].append(np.where(alive, values, 0.0))
         rows["cost"].append(np.where(alive, result.cost, 0.0))
         alive = alive & ~(result.terminated | result.truncated)
-    decide(core.known())
     return {name: np.stack(values) for name, values in rows.items()}
 
 
 def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: TradingCosts) -> dict[str, pd.DataFrame]:
     frames = {}
+    rows = rows_of_bars(segments)
     for i, segment in enumerate(segments):
         market, bars = segment.market, slice(segment.first + 1, segment.last + 1)
         columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
-        frame = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
-        frame["equity"] = (1 + frame["return"]).cumprod()
-        frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
+        columns["equity"] = (1 + columns["return"]).cumprod()
+        columns["gross_equity"] = (1 + columns["gross_return"]).cumprod()
         at_open = fills_at_open(market, costs)
-        frame["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
-        frame["index"] = market.index[bars]
-        frame["regime"] = np.array(REGIMES)[market.regime[bars]]
-        frames[market.symbol] = frame
+        columns["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
+        columns["index"] = market.index[bars]
+        columns["regime"] = np.array(REGIMES)[market.regime[bars]]
+        columns["row"] = rows[i].astype(np.int64)
+        frames[market.symbol] = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
     return frames
+
+
+def rows_of_bars(segments: Sequence[Segment]) -> list[np.ndarray]:
+    """
+    :param segments: what is traded
+    :return: per symbol the time of the account's row of each bar whose return is earned, datetime64[s]. The rows follow
+        from all bars of the symbols, so that a short period has the rows of a long one
+    """
+    markets = [segment.market for segment in segments]
+    calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+    return [
+        calendar.stamps[row[segment.first + 1 : segment.last + 1]]
+        for segment, row in zip(segments, calendar.rows, strict=True)
+    ]
 
 
 def random_timing(
@@ -84,38 +106,70 @@ def random_timing(
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """
     What the agent's own trades earn at random times: its target positions, shifted in a circle by a random number of
-    bars, so that turnover and exposure stay and only the timing goes.
+    rows of the account, so that turnover and exposure stay and only the timing goes. One number shifts all symbols:
+    positions that rise and fall together go on doing so, and the spread of the copies is that of the agent's returns.
 
     :param segments: what is traded
     :param costs: what trading costs and what may be held
     :param agent: the agent's ``backtest``
     :param seed: of the shifts
-    :param runs: number of shifts
-    :return: backtest of the run with the median Sharpe ratio; the Sharpe ratios of all, per bar, NaN where undefined
+    :param runs: number of shifts, all different, none of them 0; at most one less than there are rows
+    :return: backtest of the run with the median Sharpe ratio; the Sharpe ratios of all, per row of the account, NaN
+        where undefined
     """
-    core = MarketCore(segments, runs * len(segments), costs, episode_bars=None)
-    bars = np.array([len(frame) for frame in agent.values()])
-    targets = np.zeros((bars.max(), len(segments)))
-    for i, frame in enumerate(agent.values()):
-        targets[: len(frame), i] = frame["target"]
-    shifts = np.random.default_rng(seed).integers(bars[core.symbol])
-    first = np.array([segment.first for segment in segments])
-    arrays = _run(
-        core, lambda known: targets[(known.bar - first[known.symbol] + shifts) % bars[known.symbol], known.symbol]
-    )
+    stamps, rows = rows_of(agent)
+    shifts = _shifts(len(stamps), runs, seed)
 
-    dates = np.unique(np.concatenate([frame.index.to_numpy() for frame in agent.values()]))
-    total, count = np.zeros((len(dates), runs)), np.zeros((len(dates), 1))
-    for i, frame in enumerate(agent.values()):
-        rows = np.searchsorted(dates, frame.index.to_numpy())
-        total[rows] += arrays["return"][: len(frame), i :: len(segments)]
-        count[rows] += 1
-    returns = total / count
-    spread = returns.std(axis=0, ddof=1)
-    sharpe = np.divide(returns.mean(axis=0), spread, out=np.full(runs, np.nan), where=spread > 1e-12)
+    # The targets of every symbol in every copy, bar by bar: (bars, copies * symbols).
+    targets = np.zeros((max(len(frame) for frame in agent.values()), len(shifts) * len(segments)))
+    for i, (frame, row) in enumerate(zip(agent.values(), rows, strict=True)):
+        targets[: len(frame), i :: len(segments)] = _shifted(frame["target"].to_numpy(), row, len(stamps), shifts)
+
+    core = MarketCore(segments, len(shifts) * len(segments), costs, episode_bars=None)
+    steps = iter(np.clip(targets, *costs.bounds))
+    arrays = _run(core, lambda: next(steps))
+
+    # The equity of each copy's account is the mean over those of its symbols.
+    equity = np.zeros((len(stamps), len(shifts)))
+    for i, row in enumerate(rows):
+        own = (1 + arrays["return"][: len(row), i :: len(segments)]).cumprod(axis=0)
+        last = np.searchsorted(row, np.arange(len(stamps)), side="right") - 1
+        equity += np.where(last[:, None] >= 0, own[last.clip(0)], 1.0) / len(segments)
+    sharpe = sharpe_per_row(equity / before(equity) - 1)
+
     median = int(np.argsort(sharpe)[(np.isfinite(sharpe).sum() - 1) // 2])
     chosen = slice(median * len(segments), (median + 1) * len(segments))
     return _frames(segments, {name: values[:, chosen] for name, values in arrays.items()}, costs), sharpe
+
+
+def _shifts(rows: int, runs: int, seed: int) -> np.ndarray:
+    """Different numbers of rows, none of them 0, which would be the agent itself; of one row there is no other."""
+    if rows < 2:
+        return np.zeros(1, dtype=np.int64)
+    return 1 + np.random.default_rng(seed).permutation(rows - 1)[:runs]
+
+
+def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray) -> np.ndarray:
+    """
+    :param targets: of one symbol, one per bar, shape (T,)
+    :param row: of the account for each bar, shape (T,)
+    :param rows: of the account
+    :param shifts: numbers of rows, shape (n,)
+    :return: the target of each bar in each copy, shape (T, n). A symbol that is not there all the time has all of its
+        own targets in every copy: those that the shift moves out of its life fill, in their order, the rows that it
+        leaves empty
+    """
+    first, last = row[0], row[-1]
+    alive = np.arange(first, last + 1)
+    by_row = targets[np.searchsorted(row, alive, side="right") - 1]  # kept where there is no bar
+
+    source = (alive[:, None] + shifts) % rows
+    if len(alive) < rows:
+        for column in source.T:
+            empty = (column < first) | (column > last)
+            column[empty] = np.setdiff1d(alive, column, assume_unique=True)
+    shifted: np.ndarray = by_row[source[row - first] - first]
+    return shifted
 
 
 def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:

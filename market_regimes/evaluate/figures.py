@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from market_regimes.market.bar_length import Calendar
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
 RATIOS = {
@@ -19,29 +21,184 @@ RATIOS = {
     "max_drawdown": "max_drawdown",
     "hit_rate": "win_rate",
 }
+WITHOUT_LOSS = {"max_drawdown": 0.0, "sortino_ratio": None, "calmar_ratio": None}  # of returns that are never below 0
+NO_SPREAD = 1e-12  # standard deviation of returns up to which they do not vary
 
 
 def joint(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
-    Equal shares of the capital in every symbol that has a bar, restored at every bar.
+    One account of K symbols. It opens one account per symbol with 1/K of the capital each and moves no money between
+    them, so that every return is one that a trader could have had.
 
-    :param frames: from ``backtest``
-    :return: the same columns but ``price`` and ``regime``, means over the symbols; with one symbol its own frame
+    A row is one period of the bars (``Calendar``), whatever the stamps of the files say. A symbol without a bar keeps
+    its position with return 0 until its next bar; two bars of a symbol in a row compound. Before its first bar and
+    after its last one the money of a symbol is cash with return 0: it waits for the symbol, and nobody knew better.
+
+    :param frames: from ``backtest`` or ``equal_weights``
+    :return: a row per period: ``return``, ``gross_return``, ``equity``, ``gross_equity`` and, as shares of the equity
+        before the row, ``target``, ``trade`` (buying and selling alike) and ``cost``; ``position``, without its sign,
+        as a share of the equity after the row; ``index``, the mean over the symbols. Of one symbol its own frame
     """
     if len(frames) == 1:
         return next(iter(frames.values()))
-    mean = pd.concat(frames.values()).assign(trade=lambda f: f["trade"].abs(), position=lambda f: f["position"].abs())
-    mean = mean.drop(columns=["price", "regime"]).groupby(level=0).mean()
-    return mean.assign(equity=(1 + mean["return"]).cumprod(), gross_equity=(1 + mean["gross_return"]).cumprod())
+    account = _Account.of(frames)
+    net, gross = ((1.0 + account.money[name].sum(axis=1).cumsum()) for name in ("return", "gross_return"))
+    return account.frame(account.alive, before(net), before(gross))
 
 
 def joint_in(frames: dict[str, pd.DataFrame], regimes: Collection[str]) -> pd.DataFrame:
     """
-    :param frames: from ``backtest``
+    :param frames: from ``backtest`` or ``equal_weights``
     :param regimes: names
-    :return: ``joint`` of the bars on which a symbol is in one of them, of the symbols that are
+    :return: the rows of ``joint`` in which a bar is in one of these regimes, one after the other: what the money of the
+        symbols in them did. A symbol without a bar keeps the regime of its last one
     """
-    return joint({symbol: frame[frame["regime"].isin(regimes)] for symbol, frame in frames.items()})
+    return _by_regimes(frames)(regimes)
+
+
+def _by_regimes(frames: dict[str, pd.DataFrame]) -> Callable[[Collection[str]], pd.DataFrame]:
+    """``joint_in`` as a function of the regimes, for those who ask for several."""
+    if len(frames) == 1:
+        (frame,) = frames.values()
+        return lambda regimes: frame[frame["regime"].isin(regimes)]
+    return _Account.of(frames).in_regimes
+
+
+def before(equity: np.ndarray) -> np.ndarray:
+    """:return: equity before each row, of the equity after it, 1 at the start; along the first axis"""
+    return np.concatenate([np.ones_like(equity[:1]), equity[:-1]])
+
+
+@dataclass(frozen=True)
+class _Account:
+    """
+    K symbols on R rows, in shares of the account's capital at the start.
+
+    :param stamps: time of each row, shape (R,)
+    :param has_bar: whether a symbol has a bar in a row, shape (R, K)
+    :param alive: whether a row lies between a symbol's first and last bar, shape (R, K)
+    :param regime: position in ``REGIMES`` of a symbol's last bar, shape (R, K)
+    :param index: volatility index of that bar, shape (R, K)
+    :param money: ``capital`` and ``gross_capital`` of a symbol before the row; what ``return`` and ``gross_return``
+        earned; ``trade``, ``cost`` and ``target``; ``position`` after the row; shapes (R, K)
+    """
+
+    stamps: np.ndarray
+    has_bar: np.ndarray
+    alive: np.ndarray
+    regime: np.ndarray
+    index: np.ndarray
+    money: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, frames: dict[str, pd.DataFrame]) -> _Account:
+        """:param frames: of more than one symbol, from ``backtest`` or ``equal_weights``"""
+        stamps, rows = rows_of(frames)
+        symbols = [_of_symbol(frame, row, len(stamps)) for frame, row in zip(frames.values(), rows, strict=True)]
+        columns = {name: np.stack([symbol[name] for symbol in symbols], axis=1) for name in symbols[0]}
+        states = {name: columns.pop(name) for name in ("has_bar", "alive", "regime", "index")}
+        return cls(stamps, money={name: values / len(frames) for name, values in columns.items()}, **states)
+
+    def in_regimes(self, regimes: Collection[str]) -> pd.DataFrame:
+        """:return: as ``joint_in`` describes"""
+        inside = self.alive & np.isin(self.regime, [REGIMES.index(name) for name in regimes])
+        rows = (inside & self.has_bar).any(axis=1)
+        net, gross = (np.where(inside, self.money[name], 0.0).sum(axis=1) for name in ("capital", "gross_capital"))
+        return self.frame(inside, net, gross, rows)
+
+    def frame(
+        self, inside: np.ndarray, net: np.ndarray, gross: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> pd.DataFrame:
+        """
+        :param inside: which symbols count in which rows, shape (R, K)
+        :param net: money in them before each row, shape (R,)
+        :param gross: the same without fees, slippage and financing, shape (R,)
+        :param rows: which rows there are
+        :return: as ``joint`` describes
+        """
+        of = {name: np.where(inside, values, 0.0).sum(axis=1)[rows] for name, values in self.money.items()}
+        net, gross = net[rows], gross[rows]
+        columns = {
+            "return": of["return"] / net,
+            "gross_return": of["gross_return"] / gross,
+            "target": of["target"] / net,
+            "position": of["position"] / (net + of["return"]),
+            "trade": of["trade"] / net,
+            "cost": of["cost"] / net,
+        }
+        frame = pd.DataFrame(columns, index=pd.DatetimeIndex(self.stamps[rows], name="date"))
+        frame["equity"] = (1 + frame["return"]).cumprod()
+        frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
+        weights = inside[rows].astype(float)
+        frame["index"] = (weights * self.index[rows]).sum(axis=1) / weights.sum(axis=1)
+        return frame
+
+
+def rows_of(frames: dict[str, pd.DataFrame]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """
+    :param frames: per symbol a row per bar, whose ``row`` is the time of the account's row; without it the calendar
+        follows from the dates
+    :return: times of the rows of the account in which a symbol has a bar, datetime64[s], shape (R,); per symbol the
+        row of each bar, shapes (T,)
+    """
+    if all("row" in frame for frame in frames.values()):
+        times = [frame["row"].to_numpy() for frame in frames.values()]
+    else:
+        dates = [frame.index.to_numpy().astype("M8[s]") for frame in frames.values()]
+        calendar = Calendar.of(dates, dates)
+        times = [calendar.stamps[row].astype(np.int64) for row in calendar.rows]
+    stamps = np.unique(np.concatenate(times))
+    return stamps.astype("M8[s]"), [np.searchsorted(stamps, these) for these in times]
+
+
+def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """
+    :param frame: of one symbol, a row per bar
+    :param row: of the account for each bar, shape (T,)
+    :param rows: of the account
+    :return: the fields of ``_Account`` for this symbol, money in shares of its own capital at the start, shapes (R,)
+    """
+    net, gross = (
+        frame[name].to_numpy() if name in frame else before(frame[equity].to_numpy())
+        for name, equity in (("capital", "equity"), ("gross_capital", "gross_equity"))
+    )
+    after = net * (1 + frame["return"].to_numpy())
+    gross_after = gross * (1 + frame["gross_return"].to_numpy())
+
+    # The last bar up to each row, and the first bar of each row that has one.
+    last = np.searchsorted(row, np.arange(rows), side="right") - 1
+    first = np.searchsorted(row, np.arange(rows), side="left")
+    alive = (np.arange(rows) >= row[0]) & (np.arange(rows) <= row[-1])
+    has_bar = np.zeros(rows, dtype=bool)
+    has_bar[row] = True
+
+    def kept(values: np.ndarray) -> np.ndarray:
+        """What a symbol has since its last bar, 0 where it is not alive."""
+        return np.where(alive, values[last.clip(0)], 0.0)
+
+    def capital(at_bars: np.ndarray, after_bars: np.ndarray) -> np.ndarray:
+        """Money before each row: before its first bar, or what the last bar left."""
+        held = np.where(last >= 0, after_bars[last.clip(0)], 1.0)
+        return np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], held)
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        """Over the bars of each row."""
+        return np.bincount(row, weights=values, minlength=rows)
+
+    return {
+        "has_bar": has_bar,
+        "alive": alive,
+        "regime": pd.Index(REGIMES).get_indexer(frame["regime"])[last.clip(0)],
+        "index": frame["index"].to_numpy()[last.clip(0)],
+        "capital": capital(net, after),
+        "gross_capital": capital(gross, gross_after),
+        "return": summed(after - net),
+        "gross_return": summed(gross_after - gross),
+        "trade": summed(net * frame["trade"].abs().to_numpy()),
+        "cost": summed(net * frame["cost"].to_numpy()),
+        "target": kept(net * frame["target"].to_numpy()),
+        "position": kept(after * frame["position"].abs().to_numpy()),
+    }
 
 
 def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None]:
@@ -69,12 +226,13 @@ def figures_by_regime(frames: dict[str, pd.DataFrame], bars_per_year: float) -> 
     """
     :param frames: from ``backtest``
     :param bars_per_year: what annualises
-    :return: per regime the bars on which any symbol was in it, and the Sharpe ratio and exposure of equal shares in
-        those that were; None where a regime has under ``MIN_REGIME_DAYS`` bars
+    :return: per regime the rows in which a bar of any symbol was in it, and the Sharpe ratio and exposure of the money
+        in the symbols that were (``joint_in``); None where a regime has under ``MIN_REGIME_DAYS`` bars
     """
     table: dict[str, dict[str, float | None]] = {}
+    bars_in = _by_regimes(frames)
     for regime in REGIMES:
-        bars = joint_in(frames, [regime])
+        bars = bars_in([regime])
         enough = len(bars) >= MIN_REGIME_DAYS
         table[regime] = {
             "bars": float(len(bars)),
@@ -84,22 +242,30 @@ def figures_by_regime(frames: dict[str, pd.DataFrame], bars_per_year: float) -> 
     return table
 
 
-def summary(strategies: dict[str, dict[str, pd.DataFrame]], bars_per_year: float) -> dict[str, Any]:
+def summary(
+    strategies: dict[str, dict[str, pd.DataFrame]], bars_per_year: float, rows_per_year: float | None = None
+) -> dict[str, Any]:
     """
     :param strategies: per name a backtest
-    :param bars_per_year: what annualises
+    :param bars_per_year: what annualises the figures of a symbol
+    :param rows_per_year: what annualises those of the account that holds all of them; None: the same
     :return: for JSON: "joint" and "symbols", each symbol by name; in them per strategy the ``figures`` and, as
-        "regimes", the ``figures_by_regime``
+        "regimes", the ``figures_by_regime``. Equal weights are no strategy of one symbol
     """
 
-    def of(frames: dict[str, pd.DataFrame]) -> dict[str, Any]:
-        return {**figures(joint(frames), bars_per_year), "regimes": figures_by_regime(frames, bars_per_year)}
+    def of(frames: dict[str, pd.DataFrame], per_year: float) -> dict[str, Any]:
+        return {**figures(joint(frames), per_year), "regimes": figures_by_regime(frames, per_year)}
 
+    per_account = bars_per_year if rows_per_year is None else rows_per_year
     symbols = next(iter(strategies.values()))
+    apart = {
+        name: frames for name, frames in strategies.items() if not any("capital" in frame for frame in frames.values())
+    }
     return {
-        "joint": {name: of(frames) for name, frames in strategies.items()},
+        "joint": {name: of(frames, per_account) for name, frames in strategies.items()},
         "symbols": {
-            symbol: {name: of({symbol: frames[symbol]}) for name, frames in strategies.items()} for symbol in symbols
+            symbol: {name: of({symbol: frames[symbol]}, bars_per_year) for name, frames in apart.items()}
+            for symbol in symbols
         },
     }
 
@@ -117,15 +283,61 @@ def share_of_attainable(agent: float | None, held: float | None, informed: float
     return (agent - held) / (informed - held)
 
 
+def sharpe_per_row(returns: np.ndarray) -> np.ndarray:
+    """
+    :param returns: simple, shape (R, n)
+    :return: mean over standard deviation of each column, not annualised, NaN where they do not vary, shape (n,)
+    """
+    spread = returns.std(axis=0, ddof=1) if len(returns) > 1 else np.zeros(returns.shape[1])
+    ratios: np.ndarray = np.divide(
+        returns.mean(axis=0), spread, out=np.full(returns.shape[1], np.nan), where=spread > NO_SPREAD
+    )
+    return ratios
+
+
+def share_below(returns: pd.Series, of_copies: np.ndarray) -> float | None:
+    """
+    Rank of a Sharpe ratio among those of shifted copies. Where timing is luck, the agent is one of n + 1 that are drawn
+    alike; then the share is at least 0.95, or at most 0.05, with a probability of no more than 5 % each.
+
+    :param returns: of the agent's account
+    :param of_copies: Sharpe ratios of its n copies, per row, NaN where undefined
+    :return: share of the copies and the agent that lie below the agent, equal ones and the agent itself by half; None
+        where the agent's ratio or all others are undefined
+    """
+    agent = float(sharpe_per_row(returns.to_numpy()[:, None])[0])
+    others = of_copies[np.isfinite(of_copies)]
+    if not np.isfinite(agent) or not len(others):
+        return None
+    equal = np.isclose(others, agent, rtol=1e-9, atol=1e-12)
+    below = (others < agent) & ~equal
+    return float((below.sum() + (equal.sum() + 1) / 2) / (len(others) + 1))
+
+
 def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:
     """A figure of quantstats, None where it is undefined (no spread in the returns)."""
-    if name != "max_drawdown" and not returns.std() > 1e-12:
+    if name != "max_drawdown" and not returns.std() > NO_SPREAD:
         return None
+    if not returns.min() < 0:  # and so no drawdown either; quantstats would read such returns as prices
+        if name in WITHOUT_LOSS:
+            return WITHOUT_LOSS[name]
+        returns = _below_one(returns)
     periods = {} if name in ("max_drawdown", "hit_rate") else {"periods": bars_per_year}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it divides by zero and uses what pandas 3 deprecates
         value = float(getattr(quantstats().stats, RATIOS[name])(returns, **periods))
     return value if np.isfinite(value) else None
+
+
+def _below_one(returns: pd.Series) -> pd.Series:
+    """
+    Returns of which none is a loss, halved until none is above a half. Sharpe ratio and hit rate stay bit for bit.
+
+    quantstats takes a series for prices where nothing is below 0 and something above 1, and has no option that says
+    what it is.
+    """
+    _, exponent = np.frexp(returns.max())
+    return returns * 2.0 ** -max(int(exponent), 0) if np.isfinite(returns.max()) else returns
 
 
 @functools.cache  # entering the context costs as much as a figure

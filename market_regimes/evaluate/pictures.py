@@ -16,6 +16,8 @@ from market_regimes.evaluate.figures import quantstats
 from market_regimes.files import write_file
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
+A_BILLIONTH_OF_A_PERCENT = 1e-11
+
 
 def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
     """
@@ -173,8 +175,10 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
     :raises ValueError: if quantstats cannot make one of these returns; no file is left then
     """
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it asks for Arial and takes what there is
-    agent, benchmark = agent.rename("agent"), benchmark.rename("buy and hold")
     path.unlink(missing_ok=True)
+    agent, benchmark = (
+        _as_returns(returns.rename(name)) for returns, name in ((agent, "agent"), (benchmark, "buy and hold"))
+    )
     made = path.with_name(path.name + ".tmp")
     try:
         with warnings.catch_warnings():
@@ -193,6 +197,22 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
     text = made.read_text(encoding="utf-8")
     made.unlink()
     write_file(path, _mended(text))
+
+
+def _as_returns(returns: pd.Series) -> pd.Series:
+    """
+    Returns that quantstats does not take for prices, as it does where nothing is below 0 and something is 1 or more.
+
+    :param returns: simple
+    :return: the same; of such ones a bar without a return has lost a billionth of a per cent
+    :raises ValueError: if all of such ones are above 0
+    """
+    if returns.min() < 0 or not returns.max() >= 1:
+        return returns
+    if not (returns == 0).any():
+        raise ValueError(f"quantstats takes the returns of {returns.name} for prices: all gain, and one doubles")
+    still = returns.eq(0).idxmax()
+    return returns.mask(returns.index == still, -A_BILLIONTH_OF_A_PERCENT)
 
 
 def _mended(text: str) -> str:

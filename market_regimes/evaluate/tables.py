@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,44 +28,29 @@ LEAD = {  # figures of ``robustness`` by their short names in the table of sever
     "difference_high": "sharpe_difference_high",
     "one_bar_later": "sharpe_ratio_one_bar_later",
 }
+ONE_ACCOUNT = (
+    "{} symbols: each begins with an equal share of the money, and no money moves between them; equal weights "
+    "rebalance at every bar and pay for it"
+)
 RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
-def print_summary(result: dict[str, Any], title: str) -> None:  # noqa: C901
+def print_summary(result: dict[str, Any], title: str) -> None:
     """
     Print the figures of the strategies side by side, then those by regime and by symbol. Undefined ones are "n/a".
 
     :param result: from ``Study.evaluate``
     :param title: what was evaluated
     """
-    strategies = result["joint"]
-    first = next(iter(strategies.values()))
-    table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
-    about = f"Sharpe ratio, and the {next(iter(strategies))}'s"
-    by_regime = Table(
-        Column("regime", no_wrap=True),
-        "bars",
-        "exposure",
-        title=f"by regime, bars with a symbol in it: {about} exposure",
-    )
-    by_symbol = Table(Column("symbol", no_wrap=True), "drawdown", title=f"by symbol: {about} largest drawdown")
-    for each in (table, by_regime, by_symbol):
-        each.box, each.padding = SIMPLE, (0, 1, 0, 0)  # so that six strategies fit into 80 columns
-        for name in strategies:
-            each.add_column(name, justify="right")
-    for figure in first:
-        if figure != "regimes":
-            table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
-    for regime, cell in first.get("regimes", {}).items():
-        columns = [column["regimes"][regime] for column in strategies.values()]
-        own = (figure_text(name, cell[name]) for name in ("bars", "exposure"))
-        by_regime.add_row(regime, *own, *(_sharpe_text(column) for column in columns))
-    for symbol, by_strategy in result["symbols"].items():
-        drawdown = figure_text("max_drawdown", next(iter(by_strategy.values()))["max_drawdown"])
-        by_symbol.add_row(symbol, drawdown, *(_sharpe_text(column) for column in by_strategy.values()))
-    for each in (table, by_regime, by_symbol):
-        if each.row_count > (1 if each is by_symbol else 0):  # one symbol is the joint table
-            Console().print(each)
+    strategies, symbols = result["joint"], result["symbols"]
+    console = Console()
+    console.print(_overall(strategies, title))
+    if any(figures.get("regimes") for figures in strategies.values()):
+        console.print(_by_regime(strategies))
+    if len(symbols) > 1:  # one symbol is the joint table
+        console.print(_by_symbol(symbols, list(strategies)))
+        print(ONE_ACCOUNT.format(len(symbols)))
+
     name = "share_of_random_timings_below_agent"
     if name in result:
         print(f"random timings with a lower Sharpe ratio than the agent: {figure_text(name, result[name])}")
@@ -83,6 +68,44 @@ def _print_lead(figures: dict[str, Any]) -> None:
     print(f"Sharpe ratio minus that of buy-and-hold: {difference}, 95 % interval {low} to {high}")
     later = figure_text("", figures["sharpe_ratio_one_bar_later"])
     print(f"Sharpe ratio with orders filled one bar later: {later}; break-even cost in bp: {break_even_text(figures)}")
+
+
+def _table(title: str, first: Column, *about_agent: str, strategies: Iterable[str]) -> Table:
+    """A table with a column per strategy, narrow enough for seven of them in 80 columns."""
+    table = Table(first, *about_agent, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in strategies:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _overall(strategies: dict[str, dict[str, Any]], title: str) -> Table:
+    table = _table(title, Column("figure", no_wrap=True), strategies=strategies)
+    for figure in next(iter(strategies.values())):
+        if figure != "regimes":
+            table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
+    return table
+
+
+def _by_regime(strategies: dict[str, dict[str, Any]]) -> Table:
+    agent = next(iter(strategies))
+    title = f"by regime, bars with a symbol in it: Sharpe ratio, and the {agent}'s exposure"
+    table = _table(title, Column("regime", no_wrap=True), "bars", "exposure", strategies=strategies)
+    for regime, cell in strategies[agent]["regimes"].items():
+        about_agent = (figure_text(name, cell[name]) for name in ("bars", "exposure"))
+        ratios = (_sharpe_text(column["regimes"][regime]) for column in strategies.values())
+        table.add_row(regime, *about_agent, *ratios)
+    return table
+
+
+def _by_symbol(symbols: dict[str, dict[str, Any]], strategies: list[str]) -> Table:
+    """Without the strategies that are not of one symbol."""
+    alone = [name for name in strategies if all(name in figures for figures in symbols.values())]
+    title = f"by symbol: Sharpe ratio, and the {strategies[0]}'s largest drawdown"
+    table = _table(title, Column("symbol", no_wrap=True), "drawdown", strategies=alone)
+    for symbol, figures in symbols.items():
+        drawdown = figure_text("max_drawdown", figures[strategies[0]]["max_drawdown"])
+        table.add_row(symbol, drawdown, *(_sharpe_text(figures[name]) for name in alone))
+    return table
 
 
 def _sharpe_text(figures: dict[str, float | None]) -> str:

@@ -47,6 +47,7 @@ class Bars:
     :param rows: of the bars in their file, for refusals; None where they are of no file
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     :param has_instants: whether ``instants`` are in UTC
+    :param rows_per_year: of the account that holds all symbols read together; None: as many as bars
     """
 
     symbol: str
@@ -65,6 +66,7 @@ class Bars:
     rows: Rows | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
     has_instants: bool = False
+    rows_per_year: float | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:

@@ -122,9 +122,13 @@ class MarketCore:
         self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
         self.in_currency = None
         if self.costs.in_currency:
-            fills = [_fills(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
+            fills = [
+                prices_of_fills(market, at_open)
+                for market, at_open in zip(self.markets, self.fills_at_open, strict=True)
+            ]
             self.in_currency = CurrencyCosts.of(list(segments), self.costs, fills)
         self.bars_per_year = self.markets[0].bars_per_year
+        self.rows_per_year = self.markets[0].account_rows_per_year
 
         self.symbol = np.arange(n_envs) % len(segments)
         self.bar = self.first[self.symbol]
@@ -229,14 +233,14 @@ def fills_at_open(market: Market, costs: TradingCosts) -> bool:
     return costs.fill == "next_open" and market.fill == "open"
 
 
-def _fills(market: Market, at_open: bool) -> np.ndarray:
+def prices_of_fills(market: Market, at_open: bool) -> np.ndarray:
     """Price at which the order of each close but the last is filled."""
     return market.open[1:] if at_open else market.close[:-1]
 
 
 def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
-    until_fill = _fills(market, at_open) / market.close[:-1]
+    until_fill = prices_of_fills(market, at_open) / market.close[:-1]
     whole = market.close[1:] / market.close[:-1]
     return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
 

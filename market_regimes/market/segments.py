@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
-from market_regimes.market.bar_length import BarLength, bar_length
+from market_regimes.market.bar_length import BarLength, Calendar, bar_length
 from market_regimes.market.bars import Bars
-from market_regimes.market.calendar import DAYS_PER_YEAR
+from market_regimes.market.calendar import DAYS_PER_YEAR, bars_per_year
 from market_regimes.market.features import (
     check_features,
     check_traded,
@@ -73,6 +73,7 @@ class Market:
     :param volume: traded in each bar, where costs depend on it; else None
     :param own_targets: target at each close of the user's own strategy; None: there is none
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param rows_per_year: what annualises figures of an account that holds all symbols of the run; None: as many as bars
     """
 
     symbol: str
@@ -90,10 +91,16 @@ class Market:
     volume: np.ndarray | None = None
     own_targets: np.ndarray | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
+    rows_per_year: float | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:
             object.__setattr__(self, "instants", self.dates)
+
+    @property
+    def account_rows_per_year(self) -> float:
+        """What annualises figures of the account that holds all symbols."""
+        return self.bars_per_year if self.rows_per_year is None else self.rows_per_year
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -231,6 +238,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     for name, option in config.own_columns.items():
         for bars in found:
             column_of(bars, name, option)
+    _check_lengths(found)
     _check_zones(found)
     return _with_one_year(found, config.bars_per_year)
 
@@ -262,17 +270,44 @@ def _check_zones(found: list[Bars]) -> None:
             bars.assumptions.append(NO_ZONE)
 
 
+def _check_lengths(found: Sequence[Bars]) -> None:
+    """:raises ValueError: if two symbols have bars of different lengths, which no row of one account can hold"""
+    lengths = [(bars, bar_length(bars.dates)) for bars in found]
+    for bars, length in lengths[1:]:
+        first, usual = lengths[0]
+        if length != usual:
+            raise ValueError(
+                f"{first.symbol} ({first.source}) has bars of {usual} and {bars.symbol} ({bars.source}) of {length}: "
+                "one run needs bars of one length. List one of them in market.data, or bring the files to one length"
+            )
+
+
 def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
-    """The symbols with the number of bars per year that is stated, or that of all of them."""
+    """
+    The symbols with the number of bars per year that is stated, or that of all of them; and with the rows per year of
+    the account that holds them all, which is larger where each lacks other days.
+    """
     counts = sorted(bars.bars_per_year for bars in found)
     if stated is None and counts[-1] > counts[0] * (1 + ALIKE):
         least, most = (next(b for b in found if b.bars_per_year == count) for count in (counts[0], counts[-1]))
+        rows = _rows_per_year([least, most])
         raise ValueError(
             f"{least.symbol} has {least.bars_per_year:g} bars per year and {most.symbol} {most.bars_per_year:g}: one "
-            "run needs one number; if they are the same, state market.bars_per_year"
+            f"run needs one number. The account that holds both has {rows:g} rows a year: market.bars_per_year={rows:g}"
         )
     common = float(np.median(counts)) if stated is None else float(stated)
-    return [bars if bars.bars_per_year == common else replace(bars, bars_per_year=common) for bars in found]
+    if len(found) == 1:
+        return [bars if bars.bars_per_year == common else replace(bars, bars_per_year=common) for bars in found]
+    rows = common
+    if stated is None:
+        rows *= _rows_per_year(found) / float(np.median([bars_per_year(bars.dates) for bars in found]))
+    return [replace(bars, bars_per_year=common, rows_per_year=rows) for bars in found]
+
+
+def _rows_per_year(found: Sequence[Bars]) -> float:
+    """Rows in a year of the account that holds these symbols, counted."""
+    calendar = Calendar.of([bars.dates for bars in found], [bars.instants for bars in found])
+    return bars_per_year(calendar.stamps)
 
 
 def segments_of(
@@ -351,6 +386,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         volume=bars.volume if config.trading.impact_coefficient else None,
         own_targets=own_targets(bars, config),
         instants=bars.instants,
+        rows_per_year=bars.rows_per_year,
     )
 
 

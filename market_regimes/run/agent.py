@@ -125,7 +125,7 @@ def evaluate_on(
     :return: what the JSON holds: what ``compared`` gives
     """
     seen: list[np.ndarray] = []
-    bars_per_year = segments[0].market.bars_per_year
+    bars_per_year = segments[0].market.account_rows_per_year
     frames = backtest(segments, trading, rule(seen))
     strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
     days = write_evaluation(folder, name, strategies, segments, result, bars_per_year)

@@ -13,7 +13,15 @@ import pandas as pd
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint, share_of_attainable, summary
+from market_regimes.evaluate.equal_weights import equal_weights
+from market_regimes.evaluate.figures import (
+    figures,
+    figures_by_regime,
+    joint,
+    share_below,
+    share_of_attainable,
+    summary,
+)
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
 from market_regimes.evaluate.robustness import robustness
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule, volatility_targeting
@@ -46,8 +54,9 @@ def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, 
     """
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
-    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of the own rule
-        where there is one, and of the informed rule where the law is known. They may hold ``TradingCosts.of_rules``
+    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of equal weights where
+        there are several symbols, of the own rule where there is one, and of the informed rule where the law is known.
+        They may hold ``TradingCosts.of_rules``
     """
     free = trading.of_rules
     rules = {
@@ -57,7 +66,11 @@ def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, 
         "fitted rule": fitted(segments, free),
         "informed rule": informed(segments, free),
     }
-    return {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
+    found = {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
+    if len(segments) == 1:
+        return found
+    held = found.pop("buy and hold")
+    return {"buy and hold": held, "equal weights": equal_weights(segments, free), **found}
 
 
 def benchmark_scores(benchmarks: dict[str, Frames], bars_per_year: float) -> dict[str, float | None]:
@@ -79,7 +92,7 @@ def compared(
     :param agent: its ``backtest``
     :param segments: what it traded
     :param trading: what trading costs and what may be held
-    :param bars_per_year: what annualises
+    :param bars_per_year: what annualises the figures of the account, whose rows it counts
     :param seed: of the random timings
     :param step: that the agent was trained to
     :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
@@ -88,12 +101,13 @@ def compared(
     """
     shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
     strategies = {"agent": agent, **benchmarks(segments, trading), "random timing": shifted}
-    result = {**summary(strategies, bars_per_year), "step": step}
+    result = {**summary(strategies, segments[0].market.bars_per_year, bars_per_year), "step": step}
     sharpes = {name: own["sharpe_ratio"] for name, own in result["joint"].items()}
     sharpe = sharpes["agent"]
     result["share_of_attainable"] = share_of_attainable(sharpe, sharpes["buy and hold"], sharpes.get("informed rule"))
+    result["random_timings"] = len(sharpe_of_shifts)
     result["share_of_random_timings_below_agent"] = (
-        None if sharpe is None else float(np.mean(sharpe_of_shifts * np.sqrt(bars_per_year) < sharpe))
+        None if sharpe is None else share_below(joint(agent)["return"], sharpe_of_shifts)
     )
     held = joint(strategies["buy and hold"])
     result["robustness"] = robustness(agent, held, segments, trading, bars_per_year)

@@ -14,7 +14,7 @@ from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
 WEIGHT = "train/variance_scaling_weight"
-RULES = ("buy_and_hold", "own_rule", "volatility_target", "fitted_rule", "informed_rule")
+RULES = ("buy_and_hold", "equal_weights", "own_rule", "volatility_target", "fitted_rule", "informed_rule")
 CHARTS = {  # TensorBoard draws all lines of a chart in one colour, that of the run: so one line each, or a band
     "weight: mean, and smallest to largest of an update": ["Margin", [WEIGHT, f"{WEIGHT}_min", f"{WEIGHT}_max"]],
     "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],

@@ -236,7 +236,7 @@ class Study:
             return {"mean_reward": reward_figures(self.model, self.run.env_id, self.seed)["mean_reward"]}, None
         seen: list[np.ndarray] = []
         frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        scores = scores_of(frames, self.core.bars_per_year) | self._validation_benchmarks
+        scores = scores_of(frames, self.core.rows_per_year) | self._validation_benchmarks
         scores["share_of_attainable"] = share_of_attainable(
             scores["sharpe_ratio"], scores["sharpe_buy_and_hold"], scores.get("sharpe_informed_rule")
         )
@@ -246,7 +246,7 @@ class Study:
     def _validation_benchmarks(self) -> dict[str, float | None]:
         """Sharpe ratios of the rules to compare with, which no training changes."""
         assert self.core is not None
-        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.bars_per_year)
+        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.rows_per_year)
 
     def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
         """

@@ -1,6 +1,7 @@
 """Every figure per year, at weekly, daily and hourly bars, against plain loops; what pictures and tables show."""
 
 import json
+import re
 from math import sqrt
 
 import matplotlib.figure
@@ -90,19 +91,39 @@ def figures_of(rows, per_year):
 
 
 def together(frames, regime=None):
-    """Rows of equal shares in the symbols that have a bar, and are in the regime, each trade and position a cost."""
+    """
+    Rows of the account that opens one account per symbol with equal money: of all of them, or of those that are in the
+    regime of their last bar, on days on which one with a bar is. By loops over days and symbols.
+    """
+    accounts = {symbol: dict(money=1.0, gross=1.0, held=0.0, regime=None) for symbol in frames}
     rows = []
     for day in sorted({day for frame in frames.values() for day in frame.index}):
-        of = [frame.loc[day] for frame in frames.values() if day in frame.index]
-        of = [row for row in of if regime is None or row["regime"] == regime]
-        if of:
+        there = {symbol for symbol, frame in frames.items() if frame.index[0] <= day <= frame.index[-1]}
+        with_bar = {symbol for symbol, frame in frames.items() if day in frame.index}
+        for symbol in with_bar:
+            accounts[symbol]["regime"] = frames[symbol].loc[day, "regime"]
+        inside = {symbol for symbol in there if regime is None or accounts[symbol]["regime"] == regime}
+        counted = list(frames) if regime is None else sorted(inside)
+        before = sum(accounts[symbol]["money"] for symbol in counted)
+        gross_before = sum(accounts[symbol]["gross"] for symbol in counted)
+        trade = cost = 0.0
+        for symbol in with_bar:
+            bar, account = frames[symbol].loc[day], accounts[symbol]
+            if symbol in counted:
+                trade += account["money"] * abs(bar["trade"])
+                cost += account["money"] * bar["cost"]
+            account["money"] *= 1 + bar["return"]
+            account["gross"] *= 1 + bar["gross_return"]
+            account["held"] = account["money"] * abs(bar["position"])
+        if with_bar & inside:
+            after = sum(accounts[symbol]["money"] for symbol in counted)
             rows.append(
                 {
-                    "return": sum(row["return"] for row in of) / len(of),
-                    "gross": sum(row["gross_return"] for row in of) / len(of),
-                    "position": sum(abs(row["position"]) for row in of) / len(of),
-                    "trade": sum(abs(row["trade"]) for row in of) / len(of),
-                    "cost": sum(row["cost"] for row in of) / len(of),
+                    "return": after / before - 1,
+                    "gross": sum(accounts[symbol]["gross"] for symbol in counted) / gross_before - 1,
+                    "position": sum(accounts[symbol]["held"] for symbol in inside) / after,
+                    "trade": trade / before,
+                    "cost": cost / before,
                 }
             )
     return rows
@@ -185,8 +206,98 @@ def test_figures_by_hand():
     assert computed["costs_per_year"] == pytest.approx(0.03 * 4 / 5)
 
 
-def test_the_sharpe_ratios_of_random_timings_are_those_of_their_returns():
-    """Two runs that can be told apart: a rule that is long half of the bars, shifted; per bar, of equal shares."""
+def plainly(returns):
+    """A frame with these returns, one bar a day."""
+    days = pd.date_range("2001-01-01", periods=len(returns), name="date")
+    frame = pd.DataFrame({"return": returns, "gross_return": returns, "trade": 0.0, "cost": 0.0, "index": 20.0}, days)
+    frame["equity"] = frame["gross_equity"] = np.cumprod(1 + np.array(returns))
+    return frame.assign(position=1.0, target=1.0, regime="calm", price=100.0)
+
+
+RNG = np.random.default_rng(11)
+WITHOUT_LOSSES = {
+    "one bar above +100 %": [0.0, 0.01, 1.5, 0.0, 0.02] * 5,
+    "one bar of exactly +100 %": [0.0, 0.01, 1.0, 0.0, 0.02] * 5,
+    "the first bar above +100 %": [1.5, *[0.0, 0.01, 0.02] * 8],
+    "the last bar above +100 %": [*[0.0, 0.01, 0.02] * 8, 3.0],
+    "gains only, one above +100 %": [0.03, 0.01, 2.5, 0.04, 0.02] * 5,
+    "gains only, all small": (0.001 + RNG.random(30) / 100).tolist(),
+    "all above +100 %": (1 + RNG.random(30)).tolist(),
+    "a gain of a million": [0.0, 0.01, 1e6, 0.0, 0.02] * 5,
+    "still bars and one small gain": [0.0] * 24 + [0.01],
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_LOSSES)
+@pytest.mark.parametrize("per_year", PER_YEAR)
+def test_returns_without_a_loss_are_not_taken_for_prices(name, per_year):
+    """By the plain formulas; without a loss there is no drawdown, and no ratio that divides by one."""
+    returns = WITHOUT_LOSSES[name]
+    computed = figures(plainly(returns), per_year)
+    assert computed["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+    assert computed["hit_rate"] == sum(r > 0 for r in returns) / sum(r != 0 for r in returns)
+    assert computed["max_drawdown"] == 0.0
+    assert computed["sortino_ratio"] is None
+    assert computed["calmar_ratio"] is None
+    assert computed["total_return"] == pytest.approx(np.prod([1 + r for r in returns]) - 1)
+    cell = figures_by_regime({"A": plainly(returns)}, per_year)["calm"]
+    assert cell["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+    two = {"A": plainly(returns), "B": plainly(returns)}
+    assert figures(joint(two), per_year)["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
+
+
+def test_a_regime_without_a_loss_in_a_strategy_with_losses_has_its_ratio():
+    """Of the calm bars nothing is below 0 and one above +100 %; the losses fell on normal ones."""
+    calm, normal = [0.0, 0.01, 1.5, 0.02] * 6, [-0.02, 0.01] * 12
+    returns = [r for pair in zip(calm, normal, strict=True) for r in pair]
+    frame = plainly(returns).assign(regime=["calm", "normal"] * 24)
+    table = figures_by_regime({"A": frame}, 252)
+    assert table["calm"]["sharpe_ratio"] == pytest.approx(sharpe_of(calm, 252), rel=1e-9)
+    assert table["normal"]["sharpe_ratio"] == pytest.approx(sharpe_of(normal, 252), rel=1e-9)
+
+
+@pytest.mark.parametrize("returns", [[0.0], [0.5], [2.0], [-0.5], [0.0, 0.0], [1.5, 1.5], [-1.0 + 0.01, 5.0]])
+def test_one_or_two_bars_have_figures(returns):
+    computed = figures(plainly(returns), 252)
+    assert computed["max_drawdown"] == pytest.approx(min(0.0, min(np.cumprod(1 + np.array(returns))) - 1))
+    vary = len(set(returns)) > 1
+    assert (computed["sharpe_ratio"] is not None) == vary
+    if vary:
+        assert computed["sharpe_ratio"] == pytest.approx(sharpe_of(returns, 252))
+
+
+@pytest.mark.parametrize("of", ["agent", "benchmark"])
+def test_a_tear_sheet_does_not_take_returns_for_prices(of, tmp_path):
+    """60 days without a loss, one of them at +150 %, beside an index."""
+    gains = plainly([0.0, 0.01, 0.02, 0.0, 0.001] * 12)["return"]
+    gains.iloc[7] = 1.5
+    index = plainly(RNG.normal(0, 0.01, 60).tolist())["return"]
+    series = (gains, index) if of == "agent" else (index, gains)
+    tear_sheet(*series, tmp_path / "sheet.html", "title", 252)
+    html = (tmp_path / "sheet.html").read_text()
+
+    def row(name):
+        return re.search(rf"<td>{name}</td><td>([^<]*)</td><td>([^<]*)</td>", html).groups()
+
+    column = 1 if of == "agent" else 0  # the benchmark stands first
+    total = 100 * (np.prod(1 + gains.to_numpy()) - 1)
+    assert float(row("Cumulative Return")[column].rstrip("%").replace(",", "")) == pytest.approx(total, abs=0.01)
+    assert float(row("Sharpe")[column]) == pytest.approx(sharpe_of(gains.tolist(), 252), abs=0.01)
+    assert row("Max Drawdown")[column] == "-"
+
+
+def test_a_tear_sheet_that_quantstats_would_make_of_prices_is_left_out(tmp_path):
+    gains = plainly([0.03, 0.01, 2.5, 0.04, 0.02] * 5)["return"]
+    with pytest.raises(ValueError, match="takes the returns of agent for prices"):
+        tear_sheet(gains, gains - 0.05, tmp_path / "sheet.html", "title", 252)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sharpe_ratios_of_random_timings_are_those_of_one_shift_of_both_symbols():
+    """
+    Two runs that can be told apart: a rule that is long three bars of seven, shifted by one number of rows for both. B
+    begins ten rows late: the targets that a shift moves out of its life fill, in order, the rows it leaves empty.
+    """
     rng = np.random.default_rng(0)
     segments = []
     for symbol, start in (("A", 21), ("B", 31)):
@@ -196,17 +307,24 @@ def test_the_sharpe_ratios_of_random_timings_are_those_of_their_returns():
         segments.append(Segment(market, range(start, 81), range(0, 81)))
     costs = TradingCosts(fee_bp=0.0, fill="close")
     agent = backtest(segments, costs, lambda known: (known.bar % 81 % 7 < 3).astype(float))
-    shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=5)
-    possible = set()
     earned = {s.market.symbol: s.market.close[1:] / s.market.close[:-1] - 1 for s in segments}
-    for a in range(60):
-        one = np.roll(agent["A"]["target"].to_numpy(), -a) * earned["A"][20:]
-        for b in range(50):
-            two = np.roll(agent["B"]["target"].to_numpy(), -b) * earned["B"][30:]
-            returns = np.concatenate([one[:10], (one[10:] + two) / 2])
-            possible.add(round(returns.mean() / returns.std(ddof=1), 9))
+    possible = set()
+    for shift in range(1, 60):
+        one = np.roll(agent["A"]["target"].to_numpy(), -shift)
+        of_b = dict(enumerate(agent["B"]["target"], start=10))  # by row
+        wanted = {row: (row + shift) % 60 for row in of_b}
+        unused = iter(sorted(of_b.keys() - set(wanted.values())))
+        two = [of_b[source if source in of_b else next(unused)] for source in wanted.values()]
+        equity = (1 + one * earned["A"][20:]).cumprod()
+        equity[:10] += 1.0
+        equity[10:] += (1 + np.array(two) * earned["B"][30:]).cumprod()
+        returns = equity / np.concatenate([[2.0], equity[:-1]]) - 1
+        possible.add(round(returns.mean() / returns.std(ddof=1), 9))
+    _, ratios = random_timing(segments, costs, agent, seed=3, runs=100)
+    assert sorted({round(ratio, 9) for ratio in ratios}) == sorted(possible)
+    assert len(ratios) == 59  # all there are, each once, and not the agent itself
+    shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=5)
     assert {round(ratio, 9) for ratio in ratios} <= possible
-    assert len(set(ratios)) == 5
     chosen = sharpe_of(joint(shifted)["return"].tolist(), 1)
     assert chosen == pytest.approx(sorted(ratios)[2])
     shifted, ratios = random_timing(segments, costs, agent, seed=3, runs=4)
@@ -296,8 +414,11 @@ def test_a_runs_scores_and_evaluation_are_per_year_of_its_bars(
     computed = result["joint"]["agent"]
     assert {name: computed[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     _, ratios = random_timing(study.segments["test"], study.trading, of["test"], seed=0)
-    below = np.mean(np.sqrt(per_year) * ratios < expected["sharpe_ratio"])
-    assert result["share_of_random_timings_below_agent"] == below
+    below = np.sum(np.sqrt(per_year) * ratios < expected["sharpe_ratio"] - 1e-9)
+    equal = np.sum(np.abs(np.sqrt(per_year) * ratios - expected["sharpe_ratio"]) < 1e-9)
+    share = (below + equal / 2 + 1 / 2) / (len(ratios) + 1)  # the agent is one of them
+    assert result["share_of_random_timings_below_agent"] == pytest.approx(share)
+    assert result["random_timings"] == len(ratios)
     held = backtest(study.segments["test"], TradingCosts(-1.0, 1.0), lambda known: np.ones(2))
     assert result["joint"]["buy and hold"]["sharpe_ratio"] == pytest.approx(
         figures_of(together(held), per_year)["sharpe_ratio"]

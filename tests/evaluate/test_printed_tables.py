@@ -75,6 +75,20 @@ def test_every_figure_of_a_summary_is_in_the_column_of_its_strategy(printed):
     assert ["random timings with a lower Sharpe ratio than the agent: 87.7 %"] in lines
 
 
+@pytest.mark.parametrize("symbols", [1, 2])
+def test_several_symbols_say_what_their_account_is_and_equal_weights_are_no_column_by_symbol(printed, symbols):
+    rng = np.random.default_rng(1)
+    alone = ("agent", "buy and hold")
+    names = (*alone, "equal weights") if symbols > 1 else alone
+    by_symbol = {f"S{i}": {name: made(rng) for name in alone} for i in range(symbols)}
+    print_summary({"joint": {name: made(rng) for name in names}, "symbols": by_symbol}, "what was evaluated")
+    lines = printed()
+    assert ["figure", *names] in lines
+    assert (["symbol", "drawdown", *alone] in lines) == (symbols > 1)
+    said = [line for (line, *_) in lines if "no money moves between them" in line]
+    assert [line[:9] for line in said] == (["2 symbols"] if symbols > 1 else [])
+
+
 def test_one_symbol_has_no_table_of_its_own(printed):
     figures = {"agent": made(np.random.default_rng(1), regimes=())}
     print_summary({"joint": figures, "symbols": {"AAA": figures}}, "title")

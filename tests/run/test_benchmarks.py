@@ -49,6 +49,7 @@ def test_the_evaluation_has_the_rules_by_name_and_prints_them(study, tmp_path, c
     assert list(found["joint"]) == [
         "agent",
         "buy and hold",
+        "equal weights",
         "volatility target",
         "fitted rule",
         "informed rule",

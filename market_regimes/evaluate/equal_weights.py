@@ -1,0 +1,219 @@
+"""Equal weights: one account that splits its equity anew between its symbols at every row, and pays for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import rows_of_bars
+from market_regimes.market.currency import CurrencyCosts
+from market_regimes.market.env import fills_at_open, prices_of_fills
+from market_regimes.market.regimes import REGIMES
+from market_regimes.market.segments import Segment
+
+MAX_ROUNDS = 100  # of the fixed point that pays costs out of the equity which is split
+CONVERGED = 1e-15  # share of equity by which costs may still change
+
+
+def equal_weights(segments: Sequence[Segment], costs: TradingCosts) -> dict[str, pd.DataFrame]:
+    """
+    At every fill the account splits its equity, less the costs of doing so, equally between K symbols. A symbol without
+    a bar in a row cannot be traded: it stays as it is, and those with a bar share the rest. Before its first and after
+    its last bar a symbol's 1/K is cash.
+
+    :param segments: what is traded
+    :param costs: what trading costs; of amounts in currency ``start_equity`` is that of one symbol
+    :return: per symbol a row per row of the account in which it has a bar, with the columns of ``backtest``. They are
+        shares of ``capital`` and ``gross_capital``, the account's equity before the row; with equal shares of it in
+        every symbol, the account's return is the mean of theirs (``joint``)
+    """
+    quotes = _Quotes.of(segments, costs)
+    net = _ledger(quotes, costs)
+    free = replace(costs, fee_bp=0.0, slippage_bp=0.0, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)
+    gross = _ledger(quotes, free)
+    return {segment.market.symbol: _frame(segment, k, quotes, net, gross) for k, segment in enumerate(segments)}
+
+
+@dataclass(frozen=True)
+class _Quotes:
+    """
+    K symbols on R rows.
+
+    :param stamps: time of each row, datetime64[s], shape (R,)
+    :param has_bar: whether a symbol has a bar in a row, shape (R, K)
+    :param alive: whether a row lies between its first and last bar, shape (R, K)
+    :param until_fill: growth of the price from the close before to the fill, 1 without a bar, shape (R, K)
+    :param after_fill: growth from there to the close, shape (R, K)
+    :param order_bar: position of the close at which the order is given, in all bars one after the other, shape (R, K)
+    :param last_bar: position of the bar in its market, shape (R, K)
+    :param at_open: which symbols are filled at the open, shape (K,)
+    :param in_currency: costs that count in currency, None: there are none
+    :param rows_per_year: what interest accrues by
+    """
+
+    stamps: np.ndarray
+    has_bar: np.ndarray
+    alive: np.ndarray
+    until_fill: np.ndarray
+    after_fill: np.ndarray
+    order_bar: np.ndarray
+    last_bar: np.ndarray
+    at_open: np.ndarray
+    in_currency: CurrencyCosts | None
+    rows_per_year: float
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], costs: TradingCosts) -> _Quotes:
+        """
+        :param segments: what is traded
+        :param costs: of its orders
+        """
+        times = rows_of_bars(segments)
+        stamps = np.unique(np.concatenate(times))
+        shape = (len(stamps), len(segments))
+        has_bar = np.zeros(shape, dtype=bool)
+        alive = np.zeros(shape, dtype=bool)
+        until_fill, after_fill = np.ones(shape), np.ones(shape)
+        order_bar, last_bar = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        at_open = np.array([fills_at_open(segment.market, costs) for segment in segments])
+        fills = [prices_of_fills(s.market, opens) for s, opens in zip(segments, at_open, strict=True)]
+        offset = np.cumsum([0, *(len(segment.market.close) for segment in segments)])
+
+        for k, segment in enumerate(segments):
+            # The order is given at the close before the first bar of a row; the last bar of the row closes it.
+            row, first = np.unique(np.searchsorted(stamps, times[k]), return_index=True)
+            last = np.append(first[1:], len(times[k])) - 1
+            order = segment.first + first
+            closing = segment.first + 1 + last
+            close = segment.market.close
+
+            has_bar[row, k] = True
+            alive[row[0] : row[-1] + 1, k] = True
+            until_fill[row, k] = fills[k][order] / close[order]
+            after_fill[row, k] = close[closing] / fills[k][order]
+            order_bar[row, k] = offset[k] + order
+            last_bar[row, k] = closing
+
+        in_currency = CurrencyCosts.of(list(segments), costs, fills) if costs.in_currency else None
+        per_year = segments[0].market.account_rows_per_year
+        return cls(stamps, has_bar, alive, until_fill, after_fill, order_bar, last_bar, at_open, in_currency, per_year)
+
+
+def _ledger(quotes: _Quotes, costs: TradingCosts) -> dict[str, np.ndarray]:
+    """
+    :param quotes: of the symbols
+    :param costs: of trading
+    :return: ``capital`` before each row, 1 at the start, shape (R,); and in money, times K, what each symbol earned
+        (``profit``), was traded for, cost, was to be (``target``) and is worth after the row (``value``): (R, K)
+    """
+    rows, symbols = quotes.has_bar.shape
+    kept = {name: np.zeros((rows, symbols)) for name in ("profit", "trade", "cost", "target", "value")}
+    capital = np.zeros(rows)
+    value, cash = np.zeros(symbols), 1.0
+    interest_rate = costs.cash_rate / quotes.rows_per_year
+
+    for row in range(rows):
+        # What has left the market has been paid out.
+        gone = ~quotes.alive[row]
+        cash += value[gone].sum()
+        value[gone] = 0.0
+
+        # The old holding earns what the price does until the fill, and the cash of these symbols its interest.
+        equity = cash + value.sum()
+        capital[row] = equity
+        traded = quotes.has_bar[row]
+        start = value.copy()
+        waits = traded & quotes.at_open
+        interest = interest_rate * np.where(waits, np.maximum(equity / symbols - value, 0.0), 0.0)
+        cash += interest.sum()
+        value = value * quotes.until_fill[row]
+
+        # Rebalance.
+        trade, cost = _orders(quotes, costs, row, value, cash)
+        value = value + trade
+        cash -= trade.sum() + cost.sum()
+        kept["target"][row] = value
+
+        # The new holding earns the rest of the row.
+        value = value * quotes.after_fill[row]
+        kept["trade"][row], kept["cost"][row], kept["value"][row] = trade, cost, value
+        kept["profit"][row] = value - start - trade - cost + interest
+
+    return {"capital": capital, **{name: values * symbols for name, values in kept.items()}}
+
+
+def _orders(
+    quotes: _Quotes, costs: TradingCosts, row: int, value: np.ndarray, cash: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param quotes: of the symbols
+    :param costs: of trading
+    :param row: of the account
+    :param value: of each holding at the fill, shape (K,)
+    :param cash: of the account
+    :return: what is bought of each symbol, below 0: sold, and what that costs, shapes (K,)
+    """
+    symbols = len(value)
+    traded = quotes.has_bar[row]
+    share_there = quotes.alive[row].sum() / symbols
+    untraded = value[~traded].sum()
+    equity = cash + value.sum()
+
+    cost = np.zeros(symbols)
+    trade = np.zeros(symbols)
+    for _ in range(MAX_ROUNDS):
+        left = (equity - cost.sum()) * share_there - untraded
+        target = max(left, 0.0) / traded.sum()
+        trade = np.where(traded, target - value, 0.0)
+        before, cost = cost, _costs(quotes, costs, row, trade, equity)
+        if np.abs(cost - before).sum() <= CONVERGED * equity:
+            break
+    return trade, cost
+
+
+def _costs(quotes: _Quotes, costs: TradingCosts, row: int, trade: np.ndarray, equity: float) -> np.ndarray:
+    """What orders cost in money, shape (K,); the account starts with K times ``TradingCosts.start_equity``."""
+    rate = (costs.fee_bp + costs.slippage_bp) / 1e4
+    if quotes.in_currency is None or not costs.in_currency:
+        proportional: np.ndarray = rate * np.abs(trade)
+        return proportional
+    symbols = len(trade)
+    bars = quotes.order_bar[row]
+    share = np.abs(trade) / equity
+    shares_paid = quotes.in_currency.total(
+        bars, share, (rate + quotes.in_currency.per_share[bars]) * share, np.full(symbols, equity * symbols)
+    )
+    return equity * shares_paid
+
+
+def _frame(
+    segment: Segment, k: int, quotes: _Quotes, net: dict[str, np.ndarray], gross: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """One symbol's part in the account, as ``equal_weights`` describes it."""
+    rows = quotes.has_bar[:, k]
+    bars = quotes.last_bar[rows, k]
+    capital, gross_capital = net["capital"][rows], gross["capital"][rows]
+    of = {name: values[rows, k] / capital for name, values in net.items() if name != "capital"}
+    market = segment.market
+    return pd.DataFrame(
+        {
+            "return": of["profit"],
+            "gross_return": gross["profit"][rows, k] / gross_capital,
+            "target": of["target"],
+            "position": of["value"] / (1 + of["profit"]),
+            "trade": of["trade"],
+            "cost": of["cost"],
+            "equity": capital * (1 + of["profit"]),
+            "gross_equity": gross_capital * (1 + gross["profit"][rows, k] / gross_capital),
+            "index": market.index[bars],
+            "regime": np.array(REGIMES)[market.regime[bars]],
+            "row": quotes.stamps[rows].astype(np.int64),
+            "capital": capital,
+            "gross_capital": gross_capital,
+        },
+        index=pd.DatetimeIndex(market.dates[bars], name="date"),
+    )

@@ -1,0 +1,388 @@
+"""Several symbols are one account: against plain ledgers, and against copies of one asset with other stamps."""
+
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.equal_weights import equal_weights
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.market.segments import Market, Segment
+
+FREE = TradingCosts(fee_bp=0.0)
+BARS = 220
+WARM = 21
+
+
+def walk(seed, bars=BARS, drift=0.0005, spread=0.015):
+    return 100 * np.exp(np.cumsum(np.random.default_rng(seed).normal(drift, spread, bars)))
+
+
+def market(symbol, stamps, close, opens=None, zone_hours=0, kept=None):
+    """A market whose regime changes every ten bars, of the bars that are kept; stamps are by the clock of its zone."""
+    dates = pd.DatetimeIndex(stamps).to_numpy().astype("M8[s]")
+    index = np.array([10.0, 20.0, 30.0, 50.0])[np.arange(len(close)) // 10 % 4]
+    rows = np.arange(len(close)) if kept is None else kept
+    arrays = (dates, close if opens is None else opens, close, np.arange(1.0, len(close) + 1), index)
+    one = Market(symbol, "nowhere", *(array[rows] for array in arrays))
+    return replace(one, instants=one.dates - np.timedelta64(zone_hours, "h"))
+
+
+def segments_of(*markets, first=WARM):
+    return [Segment(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
+
+
+def account(*markets, costs=FREE, first=WARM):
+    return joint(backtest(segments_of(*markets, first=first), costs, buy_and_hold))
+
+
+DAYS = pd.bdate_range("2001-01-01", periods=BARS)
+NY_HOURS = pd.DatetimeIndex([day + pd.Timedelta(hours=hour, minutes=30) for day in DAYS[:40] for hour in range(9, 16)])[
+    :BARS
+]
+COPIES = {
+    "daily at midnight and at four": (DAYS, DAYS + pd.Timedelta(hours=16), 0),
+    "weekly on Fridays and on Mondays": (
+        pd.date_range("2001-01-05", periods=BARS, freq="W-FRI"),
+        pd.date_range("2001-01-01", periods=BARS, freq="W-MON"),
+        0,
+    ),
+    "weekly on Sundays, which end the week, and on Tuesdays": (
+        pd.date_range("2001-01-07", periods=BARS, freq="W-SUN"),
+        pd.date_range("2001-01-02", periods=BARS, freq="W-TUE"),
+        0,
+    ),
+    "monthly at the end and at the start": (
+        pd.date_range("1990-01-01", periods=BARS, freq="ME"),
+        pd.date_range("1990-01-01", periods=BARS, freq="MS"),
+        0,
+    ),
+    "monthly on the last working day and at the start": (
+        pd.date_range("1990-01-01", periods=BARS, freq="BME"),
+        pd.date_range("1990-01-01", periods=BARS, freq="MS"),
+        0,
+    ),
+    "hourly on the hour and at half past": (NY_HOURS - pd.Timedelta(minutes=30), NY_HOURS, 0),
+    "hourly at half past and on the next hour": (NY_HOURS, NY_HOURS + pd.Timedelta(minutes=30), 0),
+    "hourly with seconds": (NY_HOURS, NY_HOURS + pd.Timedelta(seconds=7), 0),
+    "every five minutes, at its start and a minute before its end": (
+        pd.date_range("2001-01-01", periods=BARS, freq="5min"),
+        pd.date_range("2001-01-01 00:04", periods=BARS, freq="5min"),
+        0,
+    ),
+    "hourly in New York and in Berlin": (NY_HOURS, NY_HOURS + pd.Timedelta(hours=6), 6),
+    "hourly in New York and in Kolkata": (NY_HOURS, NY_HOURS + pd.Timedelta(hours=10), 10),
+    "daily, the instants of midnight in UTC by the clock of New York": (DAYS, DAYS - pd.Timedelta(hours=5), -5),
+    "daily at midnight in Berlin and at midnight in Tokyo": (DAYS, DAYS, 9),
+    "monthly, midnight in UTC by the clock of New York": (
+        pd.date_range("1990-01-01", periods=BARS, freq="MS"),
+        pd.date_range("1990-01-01", periods=BARS, freq="MS") - pd.Timedelta(hours=5),
+        -5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_of_one_asset_with_other_stamps_are_that_asset(name):
+    first, second, hours = COPIES[name]
+    close = walk(0)
+    alone = account(market("A", first, close))
+    for order in (0, 1):
+        both = [market("A", first, close), market("B", second, close, zone_hours=hours)]
+        together = account(*(both[::-1] if order else both))
+        assert len(together) == len(alone)
+        np.testing.assert_allclose(together["return"], alone["return"], atol=1e-12)
+        one, two = (figures(frame, 252) for frame in (alone, together))
+        assert two == pytest.approx(one, rel=1e-9)
+        assert together.index.is_monotonic_increasing
+
+
+@pytest.mark.parametrize("missing", [0.02, 0.1])
+@pytest.mark.parametrize("frequency", ["D", "B", "W-FRI", "MS", "h"])
+def test_copies_that_lack_other_bars_are_that_asset(frequency, missing):
+    """
+    Where one copy lacks a bar, its half of the money lags by it. The growth is the same; the way to it is smoother by
+    as much as bars are missing.
+    """
+    rng = np.random.default_rng(3)
+    stamps = pd.date_range("2001-01-01", periods=BARS, freq=frequency)
+    close = walk(1)
+    lacking = rng.random((2, BARS)) < missing
+    lacking[1] &= ~lacking[0]
+    lacking[:, : WARM + 1] = lacking[:, -1] = False
+    copies = [market(name, stamps, close, kept=np.flatnonzero(~row)) for name, row in zip("AB", lacking, strict=True)]
+    at_close = replace(FREE, fill="close")
+    alone, together = account(market("A", stamps, close), costs=at_close), account(*copies, costs=at_close)
+    assert len(together) == len(alone) == BARS - WARM
+    assert together["equity"].iloc[-1] == pytest.approx(close[-1] / close[WARM - 1], rel=1e-12)
+    one, two = (figures(frame, 252) for frame in (alone, together))
+    assert two["total_return"] == pytest.approx(one["total_return"], rel=1e-9)
+    assert two["max_drawdown"] == pytest.approx(one["max_drawdown"], abs=0.01)
+    assert two["sharpe_ratio"] == pytest.approx(one["sharpe_ratio"], abs=missing / 2)
+    assert together["position"].iloc[1:].to_numpy() == pytest.approx(1.0)
+
+
+def ledger(closes, first):
+    """
+    Shares bought once with equal money at the first close of each asset that is there then, kept, and valued at each
+    row at the last close. Money of an asset that is not there yet waits; so does what an asset leaves behind.
+
+    :param closes: one column per asset, NaN without a bar
+    :param first: row at whose close the first ones are bought
+    """
+    money, shares, values = {}, {}, []
+    for name in closes:
+        money[name] = 1 / len(closes.columns)
+    for row in range(first, len(closes)):
+        value = 0.0
+        for name in closes:
+            known = closes[name].iloc[: row + 1].dropna()
+            if name not in shares and len(known) and row >= first:
+                shares[name] = money.pop(name) / known.iloc[-1]
+            value += shares[name] * known.iloc[-1] if name in shares else money[name]
+        values.append(value)
+    return pd.Series(values, index=closes.index[first:])
+
+
+def test_a_stock_beside_a_coin_of_seven_days_is_a_ledger_of_shares():
+    days = pd.date_range("2001-01-01", periods=BARS)  # a Monday
+    stock_days = days[days.day_of_week < 5]
+    stock, coin = walk(4, len(stock_days)), walk(5)
+    closes = pd.DataFrame({"S": pd.Series(stock, stock_days), "C": pd.Series(coin, days)})
+    begin = 35  # a Monday; the last closes before it are Friday's and Sunday's
+    segments = [
+        Segment(one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close)))
+        for one in (market("S", stock_days, stock), market("C", days, coin))
+    ]
+    together = joint(backtest(segments, replace(FREE, fill="close"), buy_and_hold))
+    expected = ledger(closes, begin - 1)
+    np.testing.assert_allclose(together["equity"], expected.iloc[1:] / expected.iloc[0], rtol=1e-12)
+    assert len(together) == BARS - begin
+    assert (together.index.day_of_week >= 5).sum() == 52  # of 185 days from a Monday on, 26 whole weeks and 3 days
+
+
+def test_holidays_that_are_not_shared_are_a_ledger_of_shares():
+    rng = np.random.default_rng(6)
+    closes = pd.DataFrame({name: walk(seed) for seed, name in enumerate("ABC")}, index=DAYS)
+    closed = rng.random(closes.shape) < 0.08
+    closed[: WARM + 1] = closed[-1] = False
+    closes = closes.mask(closed)
+    assert closes.notna().any(axis=1).all()
+    markets = [market(name, DAYS, closes[name].to_numpy(), kept=np.flatnonzero(closes[name].notna())) for name in "ABC"]
+    together = joint(backtest(segments_of(*markets), replace(FREE, fill="close"), buy_and_hold))
+    expected = ledger(closes, WARM - 1)
+    np.testing.assert_allclose(together["equity"], expected.iloc[1:], rtol=1e-12)
+
+
+def test_money_waits_for_an_asset_that_is_listed_later_and_rests_after_one_that_leaves():
+    """Half of the account earns nothing before B is there, and nothing after A has left."""
+    a, b = walk(7, 120), walk(8, 150)
+    together = account(market("A", DAYS[:120], a), market("B", DAYS[50:200], b))
+    assert len(together) == 200 - WARM
+    assert together["return"].iloc[0] == pytest.approx((a[WARM] / a[WARM] - 1) / 2)  # bought at the open, which is it
+    growth = (a[-1] / a[WARM] + b[-1] / b[WARM]) / 2
+    assert together["equity"].iloc[-1] == pytest.approx(growth, rel=1e-12)
+    assert together["position"].iloc[10] == pytest.approx(a[WARM + 10] / (a[WARM + 10] + a[WARM]))
+    left = together.iloc[-1]
+    assert left["position"] == pytest.approx(b[-1] / b[WARM] / (2 * growth))
+
+
+def test_two_bars_of_one_symbol_in_a_row_compound():
+    """B has a second bar on the afternoon of five days."""
+    close = walk(9)
+    stamps = list(DAYS)
+    twice = [40, 80, 120, 160, 200]
+    for day in twice:
+        stamps[day] = DAYS[day - 1] + pd.Timedelta(hours=16)
+    together = account(market("A", DAYS, close), market("B", stamps, close))
+    assert len(together) == BARS - WARM
+    rows = np.array(twice) - 1 - WARM
+    before = close[rows + WARM - 1]
+    both = (close[rows + WARM] + close[rows + WARM + 1]) / 2
+    assert together["return"].to_numpy()[rows] == pytest.approx(both / before - 1)
+    assert together["return"].to_numpy()[rows + 1] == pytest.approx(close[rows + WARM + 1] / both - 1)
+
+
+def test_one_symbol_keeps_its_own_frame():
+    frames = backtest(segments_of(market("A", DAYS, walk(0))), FREE, buy_and_hold)
+    assert joint(frames) is frames["A"]
+
+
+def test_the_bars_of_a_regime_are_those_of_the_account():
+    """Copies of one asset are in one regime in the same rows, whatever their stamps: as many bars, one Sharpe ratio."""
+    close = walk(10)
+    of = [market("A", DAYS, close), market("B", DAYS + pd.Timedelta(hours=16), close)]
+    alone, both = (
+        figures_by_regime(backtest(segments_of(*markets), FREE, buy_and_hold), 252) for markets in (of[:1], of)
+    )
+    for regime, cell in alone.items():
+        assert both[regime] == pytest.approx(cell, rel=1e-9)
+        assert cell["bars"] >= 40
+
+
+def test_a_symbol_without_a_bar_counts_in_the_regime_of_its_last_one():
+    """A has every bar, B lacks a calm one. B's next return spans two rows and counts once, on B's money."""
+    close = walk(11)
+    kept = np.delete(np.arange(BARS), 42)
+    frames = backtest(segments_of(market("A", DAYS, close), market("B", DAYS, close, kept=kept)), FREE, buy_and_hold)
+    index = [10.0, 20.0, 30.0, 50.0]
+    rows = [row for row in range(WARM, BARS) if index[row // 10 % 4] == 10.0]
+    table = figures_by_regime(frames, 252)
+    assert 42 in rows
+    assert table["calm"]["bars"] == len(rows)
+    returns, a, b = [], 1.0, 1.0
+    for row in range(WARM, BARS):
+        before = a + b
+        step = close[row] / close[max(row - 1, WARM)]
+        a *= step
+        if row == 43:
+            b *= close[43] / close[41]
+        elif row != 42:
+            b *= step
+        if row in rows:
+            returns.append((a + b) / before - 1)
+    expected = sqrt(252) * np.mean(returns) / np.std(returns, ddof=1)
+    assert table["calm"]["sharpe_ratio"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_row_belongs_to_a_regime_only_if_a_bar_is_in_it():
+    """The stock is calm throughout and the coin in a crash: on weekends nothing calm has a bar."""
+    days = pd.date_range("2001-01-01", periods=BARS)
+    work = days[days.day_of_week < 5]
+    stock, coin = market("S", work, walk(4, len(work))), market("C", days, walk(5))
+    stock, coin = (replace(one, index=np.full(len(one.close), level)) for one, level in ((stock, 10.0), (coin, 50.0)))
+    frames = backtest(segments_of(stock, coin), FREE, buy_and_hold)
+    table = figures_by_regime(frames, 365)
+    assert table["calm"]["bars"] == len(frames["S"])
+    assert table["crash"]["bars"] == len(frames["C"])
+    returns = frames["S"]["return"]
+    assert table["calm"]["sharpe_ratio"] == pytest.approx(sqrt(365) * returns.mean() / returns.std())
+
+
+def rebalanced(opens, closes, first, fee, at_close):
+    """
+    A plain ledger of shares: at every fill each asset gets an equal share of what is left after fees; fees are those
+    that this costs, found by bisection. Columns without a price in a row are not traded.
+    """
+    names = list(closes)
+    shares, cash, last = dict.fromkeys(names, 0.0), 1.0, {}
+    for name in names:
+        last[name] = closes[name].iloc[first - 1]
+    equities, turnover, paid = [], 0.0, 0.0
+    for row in range(first, len(closes)):
+        there = [name for name in names if not np.isnan(closes[name].iloc[row])]
+        price = {name: last[name] for name in names}
+        if not at_close:
+            price |= {name: opens[name].iloc[row] for name in there}
+        equity_before = cash + sum(shares[name] * last[name] for name in names)
+        value = {name: shares[name] * price[name] for name in names}
+        equity = cash + sum(value.values())
+        stays = sum(value[name] for name in names if name not in there)
+        low, high = 0.0, equity
+        for _ in range(200):
+            fees = (low + high) / 2
+            target = (equity - fees - stays) / len(there)
+            needed = fee * sum(abs(target - value[name]) for name in there)
+            low, high = (fees, high) if needed > fees else (low, fees)
+        traded = sum(abs(target - value[name]) for name in there)
+        turnover += traded / equity_before
+        paid += fees / equity_before
+        for name in there:
+            shares[name] = target / price[name]
+        cash = equity - fees - stays - target * len(there)
+        last |= {name: closes[name].iloc[row] for name in there}
+        equities.append(cash + sum(shares[name] * last[name] for name in names))
+    return np.array(equities), turnover, paid
+
+
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+@pytest.mark.parametrize("holidays", [0.0, 0.1])
+def test_equal_weights_rebalance_turn_over_and_pay_as_a_ledger_of_shares_does(fill, holidays):
+    rng = np.random.default_rng(12)
+    closes = pd.DataFrame({name: walk(20 + seed) for seed, name in enumerate("ABC")}, index=DAYS)
+    opens = closes.shift(1).bfill() * np.exp(rng.normal(0, 0.004, closes.shape))
+    closed = rng.random(closes.shape) < holidays
+    closed[: WARM + 1] = closed[-1] = False
+    closed[closed.all(axis=1)] = False
+    closes, opens = closes.mask(closed), opens.mask(closed)
+    markets = [
+        market(name, DAYS, closes[name].to_numpy(), opens[name].to_numpy(), kept=np.flatnonzero(closes[name].notna()))
+        for name in "ABC"
+    ]
+    costs = TradingCosts(fee_bp=20.0, slippage_bp=10.0, fill=fill)
+    frames = equal_weights(segments_of(*markets), costs)
+    together = joint(frames)
+    equity, turnover, paid = rebalanced(opens, closes, WARM, 0.003, fill == "close")
+    np.testing.assert_allclose(together["equity"], equity, rtol=1e-10)
+    computed = figures(together, 252)
+    years = len(together) / 252
+    assert computed["turnover_per_year"] == pytest.approx(turnover / years)
+    assert computed["costs_per_year"] == pytest.approx(paid / years)
+    free, _, _ = rebalanced(opens, closes, WARM, 0.0, fill == "close")
+    assert computed["gross_return"] == pytest.approx(free[-1] - 1)
+    assert computed["turnover_per_year"] > 1.0
+
+
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+def test_what_is_bought_once_turns_over_once_and_pays_once(fill):
+    """Each of the accounts of 1/3 buys for the fee of 30 bp: 1 / 1.003 of it, and holds it to the end."""
+    closes = [walk(20 + seed) for seed in range(3)]
+    markets = [market(name, DAYS, close) for name, close in zip("ABC", closes, strict=True)]
+    frames = backtest(segments_of(*markets), TradingCosts(fee_bp=30.0, fill=fill), buy_and_hold)
+    together = joint(frames)
+    bought = WARM - (fill == "close")
+    growth = np.mean([close[-1] / close[bought] for close in closes]) / 1.003
+    assert together["equity"].iloc[-1] == pytest.approx(growth, rel=1e-12)
+    assert together["gross_equity"].iloc[-1] == pytest.approx(growth * 1.003, rel=1e-12)
+    computed = figures(together, 252)
+    years = len(together) / 252
+    assert computed["turnover_per_year"] == pytest.approx(1 / 1.003 / years)
+    assert computed["costs_per_year"] == pytest.approx(0.003 / 1.003 / years)
+    assert computed["exposure"] == pytest.approx(1.0)
+
+
+def test_equal_weights_pay_fees_in_currency():
+    """Two assets at 100, of 1,000 each: a fee of 5 an order. The first row buys 995 of each, 10 of 2,000 are paid."""
+    close = np.full(BARS, 100.0)
+    close[WARM:] = 100.0
+    close += 1e-3 * np.sin(np.arange(BARS))
+    markets = [market(name, DAYS, close) for name in "AB"]
+    costs = TradingCosts(fee_bp=0.0, min_fee=5.0, start_equity=1000.0, fill="close")
+    together = joint(equal_weights(segments_of(*markets), costs))
+    assert together["cost"].iloc[0] == pytest.approx(0.005)
+    assert together["trade"].iloc[0] == pytest.approx(0.995)
+    assert together["cost"].iloc[1:].to_numpy() == pytest.approx(0.0)  # equal from there on: no order
+
+
+def test_equal_weights_of_copies_are_the_asset():
+    close = walk(13)
+    copies = [market("A", DAYS, close), market("B", DAYS + pd.Timedelta(hours=16), close)]
+    together = joint(equal_weights(segments_of(*copies), FREE))
+    alone = account(copies[0])
+    np.testing.assert_allclose(together["return"], alone["return"], atol=1e-12)
+
+
+@pytest.mark.parametrize("cash_rate", [0.0, 0.1])
+def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cash_rate):
+    """
+    Each of two holds a half of the account, bought at opens that are the closes. A ends at row 119, B begins at row 71.
+    Interest is of the half that a symbol has not yet invested in its first row, and of no other cash.
+    """
+    a, b = walk(7, 120), walk(8, 150)
+    markets = market("A", DAYS[:120], a), market("B", DAYS[50:200], b)
+    costs = TradingCosts(fee_bp=0.0, cash_rate=cash_rate)
+    together = joint(equal_weights(segments_of(*markets), costs))
+    expected = []
+    for row in range(WARM, 200):
+        of_a = a[row] / a[row - 1] - 1 if WARM < row < 120 else 0.0
+        of_b = b[row - 50] / b[row - 51] - 1 if row > 50 + WARM else 0.0
+        interest = cash_rate / 252 / 2 * ((row == WARM) + (row == 50 + WARM))
+        expected.append((of_a + of_b) / 2 + interest)
+    np.testing.assert_allclose(together["return"], expected, atol=1e-12)
+    assert together["position"].iloc[10] == pytest.approx(0.5, abs=0.02)
+    assert together["position"].iloc[-1] == pytest.approx(0.5, abs=0.02)

@@ -1,0 +1,161 @@
+"""Random timing says "better than luck" of 5 in 100 agents that trade by luck, and "worse" of as many."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.backtest import backtest, random_timing
+from market_regimes.evaluate.figures import joint, share_below
+from market_regimes.market.segments import Market, Segment
+
+BARS, WARM, COPIES = 60, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases
+
+
+def segments_of(symbols, late=False, lacking=0.0, seed=0):
+    """Stocks of one rising market; every other symbol is listed after a third of the time, or bars are missing."""
+    rng = np.random.default_rng(seed)
+    of_all = rng.normal(0.002, 0.01, BARS + WARM)
+    days = pd.bdate_range("2001-01-01", periods=BARS + WARM).to_numpy().astype("M8[s]")
+    found = []
+    for k in range(symbols):
+        close = 100 * np.exp(np.cumsum(of_all + rng.normal(0, 0.005, BARS + WARM)))
+        index = 20 + np.sin(np.arange(BARS + WARM))
+        kept = rng.random(BARS + WARM) >= lacking
+        kept[: WARM + 1] = True
+        begin = BARS // 3 if late and k % 2 else 0
+        arrays = (days, close, close, np.arange(1.0, BARS + WARM + 1), index)
+        market = Market(f"S{k}", "nowhere", *(array[begin:][kept[begin:]] for array in arrays))
+        found.append(Segment(market, range(WARM, len(market.close)), range(len(market.close))))
+    return found
+
+
+def of_days(segments, positions):
+    """The trading rule whose target for a day is that day's row of positions, (days, symbols)."""
+    first = np.datetime64("2001-01-01", "s")
+    numbers = [np.busday_count(first.astype("M8[D]"), segment.market.dates.astype("M8[D]")) for segment in segments]
+    return lambda known: np.array(
+        [positions[numbers[k][bar], k] for k, bar in zip(known.symbol, known.bar, strict=True)]
+    )
+
+
+def shares_of_noise(segments, agents, common, hold=1, seed=1):
+    """Of agents that hold each symbol in half of the stretches of ``hold`` days, by one coin or by one for each."""
+    rng = np.random.default_rng(seed)
+    costs = TradingCosts(fee_bp=1.0)
+    shares = []
+    for i in range(agents):
+        shape = (BARS + WARM, len(segments))
+        by_one_coin = rng.random(shape) < common
+        coins = np.where(by_one_coin, rng.random((shape[0], 1)), rng.random(shape)) < 0.5
+        positions = np.repeat(coins, hold, axis=0)[: shape[0]].astype(float)
+        agent = backtest(segments, costs, of_days(segments, positions))
+        _, ratios = random_timing(segments, costs, agent, seed=i, runs=COPIES)
+        shares.append(share_below(joint(agent)["return"], ratios))
+    return np.array(shares)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "agents", "common", "hold", "kind"),
+    [
+        (1, 300, 1.0, 1, {}),
+        (1, 300, 1.0, 5, {}),
+        (20, 60, 0.0, 1, {}),
+        (20, 60, 0.5, 1, {}),
+        (20, 60, 1.0, 1, {}),
+        (6, 120, 1.0, 5, {}),
+        (6, 120, 1.0, 1, {"late": True}),
+        (6, 120, 1.0, 1, {"lacking": 0.1}),
+    ],
+)
+def test_timing_by_luck_is_better_than_luck_in_a_twentieth_of_cases_and_worse_in_another(
+    symbols, agents, common, hold, kind
+):
+    """A number of its own for each symbol would call 44 to 48 % of those with common positions worse than luck."""
+    shares = shares_of_noise(segments_of(symbols, **kind), agents, common, hold)
+    low, high = binom.ppf([0.001, 0.999], agents, 0.05)
+    assert low <= (shares >= 0.95).sum() <= high
+    assert low <= (shares <= 0.05).sum() <= high
+    assert abs(shares.mean() - 0.5) < 3.3 * np.sqrt(1 / 12 / agents)
+
+
+def test_one_hundred_copies_leave_a_twentieth_too():
+    """Of 101 that are drawn alike those of the ranks 97 to 101, and 1 to 5, are beyond luck: 4.95 % each."""
+    returns = pd.Series([0.02, 0.0])
+    own = 1 / np.sqrt(2)  # mean 0.01, standard deviation 0.01 * root 2
+    by_count = [share_below(returns, np.where(np.arange(100) < below, own - 1, own + 1)) for below in range(101)]
+    assert [below for below, share in enumerate(by_count) if share >= 0.95] == [96, 97, 98, 99, 100]
+    assert [below for below, share in enumerate(by_count) if share <= 0.05] == [0, 1, 2, 3, 4]
+    assert [round(100 * share) for share in by_count] == list(range(101))  # which the sentence says
+
+
+def test_equal_ratios_count_half():
+    returns = pd.Series([0.02, 0.0])
+    own = 1 / np.sqrt(2)
+    assert share_below(returns, np.full(9, own)) == 0.5
+    assert share_below(returns, np.array([own, own - 1, own - 1])) == pytest.approx((2 + (1 + 1) / 2) / 4)
+    assert share_below(returns, np.array([own - 1, np.nan, own + 1])) == 0.5  # an undefined one is no copy
+    assert share_below(returns, np.full(3, np.nan)) is None
+    assert share_below(pd.Series([0.01, 0.01]), np.array([1.0])) is None
+
+
+def test_an_agent_whose_position_never_changes_is_as_good_as_its_copies():
+    segments = segments_of(3)
+    agent = backtest(segments, TradingCosts(fee_bp=5.0), lambda known: np.full(len(known.bar), 0.5))
+    shifted, ratios = random_timing(segments, TradingCosts(fee_bp=5.0), agent, seed=0)
+    assert share_below(joint(agent)["return"], ratios) == 0.5
+    for symbol in agent:
+        pd.testing.assert_frame_equal(shifted[symbol], agent[symbol])
+
+
+def test_symbols_that_are_held_together_are_held_together_in_the_copies():
+    """
+    Both symbols have the same target on every day, and B lacks some days. In a copy both have that of one other day; on
+    a day that B lacked it held the target of its last bar.
+    """
+    (whole,), lacking = segments_of(1), segments_of(2, lacking=0.1, seed=4)[1]
+    positions = np.repeat(np.random.default_rng(2).random((BARS + WARM, 1)), 2, axis=1)
+    agent = backtest([whole, lacking], TradingCosts(), of_days([whole, lacking], positions))
+    targets = agent["S0"]["target"]
+    of_b = agent["S1"]["target"].reindex(targets.index).ffill()
+    assert of_b.notna().all()
+    assert len(agent["S1"]) < BARS
+    for seed in range(5):
+        shifted, _ = random_timing([whole, lacking], TradingCosts(), agent, seed=seed, runs=1)
+        (shift,) = (
+            s for s in range(1, BARS) if np.array_equal(shifted["S0"]["target"], np.roll(targets.to_numpy(), -s))
+        )
+        expected = pd.Series(np.roll(of_b.to_numpy(), -shift), targets.index)[agent["S1"].index]
+        assert shifted["S1"]["target"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_symbol_that_is_listed_late_keeps_all_of_its_targets(seed):
+    segments = segments_of(2, late=True)
+    positions = np.random.default_rng(3).random((BARS + WARM, 2))
+    agent = backtest(segments, TradingCosts(), of_days(segments, positions))
+    shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
+    for symbol, frame in agent.items():
+        assert sorted(shifted[symbol]["target"]) == sorted(frame["target"])
+        assert shifted[symbol]["target"].tolist() != frame["target"].tolist()
+
+
+def test_no_copy_is_the_agent_and_none_is_there_twice():
+    (segment,) = segments_of(1)
+    positions = np.random.default_rng(5).random((BARS + WARM, 1))
+    agent = backtest([segment], TradingCosts(fee_bp=0.0), of_days([segment], positions))
+    _, ratios = random_timing([segment], TradingCosts(fee_bp=0.0), agent, seed=0)
+    returns = agent["S0"]["return"]
+    assert len(ratios) == len(set(ratios.round(12))) == BARS - 1
+    assert np.abs(ratios - returns.mean() / returns.std()).min() > 1e-9
+
+
+@pytest.mark.parametrize("bars", [1, 2, 3])
+def test_a_period_of_few_bars_has_few_copies(bars):
+    (segment,) = segments_of(1)
+    short = Segment(segment.market, range(WARM, WARM + bars), segment.scale_on)
+    agent = backtest([short], TradingCosts(), lambda known: known.bar % 2.0)
+    shifted, ratios = random_timing([short], TradingCosts(), agent, seed=0)
+    assert len(ratios) == max(bars - 1, 1)
+    assert len(shifted["S0"]) == bars
