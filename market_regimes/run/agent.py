@@ -128,7 +128,7 @@ def evaluate_on(
     bars_per_year = segments[0].market.bars_per_year
     frames = backtest(segments, trading, rule(seen))
     strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
-    days = write_evaluation(folder, name, strategies, segments, result, bars_per_year)
+    days = write_evaluation(folder, name, strategies, segments, result, bars_per_year, trading)
     returns_picture(model, frames, seen, f"{name}: {days}").savefig(folder / f"returns-{name}.png")
     return result
 
@@ -280,7 +280,8 @@ class Agent:
         :param last: last day, ISO date; None: that of the bars
         :param like: symbol of the run as which new ones are seen, None: its only one
         :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of costs), ``equity``,
-            ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``
+            ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``. The
+            order of a row was given at the close before; ``price`` is the open of the row's bar, or that close
         :raises ValueError: if the data cannot be used, or do not cover the days
         """
         segments = self.segments(prices, (first, last), like, own_rule=False)
