@@ -27,7 +27,7 @@ from pathlib import Path
 
 import jsonargparse
 
-from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults
+from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults, why_overruled
 from market_regimes.commands.building import parsed
 from market_regimes.commands.data import data
 from market_regimes.commands.evaluate import evaluate
@@ -68,6 +68,9 @@ def _main(arguments: list[str] | None) -> None:
     with_defaults = "--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest)
     parser = command_parser(__doc__, command, with_defaults)
     rest = _import_packages(rest, parser)
+    overruled = why_overruled(command, rest)
+    if overruled is not None:
+        parser.error(overruled)
     if command in DEFAULT_CONFIGS:
         rest = files_first(_with_its_configuration(rest, parser))
     config = parsed(parser, [command, *rest])

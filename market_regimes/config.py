@@ -52,7 +52,8 @@ class TradingCosts:
     :param slippage_bp: loss against the fill price, in basis points of the traded value
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
     :param cash_rate: yearly interest on equity that is not invested
-    :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
+    :param fill: "next_open": orders are filled at the next bar's open, and data without opening prices are refused;
+        "close": at the close just seen; None: at the next open where the data have opening prices, else at the close
     :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices; the
         three costs below need it, since positions are shares of equity
     :param min_fee: least fee of an order, in currency
@@ -71,7 +72,7 @@ class TradingCosts:
     slippage_bp: float = 0.0
     financing_rate: float = 0.05
     cash_rate: float = 0.0
-    fill: Literal["next_open", "close"] = "next_open"
+    fill: Literal["next_open", "close"] | None = None
     start_equity: float | None = None
     min_fee: float = 0.0
     fee_per_share: float = 0.0
@@ -102,8 +103,8 @@ class TradingCosts:
                 f"fee_bp={self.fee_bp} and slippage_bp={self.slippage_bp} take all equity of a trade to position "
                 f"{max(self.bounds, key=abs)}"
             )
-        if self.fill not in ("next_open", "close"):
-            raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+        if self.fill not in ("next_open", "close", None):
+            raise ValueError(f"fill must be 'next_open', 'close' or null, got {self.fill!r}")
         self._check_currency()
 
     def _check_currency(self) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from market_regimes.config import RunConfig
+from market_regimes.config import SHIPPED, RunConfig
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -42,6 +42,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is torn or no run's")
     return content
+
+
+def found_from_anywhere(data: str | list[str]) -> str | list[str]:
+    """
+    :param data: names of shipped data, files and folders; ``~`` is the user's home
+    :return: the same with the absolute paths of what exists, so that another working folder finds it, too
+    """
+    if isinstance(data, list):
+        return [str(found_from_anywhere(entry)) for entry in data]
+    path = Path(data).expanduser()
+    return str(path.resolve()) if data not in SHIPPED and path.exists() else data
 
 
 def leave_closed_pipe() -> NoReturn:

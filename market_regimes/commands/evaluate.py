@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
 from market_regimes.commands.arguments import Parser
-from market_regimes.commands.building import UNREADABLE, parsed, refusals, segments_of, study_of
+from market_regimes.commands.building import (
+    UNREADABLE,
+    leave_fill_to_the_data,
+    parsed,
+    refusals,
+    segments_of,
+    study_of,
+)
 from market_regimes.commands.report import report
 from market_regimes.config import CheckpointName, PeriodName, seeds_of
 from market_regimes.market.segments import Segments
-from market_regimes.market.trained import already_seen, said_of, trained_on, without_own_rule
+from market_regimes.market.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
 from market_regimes.run.agent import Agent
 from market_regimes.run.evaluation import name_of
 from market_regimes.run.study import Study
@@ -48,6 +56,7 @@ def _runs_in(
         parser.error(f"{folder} is no run folder: it has no config.yaml")
     config = parsed(parser, ["--config", str(folder / "config.yaml")])
     config.market.data = config.market.data if data is None else data
+    leave_fill_to_the_data(config)
     segments = segments_of(parser, config) if segments is None else segments
     if config.seeds:
         runs: Runs = {}
@@ -76,8 +85,16 @@ def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | N
     report(scored, period, group, notes, on_market)
 
 
+def _own_entries(agent: Agent, moved: str | list[str] | None) -> list[str]:
+    """The run's own data, or the place where they are by now."""
+    market = agent.configured.market
+    return market.entries if moved is None else replace(market, data=moved).entries
+
+
 def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
     """Score runs on other bars or days than those of their periods and print."""
+    if options.data and options.market.data is not None:
+        parser.error("--data names other bars, --market.data where the run's own are by now: give one of them")
     if options.period is not None:
         parser.error("--period names days of the run's own data: give it, or --data, --from and --to")
     folders = [options.folder] if group is None else sorted(group.glob("seed-*"))
@@ -85,7 +102,7 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
     with refusals(parser, UNREADABLE):
         for folder in folders:
             agent = Agent.load(folder, options.checkpoint)
-            entries = options.data or agent.configured.market.entries
+            entries = options.data or _own_entries(agent, options.market.data)
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
             scored[agent.configured.algorithm.get("seed")] = folder, agent.evaluate(segments, folder, name)
@@ -93,4 +110,5 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
         parser.error(f"{group} holds no trained run")
     notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
     notes += without_own_rule(segments, agent.configured.market)
+    notes += filled_otherwise(segments, agent.trading)
     report(scored, name, group, notes, True)

@@ -10,7 +10,7 @@ from typing import Any
 import jsonargparse
 
 from market_regimes.commands.arguments import Parser, run_with, types_of
-from market_regimes.commands.building import refusals, start_or_resume, study_of
+from market_regimes.commands.building import leave_fill_to_the_data, refusals, start_or_resume, study_of
 from market_regimes.commands.parsers import tune_parser
 from market_regimes.commands.report import program
 from market_regimes.compare.folds import Fold
@@ -32,6 +32,8 @@ def tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """
     parser, resume = tune_parser(), config.pop("resume")
     start_or_resume(parser, config, resume, MAY_CHANGE, "tune")
+    if resume is not None:
+        leave_fill_to_the_data(config)
     with refusals(parser):
         _tune(parser, train_parser, config, resume)
 

@@ -247,6 +247,7 @@ def segments_of(
     read = read_bars(config) if read is None else read
     config = with_periods(config, read) if set(periods) == set(get_args(PeriodName)) else config
     check_periods(config, periods, read)
+    _check_stated(config, read)
     segments: Segments = {name: [] for name in periods}
     for bars in read:
         ranges = [period_of(bars, *config.days(name)) for name in periods]
@@ -264,6 +265,23 @@ def segments_of(
         if not found:
             raise ValueError(f"market.{name}: no symbol has enough bars in {' to '.join(config.days(name))}")
     return segments
+
+
+def _check_stated(config: MarketConfig, read: Sequence[Bars]) -> None:
+    """Refuse what a configuration states and the data cannot do."""
+    closes_only = [bars for bars in read if bars.fill == "close"]
+    if config.trading.fill == "next_open" and closes_only:
+        raise ValueError(
+            f"market.trading.fill=next_open: {closes_only[0].source} has no opening prices of {closes_only[0].symbol}, "
+            "so its orders can fill at the close only: set market.trading.fill=close, or leave it out"
+        )
+    if config.volatility_index == "estimated":
+        for bars in read:
+            if bars.source in SYNTHETIC:
+                raise ValueError(
+                    f"market.volatility_index=estimated: the index of {bars.source} is part of its law and not "
+                    "estimated: leave market.volatility_index out"
+                )
 
 
 def is_scaled(train: range) -> bool:

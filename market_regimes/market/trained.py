@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from market_regimes.config import MarketConfig, PeriodName
+from market_regimes.config import MarketConfig, PeriodName, TradingCosts
 from market_regimes.market.bars import Bars
 from market_regimes.market.features import check_features, check_traded, first_known
 from market_regimes.market.periods import covered_period, date_text
@@ -204,6 +204,17 @@ def without_own_rule(segments: Sequence[Segment], config: MarketConfig) -> list[
     return (
         [] if name is None else [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
     )
+
+
+def filled_otherwise(segments: Sequence[Segment], trading: TradingCosts) -> list[str]:
+    """:return: a sentence for the files whose orders cannot be filled as the run's are, at the next open"""
+    if trading.fill != "next_open":
+        return []
+    sources = dict.fromkeys(segment.market.source for segment in segments if segment.market.fill == "close")
+    return [
+        f"{source} has no opening prices: its orders fill at the close, and those of the run at the next open"
+        for source in sources
+    ]
 
 
 def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:

@@ -24,7 +24,7 @@ from market_regimes.evaluate.rules import Decision
 from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
 from market_regimes.market.segments import Segment, read_bars
-from market_regimes.market.trained import Trained, said_of, segments_seen
+from market_regimes.market.trained import Trained, filled_otherwise, said_of, segments_seen
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
@@ -257,6 +257,7 @@ class Agent:
         clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
         warnings = [
             said_of([segment], self.trained, like)
+            + filled_otherwise([segment], self.trading)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
             for segment, position in zip(segments, last.held, strict=True)
         ]

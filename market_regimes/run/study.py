@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.rules import Decision
-from market_regimes.files import new_folder, write_file
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.files import found_from_anywhere, new_folder, write_file
+from market_regimes.market.describe import read_data
+from market_regimes.market.env import MarketCore, MarketVecEnv, with_fill
 from market_regimes.market.monitor import EpisodeMonitor
-from market_regimes.market.segments import Segments, segments_of
+from market_regimes.market.segments import Segments
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
@@ -64,7 +66,13 @@ class Study:
         self.segments: Segments = {}
         self.core: MarketCore | None = None
         if run.env_id == "market":
-            self.segments = segments_of(market) if segments is None else segments
+            if segments is None:
+                data = read_data(market)
+                market, segments = data.config, data.segments
+            traded = [segment.market for segment in segments["train"]]
+            market = replace(market, trading=with_fill(market.trading, traded), data=found_from_anywhere(market.data))
+            self.configured = Configured(run, market, algorithm)
+            self.segments = segments
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         self.model = model_of(algorithm, self._make_env())
@@ -107,7 +115,7 @@ class Study:
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
-        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments), indent=2))
+        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments, self.trading, str(self.model.device)), indent=2))
         write_scaling(unfinished, self.segments)
         unfinished.rename(folder)
         return folder

@@ -262,13 +262,14 @@ def test_the_terminal_shows_all_that_json_has(run, capsys):
     ("fill", "missing", "fills", "words"),
     [
         ("next_open", "", ["next_open", "next_open"], "filled at the next open\n"),
+        (None, "", ["next_open", "next_open"], "filled at the next open\n"),
         ("close", "", ["close", "close"], "filled at that close\n"),
-        ("next_open", "AB", ["close", "close"], "filled at that close\n"),
-        ("next_open", "B", ["next_open", "close"], "filled at the next open (A), that close (B)\n"),
+        (None, "AB", ["close", "close"], "filled at that close\n"),
+        (None, "B", ["next_open", "close"], "filled at the next open (A), that close (B)\n"),
     ],
 )
 def test_the_fill_is_the_environments(fill, missing, fills, words, tmp_path, make_prices, capsys):
-    """Files without opening prices are filled at the close that was seen, whatever the configuration says."""
+    """Files without opening prices are filled at the close that was seen, where the configuration states no fill."""
     for i, name in enumerate("AB"):
         columns = ["open"] if name in missing else []
         make_prices(600, seed=i).drop(columns=columns).to_csv(tmp_path / f"{name}.csv", index=False)
