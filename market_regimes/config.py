@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,6 +20,18 @@ SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law 
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
+
+
+class ArgumentError(ValueError):
+    """
+    A refused argument, whose sentence names it as the caller does: ``first`` in Python, ``--from`` on the command line.
+
+    :param sentence: from a function that names an argument to the sentence
+    """
+
+    def __init__(self, sentence: Callable[[Callable[[str], str]], str]):
+        self.sentence = sentence
+        super().__init__(sentence(str))
 
 
 def seeds_of(text: str) -> list[int]:

@@ -12,7 +12,7 @@ import jsonargparse
 from gymnasium.error import Error as GymnasiumError
 
 from market_regimes.commands.arguments import Parser, values_of
-from market_regimes.config import PeriodName
+from market_regimes.config import ArgumentError, PeriodName
 from market_regimes.files import found_from_anywhere, stamped
 from market_regimes.market.describe import read_data, said, warnings_of
 from market_regimes.market.segments import Segments
@@ -20,6 +20,9 @@ from market_regimes.run.study import Study
 
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
+# Arguments of the Python interface by their flags.
+FLAGS = {"like": "--like", "first": "--from", "last": "--to", "position": "--position", "prices": "--data"}
+FLAGS |= {name: f"--{name}" for name in ("device", "zone")}
 UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 
@@ -35,6 +38,8 @@ def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> I
         yield
     except BrokenPipeError:
         raise
+    except ArgumentError as error:
+        parser.error(error.sentence(lambda argument: FLAGS[argument]))
     except kinds as error:
         is_sentence = str(error) and (kinds is not REFUSALS or isinstance(error, ValueError))
         parser.error(str(error) if is_sentence else f"{type(error).__name__}: {error}")

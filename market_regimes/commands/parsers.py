@@ -172,6 +172,8 @@ def _signal_parser() -> Parser:
     )
     first = "play the bars from there on: first day whose return is earned; a recurrent policy plays all, if not given"
     parser.add_argument("--from", type=str | None, help=first)
+    zone = "time zone of the bars where their file states none, like America/New_York or +02:00; not given: UTC"
+    parser.add_argument("--zone", type=str | None, help=zone)
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects and nothing else")
     parser.add_argument("--observation", action="store_true", help="print the numbers that the policy gets, too")
     return parser

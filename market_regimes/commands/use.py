@@ -16,7 +16,7 @@ def signal(parser: Parser, options: jsonargparse.Namespace) -> None:
         agent = Agent.load(options.folder, options.checkpoint)
         entries = options.data or agent.configured.market.entries
         position = position_of(options.position) if options.position else None
-        signals = agent.signal(entries, position, options.like, first=options["from"])
+        signals = agent.signal(entries, position, options.like, first=options["from"], zone=options.zone)
     if options.json:
         print(json_of(signals, options.observation))
         return

@@ -67,6 +67,7 @@ class Market:
     :param volume: traded in each bar, where costs depend on it; else None
     :param own_targets: target at each close of the user's own strategy; None: there is none
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param zone: of ``dates``, as ``Bars.zone``
     """
 
     symbol: str
@@ -84,6 +85,7 @@ class Market:
     volume: np.ndarray | None = None
     own_targets: np.ndarray | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
+    zone: str | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -326,6 +328,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         volume=bars.volume if config.trading.impact_coefficient else None,
         own_targets=own_targets(bars, config),
         instants=bars.instants,
+        zone=bars.zone,
     )
 
 

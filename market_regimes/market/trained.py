@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from market_regimes.config import MarketConfig, PeriodName, TradingCosts
+from market_regimes.config import ArgumentError, MarketConfig, PeriodName, TradingCosts
 from market_regimes.market.bars import Bars
 from market_regimes.market.features import check_features, check_traded, first_known
 from market_regimes.market.periods import covered_period, date_text
@@ -109,16 +109,22 @@ def counterpart(symbol: str, trained: Mapping[str, Trained], like: str | None) -
     :raises ValueError: if ``like`` is none of the run's symbols, or is needed and not given
     """
     if like is not None and like not in trained:
-        raise ValueError(f"like={like} is none of the symbols that the run was trained on: {', '.join(trained)}")
+        raise ArgumentError(
+            lambda name: (
+                f"{name('like')}={like} is none of the symbols that the run was trained on: {', '.join(trained)}"
+            )
+        )
     if symbol in trained:
         return symbol
     if like is not None:
         return like
     if len(trained) == 1:
         return next(iter(trained))
-    raise ValueError(
-        f"the run was not trained on {symbol}: like=SYMBOL says as which of its symbols it is scaled "
-        f"({', '.join(trained)})"
+    raise ArgumentError(
+        lambda name: (
+            f"the run was not trained on {symbol}: {name('like')}=SYMBOL says as which of its symbols it is scaled "
+            f"({', '.join(trained)})"
+        )
     )
 
 

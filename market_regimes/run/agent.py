@@ -21,6 +21,7 @@ from market_regimes.config import CheckpointName, MarketConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.clock import clock_of
 from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
 from market_regimes.market.segments import Segment, read_bars
@@ -231,6 +232,7 @@ class Agent:
         like: str | None = None,
         now: datetime | None = None,
         first: str | None = None,
+        zone: str | None = None,
     ) -> list[Signal]:
         """
         What to hold after the last bar: from the position held, bit for bit what an evaluation over these bars decides
@@ -238,15 +240,18 @@ class Agent:
 
         A recurrent policy remembers: it is asked bar by bar from ``first`` on, as in an evaluation that begins there.
 
-        :param prices: bars of at least 60 times, the last of which has closed
+        :param prices: bars of at least 60 times, the last of which should have closed: a warning says if it has not
         :param position: held now, as a share of equity; of several symbols by name. Where it is not given: 0, or after
             bars that were played what the agent itself holds by then
         :param like: symbol of the run as which new ones are seen, None: its only one
-        :param now: by the clock of the bars, for the warning about missing ones; None: this computer's
+        :param now: for the warnings about open and missing bars: an instant where it has a time zone, else by the clock of
+            the bars; None: this moment
         :param first: first day whose return is earned, ISO date: the bars are played from there. None: recurrent
             policies begin as soon as there is an observation, others are asked at the last bar alone
+        :param zone: of the bars' clock where their file states none, like America/New_York or +02:00; None: UTC
         :return: one answer per symbol, in the order of the bars
-        :raises ValueError: if the data cannot be used, or the position names another symbol
+        :raises ValueError: if the data cannot be used, the position names another symbol, or the zone is another one
+            than the file's
         """
         plays = self.plays_bars(first)
         segments = self.segments(prices, (first, None), like, last_bar=not plays, own_rule=False)
@@ -254,12 +259,12 @@ class Agent:
         trading = self.trading if plays else self.trading.without_currency  # no order is filled
         core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
         last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
-        clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
+        clocks = [clock_of(segment.market, now, zone) for segment in segments]
         warnings = [
             said_of([segment], self.trained, like)
             + filled_otherwise([segment], self.trading)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
-            for segment, position in zip(segments, last.held, strict=True)
+            for segment, position, clock in zip(segments, last.held, clocks, strict=True)
         ]
         return signals_of(self.model, core.markets, self.trading, last, warnings)
 

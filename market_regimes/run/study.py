@@ -115,7 +115,8 @@ class Study:
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
-        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments, self.trading, str(self.model.device)), indent=2))
+        used = provenance(self.seed, self.segments, self.trading, str(self.model.device))
+        write_file(unfinished / "run.json", json.dumps(used, indent=2))
         write_scaling(unfinished, self.segments)
         unfinished.rename(folder)
         return folder

@@ -1,6 +1,6 @@
 """
-Every fill stands at the time and the price of the bar that filled it. Oracle: the file itself, read by pandas, and a loop
-over its rows.
+Every fill stands at the time and the price of the bar that filled it. Oracle: the file itself, read by pandas, and a
+loop over its rows.
 """
 
 import numpy as np

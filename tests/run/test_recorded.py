@@ -4,10 +4,8 @@ leaves, read by PyYAML and the standard library's json.
 """
 
 import json
-import os
 import shutil
 
-import pandas as pd
 import pytest
 import yaml
 
