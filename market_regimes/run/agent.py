@@ -244,8 +244,8 @@ class Agent:
         :param position: held now, as a share of equity; of several symbols by name. Where it is not given: 0, or after
             bars that were played what the agent itself holds by then
         :param like: symbol of the run as which new ones are seen, None: its only one
-        :param now: for the warnings about open and missing bars: an instant where it has a time zone, else by the clock of
-            the bars; None: this moment
+        :param now: for the warnings about open and missing bars: an instant where it has a time zone, else by the clock
+            of the bars; None: this moment
         :param first: first day whose return is earned, ISO date: the bars are played from there. None: recurrent
             policies begin as soon as there is an observation, others are asked at the last bar alone
         :param zone: of the bars' clock where their file states none, like America/New_York or +02:00; None: UTC

@@ -1,6 +1,6 @@
 """
-The clock of a file, and when its last bar closes. Days, weekdays and changes of clocks are read off a calendar: 2026-11-25
-is a Wednesday; New York is 4 hours behind UTC until 2026-11-01 and 5 after it, Tokyo 9 ahead.
+The clock of a file, and when its last bar closes. Days, weekdays and changes of clocks are read off a calendar:
+2026-11-25 is a Wednesday; New York is 4 hours behind UTC until 2026-11-01 and 5 after it, Tokyo 9 ahead.
 """
 
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,6 +1,6 @@
 """
-What a signal says of bars that are open, in the future or missing, and by which clock. Days and changes of clocks are read
-off a calendar: 2026-11-25 is a Wednesday, New York is 4 hours behind UTC until 2026-11-01 and 5 after it.
+What a signal says of bars that are open, in the future or missing, and by which clock. Days and changes of clocks are
+read off a calendar: 2026-11-25 is a Wednesday, New York is 4 hours behind UTC until 2026-11-01 and 5 after it.
 """
 
 import json
