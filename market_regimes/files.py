@@ -72,7 +72,7 @@ def new_folder(run: RunConfig) -> Path:
     :return: where the run, or the runs of several seeds, will lie
     :raises ValueError: if it exists already
     """
-    folder = Path(run.out) / (run.name or stamped(run.env_id))
+    folder = Path(run.out).expanduser() / (run.name or stamped(run.env_id))
     if folder.exists():
         raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
     return folder

@@ -31,6 +31,7 @@ FORMS: dict[Any, str] = {  # of types, and of functions by their names
     list[str]: "a list like [a.csv, b.csv]",
     list[int]: "a list like [64, 64]",
     list[float]: "a list like [0, 0.5, 1]",
+    "user_path": "a path",
     "schedule": "a number like 0.0003, or lin_0.0003 for one that falls to 0",
     "seeds": "seeds like 0-4 or 0,3,7",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from market_regimes.commands.building import (
 )
 from market_regimes.commands.report import report
 from market_regimes.config import CheckpointName, PeriodName, seeds_of
-from market_regimes.market.segments import Segments
+from market_regimes.market.segments import Segment, Segments
 from market_regimes.market.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
 from market_regimes.run.agent import Agent
 from market_regimes.run.evaluation import name_of
+from market_regimes.run.folder import acting_device
+from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.study import Study
 
 Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
@@ -34,7 +37,7 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
     if options.data or options["from"] or options.to or options.like:
         _evaluate_on(parser, options, group)
     else:
-        runs = _runs_in(parser, options.folder, options.checkpoint, options.market.data)
+        runs = _runs_in(parser, options.folder, options.checkpoint, options.market.data, options.device)
         print_scores(parser, runs, options.period or "test", group)
 
 
@@ -43,12 +46,14 @@ def _runs_in(
     folder: Path,
     which: CheckpointName,
     data: str | list[str] | None = None,
+    device: str | None = None,
     segments: Segments | None = None,
 ) -> Runs:
     """
     :param folder: of one run, or of one per seed
     :param which: checkpoint of each
     :param data: where the run's data are by now, None: where they were
+    :param device: to act on, None: the runs' own
     :param segments: of the market, where they are read already
     :return: per seed the run, with its parameters, and its folder
     """
@@ -62,10 +67,12 @@ def _runs_in(
         runs: Runs = {}
         for seed in seeds_of(config.seeds):
             if (folder / f"seed-{seed}").exists():
-                runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, segments)
+                runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, device, segments)
             else:
                 print(f"seed {seed} is not trained: train --resume {folder} does it")
         return runs
+    with refusals(parser, UNREADABLE):
+        config.algorithm.device = acting_device(folder, config.algorithm.device, device)
     study = study_of(parser, config, segments)
     with refusals(parser, UNREADABLE):
         study.load(folder, which)
@@ -82,7 +89,13 @@ def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | N
         parser.error("--period is one of the market's; other environments play new episodes")
     scored = {seed: (folder, study.evaluate(folder, period)) for seed, (study, folder) in runs.items()}
     notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
-    report(scored, period, group, notes, on_market)
+    first = first_day(study.segments[period]) if on_market and is_recurrent(study.model) else None
+    report(scored, period, group, notes, on_market, first)
+
+
+def first_day(segments: Sequence[Segment]) -> str:
+    """:return: the first day whose return is earned, ISO date"""
+    return str(min(segment.market.dates[segment.first + 1] for segment in segments).astype("M8[D]"))
 
 
 def _own_entries(agent: Agent, moved: str | list[str] | None) -> list[str]:
@@ -101,7 +114,7 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
     scored: dict[int | None, tuple[Path, dict[str, Any]]] = {}
     with refusals(parser, UNREADABLE):
         for folder in folders:
-            agent = Agent.load(folder, options.checkpoint)
+            agent = Agent.load(folder, options.checkpoint, options.device)
             entries = options.data or _own_entries(agent, options.market.data)
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
@@ -111,4 +124,4 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
     notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
     notes += without_own_rule(segments, agent.configured.market)
     notes += filled_otherwise(segments, agent.trading)
-    report(scored, name, group, notes, True)
+    report(scored, name, group, notes, True, first_day(segments) if agent.plays_bars() else None)

@@ -25,7 +25,7 @@ from market_regimes.market.segments import Segments
 from market_regimes.run.study import Study
 from quantile_critic.processes import rank
 
-MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}  # when a run is resumed
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data", "algorithm.device"}  # when a run is resumed
 FAILURES = (ValueError, OSError, FloatingPointError, RuntimeError)  # that training raises with a sentence
 
 

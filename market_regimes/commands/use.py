@@ -13,7 +13,7 @@ from market_regimes.run.signal import filled_at, json_of, position_of, print_sig
 def signal(parser: Parser, options: jsonargparse.Namespace) -> None:
     """Print what to hold after the last bar."""
     with refusals(parser, UNREADABLE):
-        agent = Agent.load(options.folder, options.checkpoint)
+        agent = Agent.load(options.folder, options.checkpoint, options.device)
         entries = options.data or agent.configured.market.entries
         position = position_of(options.position) if options.position else None
         signals = agent.signal(entries, position, options.like, first=options["from"], zone=options.zone)
@@ -35,6 +35,6 @@ def export(parser: Parser, options: jsonargparse.Namespace) -> None:
     """Write a run's agent as ONNX."""
     out = options.out or options.folder / "agent.onnx"
     with refusals(parser, UNREADABLE):
-        agent = Agent.load(options.folder, options.checkpoint)
+        agent = Agent.load(options.folder, options.checkpoint, options.device)
         layout = agent.export(out)
     print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")

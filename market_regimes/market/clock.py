@@ -67,7 +67,7 @@ def clock_of(bars: Zoned, now: datetime | None = None, stated: str | None = None
     assumed = None
     if zone is None:
         written = "no time zone" if bars.zone is None else f"the time zone {bars.zone}, whose offset is not known"
-        assumed = f"{bars.source} states {written}: its clock is taken for UTC, unless zone states another one"
+        assumed = f"the bars state {written}: their clock is taken for UTC, unless zone states another one"
     return Clock(_seconds(moment.astimezone(zone or UTC)), _seconds(moment), assumed)
 
 

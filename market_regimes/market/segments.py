@@ -201,7 +201,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     :return: the bars of every symbol, of shipped data first, all with the same number of bars per year
     :raises ValueError: in one sentence with file, rows and dates, if the data cannot be used
     """
-    paths = [Path(entry) for entry in config.entries if entry not in SHIPPED]
+    paths = [Path(entry).expanduser() for entry in config.entries if entry not in SHIPPED]
     for path in paths:
         if not path.is_dir() and not is_readable(path):
             raise ValueError(

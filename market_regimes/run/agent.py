@@ -17,22 +17,31 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import CheckpointName, MarketConfig, TradingCosts
+from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, MarketConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
 from market_regimes.market.clock import clock_of
 from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
+from market_regimes.market.read import SUFFIXES, is_readable
 from market_regimes.market.segments import Segment, read_bars
 from market_regimes.market.trained import Trained, filled_otherwise, said_of, segments_seen
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
 from market_regimes.run.export import export_onnx
-from market_regimes.run.folder import Configured, read_configuration, read_scaling
+from market_regimes.run.folder import Configured, acting_device, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
-from market_regimes.run.signal import Signal, at_last_bar, positions_held, replayed, signals_of, warnings_of
+from market_regimes.run.signal import (
+    Signal,
+    at_last_bar,
+    positions_held,
+    replayed,
+    signals_of,
+    warnings_of,
+    warnings_of_ruin,
+)
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
@@ -178,20 +187,24 @@ class Agent:
         self.trading = configured.market.trading
 
     @classmethod
-    def load(cls, folder: str | Path, which: CheckpointName = "best") -> Agent:
+    def load(cls, folder: str | Path, which: CheckpointName = "best", device: str | None = None) -> Agent:
         """
         Nothing is unpickled but tensors, no data are read, and no random numbers of the caller are drawn.
 
         :param folder: a run folder
         :param which: "best" by validation, or the "last" checkpoint
+        :param device: to act on, "cpu" or "cuda"; None: the run's own, or the CPU where torch does not find that, as a
+            sentence then says
         :return: the agent
-        :raises ValueError: if the folder is no run on a market, is of another version, or holds no checkpoint
+        :raises ValueError: if the folder is no run on a market, is of another version, or holds no checkpoint, and if
+            the device is not found
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         configured = read_configuration(folder)
         trained = read_scaling(folder)
         # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
-        algorithm = {**configured.algorithm, "seed": None, "compile": False}
+        device = acting_device(folder, configured.algorithm.get("device"), device)
+        algorithm = {**configured.algorithm, "seed": None, "compile": False, "device": device}
         with torch.random.fork_rng(devices=[]):
             model = model_of(algorithm, _acting_env(configured), acts_only=True)
         return cls(model, configured, trained, checkpoint.load(model, folder, which))
@@ -221,8 +234,7 @@ class Agent:
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
             bars = read_frame(prices, symbol, read.own_columns)
         else:
-            entries = [prices] if isinstance(prices, str | Path) else prices
-            bars = read_bars(replace(read, data=[str(entry) for entry in entries]))
+            bars = read_bars(replace(read, data=_entries_of(prices)))
         return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
 
     def signal(
@@ -260,11 +272,13 @@ class Agent:
         core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
         last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
         clocks = [clock_of(segment.market, now, zone) for segment in segments]
+        ruined = np.full(len(segments), -1) if last.ruined is None else last.ruined
         warnings = [
             said_of([segment], self.trained, like)
             + filled_otherwise([segment], self.trading)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
-            for segment, position, clock in zip(segments, last.held, clocks, strict=True)
+            + warnings_of_ruin(segment, int(bar))
+            for segment, position, clock, bar in zip(segments, last.held, clocks, ruined, strict=True)
         ]
         return signals_of(self.model, core.markets, self.trading, last, warnings)
 
@@ -311,7 +325,7 @@ class Agent:
         :return: path of the JSON
         :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
         """
-        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path))
+        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
 
     def rule(self, seen: list[np.ndarray] | None = None) -> Decision:
         """
@@ -319,6 +333,34 @@ class Agent:
         :return: the deterministic policy as a trading rule
         """
         return decision(self.model, self.trading, seen)
+
+
+def _entries_of(prices: Any) -> list[str]:
+    """
+    :param prices: a file or a folder, or several of them
+    :return: them as text
+    :raises ValueError: if it is anything else
+    """
+    entries = [prices] if isinstance(prices, str | Path) else prices
+    kind = type(prices).__name__
+    if isinstance(prices, pd.Series):
+        kind += ', of which to_frame("close") makes a frame of closes'
+    if not isinstance(entries, Sequence) or not entries or not all(isinstance(one, str | Path) for one in entries):
+        raise ArgumentError(
+            lambda name: (
+                f"{name('prices')} must be a pandas frame, a file, a folder, or a list of files and folders, got {kind}"
+            )
+        )
+    for entry in map(str, entries):
+        path = Path(entry).expanduser()
+        if entry not in SHIPPED and not path.is_dir() and not is_readable(path):
+            raise ArgumentError(
+                lambda name, entry=entry: (  # type: ignore[misc]
+                    f"{name('prices')}: {entry} is no folder, does not end in {', '.join(SUFFIXES)}, and is not "
+                    f"{' or '.join(SHIPPED)}"
+                )
+            )
+    return [str(entry) for entry in entries]
 
 
 class _Shut(gym.Env[np.ndarray, Any]):

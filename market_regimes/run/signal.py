@@ -119,11 +119,14 @@ class LastDecision:
     :param held: position before, shape (n,)
     :param target: position that the environment would fill, shape (n,)
     :param observations: of every symbol, as the policy got them, shape (bars, observation size), the last one last
+    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,); None: nothing
+        was played
     """
 
     held: np.ndarray
     target: np.ndarray
     observations: list[np.ndarray]
+    ruined: np.ndarray | None = None
 
 
 def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
@@ -142,7 +145,8 @@ def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list
 
 def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
     """
-    Decide at the last bar after all that a backtest of the same bars does before.
+    Decide at the last bar after all that a backtest of the same bars does before. After ruin nothing is held, as there,
+    unless a position is given.
 
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position at the last bar, NaN: what the rule itself holds by then, shape (n,)
@@ -150,14 +154,22 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
     :param seen: where it notes the observations as the policy gets them
     """
     bars = core.last - core.first
-    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs)
+    ruined = np.full(core.n_envs, -1)
+    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs, ruined)
     for bar in range(int(bars.max()) + 1):
         ends = bars == bar
-        core.position = np.where(ends & ~np.isnan(held), held, core.position)
+        given = ends & ~np.isnan(held)
+        core.position = np.where(given, held, core.position)
         targets = orders(core, decide)
-        last.held[ends], last.target[ends] = core.position[ends], targets[ends]
+
+        # Who is ruined holds nothing; whose position is given trades another account.
+        solvent = given | (ruined < 0)
+        last.held[ends] = np.where(solvent, core.position, 0.0)[ends]
+        last.target[ends] = np.where(solvent, targets, 0.0)[ends]
         if bar < bars.max():  # the last order is not filled
-            core.step(targets)
+            result = core.step(targets)
+            ruined[result.terminated & (ruined < 0) & (bar < bars)] = bar + 1
+    ruined[ruined >= 0] += (core.first - core.offset)[ruined >= 0]
     for i, n in enumerate(bars):
         last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
     return last
@@ -226,6 +238,18 @@ def warnings_of(
             f"{len(market.dates)} bars are few: the EWMA volatility remembers {memory}, and a longer past changes it"
         )
     return sentences + ([] if clock.assumed is None else [clock.assumed])
+
+
+def warnings_of_ruin(segment: Segment, ruined: int) -> list[str]:
+    """
+    :param segment: that was played
+    :param ruined: bar at whose close its account was ruined, -1: it was not
+    :return: a sentence on the ruin
+    """
+    if ruined < 0:
+        return []
+    first, bar = (date_text(segment.market.dates[position]) for position in (segment.first + 1, ruined))
+    return [f"the account that is played from {first} on is ruined on {bar}: it holds nothing after that"]
 
 
 def warnings_of_time(market: Market, clock: Clock) -> list[str]:

@@ -176,7 +176,7 @@ class Study:
                 f"again with --resume {folder}"
             ) from error
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(folder) from stop
+            raise stop.__class__(folder) from stop
         except (ValueError, OSError, FloatingPointError):
             raise
         except Exception as error:
@@ -214,7 +214,7 @@ class Study:
             self.load(folder)
             self.model.save(folder / "model.zip")
             if interrupted.is_set():
-                raise KeyboardInterrupt
+                raise interrupted.kind
 
     def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """

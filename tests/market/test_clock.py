@@ -39,8 +39,8 @@ NOON = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
         ("EST", -5, "07:00", None),
         ("EDT/EST", np.where(np.arange(83) < 65, -4, -5), "07:00", None),
         ("CET", 0, "13:00", None),  # a name of a zone, whatever is known of the file's instants
-        ("IST", 0, "12:00", "a.csv states the time zone IST, whose offset is not known: its clock is taken for UTC"),
-        (None, 0, "12:00", "a.csv states no time zone: its clock is taken for UTC"),
+        ("IST", 0, "12:00", "the bars state the time zone IST, whose offset is not known: their clock"),
+        (None, 0, "12:00", "the bars state no time zone: their clock is taken for UTC"),
     ],
 )
 def test_the_clock_is_that_of_the_files_zone(zone, offsets, clock, assumed):
