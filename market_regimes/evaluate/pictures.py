@@ -17,7 +17,6 @@ from market_regimes.evaluate.figures import quantstats
 from market_regimes.files import write_file
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
-
 LINE_WIDTH = 1.2  # in points
 HIDDEN = 0.005  # share of a panel's height within which a line hides another
 DASH = 6.0  # length of a dash, in line widths
@@ -56,16 +55,21 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
     curves = [frame["equity"] for frame in frames.values()]
     falls = [100 * (curve / curve.cummax().clip(lower=1.0) - 1) for curve in curves]
-    of_equity = line_styles([np.log(curve) for curve in curves])
+    hold = frames.get("buy and hold")
+    scaled = None if hold is None else at_volatility(hold["return"], agent["return"])
+    of_equity = line_styles([np.log(curve) for curve in (*curves, *([] if scaled is None else [scaled]))])
     of_falls = line_styles(falls)
     for i, (name, frame) in enumerate(frames.items()):
         style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)  # the agent lies on top
         equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
         drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
-        if name == "buy and hold":
-            scaled = at_volatility(frame["return"], agent["return"])
+        if frame is hold:
+            alone = of_equity[-1] == "-"
+            style = (
+                dict(linewidth=0.8, linestyle="--") if alone else dict(linewidth=LINE_WIDTH, linestyle=of_equity[-1])
+            )
             label = "buy and hold at the agent's volatility"
-            equity.plot(frame.index, scaled, label=label, color=f"C{i}", linewidth=0.8, linestyle="--", zorder=4)
+            equity.plot(frame.index, scaled, label=label, color=f"C{i}", **style)
     exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")

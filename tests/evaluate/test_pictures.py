@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from market_regimes.evaluate.pictures import line_styles, picture_of_equity
@@ -25,7 +25,7 @@ def widths(path, names):
     pixels = imread(path)[:, :, :3]
     found = {}
     for i, name in enumerate(names):
-        near = np.abs(pixels - np.array(colormaps["tab10"](i)[:3])).max(axis=2) < 0.12
+        near = np.abs(pixels - np.array(to_rgb(f"C{i}"))).max(axis=2) < 0.12
         found[name] = int(near.any(axis=0).sum())
     return found
 
