@@ -18,6 +18,7 @@ from market_regimes.commands.building import (
     segments_of,
     study_of,
 )
+from market_regimes.commands.progress import Tell, working
 from market_regimes.commands.report import report
 from market_regimes.config import CheckpointName, PeriodName, seeds_of
 from market_regimes.market.segments import Segment, Segments
@@ -38,7 +39,7 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
         _evaluate_on(parser, options, group)
     else:
         runs = _runs_in(parser, options.folder, options.checkpoint, options.market.data, options.device)
-        print_scores(parser, runs, options.period or "test", group)
+        print_scores(parser, runs, options.period or "test", group, options.progress_bar)
 
 
 def _runs_in(
@@ -79,7 +80,7 @@ def _runs_in(
     return {config.algorithm.seed: (study, folder)}
 
 
-def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | None) -> None:
+def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | None, progress_bar: bool = True) -> None:
     """Score runs on a period of their own and print."""
     if not runs:
         parser.error(f"{group} holds no trained run")
@@ -87,7 +88,10 @@ def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | N
     on_market = study.core is not None
     if not on_market and period != "test":
         parser.error("--period is one of the market's; other environments play new episodes")
-    scored = {seed: (folder, study.evaluate(folder, period)) for seed, (study, folder) in runs.items()}
+    scored = {}
+    for seed, (one, folder) in runs.items():
+        with working(f"{folder.name}, {period}", progress_bar) as tell:
+            scored[seed] = folder, one.evaluate(folder, period, within(folder, tell))
     notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
     first = first_day(study.segments[period]) if on_market and is_recurrent(study.model) else None
     report(scored, period, group, notes, on_market, first)
@@ -104,6 +108,11 @@ def _own_entries(agent: Agent, moved: str | list[str] | None) -> list[str]:
     return market.entries if moved is None else replace(market, data=moved).entries
 
 
+def within(folder: Path, tell: Tell) -> Tell:
+    """:return: a function that names the run beside what is being done"""
+    return lambda words: tell(f"{folder.name}: {words}")
+
+
 def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
     """Score runs on other bars or days than those of their periods and print."""
     if options.data and options.market.data is not None:
@@ -118,7 +127,9 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
             entries = options.data or _own_entries(agent, options.market.data)
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
-            scored[agent.configured.algorithm.get("seed")] = folder, agent.evaluate(segments, folder, name)
+            with working(f"{folder.name}, {name}", options.progress_bar) as tell:
+                result = agent.evaluate(segments, folder, name, within(folder, tell))
+            scored[agent.configured.algorithm.get("seed")] = folder, result
     if not scored:
         parser.error(f"{group} holds no trained run")
     notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)

@@ -156,6 +156,7 @@ def _evaluate_parser() -> Parser:
     parser.add_argument("--from", type=str | None, help="first day whose return is earned, like 2019-01-01")
     parser.add_argument("--to", type=str | None, help="last day, like 2020-12-31")
     parser.add_argument("--market.data", type=str | list[str], help="where the run's own data are by now")
+    _add_progress_bar(parser)
     return parser
 
 
@@ -191,7 +192,13 @@ def _export_parser() -> Parser:
     parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
     parser.add_argument("--out", type=user_path, help="of the file, its layout lies beside it; RUN/agent.onnx")
     _add_acting(parser)
+    _add_progress_bar(parser)
     return parser
+
+
+def _add_progress_bar(parser: Parser) -> None:
+    help = "whether to show what is being done, on a terminal"
+    parser.add_argument("--progress_bar", type=bool, default=True, help=help)
 
 
 def _add_run(parser: Parser) -> None:

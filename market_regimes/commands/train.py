@@ -42,13 +42,13 @@ def _train_and_score(parser: Parser, config: jsonargparse.Namespace) -> None:
     start_or_resume(parser, config, resume, MAY_CHANGE)
     if config.seeds:
         runs = _train_seeds(parser, config, resume)
-        print_scores(parser, runs, "test", next(iter(runs.values()))[1].parent)
+        print_scores(parser, runs, "test", next(iter(runs.values()))[1].parent, config.run.progress_bar)
     else:
         if resume is not None:
             leave_fill_to_the_data(config)
         study, folder = _train(parser, config, resume)
         if rank() == 0:
-            print_scores(parser, {study.seed: (study, folder)}, "test", None)
+            print_scores(parser, {study.seed: (study, folder)}, "test", None, config.run.progress_bar)
 
 
 def _train(

@@ -6,6 +6,7 @@ import jsonargparse
 
 from market_regimes.commands.arguments import Parser
 from market_regimes.commands.building import UNREADABLE, refusals
+from market_regimes.commands.progress import working
 from market_regimes.run.agent import Agent
 from market_regimes.run.signal import filled_at, json_of, position_of, print_signals
 
@@ -36,5 +37,6 @@ def export(parser: Parser, options: jsonargparse.Namespace) -> None:
     out = options.out or options.folder / "agent.onnx"
     with refusals(parser, UNREADABLE):
         agent = Agent.load(options.folder, options.checkpoint, options.device)
-        layout = agent.export(out)
+        with working(f"{options.folder.name}: writing {out.name}", options.progress_bar):
+            layout = agent.export(out)
     print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")

@@ -119,6 +119,7 @@ def evaluate_on(
     name: str,
     seed: int | None,
     step: int,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> dict[str, Any]:
     """
     Score the deterministic policy and write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``,
@@ -132,13 +133,18 @@ def evaluate_on(
     :param name: of the period
     :param seed: of the run
     :param step: that the model was trained to
+    :param tell: receives what is being done, as a few words
     :return: what the JSON holds: what ``compared`` gives
     """
     seen: list[np.ndarray] = []
     bars_per_year = segments[0].market.bars_per_year
+    tell(f"the agent trades {len(segments)} symbol(s)")
     frames = backtest(segments, trading, rule(seen))
+    tell("the rules trade the same bars")
     strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
+    tell("tables, pictures, tear sheet")
     days = write_evaluation(folder, name, strategies, segments, result, bars_per_year, trading)
+    tell("picture of the predicted returns")
     returns_picture(model, frames, seen, f"{name}: {days}").savefig(folder / f"returns-{name}.png")
     return result
 
@@ -307,15 +313,22 @@ class Agent:
         segments = self.segments(prices, (first, last), like, own_rule=False)
         return backtest(segments, self.trading, self.rule())
 
-    def evaluate(self, segments: Sequence[Segment], folder: str | Path, name: str) -> dict[str, Any]:
+    def evaluate(
+        self,
+        segments: Sequence[Segment],
+        folder: str | Path,
+        name: str,
+        tell: Callable[[str], None] = lambda words: None,
+    ) -> dict[str, Any]:
         """
         :param segments: from ``segments``
         :param folder: where the files of ``evaluate_on`` are written
         :param name: of the period
+        :param tell: receives what is being done, as a few words
         :return: what ``compared`` gives
         """
         seed = self.configured.algorithm.get("seed")
-        return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step)
+        return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step, tell)
 
     def export(self, path: str | Path) -> Path:
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -257,19 +258,23 @@ class Study:
         assert self.core is not None
         return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.bars_per_year)
 
-    def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
+    def evaluate(
+        self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
+    ) -> dict[str, Any]:
         """
         Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also what ``evaluate_on``
         writes.
 
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
+        :param tell: receives what is being done, as a few words
         :return: what the JSON holds: the ``step`` the agent was trained to; on the market also what ``compared`` gives
         """
         if self.core is None:
+            tell("the agent plays new episodes")
             agent = reward_figures(self.model, self.run.env_id, self.seed)
             result: dict[str, Any] = {"joint": {"agent": agent}, "symbols": {}, "step": self.step}
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
         segments = self.segments[period]
-        return evaluate_on(self.model, self.agent, segments, self.trading, folder, period, self.seed, self.step)
+        return evaluate_on(self.model, self.agent, segments, self.trading, folder, period, self.seed, self.step, tell)
