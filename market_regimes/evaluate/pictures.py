@@ -63,7 +63,7 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
         style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)  # the agent lies on top
         equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
         drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
-        if frame is hold:
+        if name == "buy and hold":
             alone = of_equity[-1] == "-"
             style = (
                 dict(linewidth=0.8, linestyle="--") if alone else dict(linewidth=LINE_WIDTH, linestyle=of_equity[-1])

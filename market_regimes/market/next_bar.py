@@ -27,20 +27,22 @@ def closing_time(dates: np.ndarray) -> np.datetime64:
     :return: by the same clock, datetime64[s]
     """
     length = bar_length(dates)
-    last = dates[-1].astype("M8[s]")
-    midnight = (last.astype("M8[D]") + 1).astype("M8[s]")
+    last: np.datetime64 = dates[-1].astype("M8[s]")
+    midnight: np.datetime64 = (last.astype("M8[D]") + 1).astype("M8[s]")
+    later: np.datetime64 = last + np.timedelta64(length.count, "D")
     stamps = dates[-STAMPS:].astype("M8[s]")
     weekdays = _weekdays(stamps)
     if length.unit == "second":
-        return last + np.timedelta64(length.count, "s")
+        later = last + np.timedelta64(length.count, "s")
+        return later
     if length.unit == "month":
         return _end_of_month(stamps, length)
     if length.count == 1:
         at_midnight = np.median(stamps.astype(np.int64) % 86_400) == 0
-        return midnight if at_midnight or (weekdays < SATURDAY).all() else last + DAY
+        return midnight if at_midnight or (weekdays < SATURDAY).all() else later
     if length.count == 7 and np.bincount(weekdays).argmax() in (FRIDAY, SATURDAY):
         return midnight
-    return last + length.count * DAY
+    return later
 
 
 def _weekdays(times: np.ndarray) -> np.ndarray:
@@ -53,10 +55,11 @@ def _end_of_month(stamps: np.ndarray, length: BarLength) -> np.datetime64:
     months = stamps.astype("M8[M]")
     days = (stamps.astype("M8[D]") - months.astype("M8[D]")).astype(np.int64) + 1
     usual = np.median(days)
-    if usual >= LATE_IN_MONTH:
-        return (months[-1] + 1).astype("M8[s]")
-    after = (months[-1] + length.count).astype("M8[s]")
-    return after if usual <= EARLY_IN_MONTH else after + (int(days[-1]) - 1) * DAY
+    is_late = usual >= LATE_IN_MONTH
+    after: np.datetime64 = (months[-1] + (1 if is_late else length.count)).astype("M8[s]")
+    if EARLY_IN_MONTH < usual < LATE_IN_MONTH:
+        after = after + np.timedelta64(int(days[-1]) - 1, "D")
+    return after
 
 
 def missing_bar(dates: np.ndarray, now: np.datetime64) -> np.datetime64 | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -110,16 +110,29 @@ def returns_picture(
     return picture_of_returns(frames, *predicted, f"discounted rewards, {period}")
 
 
+@dataclass(frozen=True)
+class Destination:
+    """
+    Where an evaluation goes.
+
+    :param folder: run folder to write to
+    :param name: of the period, in file names and titles
+    :param tell: receives what is being done, as a few words
+    """
+
+    folder: Path
+    name: str
+    tell: Callable[[str], None] = lambda words: None
+
+
 def evaluate_on(
     model: DistributionalPPO,
     rule: Callable[[list[np.ndarray]], Decision],
     segments: Sequence[Segment],
     trading: TradingCosts,
-    folder: Path,
-    name: str,
+    to: Destination,
     seed: int | None,
     step: int,
-    tell: Callable[[str], None] = lambda words: None,
 ) -> dict[str, Any]:
     """
     Score the deterministic policy and write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``,
@@ -129,23 +142,21 @@ def evaluate_on(
     :param rule: gives its policy as a trading rule, which notes the observations in the list
     :param segments: what it trades
     :param trading: what trading costs and what may be held
-    :param folder: run folder to write to
-    :param name: of the period
+    :param to: where the files lie, and who hears what is being done
     :param seed: of the run
     :param step: that the model was trained to
-    :param tell: receives what is being done, as a few words
     :return: what the JSON holds: what ``compared`` gives
     """
     seen: list[np.ndarray] = []
     bars_per_year = segments[0].market.bars_per_year
-    tell(f"the agent trades {len(segments)} symbol(s)")
+    to.tell(f"the agent trades {len(segments)} symbol(s)")
     frames = backtest(segments, trading, rule(seen))
-    tell("the rules trade the same bars")
+    to.tell("the rules trade the same bars")
     strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
-    tell("tables, pictures, tear sheet")
-    days = write_evaluation(folder, name, strategies, segments, result, bars_per_year, trading)
-    tell("picture of the predicted returns")
-    returns_picture(model, frames, seen, f"{name}: {days}").savefig(folder / f"returns-{name}.png")
+    to.tell("tables, pictures, tear sheet")
+    days = write_evaluation(to.folder, to.name, strategies, segments, result, bars_per_year, trading)
+    to.tell("picture of the predicted returns")
+    returns_picture(model, frames, seen, f"{to.name}: {days}").savefig(to.folder / f"returns-{to.name}.png")
     return result
 
 
@@ -328,7 +339,8 @@ class Agent:
         :return: what ``compared`` gives
         """
         seed = self.configured.algorithm.get("seed")
-        return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step, tell)
+        to = Destination(Path(folder), name, tell)
+        return evaluate_on(self.model, self.rule, segments, self.trading, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:
         """

@@ -28,7 +28,7 @@ from market_regimes.market.env import MarketCore, MarketVecEnv, with_fill
 from market_regimes.market.monitor import EpisodeMonitor
 from market_regimes.market.segments import Segments
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.agent import Destination, decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
@@ -277,4 +277,5 @@ class Study:
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
         segments = self.segments[period]
-        return evaluate_on(self.model, self.agent, segments, self.trading, folder, period, self.seed, self.step, tell)
+        to = Destination(folder, period, tell)
+        return evaluate_on(self.model, self.agent, segments, self.trading, to, self.seed, self.step)
