@@ -22,12 +22,13 @@ a constructor; ``train --help`` lists them. ``--run.import=PACKAGE`` imports wha
 from __future__ import annotations
 
 import importlib
+import signal as signal_module
 import sys
 from pathlib import Path
 
 import jsonargparse
 
-from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults
+from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults, why_overruled
 from market_regimes.commands.building import parsed
 from market_regimes.commands.data import data
 from market_regimes.commands.evaluate import evaluate
@@ -37,7 +38,9 @@ from market_regimes.commands.several import n_started
 from market_regimes.commands.train import sanity, train
 from market_regimes.commands.use import export, signal
 from market_regimes.files import leave_closed_pipe
+from market_regimes.run.callback import Terminated
 
+ENDED_BY_SIGNAL = 128  # added to the signal's number, as shells report it: 130 after Ctrl-C, 143 after SIGTERM
 COMMANDS = {
     "train": train,
     "sanity": sanity,
@@ -68,6 +71,9 @@ def _main(arguments: list[str] | None) -> None:
     with_defaults = "--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest)
     parser = command_parser(__doc__, command, with_defaults)
     rest = _import_packages(rest, parser)
+    overruled = why_overruled(command, rest)
+    if overruled is not None:
+        parser.error(overruled)
     if command in DEFAULT_CONFIGS:
         rest = files_first(_with_its_configuration(rest, parser))
     config = parsed(parser, [command, *rest])
@@ -81,7 +87,8 @@ def _main(arguments: list[str] | None) -> None:
             several = config.command == "train" and config.train.get("seeds")
             folder = stop.args[0].parent if several else stop.args[0]
             print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
-        sys.exit(130)
+        number = signal_module.SIGTERM if isinstance(stop, Terminated) else signal_module.SIGINT
+        sys.exit(ENDED_BY_SIGNAL + number)
 
 
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
@@ -108,7 +115,7 @@ def _with_its_configuration(arguments: list[str], parser: Parser) -> list[str]:
         return arguments
     if values_of("--config", arguments) or values_of("--seeds", arguments):
         parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
-    config = Path(folders[-1]) / "config.yaml"
+    config = Path(folders[-1]).expanduser() / "config.yaml"
     if not config.exists():
         parser.error(f"{folders[-1]} is no run folder: it has no config.yaml")
     return ["--config", str(config), *arguments]

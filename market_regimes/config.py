@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,6 +32,18 @@ def is_zone(text: str) -> bool:
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
         return False
     return True
+
+
+class ArgumentError(ValueError):
+    """
+    A refused argument, whose sentence names it as the caller does: ``first`` in Python, ``--from`` on the command line.
+
+    :param sentence: from a function that names an argument to the sentence
+    """
+
+    def __init__(self, sentence: Callable[[Callable[[str], str]], str]):
+        self.sentence = sentence
+        super().__init__(sentence(str))
 
 
 def seeds_of(text: str) -> list[int]:
@@ -64,7 +76,8 @@ class TradingCosts:
     :param slippage_bp: loss against the fill price, in basis points of the traded value
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
     :param cash_rate: yearly interest on equity that is not invested
-    :param fill: "next_open": orders are filled at the next bar's open; "close": at the close just seen
+    :param fill: "next_open": orders are filled at the next bar's open, and data without opening prices are refused;
+        "close": at the close just seen; None: at the next open where the data have opening prices, else at the close
     :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices; the
         three costs below need it, since positions are shares of equity
     :param min_fee: least fee of an order, in currency
@@ -83,7 +96,7 @@ class TradingCosts:
     slippage_bp: float = 0.0
     financing_rate: float = 0.05
     cash_rate: float = 0.0
-    fill: Literal["next_open", "close"] = "next_open"
+    fill: Literal["next_open", "close"] | None = None
     start_equity: float | None = None
     min_fee: float = 0.0
     fee_per_share: float = 0.0
@@ -114,8 +127,8 @@ class TradingCosts:
                 f"fee_bp={self.fee_bp} and slippage_bp={self.slippage_bp} take all equity of a trade to position "
                 f"{max(self.bounds, key=abs)}"
             )
-        if self.fill not in ("next_open", "close"):
-            raise ValueError(f"fill must be 'next_open' or 'close', got {self.fill!r}")
+        if self.fill not in ("next_open", "close", None):
+            raise ValueError(f"fill must be 'next_open', 'close' or null, got {self.fill!r}")
         self._check_currency()
 
     def _check_currency(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from market_regimes.config import RunConfig
+from market_regimes.config import SHIPPED, RunConfig
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
@@ -96,6 +96,17 @@ def _scalar(key: yaml.Node) -> str:
         return str(key.value)
 
 
+def found_from_anywhere(data: str | list[str]) -> str | list[str]:
+    """
+    :param data: names of shipped data, files and folders; ``~`` is the user's home
+    :return: the same with the absolute paths of what exists, so that another working folder finds it, too
+    """
+    if isinstance(data, list):
+        return [str(found_from_anywhere(entry)) for entry in data]
+    path = Path(data).expanduser()
+    return str(path.resolve()) if data not in SHIPPED and path.exists() else data
+
+
 def leave_closed_pipe() -> NoReturn:
     """End the process quietly where what reads its output has ended, as Python's documentation of SIGPIPE advises."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
@@ -113,7 +124,7 @@ def new_folder(run: RunConfig) -> Path:
     :return: where the run, or the runs of several seeds, will lie
     :raises ValueError: if it exists already
     """
-    folder = Path(run.out) / (run.name or stamped(run.env_id))
+    folder = Path(run.out).expanduser() / (run.name or stamped(run.env_id))
     if folder.exists():
         raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
     return folder

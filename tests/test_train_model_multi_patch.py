@@ -507,12 +507,14 @@ def test_recurrent_keys_are_refused_in_one_sentence(capsys, flags, sentence):
     assert sentence in refused(capsys, "train", *QUICK, *(f"--{flag}" for flag in flags))
 
 
-def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars):
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(folder, tmp_path, read_scalars, asked, code):
+    """A shell reports 128 and the signal's number: 2 of SIGINT, 15 of SIGTERM."""
     process = start(*QUICK, f"--run.out={tmp_path}", "--run.name=stopped")
     wait_for(lambda: rows_in(tmp_path / "stopped") > 1, lambda: process.poll() is None)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     output = process.communicate()[0]
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in output
     command = f"train_model_multi_patch.py train --resume {tmp_path / 'stopped'}"
     assert command in output

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -32,6 +33,7 @@ FORMS: dict[Any, str] = {  # of types, and of functions by their names
     list[str]: "a list like [a.csv, b.csv]",
     list[int]: "a list like [64, 64]",
     list[float]: "a list like [0, 0.5, 1]",
+    "user_path": "a path",
     "schedule": "a number like 0.0003, or lin_0.0003 for one that falls to 0",
     "seeds": "seeds like 0-4 or 0,3,7",
 }
@@ -205,6 +207,48 @@ def check_sections(text: str, source: str) -> None:
 def _is_section(value: Any) -> bool:
     """Whether a value names a file that jsonargparse would read a section from."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()
+
+
+@dataclass(frozen=True)
+class Overruled:
+    """
+    A flag that a command would not heed, since it decides the value itself.
+
+    :param flag: that would do nothing
+    :param commands: which would not heed it
+    :param beside: the flag that overrules it, None: the command does, always
+    :param reason: of the refusal
+    """
+
+    flag: str
+    commands: tuple[str, ...]
+    beside: str | None
+    reason: str
+
+
+OVERRULED = (
+    Overruled("--run.total_timesteps", ("sanity",), None, "sanity trains 6,144 steps"),
+    Overruled("--algorithm.seed", ("train",), "--seeds", "--seeds gives every run its seed"),
+    Overruled("--algorithm.seed", ("tune",), None, "--seeds gives every trial its seeds"),
+    Overruled("--algorithm.seed", ("compare", "regimes"), None, "--compare.seeds gives every cell its seed"),
+    *(
+        Overruled(flag, ("train", "tune", "compare", "regimes"), "--resume", "--resume goes on in its own folder")
+        for flag in ("--run.name", "--run.out")
+    ),
+)
+
+
+def why_overruled(command: str, arguments: list[str]) -> str | None:
+    """
+    :param command: that is called
+    :param arguments: of it
+    :return: why one of the flags would do nothing, None: all are heeded
+    """
+    for one in OVERRULED:
+        applies = command in one.commands and (one.beside is None or values_of(one.beside, arguments))
+        if applies and values_of(one.flag, arguments):
+            return f"{one.reason}: leave {one.flag} away"
+    return None
 
 
 def files_first(arguments: list[str]) -> list[str]:

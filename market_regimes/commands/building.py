@@ -12,14 +12,17 @@ import jsonargparse
 from gymnasium.error import Error as GymnasiumError
 
 from market_regimes.commands.arguments import Parser, check_flags, values_of
-from market_regimes.config import SHIPPED, PeriodName
-from market_regimes.files import stamped
+from market_regimes.config import ArgumentError, PeriodName
+from market_regimes.files import found_from_anywhere, stamped
 from market_regimes.market.describe import read_data, said, warnings_of
 from market_regimes.market.segments import Segments
 from market_regimes.run.study import Study
 
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
+# Arguments of the Python interface by their flags.
+FLAGS = {"like": "--like", "first": "--from", "last": "--to", "position": "--position", "prices": "--data"}
+FLAGS |= {name: f"--{name}" for name in ("device", "zone")}
 UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 
@@ -35,6 +38,8 @@ def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> I
         yield
     except BrokenPipeError:
         raise
+    except ArgumentError as error:
+        parser.error(error.sentence(lambda argument: FLAGS[argument]))
     except kinds as error:
         is_sentence = str(error) and (kinds is not REFUSALS or isinstance(error, ValueError))
         parser.error(str(error) if is_sentence else f"{type(error).__name__}: {error}")
@@ -76,6 +81,7 @@ def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
         print(f"warning: {sentence}", file=sys.stderr)
     for name in get_args(PeriodName):
         config.market[name] = data.config.days(name)
+    config.market.trading.fill = data.config.trading.fill
     return data.segments
 
 
@@ -116,10 +122,10 @@ def start_or_resume(
     :param may_change: keys that may differ where it goes on
     :param name: of a new folder that nobody named, None: it is left to the run
     """
+    find_files_from_anywhere(config)
     if folder is not None:
         check_unchanged(parser, config, folder, may_change)
         return
-    _find_files_from_anywhere(config)
     if name is not None:
         config.run.name = config.run.name or stamped(name)
 
@@ -133,7 +139,9 @@ def check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path
     :param folder: with the configuration from before
     :param may_change: keys that may differ
     """
-    before = parsed(parser, ["--config", str(folder / "config.yaml")]).as_flat()
+    recorded = parsed(parser, ["--config", str(folder / "config.yaml")])
+    find_files_from_anywhere(recorded)
+    before = recorded.as_flat()
     steps = getattr(before, "run.total_timesteps")
     if "run.total_timesteps" in may_change and config.run.total_timesteps < steps:
         parser.error(f"{folder} was started with run.total_timesteps={steps}: a resumed run may only become longer")
@@ -148,11 +156,18 @@ def check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path
             )
 
 
-def _find_files_from_anywhere(config: jsonargparse.Namespace) -> None:
+def find_files_from_anywhere(config: jsonargparse.Namespace) -> None:
     """Make the paths of the data absolute, so that a run can be resumed and evaluated from another folder."""
     for name in ("market.data", "compare.markets"):
         data = config.get(name)
         if data:
-            entries = [data] if isinstance(data, str) else data
-            found = [str(Path(e).resolve()) if e not in SHIPPED and Path(e).exists() else e for e in entries]
-            config[name] = found[0] if isinstance(data, str) else found
+            config[name] = found_from_anywhere(data)
+
+
+def leave_fill_to_the_data(config: jsonargparse.Namespace) -> None:
+    """
+    Earlier versions recorded ``next_open`` for data without opening prices, too, whose orders filled at the close. Of a
+    run that exists the data decide as they did when it was trained: ``check_provenance`` holds that they are the same.
+    """
+    if config.market.trading.fill == "next_open":
+        config.market.trading.fill = None

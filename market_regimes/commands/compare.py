@@ -8,7 +8,7 @@ from typing import Any
 import jsonargparse
 
 from market_regimes.commands.arguments import Parser, run_with
-from market_regimes.commands.building import refusals, start_or_resume, study_of
+from market_regimes.commands.building import leave_fill_to_the_data, refusals, start_or_resume, study_of
 from market_regimes.commands.parsers import compare_parser
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
@@ -25,6 +25,8 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """Run what is not there yet, then write tables and report."""
     parser, resume = compare_parser(), config.pop("resume")
     start_or_resume(parser, config, resume, MAY_CHANGE, "compare")
+    if resume is not None:
+        leave_fill_to_the_data(config)
     if config.run.env_id != "market":
         parser.error(f"compare needs run.env_id=market, got {config.run.env_id}: only markets have folds")
     with refusals(parser):

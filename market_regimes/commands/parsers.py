@@ -72,6 +72,11 @@ def seeds(text: str | int) -> str:
     return str(text)
 
 
+def user_path(text: str) -> Path:
+    """A path, in which ~ is the user's home."""
+    return Path(text).expanduser()
+
+
 def train_parser(defaults: Path | None = None) -> Parser:
     """:param defaults: configuration whose values stand in place of the constructors' defaults"""
     description = "Train an agent into a run folder, evaluate it on the test period."
@@ -98,7 +103,7 @@ def _add_study(parser: Parser) -> None:
         default="shipped",
         help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
     )
-    parser.add_argument("--resume", type=Path, help="run folder to go on in, as it was configured")
+    parser.add_argument("--resume", type=user_path, help="run folder to go on in, as it was configured")
     parser.add_class_arguments(RunConfig, "run")
     parser.add_class_arguments(MarketConfig, "market")
     add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED, TYPES)
@@ -151,6 +156,7 @@ def _evaluate_parser() -> Parser:
     parser.add_argument("--from", type=str | None, help="first day whose return is earned, like 2019-01-01")
     parser.add_argument("--to", type=str | None, help="last day, like 2020-12-31")
     parser.add_argument("--market.data", type=str | list[str], help="where the run's own data are by now")
+    _add_progress_bar(parser)
     return parser
 
 
@@ -172,6 +178,8 @@ def _signal_parser() -> Parser:
     )
     first = "play the bars from there on: first day whose return is earned; a recurrent policy plays all, if not given"
     parser.add_argument("--from", type=str | None, help=first)
+    zone = "time zone of the bars where their file states none, like America/New_York or +02:00; not given: UTC"
+    parser.add_argument("--zone", type=str | None, help=zone)
     parser.add_argument("--json", action="store_true", help="print a JSON list of objects and nothing else")
     parser.add_argument("--observation", action="store_true", help="print the numbers that the policy gets, too")
     return parser
@@ -180,23 +188,36 @@ def _signal_parser() -> Parser:
 def _export_parser() -> Parser:
     description = "Write a run's agent as a file that runs without this program, and the layout of its inputs as JSON."
     parser = Parser(allow_abbrev=False, description=description)
-    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("folder", type=user_path, help="run folder")
     parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
-    parser.add_argument("--out", type=Path | None, help="of the file, its layout lies beside it; RUN/agent.onnx")
-    parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    parser.add_argument("--out", type=user_path, help="of the file, its layout lies beside it; RUN/agent.onnx")
+    _add_acting(parser)
+    _add_progress_bar(parser)
     return parser
+
+
+def _add_progress_bar(parser: Parser) -> None:
+    help = "whether to show what is being done, on a terminal"
+    parser.add_argument("--progress_bar", type=bool, default=True, help=help)
 
 
 def _add_run(parser: Parser) -> None:
     """A run, and bars to use it on."""
-    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("folder", type=user_path, help="run folder")
     parser.add_argument(
         "--data", type=str, nargs="+", default=[], help="CSV or Parquet files, or folders: the run's own"
     )
     parser.add_argument(
         "--like", type=str | None, help="symbol of the run by whose scaling and regimes new ones are seen"
     )
+    _add_acting(parser)
+
+
+def _add_acting(parser: Parser) -> None:
+    """Which of the run's models acts, and where."""
     parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    device = "to act on, cpu or cuda; not given: the run's own, or the CPU where that is not found"
+    parser.add_argument("--device", type=str | None, help=device)
 
 
 class _HelpAsWritten(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]

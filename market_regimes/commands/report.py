@@ -29,6 +29,7 @@ def report(
     group: Path | None,
     notes: list[str],
     on_market: bool,
+    first: str | None = None,
 ) -> None:
     """
     Print the verdict, the tables, the files and what can be done next; of several seeds their summary, which is written
@@ -39,6 +40,7 @@ def report(
     :param group: folder of the runs of several seeds, None: there is one run
     :param notes: sentences that belong to the verdict
     :param on_market: whether the runs are on a market
+    :param first: day from which a signal must play the bars to equal this evaluation; None: any past gives the same
     """
     files = [f"evaluation-{name}.json"]
     if on_market:
@@ -62,6 +64,7 @@ def report(
         print(f"{group}: {', '.join(of_group)}; in each seed's folder: {', '.join(files)}")
     print("next:")
     if on_market:
-        print(f"  {program()} signal {shlex.quote(str(folder))} --data FILE")
+        played = "" if first is None else f" --from {first}"
+        print(f"  {program()} signal {shlex.quote(str(folder))} --data FILE{played}")
         print(f"  {program()} evaluate {shlex.quote(str(group or folder))} --data FILE --from DATE --to DATE")
     print(f"  tensorboard --logdir {shlex.quote(str(group or folder.parent))}")

@@ -11,6 +11,7 @@ import jsonargparse
 from market_regimes.commands.arguments import Parser
 from market_regimes.commands.building import (
     check_unchanged,
+    leave_fill_to_the_data,
     refusals,
     segments_of,
     start_or_resume,
@@ -19,12 +20,12 @@ from market_regimes.commands.building import (
 from market_regimes.commands.evaluate import Runs, print_scores
 from market_regimes.commands.several import n_started, together
 from market_regimes.config import seeds_of
-from market_regimes.files import new_folder, stamped, write_file
+from market_regimes.files import new_folder, write_file
 from market_regimes.market.segments import Segments
 from market_regimes.run.study import Study
 from quantile_critic.processes import rank
 
-MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data"}  # when a run is resumed
+MAY_CHANGE = {"run.total_timesteps", "run.progress_bar", "market.data", "algorithm.device"}  # when a run is resumed
 FAILURES = (ValueError, OSError, FloatingPointError, RuntimeError)  # that training raises with a sentence
 
 
@@ -41,11 +42,13 @@ def _train_and_score(parser: Parser, config: jsonargparse.Namespace) -> None:
     start_or_resume(parser, config, resume, MAY_CHANGE)
     if config.seeds:
         runs = _train_seeds(parser, config, resume)
-        print_scores(parser, runs, "test", next(iter(runs.values()))[1].parent)
+        print_scores(parser, runs, "test", next(iter(runs.values()))[1].parent, config.run.progress_bar)
     else:
+        if resume is not None:
+            leave_fill_to_the_data(config)
         study, folder = _train(parser, config, resume)
         if rank() == 0:
-            print_scores(parser, {study.seed: (study, folder)}, "test", None)
+            print_scores(parser, {study.seed: (study, folder)}, "test", None, config.run.progress_bar)
 
 
 def _train(
@@ -71,18 +74,30 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     with refusals(parser):
         group = resumed or new_folder(config.run)
     group.mkdir(parents=True, exist_ok=True)
+    configs = {seed: _of_seed(config, seed, group) for seed in seeds_of(config.seeds)}
+    for one in configs.values():
+        if (group / one.run.name).exists():
+            check_unchanged(parser, one, group / one.run.name, MAY_CHANGE)
+    if resumed is not None:
+        leave_fill_to_the_data(config)
     segments = segments_of(parser, config)
     write_file(group / "config.yaml", parser.dump(config, skip_unset=False))
     runs: Runs = {}
-    for seed in seeds_of(config.seeds):
-        one = config.clone()
-        one.seeds, one.algorithm.seed = None, seed
-        one.run.out, one.run.name = str(group), f"seed-{seed}"
+    for seed in configs:
+        one = _of_seed(config, seed, group)  # with what the data decided
         folder = group / one.run.name
-        if folder.exists():
-            check_unchanged(parser, one, folder, MAY_CHANGE)
         runs[seed] = _train(parser, one, folder if folder.exists() else None, segments)
     return runs
+
+
+def _of_seed(config: jsonargparse.Namespace, seed: int, group: Path) -> jsonargparse.Namespace:
+    """The configuration of one run of several."""
+    one = config.clone()
+    one.seeds = None
+    one.algorithm.seed = seed
+    one.run.out = str(group)
+    one.run.name = f"seed-{seed}"
+    return one
 
 
 def sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
@@ -93,9 +108,16 @@ def sanity(parser: Parser, config: jsonargparse.Namespace) -> None:
         print_checks,
     )
 
+    if config.pop("resume") is not None:
+        parser.error("sanity begins anew: leave --resume away")
+    if config.seeds:
+        parser.error("sanity trains one run: leave --seeds away, algorithm.seed is its seed")
+    start_or_resume(parser, config, None, set(), "sanity")
     config.run.total_timesteps = SANITY_STEPS
-    config.run.name = config.run.name or stamped("sanity")
-    config.algorithm.n_steps = min(config.algorithm.n_steps, max(2, math.ceil(SANITY_STEPS / (4 * config.run.n_envs))))
+    n_steps = min(config.algorithm.n_steps, max(2, math.ceil(SANITY_STEPS / (4 * config.run.n_envs))))
+    if n_steps < config.algorithm.n_steps:
+        print(f"algorithm.n_steps={n_steps} in place of {config.algorithm.n_steps}: sanity needs four updates")
+    config.algorithm.n_steps = n_steps
     study, folder = _train(parser, config, None)
     if not print_checks(checks(folder, study.model), f"{folder}, {study.model.num_timesteps} steps"):
         sys.exit(1)

@@ -10,8 +10,9 @@ from typing import Any
 import jsonargparse
 
 from market_regimes.commands.arguments import Parser, run_with, types_of
-from market_regimes.commands.building import refusals, start_or_resume, study_of
+from market_regimes.commands.building import leave_fill_to_the_data, refusals, start_or_resume, study_of
 from market_regimes.commands.parsers import tune_parser
+from market_regimes.commands.progress import working
 from market_regimes.commands.report import program
 from market_regimes.compare.folds import Fold
 from market_regimes.compare.space import check_key, distribution_of, ends_of, nested
@@ -32,6 +33,8 @@ def tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     """
     parser, resume = tune_parser(), config.pop("resume")
     start_or_resume(parser, config, resume, MAY_CHANGE, "tune")
+    if resume is not None:
+        leave_fill_to_the_data(config)
     with refusals(parser):
         _tune(parser, train_parser, config, resume)
 
@@ -60,7 +63,8 @@ def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, 
     print(f"{options.trials} trials in {folder}", flush=True)
     search = Search(folder, options, objects.run, config.algorithm.as_dict(), config.space, usable)
     try:
-        run_search(search, parser.dump(config, skip_unset=False))
+        with working(f"{options.trials} trials", objects.run.progress_bar):
+            run_search(search, parser.dump(config, skip_unset=False))
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(folder) from stop
     _report(conclude(search), train_parser, config, folder)

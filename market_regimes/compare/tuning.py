@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from market_regimes.run.study import Study
 
 NAME, STORAGE = "tune", "study.db"
 FAILURES = (ValueError, ArithmeticError, RuntimeError, AssertionError)  # of values that do not go together, or diverge
+LINE_START = "\r\x1b[K"  # clears the line on which the terminal shows that the search goes on
 SEEDS_OF_SAMPLERS = 1000  # more than workers, so that no two samplers draw alike
 
 
@@ -195,7 +197,7 @@ def work(search: Search, number: int) -> None:
                 trial = study.ask(distributions)
             outcome = run_trial(search, study, trial)
             try:
-                print(f"trial {trial.number}: {outcome}", flush=True)
+                print(f"{LINE_START if sys.stdout.isatty() else ''}trial {trial.number}: {outcome}", flush=True)
             except BrokenPipeError:
                 leave_closed_pipe()
 

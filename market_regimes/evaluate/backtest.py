@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,8 @@ def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision)
     :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of fees, slippage and financing),
         ``equity`` and ``gross_equity`` (1 at the start), ``target`` and, at the close, ``position``, ``trade`` (signed)
         and ``cost`` (shares of equity), ``price`` of the fill, ``index``, ``regime`` (name), ``row``: time of the
-        account's row that the bar belongs to, in seconds (``Calendar``)
+        account's row that the bar belongs to, in seconds (``Calendar``). The ``target`` was decided at the close before
+        the row's bar; it was filled at the open of that bar, or at the close before it
     """
     core = MarketCore(segments, len(segments), costs, episode_bars=None)
     played = _run(core, lambda: orders(core, decide))
@@ -172,15 +173,41 @@ def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray
     return shifted
 
 
-def trades(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def fill_times(segments: Sequence[Segment], costs: TradingCosts) -> dict[str, np.ndarray]:
+    """
+    :param segments: what was traded
+    :param costs: when orders are filled
+    :return: per symbol the time of the bar that fills the order of each row of ``backtest``, datetime64[s]: the row's
+        own bar at an open, the bar before it at a close
+    """
+    times = {}
+    for segment in segments:
+        at_open = fills_at_open(segment.market, costs)
+        first = segment.first + 1 if at_open else segment.first
+        rows = segment.last - segment.first
+        times[segment.market.symbol] = segment.market.dates[first : first + rows]
+    return times
+
+
+def trades(frames: dict[str, pd.DataFrame], filled: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
     """
     :param frames: from ``backtest``
-    :return: one row per order filled: date of the bar, symbol, side, price, shares of equity ``traded``, held then
-        (``target``) and paid in that bar (``cost``), equity at its close
+    :param filled: times of the fills, from ``fill_times``; None: every order is filled at the open of its row's bar
+    :return: one row per order filled: date of the bar at whose open or close it was filled, symbol, side, price of the
+        fill, shares of equity ``traded``, held then (``target``) and paid for it and for financing until the next close
+        (``cost``), equity at that bar's close, before the fee of an order at that close
     """
     rows = []
     for symbol, frame in frames.items():
-        orders = frame[frame["trade"].abs() > NO_ORDER]
+        table = frame
+        if filled is not None:
+            times = pd.DatetimeIndex(filled[symbol], name=frame.index.name)
+
+            # An order at a close belongs to the bar before its row, whose equity the row before holds.
+            at_close = bool((times != frame.index).any())
+            equity = frame["equity"].shift(fill_value=1.0) if at_close else frame["equity"]
+            table = frame.assign(equity=equity).set_index(times)
+        orders = table[table["trade"].abs() > NO_ORDER]
         side = np.where(orders["trade"] > 0, "buy", "sell")
         rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
     return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")

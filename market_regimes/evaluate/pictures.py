@@ -6,6 +6,7 @@ import html
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from market_regimes.files import write_file
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
 A_BILLIONTH_OF_A_PERCENT = 1e-11
+LINE_WIDTH = 1.2  # in points
+HIDDEN = 0.005  # share of a panel's height within which a line hides another
+DASH = 6.0  # length of a dash, in line widths
 
 
 def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
@@ -50,15 +54,23 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
     agent = next(iter(frames.values()))
     equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
+    curves = [frame["equity"] for frame in frames.values()]
+    falls = [100 * (curve / curve.cummax().clip(lower=1.0) - 1) for curve in curves]
+    hold = frames.get("buy and hold")
+    scaled = None if hold is None else at_volatility(hold["return"], agent["return"])
+    of_equity = line_styles([np.log(curve) for curve in (*curves, *([] if scaled is None else [scaled]))])
+    of_falls = line_styles(falls)
     for i, (name, frame) in enumerate(frames.items()):
-        style = dict(color=f"C{i}", linewidth=1.2, zorder=3 if frame is agent else 2)  # the agent lies on top
-        equity.plot(frame.index, frame["equity"], label=name, **style)
-        peak = frame["equity"].cummax().clip(lower=1.0)
-        drawdown.plot(frame.index, 100 * (frame["equity"] / peak - 1), **style)
+        style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)  # the agent lies on top
+        equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
+        drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
         if name == "buy and hold":
-            scaled = at_volatility(frame["return"], agent["return"])
+            alone = of_equity[-1] == "-"
+            style = (
+                dict(linewidth=0.8, linestyle="--") if alone else dict(linewidth=LINE_WIDTH, linestyle=of_equity[-1])
+            )
             label = "buy and hold at the agent's volatility"
-            equity.plot(frame.index, scaled, label=label, color=f"C{i}", linewidth=0.8, linestyle="--")
+            equity.plot(frame.index, scaled, label=label, color=f"C{i}", **style)
     exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")
@@ -70,6 +82,33 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     exposure.set(ylabel="agent's position,\n% (20 bars)")
     index.set(ylabel="volatility\nindex")
     figure.savefig(path, dpi=110)
+
+
+def line_styles(curves: Sequence[pd.Series]) -> list[Any]:
+    """
+    Curves that coincide share one line, dash by dash, so that none hides another.
+
+    :param curves: heights on a linear axis, on the same dates or some of them
+    :return: matplotlib's style of each: a solid line, or dashes that leave room for the curves that coincide with it
+    """
+    heights = np.concatenate([curve.to_numpy(dtype=np.float64) for curve in curves])
+    tolerance = HIDDEN * float(np.nanmax(heights) - np.nanmin(heights))
+
+    # Each curve joins the first group that it runs along for most of its bars.
+    groups: list[list[int]] = []
+    for i, curve in enumerate(curves):
+        for group in groups:
+            apart = (curve - curves[group[0]]).abs().dropna()
+            if len(apart) and (apart <= tolerance).mean() > 0.5:
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    styles: list[Any] = ["-"] * len(curves)
+    for group in (group for group in groups if len(group) > 1):
+        for place, i in enumerate(group):
+            styles[i] = (place * DASH, (DASH, (len(group) - 1) * DASH))
+    return styles
 
 
 def at_volatility(returns: pd.Series, like: pd.Series) -> pd.Series:

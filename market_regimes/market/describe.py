@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName
 from market_regimes.market.bar_length import bar_length
 from market_regimes.market.bars import Bars
-from market_regimes.market.env import fills_at_open
+from market_regimes.market.env import fills_at_open, with_fill
 from market_regimes.market.features import described_features
 from market_regimes.market.load import check_zone_names
 from market_regimes.market.periods import date_text, with_periods
@@ -36,7 +36,7 @@ class Data:
     """
     A command's data, read once.
 
-    :param config: with all periods
+    :param config: with all periods, and with the fill that the data decide
     :param read: the bars of every symbol
     :param segments: per period those of the symbols that take part
     """
@@ -58,7 +58,8 @@ def read_data(config: MarketConfig) -> Data:
     segments = segments_of(with_all, read=read)
     for segment in segments["train"]:
         _ = segment.scaling  # refuses prices that do not move, as training would
-    return Data(with_all, read, segments)
+    traded = [segment.market for segment in segments["train"]]
+    return Data(replace(with_all, trading=with_fill(config.trading, traded)), read, segments)
 
 
 def said(data: Data, stated: MarketConfig) -> list[str]:
@@ -71,7 +72,19 @@ def said(data: Data, stated: MarketConfig) -> list[str]:
     if stated.train is None and not all(entry in SHIPPED for entry in stated.entries):
         days = ", ".join(f"{name} {' to '.join(data.config.days(name))}" for name in get_args(PeriodName))
         lines.append(f"periods of 60, 15 and 25 % of the days: {days}")
-    return lines + absent(data)
+    return lines + shortened(data) + absent(data)
+
+
+def shortened(data: Data) -> list[str]:
+    """:return: a line on the symbols whose training period has fewer bars than ``market.episode_bars``"""
+    stated = data.config.episode_bars
+    lines = []
+    for segment in data.segments["train"]:
+        bars = segment.last - segment.first
+        if bars < stated:
+            symbol = segment.market.symbol
+            lines.append(f"{symbol}: episodes of {bars} bars, all of training, not market.episode_bars={stated}")
+    return lines
 
 
 def assumed(read: Sequence[Bars]) -> list[str]:

@@ -9,7 +9,7 @@ is 100 times the growth of log equity from close to close, net of fees, slippage
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -230,7 +230,20 @@ class MarketCore:
 
 def fills_at_open(market: Market, costs: TradingCosts) -> bool:
     """Whether orders are filled at the next open, or at the close that was seen."""
-    return costs.fill == "next_open" and market.fill == "open"
+    return costs.fill != "close" and market.fill == "open"
+
+
+def with_fill(costs: TradingCosts, markets: Sequence[Market]) -> TradingCosts:
+    """
+    :param costs: what trading costs
+    :param markets: what is traded
+    :return: the costs with the fill that the markets decide; where some have opening prices and others have none, each
+        market decides its own, and the fill stays open
+    """
+    kinds = {market.fill for market in markets}
+    if costs.fill is not None or len(kinds) != 1:
+        return costs
+    return replace(costs, fill="close" if kinds == {"close"} else "next_open")
 
 
 def prices_of_fills(market: Market, at_open: bool) -> np.ndarray:

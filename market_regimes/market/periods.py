@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.config import SHIPPED, ArgumentError, MarketConfig, PeriodName
 from market_regimes.market.bars import Bars
 
 SHIPPED_PERIODS: dict[PeriodName, tuple[str, str]] = {
@@ -75,7 +75,11 @@ def covered_period(bars: Bars, first: str, last: str) -> range:
     :return: positions of its bars in the period, at least two
     :raises ValueError: if a date is not one or lies outside the data, or the period holds fewer than two bars
     """
-    begin, end = _days("from and to", (first, last))
+    try:
+        begin, end = _days("", (first, last))
+    except ValueError as error:
+        problem = str(error).removeprefix(": ")
+        raise ArgumentError(lambda name: f"{name('first')} and {name('last')}: {problem}") from error
     if begin > bars.dates[-1].astype("M8[D]"):
         raise ValueError(f"{bars.source}: {bars.symbol} ends on {date_text(bars.dates[-1])}, before {begin}")
     known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"

@@ -74,6 +74,7 @@ class Market:
     :param own_targets: target at each close of the user's own strategy; None: there is none
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     :param rows_per_year: what annualises figures of an account that holds all symbols of the run; None: as many as bars
+    :param zone: of ``dates``, as ``Bars.zone``
     """
 
     symbol: str
@@ -92,6 +93,7 @@ class Market:
     own_targets: np.ndarray | None = None
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
     rows_per_year: float | None = None
+    zone: str | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -212,7 +214,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     :return: the bars of every symbol, of shipped data first, all with the same number of bars per year
     :raises ValueError: in one sentence with file, rows and dates, if the data cannot be used
     """
-    paths = [Path(entry) for entry in config.entries if entry not in SHIPPED]
+    paths = [Path(entry).expanduser() for entry in config.entries if entry not in SHIPPED]
     for path in paths:
         if not path.is_dir() and not is_readable(path):
             raise ValueError(
@@ -325,6 +327,7 @@ def segments_of(
     read = read_bars(config) if read is None else read
     config = with_periods(config, read) if set(periods) == set(get_args(PeriodName)) else config
     check_periods(config, periods, read)
+    _check_stated(config, read)
     segments: Segments = {name: [] for name in periods}
     for bars in read:
         ranges = [period_of(bars, *config.days(name)) for name in periods]
@@ -342,6 +345,23 @@ def segments_of(
         if not found:
             raise ValueError(f"market.{name}: no symbol has enough bars in {' to '.join(config.days(name))}")
     return segments
+
+
+def _check_stated(config: MarketConfig, read: Sequence[Bars]) -> None:
+    """Refuse what a configuration states and the data cannot do."""
+    closes_only = [bars for bars in read if bars.fill == "close"]
+    if config.trading.fill == "next_open" and closes_only:
+        raise ValueError(
+            f"market.trading.fill=next_open: {closes_only[0].source} has no opening prices of {closes_only[0].symbol}, "
+            "so its orders can fill at the close only: set market.trading.fill=close, or leave it out"
+        )
+    if config.volatility_index == "estimated":
+        for bars in read:
+            if bars.source in SYNTHETIC:
+                raise ValueError(
+                    f"market.volatility_index=estimated: the index of {bars.source} is part of its law and not "
+                    "estimated: leave market.volatility_index out"
+                )
 
 
 def is_scaled(train: range) -> bool:
@@ -387,6 +407,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         own_targets=own_targets(bars, config),
         instants=bars.instants,
         rows_per_year=bars.rows_per_year,
+        zone=bars.zone,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from market_regimes.config import MarketConfig, PeriodName
+from market_regimes.config import ArgumentError, MarketConfig, PeriodName, TradingCosts
 from market_regimes.market.bar_length import BarLength, bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.features import check_features, check_traded, first_known
@@ -110,16 +110,22 @@ def counterpart(symbol: str, trained: Mapping[str, Trained], like: str | None) -
     :raises ValueError: if ``like`` is none of the run's symbols, or is needed and not given
     """
     if like is not None and like not in trained:
-        raise ValueError(f"like={like} is none of the symbols that the run was trained on: {', '.join(trained)}")
+        raise ArgumentError(
+            lambda name: (
+                f"{name('like')}={like} is none of the symbols that the run was trained on: {', '.join(trained)}"
+            )
+        )
     if symbol in trained:
         return symbol
     if like is not None:
         return like
     if len(trained) == 1:
         return next(iter(trained))
-    raise ValueError(
-        f"the run was not trained on {symbol}: like=SYMBOL says as which of its symbols it is scaled "
-        f"({', '.join(trained)})"
+    raise ArgumentError(
+        lambda name: (
+            f"the run was not trained on {symbol}: {name('like')}=SYMBOL says as which of its symbols it is scaled "
+            f"({', '.join(trained)})"
+        )
     )
 
 
@@ -205,6 +211,17 @@ def without_own_rule(segments: Sequence[Segment], config: MarketConfig) -> list[
     return (
         [] if name is None else [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
     )
+
+
+def filled_otherwise(segments: Sequence[Segment], trading: TradingCosts) -> list[str]:
+    """:return: a sentence for the files whose orders cannot be filled as the run's are, at the next open"""
+    if trading.fill != "next_open":
+        return []
+    sources = dict.fromkeys(segment.market.source for segment in segments if segment.market.fill == "close")
+    return [
+        f"{source} has no opening prices: its orders fill at the close, and those of the run at the next open"
+        for source in sources
+    ]
 
 
 def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:

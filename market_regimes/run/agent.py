@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,21 +17,31 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import CheckpointName, MarketConfig, TradingCosts
+from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, MarketConfig, TradingCosts
 from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.clock import clock_of
 from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
+from market_regimes.market.read import SUFFIXES, is_readable
 from market_regimes.market.segments import Segment, read_bars
-from market_regimes.market.trained import Trained, said_of, segments_seen
+from market_regimes.market.trained import Trained, filled_otherwise, said_of, segments_seen
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.evaluation import compared, write_evaluation
 from market_regimes.run.export import export_onnx
-from market_regimes.run.folder import Configured, read_configuration, read_scaling
+from market_regimes.run.folder import Configured, acting_device, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
-from market_regimes.run.signal import Signal, at_last_bar, positions_held, replayed, signals_of, warnings_of
+from market_regimes.run.signal import (
+    Signal,
+    at_last_bar,
+    positions_held,
+    replayed,
+    signals_of,
+    warnings_of,
+    warnings_of_ruin,
+)
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
@@ -100,13 +110,27 @@ def returns_picture(
     return picture_of_returns(frames, *predicted, f"discounted rewards, {period}")
 
 
+@dataclass(frozen=True)
+class Destination:
+    """
+    Where an evaluation goes.
+
+    :param folder: run folder to write to
+    :param name: of the period, in file names and titles
+    :param tell: receives what is being done, as a few words
+    """
+
+    folder: Path
+    name: str
+    tell: Callable[[str], None] = lambda words: None
+
+
 def evaluate_on(
     model: DistributionalPPO,
     rule: Callable[[list[np.ndarray]], Decision],
     segments: Sequence[Segment],
     trading: TradingCosts,
-    folder: Path,
-    name: str,
+    to: Destination,
     seed: int | None,
     step: int,
 ) -> dict[str, Any]:
@@ -118,18 +142,21 @@ def evaluate_on(
     :param rule: gives its policy as a trading rule, which notes the observations in the list
     :param segments: what it trades
     :param trading: what trading costs and what may be held
-    :param folder: run folder to write to
-    :param name: of the period
+    :param to: where the files lie, and who hears what is being done
     :param seed: of the run
     :param step: that the model was trained to
     :return: what the JSON holds: what ``compared`` gives
     """
     seen: list[np.ndarray] = []
     bars_per_year = segments[0].market.account_rows_per_year
+    to.tell(f"the agent trades {len(segments)} symbol(s)")
     frames = backtest(segments, trading, rule(seen))
+    to.tell("the rules trade the same bars")
     strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
-    days = write_evaluation(folder, name, strategies, segments, result, bars_per_year)
-    returns_picture(model, frames, seen, f"{name}: {days}").savefig(folder / f"returns-{name}.png")
+    to.tell("tables, pictures, tear sheet")
+    days = write_evaluation(to.folder, to.name, strategies, segments, result, bars_per_year, trading)
+    to.tell("picture of the predicted returns")
+    returns_picture(model, frames, seen, f"{to.name}: {days}").savefig(to.folder / f"returns-{to.name}.png")
     return result
 
 
@@ -177,20 +204,24 @@ class Agent:
         self.trading = configured.market.trading
 
     @classmethod
-    def load(cls, folder: str | Path, which: CheckpointName = "best") -> Agent:
+    def load(cls, folder: str | Path, which: CheckpointName = "best", device: str | None = None) -> Agent:
         """
         Nothing is unpickled but tensors, no data are read, and no random numbers of the caller are drawn.
 
         :param folder: a run folder
         :param which: "best" by validation, or the "last" checkpoint
+        :param device: to act on, "cpu" or "cuda"; None: the run's own, or the CPU where torch does not find that, as a
+            sentence then says
         :return: the agent
-        :raises ValueError: if the folder is no run on a market, is of another version, or holds no checkpoint
+        :raises ValueError: if the folder is no run on a market, is of another version, or holds no checkpoint, and if
+            the device is not found
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         configured = read_configuration(folder)
         trained = read_scaling(folder)
         # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
-        algorithm = {**configured.algorithm, "seed": None, "compile": False}
+        device = acting_device(folder, configured.algorithm.get("device"), device)
+        algorithm = {**configured.algorithm, "seed": None, "compile": False, "device": device}
         with torch.random.fork_rng(devices=[]):
             model = model_of(algorithm, _acting_env(configured), acts_only=True)
         return cls(model, configured, trained, checkpoint.load(model, folder, which))
@@ -220,8 +251,7 @@ class Agent:
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
             bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
         else:
-            entries = [prices] if isinstance(prices, str | Path) else prices
-            bars = read_bars(replace(read, data=[str(entry) for entry in entries]))
+            bars = read_bars(replace(read, data=_entries_of(prices)))
         return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
 
     def signal(
@@ -231,6 +261,7 @@ class Agent:
         like: str | None = None,
         now: datetime | None = None,
         first: str | None = None,
+        zone: str | None = None,
     ) -> list[Signal]:
         """
         What to hold after the last bar: from the position held, bit for bit what an evaluation over these bars decides
@@ -238,15 +269,18 @@ class Agent:
 
         A recurrent policy remembers: it is asked bar by bar from ``first`` on, as in an evaluation that begins there.
 
-        :param prices: bars of at least 60 times, the last of which has closed
+        :param prices: bars of at least 60 times, the last of which should have closed: a warning says if it has not
         :param position: held now, as a share of equity; of several symbols by name. Where it is not given: 0, or after
             bars that were played what the agent itself holds by then
         :param like: symbol of the run as which new ones are seen, None: its only one
-        :param now: by the clock of the bars, for the warning about missing ones; None: this computer's
+        :param now: for the warnings about open and missing bars: an instant where it has a time zone, else by the clock
+            of the bars; None: this moment
         :param first: first day whose return is earned, ISO date: the bars are played from there. None: recurrent
             policies begin as soon as there is an observation, others are asked at the last bar alone
+        :param zone: of the bars' clock where their file states none, like America/New_York or +02:00; None: UTC
         :return: one answer per symbol, in the order of the bars
-        :raises ValueError: if the data cannot be used, or the position names another symbol
+        :raises ValueError: if the data cannot be used, the position names another symbol, or the zone is another one
+            than the file's
         """
         plays = self.plays_bars(first)
         segments = self.segments(prices, (first, None), like, last_bar=not plays, own_rule=False)
@@ -254,11 +288,14 @@ class Agent:
         trading = self.trading if plays else self.trading.without_currency  # no order is filled
         core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
         last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
-        clock = np.datetime64(datetime.now() if now is None else now.replace(tzinfo=None), "s")
+        clocks = [clock_of(segment.market, now, zone) for segment in segments]
+        ruined = np.full(len(segments), -1) if last.ruined is None else last.ruined
         warnings = [
             said_of([segment], self.trained, like)
+            + filled_otherwise([segment], self.trading)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
-            for segment, position in zip(segments, last.held, strict=True)
+            + warnings_of_ruin(segment, int(bar))
+            for segment, position, clock, bar in zip(segments, last.held, clocks, ruined, strict=True)
         ]
         return signals_of(self.model, core.markets, self.trading, last, warnings)
 
@@ -280,21 +317,30 @@ class Agent:
         :param last: last day, ISO date; None: that of the bars
         :param like: symbol of the run as which new ones are seen, None: its only one
         :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of costs), ``equity``,
-            ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``
+            ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``. The
+            order of a row was given at the close before; ``price`` is the open of the row's bar, or that close
         :raises ValueError: if the data cannot be used, or do not cover the days
         """
         segments = self.segments(prices, (first, last), like, own_rule=False)
         return backtest(segments, self.trading, self.rule())
 
-    def evaluate(self, segments: Sequence[Segment], folder: str | Path, name: str) -> dict[str, Any]:
+    def evaluate(
+        self,
+        segments: Sequence[Segment],
+        folder: str | Path,
+        name: str,
+        tell: Callable[[str], None] = lambda words: None,
+    ) -> dict[str, Any]:
         """
         :param segments: from ``segments``
         :param folder: where the files of ``evaluate_on`` are written
         :param name: of the period
+        :param tell: receives what is being done, as a few words
         :return: what ``compared`` gives
         """
         seed = self.configured.algorithm.get("seed")
-        return evaluate_on(self.model, self.rule, segments, self.trading, Path(folder), name, seed, self.step)
+        to = Destination(Path(folder), name, tell)
+        return evaluate_on(self.model, self.rule, segments, self.trading, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:
         """
@@ -304,7 +350,7 @@ class Agent:
         :return: path of the JSON
         :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
         """
-        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path))
+        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
 
     def rule(self, seen: list[np.ndarray] | None = None) -> Decision:
         """
@@ -312,6 +358,34 @@ class Agent:
         :return: the deterministic policy as a trading rule
         """
         return decision(self.model, self.trading, seen)
+
+
+def _entries_of(prices: Any) -> list[str]:
+    """
+    :param prices: a file or a folder, or several of them
+    :return: them as text
+    :raises ValueError: if it is anything else
+    """
+    entries = [prices] if isinstance(prices, str | Path) else prices
+    kind = type(prices).__name__
+    if isinstance(prices, pd.Series):
+        kind += ', of which to_frame("close") makes a frame of closes'
+    if not isinstance(entries, Sequence) or not entries or not all(isinstance(one, str | Path) for one in entries):
+        raise ArgumentError(
+            lambda name: (
+                f"{name('prices')} must be a pandas frame, a file, a folder, or a list of files and folders, got {kind}"
+            )
+        )
+    for entry in map(str, entries):
+        path = Path(entry).expanduser()
+        if entry not in SHIPPED and not path.is_dir() and not is_readable(path):
+            raise ArgumentError(
+                lambda name, entry=entry: (  # type: ignore[misc]
+                    f"{name('prices')}: {entry} is no folder, does not end in {', '.join(SUFFIXES)}, and is not "
+                    f"{' or '.join(SHIPPED)}"
+                )
+            )
+    return [str(entry) for entry in entries]
 
 
 class _Shut(gym.Env[np.ndarray, Any]):

@@ -118,12 +118,26 @@ def _check_lstms(given: dict[str, Any], values: dict[str, Any]) -> None:
             )
 
 
+def is_found(device: str) -> bool:
+    """
+    :param device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+    :return: whether torch can put a tensor there
+    """
+    if device in ("auto", "cpu"):
+        return True
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # of builds and machines without it
+        return False
+    return True
+
+
 def check_device(device: str) -> None:
     """
     :param device: "auto", "cpu", "cuda", ...
-    :raises ValueError: if it is a GPU and torch finds none, where SB3 would take the CPU without a word
+    :raises ValueError: if torch does not find it, where SB3 would take the CPU without a word
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not is_found(device):
         raise ValueError(f"algorithm.device={device}: torch finds no such GPU here; auto takes one where there is one")
 
 

@@ -28,17 +28,34 @@ from quantile_critic.processes import first_says, told_first
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked the program to end, where Ctrl-C raises ``KeyboardInterrupt``."""
+
+
+class StopRequest(threading.Event):
+    """
+    Set when the user wants to stop.
+
+    :ivar kind: of the exception that ends the program, by the signal that asked
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
+
+
 @contextmanager
-def until_interrupted() -> Iterator[threading.Event]:
+def until_interrupted() -> Iterator[StopRequest]:
     """
     An event that Ctrl-C (or a request to terminate) sets, so that training ends where it can go on bit for bit. Asked a
     second time, it ends at once.
     """
-    asked = threading.Event()
+    asked = StopRequest()
 
     def ask(number: int, frame: Any) -> None:
+        asked.kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise asked.kind
         asked.set()
         print("\nstopping after this update; once more to stop at once", flush=True)
 

@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -292,6 +292,8 @@ def load(model: DistributionalPPO, run_folder: Path, which: CheckpointName = "be
     :return: the step it was trained to
     :raises ValueError: if the folder holds no checkpoint that can be used
     """
+    if which not in get_args(CheckpointName):
+        raise ValueError(f"a checkpoint is {' or '.join(get_args(CheckpointName))}, got {which!r}")
     paths = newest_first(run_folder)
     if which == "best" and (run_folder / "best.json").exists():
         step = read_json(run_folder / "best.json").get("step")

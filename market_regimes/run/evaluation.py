@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import backtest, positions, random_timing, trades
+from market_regimes.evaluate.backtest import backtest, fill_times, positions, random_timing, trades
 from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import (
     figures,
@@ -121,6 +121,7 @@ def write_evaluation(
     segments: Sequence[Segment],
     result: dict[str, Any],
     bars_per_year: float,
+    trading: TradingCosts,
 ) -> str:
     """
     Write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``, ``tearsheet-NAME.html`` and
@@ -132,6 +133,7 @@ def write_evaluation(
     :param segments: what was traded
     :param result: what the JSON holds
     :param bars_per_year: what annualises
+    :param trading: when orders are filled
     :return: first and last day, for titles
     """
     write_file(folder / f"evaluation-{name}.json", json.dumps(result, indent=2))
@@ -139,7 +141,7 @@ def write_evaluation(
     days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
     title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {name}: {days}"
     picture_of_equity(together, folder / f"equity-{name}.png", title)
-    trades(agent).to_csv(folder / f"trades-{name}.csv")
+    trades(agent, fill_times(segments, trading)).to_csv(folder / f"trades-{name}.csv")
     positions(agent, segments).to_csv(folder / f"positions-{name}.csv", index=False)
     returns, held = together["agent"]["return"], together["buy and hold"]["return"]
     try:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from market_regimes.config import MarketConfig, RunConfig, TradingCosts
+from market_regimes.config import ArgumentError, MarketConfig, RunConfig, TradingCosts
 from market_regimes.files import check_keys, read_json, write_file
 from market_regimes.market.segments import Segments
 from market_regimes.market.trained import Trained, trained_on
+from market_regimes.run.algorithm import is_found
 from market_regimes.run.provenance import check_data_version
 
 SCALING = "scaling.json"
@@ -69,6 +71,30 @@ def read_configuration(folder: Path) -> Configured:
         raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no configuration of this version: {error}") from error
+
+
+def acting_device(folder: Path, stated: str | None, wanted: str | None = None) -> str:
+    """
+    Where the device of the training is not found, the CPU acts in its place, and a sentence says so.
+
+    :param folder: a run folder
+    :param stated: ``algorithm.device`` of the run
+    :param wanted: by the user, None: the run's own
+    :return: the device to act on
+    :raises ValueError: if the wanted device is not found
+    """
+    if wanted is not None:
+        if not is_found(wanted):
+            raise ArgumentError(lambda name: f"{name('device')}={wanted}: torch finds no such device here")
+        return wanted
+    stated = stated or "auto"
+
+    # With "auto" the folder knows the device that was taken; runs of earlier versions do not.
+    trained = stated if stated != "auto" else read_json(folder / "run.json").get("device")
+    if isinstance(trained, str) and not is_found(trained):
+        print(f"{folder} was trained on {trained}, which torch does not find here: the CPU is used", file=sys.stderr)
+        return "cpu"
+    return stated
 
 
 def write_scaling(folder: Path, segments: Segments) -> None:

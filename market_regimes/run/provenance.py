@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import distributional_ppo
+from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
+from market_regimes.market.env import fills_at_open
 from market_regimes.market.segments import Market, Segments
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
@@ -26,10 +28,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(seed: int | None, segments: Segments) -> dict[str, Any]:
+def provenance(
+    seed: int | None, segments: Segments, costs: TradingCosts | None = None, device: str | None = None
+) -> dict[str, Any]:
     """
     :param seed: of the run
     :param segments: of all its periods; none in environments other than the market
+    :param costs: of trading; None: the defaults
+    :param device: that it is trained on
     :return: the content of ``run.json``
     """
     data = {
@@ -39,10 +45,11 @@ def provenance(seed: int | None, segments: Segments) -> dict[str, Any]:
             "months": market.fingerprint(last),
             "bars_per_year": market.bars_per_year,
             "regime_bounds": market.bounds,
+            "fill": "next_open" if fills_at_open(market, costs or TradingCosts()) else "close",
         }
         for market, last in _used(segments)
     }
-    return {**versions(), "data_version": DATA_VERSION, "seed": seed, "data": data}
+    return {**versions(), "data_version": DATA_VERSION, "seed": seed, "device": device, "data": data}
 
 
 def _used(segments: Segments) -> list[tuple[Market, int]]:

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import TradingCosts
+from market_regimes.config import ArgumentError, TradingCosts
 from market_regimes.evaluate.backtest import orders
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.clock import Clock
 from market_regimes.market.env import MarketCore, fills_at_open
-from market_regimes.market.next_bar import missing_bar
+from market_regimes.market.next_bar import closing_time, missing_bar
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
 from market_regimes.market.scaling import Range, log_returns
@@ -27,6 +28,8 @@ from market_regimes.market.trained import Trained
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from quantile_critic.losses import lower_tail_mean
 
+# Positions of several symbols, as Python and as the command line gives them.
+POSITIONS = {"position": "position=dict(SYMBOL=X)", "--position": "--position SYMBOL=X"}
 SHOWN_QUANTILES = (0.05, 0.5, 0.95)
 TAIL = 0.05  # share of the worst returns in the conditional value at risk
 
@@ -95,7 +98,11 @@ def positions_held(position: float | Mapping[str, float] | None, symbols: Sequen
         return np.full(len(symbols), np.nan)
     by_symbol = dict(position) if isinstance(position, Mapping) else dict.fromkeys(symbols, float(position))
     if not isinstance(position, Mapping) and len(symbols) > 1 and position != 0:
-        raise ValueError(f"one position does not say which of {', '.join(symbols)} holds it: --position SYMBOL=X does")
+        raise ArgumentError(
+            lambda name: (
+                f"one position does not say which of {', '.join(symbols)} holds it: {POSITIONS[name('position')]} does"
+            )
+        )
     for symbol, held in by_symbol.items():
         if symbol not in symbols:
             raise ValueError(f"position {symbol}={held:g}: the bars are of {', '.join(symbols)}")
@@ -112,11 +119,14 @@ class LastDecision:
     :param held: position before, shape (n,)
     :param target: position that the environment would fill, shape (n,)
     :param observations: of every symbol, as the policy got them, shape (bars, observation size), the last one last
+    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,); None: nothing
+        was played
     """
 
     held: np.ndarray
     target: np.ndarray
     observations: list[np.ndarray]
+    ruined: np.ndarray | None = None
 
 
 def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
@@ -135,7 +145,8 @@ def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list
 
 def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
     """
-    Decide at the last bar after all that a backtest of the same bars does before.
+    Decide at the last bar after all that a backtest of the same bars does before. After ruin nothing is held, as there,
+    unless a position is given.
 
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position at the last bar, NaN: what the rule itself holds by then, shape (n,)
@@ -143,14 +154,22 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
     :param seen: where it notes the observations as the policy gets them
     """
     bars = core.last - core.first
-    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs)
+    ruined = np.full(core.n_envs, -1)
+    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs, ruined)
     for bar in range(int(bars.max()) + 1):
         ends = bars == bar
-        core.position = np.where(ends & ~np.isnan(held), held, core.position)
+        given = ends & ~np.isnan(held)
+        core.position = np.where(given, held, core.position)
         targets = orders(core, decide)
-        last.held[ends], last.target[ends] = core.position[ends], targets[ends]
+
+        # Who is ruined holds nothing; whose position is given trades another account.
+        solvent = given | (ruined < 0)
+        last.held[ends] = np.where(solvent, core.position, 0.0)[ends]
+        last.target[ends] = np.where(solvent, targets, 0.0)[ends]
         if bar < bars.max():  # the last order is not filled
-            core.step(targets)
+            result = core.step(targets)
+            ruined[result.terminated & (ruined < 0) & (bar < bars)] = bar + 1
+    ruined[ruined >= 0] += (core.first - core.offset)[ruined >= 0]
     for i, n in enumerate(bars):
         last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
     return last
@@ -197,35 +216,71 @@ def signals_of(
 
 
 def warnings_of(
-    segment: Segment, position: float, trading: TradingCosts, trained: Mapping[str, Trained], now: np.datetime64
+    segment: Segment, position: float, trading: TradingCosts, trained: Mapping[str, Trained], clock: Clock
 ) -> list[str]:
     """
     :param segment: ends at the bar of the decision
     :param position: held
     :param trading: what may be held
     :param trained: what the run knows
-    :param now: by the clock of the bars
-    :return: a sentence on each number that training never saw, on bars that are missing, and on too short a past
+    :param clock: the time by the clock of the bars
+    :return: a sentence on each number that training never saw, on a last bar that is still open, on bars that are
+        missing, on too short a past, and on an assumed clock
     """
     market, sentences = segment.market, outside_training(segment, trained)
     low, high = trading.bounds
     if not low <= position <= high:
         sentences.append(f"the position held, {position:g}, lies outside the {low:g} to {high:g} that may be held")
-    last = market.dates[-1]
-    missing = missing_bar(market.dates, now)
-    if missing is not None:
-        sentences.append(
-            f"the bars end on {date_text(last)}: by their own calendar that of {date_text(missing)} has closed since, "
-            "unless it was a holiday"
-        )
-    elif last > now + np.timedelta64(1, "D"):  # exchanges lie up to 14 hours ahead of this clock
-        sentences.append(f"the last bar, of {date_text(last)}, lies in the future")
+    sentences += warnings_of_time(market, clock)
     memory = memory_of(market.bars_per_year)
     if len(market.dates) <= memory:
         sentences.append(
             f"{len(market.dates)} bars are few: the EWMA volatility remembers {memory}, and a longer past changes it"
         )
-    return sentences
+    return sentences + ([] if clock.assumed is None else [clock.assumed])
+
+
+def warnings_of_ruin(segment: Segment, ruined: int) -> list[str]:
+    """
+    :param segment: that was played
+    :param ruined: bar at whose close its account was ruined, -1: it was not
+    :return: a sentence on the ruin
+    """
+    if ruined < 0:
+        return []
+    first, bar = (date_text(segment.market.dates[position]) for position in (segment.first + 1, ruined))
+    return [f"the account that is played from {first} on is ruined on {bar}: it holds nothing after that"]
+
+
+def warnings_of_time(market: Market, clock: Clock) -> list[str]:
+    """:return: a sentence on a last bar that is still open or lies in the future, or on bars that are missing"""
+    last = market.dates[-1]
+    closing = closing_time(market.dates)
+    age = clock.now - last
+    is_short = closing - last < np.timedelta64(1, "D")
+
+    # Where instants are known they decide: a file's clock may have been put forward or back since the last bar.
+    if is_short and (market.instants != market.dates).any():
+        age = clock.instant - market.instants[-1]
+    if age < np.timedelta64(0, "s"):
+        return [f"the last bar, of {date_text(last)}, lies in the future"]
+    if age < closing - last:
+        return [
+            f"the last bar, of {date_text(last)}, is still open: it counts as closed at {minute_text(closing)}, and by "
+            f"its clock it is {minute_text(clock.now)}"
+        ]
+    missing = missing_bar(market.dates, clock.now)
+    if missing is None:
+        return []
+    return [
+        f"the bars end on {date_text(last)}: by their own calendar that of {date_text(missing)} has closed since, "
+        "unless it was a holiday"
+    ]
+
+
+def minute_text(time: np.datetime64) -> str:
+    """As a person writes a time: 2026-11-30 10:30."""
+    return str(time.astype("M8[m]")).replace("T", " ")
 
 
 def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.rules import Decision
-from market_regimes.files import new_folder, write_file
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.files import found_from_anywhere, new_folder, write_file
+from market_regimes.market.describe import read_data
+from market_regimes.market.env import MarketCore, MarketVecEnv, with_fill
 from market_regimes.market.monitor import EpisodeMonitor
-from market_regimes.market.segments import Segments, segments_of
+from market_regimes.market.segments import Segments
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.agent import Destination, decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
@@ -64,7 +67,13 @@ class Study:
         self.segments: Segments = {}
         self.core: MarketCore | None = None
         if run.env_id == "market":
-            self.segments = segments_of(market) if segments is None else segments
+            if segments is None:
+                data = read_data(market)
+                market, segments = data.config, data.segments
+            traded = [segment.market for segment in segments["train"]]
+            market = replace(market, trading=with_fill(market.trading, traded), data=found_from_anywhere(market.data))
+            self.configured = Configured(run, market, algorithm)
+            self.segments = segments
             self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
         self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
         self.model = model_of(algorithm, self._make_env())
@@ -107,7 +116,8 @@ class Study:
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
-        write_file(unfinished / "run.json", json.dumps(provenance(self.seed, self.segments), indent=2))
+        used = provenance(self.seed, self.segments, self.trading, str(self.model.device))
+        write_file(unfinished / "run.json", json.dumps(used, indent=2))
         write_scaling(unfinished, self.segments)
         unfinished.rename(folder)
         return folder
@@ -167,7 +177,7 @@ class Study:
                 f"again with --resume {folder}"
             ) from error
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(folder) from stop
+            raise stop.__class__(folder) from stop
         except (ValueError, OSError, FloatingPointError):
             raise
         except Exception as error:
@@ -205,7 +215,7 @@ class Study:
             self.load(folder)
             self.model.save(folder / "model.zip")
             if interrupted.is_set():
-                raise KeyboardInterrupt
+                raise interrupted.kind
 
     def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """
@@ -248,19 +258,24 @@ class Study:
         assert self.core is not None
         return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.rows_per_year)
 
-    def evaluate(self, folder: Path, period: PeriodName) -> dict[str, Any]:
+    def evaluate(
+        self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
+    ) -> dict[str, Any]:
         """
         Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also what ``evaluate_on``
         writes.
 
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
+        :param tell: receives what is being done, as a few words
         :return: what the JSON holds: the ``step`` the agent was trained to; on the market also what ``compared`` gives
         """
         if self.core is None:
+            tell("the agent plays new episodes")
             agent = reward_figures(self.model, self.run.env_id, self.seed)
             result: dict[str, Any] = {"joint": {"agent": agent}, "symbols": {}, "step": self.step}
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
         segments = self.segments[period]
-        return evaluate_on(self.model, self.agent, segments, self.trading, folder, period, self.seed, self.step)
+        to = Destination(folder, period, tell)
+        return evaluate_on(self.model, self.agent, segments, self.trading, to, self.seed, self.step)

@@ -95,7 +95,7 @@ def test_a_feature_outside_what_training_saw_is_warned_of(run, make_prices):
 
     def warnings(macro):
         changed = table.assign(macro=table["macro"].where(table.index < 389, macro))
-        (signal,) = agent.signal(changed, now=datetime(2001, 6, 29))
+        (signal,) = agent.signal(changed, now=datetime(2001, 6, 30))
         return signal.warnings
 
     assert warnings(low) == warnings(high) == []

@@ -194,7 +194,7 @@ def warned(run, prices, position=0.0, now="2002-04-20 12:00"):
 def test_nothing_is_warned_of_on_the_bars_of_training(run, make_prices):
     prices, agent = make_prices(600), Agent.load(run[0])
     for bars in (200, 201, 300, 388, 389):
-        (signal,) = agent.signal(prices.iloc[:bars], now=prices["date"].iloc[bars - 1].to_pydatetime())
+        (signal,) = agent.signal(prices.iloc[:bars], now=prices["date"].iloc[bars - 1] + pd.Timedelta(days=1))
         assert signal.warnings == []
 
 
@@ -204,7 +204,7 @@ def test_observations_outside_what_training_saw_are_warned_of(run, make_prices):
     low, high = returns.min(), returns.max()
     fallen = pd.concat([prices, prices.iloc[-1:].assign(date=pd.Timestamp("2001-07-02"))], ignore_index=True)
     fallen.loc[389, ["open", "high", "low", "close"]] *= 0.8
-    first, *others = warned(run, fallen, now="2001-07-02")
+    first, *others = warned(run, fallen, now="2001-07-03")
     assert first == (
         f"the log return of 2001-07-02, {100 * np.log(0.8):.2f} %, lies outside the {low:.2f} to {high:.2f} "
         "that training saw"
@@ -262,13 +262,14 @@ def test_the_terminal_shows_all_that_json_has(run, capsys):
     ("fill", "missing", "fills", "words"),
     [
         ("next_open", "", ["next_open", "next_open"], "filled at the next open\n"),
+        (None, "", ["next_open", "next_open"], "filled at the next open\n"),
         ("close", "", ["close", "close"], "filled at that close\n"),
-        ("next_open", "AB", ["close", "close"], "filled at that close\n"),
-        ("next_open", "B", ["next_open", "close"], "filled at the next open (A), that close (B)\n"),
+        (None, "AB", ["close", "close"], "filled at that close\n"),
+        (None, "B", ["next_open", "close"], "filled at the next open (A), that close (B)\n"),
     ],
 )
 def test_the_fill_is_the_environments(fill, missing, fills, words, tmp_path, make_prices, capsys):
-    """Files without opening prices are filled at the close that was seen, whatever the configuration says."""
+    """Files without opening prices are filled at the close that was seen, where the configuration states no fill."""
     for i, name in enumerate("AB"):
         columns = ["open"] if name in missing else []
         make_prices(600, seed=i).drop(columns=columns).to_csv(tmp_path / f"{name}.csv", index=False)

@@ -20,7 +20,7 @@ from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.env import MarketCore, MarketVecEnv
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment, period_of
-from market_regimes.run.callback import Training, until_interrupted
+from market_regimes.run.callback import Terminated, Training, until_interrupted
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.log import ProgressCsv, cut_events, event_sizes
 from market_regimes.run.probes import figures_by_regime_of_rollout
@@ -300,6 +300,37 @@ def test_one_signal_asks_and_the_second_ends():
             os.kill(os.getpid(), signal.SIGINT)
             threading.Event().wait(1)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, Terminated),
+        (signal.SIGINT, signal.SIGTERM, Terminated),
+        (signal.SIGTERM, signal.SIGINT, KeyboardInterrupt),
+    ],
+)
+def test_the_second_signal_says_how_the_program_ends(first, second, kind):
+    with until_interrupted():
+        os.kill(os.getpid(), first)
+        with pytest.raises(KeyboardInterrupt) as end:  # noqa: PT012
+            os.kill(os.getpid(), second)
+            threading.Event().wait(1)
+    assert type(end.value) is kind
+
+
+def test_a_request_to_terminate_names_the_folder_too(tmp_path):
+    study = small_study(tmp_path)
+    score = study.score
+
+    def score_and_ask():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score()
+
+    study.score = score_and_ask
+    with pytest.raises(Terminated) as stop:
+        study.start("")
+    assert stop.value.args == (tmp_path / "run",)
 
 
 def test_asked_to_stop_the_run_is_saved_and_says_where(tmp_path):

@@ -1,0 +1,77 @@
+"""Every line of a picture can be seen. Oracle: the colours of the pixels that Matplotlib drew."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from market_regimes.evaluate.pictures import line_styles, picture_of_equity
+
+pytestmark = pytest.mark.usefixtures("pictures")
+DATES = pd.date_range("2000-01-03", periods=500, freq="B")
+
+
+def frame_of(seed):
+    """A backtest with what the picture shows."""
+    returns = np.random.default_rng(seed).normal(0.0005, 0.01, len(DATES))
+    equity = np.cumprod(1 + returns)
+    columns = {"return": returns, "equity": equity, "gross_equity": equity}
+    return pd.DataFrame({**columns, "position": 0.5, "index": 15.0 + seed}, index=DATES)
+
+
+def widths(path, names):
+    """Of each line the number of the picture's columns in which its colour is found, but for those of the legend."""
+    pixels = imread(path)[:, :, :3]
+    found = {}
+    for i, name in enumerate(names):
+        near = np.abs(pixels - np.array(to_rgb(f"C{i}"))).max(axis=2) < 0.12
+        found[name] = int(near.any(axis=0).sum())
+    return found
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        {"agent": 0, "buy and hold": 0, "own rule": 2, "fitted rule": 2},
+        {"agent": 0, "buy and hold": 1, "own rule": 2, "fitted rule": 2, "informed rule": 2},
+        {"agent": 0, "buy and hold": 0, "own rule": 0, "fitted rule": 0, "informed rule": 0},
+    ],
+)
+def test_lines_that_coincide_are_all_seen(tmp_path, seeds):
+    picture_of_equity({name: frame_of(seed) for name, seed in seeds.items()}, tmp_path / "a.png", "")
+    found = widths(tmp_path / "a.png", seeds)
+    assert min(found.values()) > 200, found  # of 1,100 columns; a legend's line has 22
+
+
+def test_lines_apart_stay_solid():
+    frames = [np.log(frame_of(seed)["equity"]) for seed in range(3)]
+    assert line_styles(frames) == ["-", "-", "-"]
+    assert line_styles(frames[:1]) == ["-"]
+
+
+def test_dashes_leave_room_for_each_other():
+    """Of three curves each has a third of the way, one after the other."""
+    curve = np.log(frame_of(0)["equity"])
+    styles = line_styles([curve, np.log(frame_of(1)["equity"]), curve + 1e-6, curve])
+    assert styles[1] == "-"
+    covered = []
+    for offset, (dash, gap) in (styles[0], styles[2], styles[3]):
+        covered.append({int(place) for place in range(36) if (place + offset) % (dash + gap) < dash})
+    assert set.union(*covered) == set(range(36))
+    assert sum(map(len, covered)) == 36
+
+
+def test_lines_that_part_half_way_are_solid_and_later_ones_dashed():
+    """Hidden for most of its bars, a line is dashed; hidden for fewer, it shows by itself."""
+    curve = np.log(frame_of(0)["equity"])
+    for bars, dashed in ((200, False), (300, True)):
+        other = curve.where(np.arange(500) < bars, curve + 1)
+        assert (line_styles([curve, other]) != ["-", "-"]) == dashed
+
+
+def test_curves_on_other_dates_and_flat_ones_have_styles():
+    curve = np.log(frame_of(0)["equity"])
+    assert line_styles([curve.iloc[:200], curve.iloc[300:]]) == ["-", "-"]
+    assert line_styles([curve, curve.iloc[300:]]) != ["-", "-"]
+    assert line_styles([curve * 0, curve * 0]) != ["-", "-"]
