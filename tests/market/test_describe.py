@@ -149,8 +149,10 @@ def test_prices_that_do_not_move_are_refused_as_training_does(write):
 
 
 def test_the_index_of_the_synthetic_market_is_its_own(write):
-    data = read_data(MarketConfig("synthetic", volatility_index="estimated"))
+    data = read_data(MarketConfig("synthetic"))
     assert {symbol["volatility_index"] for symbol in described(data)} == {"own"}
+    with pytest.raises(ValueError, match="part of its law and not estimated"):
+        read_data(MarketConfig("synthetic", volatility_index="estimated"))
     path = write(change=lambda table: table.assign(vix=20.0 + np.arange(600) % 7))
     for option, expected in (("auto", "own"), ("estimated", "estimated")):
         (symbol,) = described(read_data(MarketConfig(path, volatility_index=option)))
