@@ -136,7 +136,7 @@ print(R.__module__, R.__qualname__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     without, found = done.stdout.splitlines()
     assert 'needs sb3-contrib: pip install "distributional-ppo[recurrent]"' in without
-    assert found.split() == ["distributional_ppo", "RecurrentDistributionalPPO"], done.stderr
+    assert found.split() == ["recurrent_distributional_ppo", "RecurrentDistributionalPPO"], done.stderr
 
 
 def test_other_names_are_no_attribute():
@@ -150,7 +150,7 @@ def rollout_of(model, **settings):
     model.learn(96)
     with torch.no_grad():
         rollout = model._rollout(True, None)
-    rollout.normalize(False)
+    rollout.to_loss_units(False)
     return rollout
 
 
