@@ -290,10 +290,14 @@ class DistributionalPPO(DeferredLog, PPO):
     def _setup_model(self) -> None:
         check_flags(self)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
-        given = self.policy_kwargs
-        self.policy_kwargs = {**given, "n_critics": 2} if self.use_twin_critics else given
+
+        # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
+        policy_kwargs = self.policy_kwargs
+        if self.use_twin_critics:
+            self.policy_kwargs = {**policy_kwargs, "n_critics": 2}
         super()._setup_model()
-        self.policy_kwargs = given  # as saved and compared by load
+        self.policy_kwargs = policy_kwargs
+
         if self.compile:
             self._compile()
         if self.normalize_returns:
@@ -532,8 +536,8 @@ class DistributionalPPO(DeferredLog, PPO):
     @property
     def loss_settings(self) -> LossSettings:
         """
-        The settings of the loss, of the flags as they are now; within an update, of the flags as they were at its start.
-        The loss reads no flag but through these.
+        The settings of the loss, which reads no flag but through these. Within an update they are those of its start,
+        elsewhere they follow the flags.
         """
         if self._settings_of_update is not None:
             return self._settings_of_update
@@ -610,14 +614,22 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
-        own, last = self.policy.value_net.of_smaller_mean(quantiles), self._quantiles_after(self._last_obs)
+        buffer = self.rollout_buffer
+        of_states = self.policy.value_net.of_smaller_mean(quantiles)
+        after_rollout = self._quantiles_after(self._last_obs)
         terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
-        # A generator of its own, without state to save: the same step of the same seed draws the same.
-        seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
-        buffer, rng = self.rollout_buffer, np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
+
+        # An episode has ended where the next step starts one.
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
+        dones = starts[1:]
+
+        # A generator of its own, without state to save: the same step of the same seed draws the same.
+        seed = self.seed
+        if seed is None:
+            seed = np.random.randint(2**31)  # noqa: NPY002  # SB3's generator
+        rng = np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
         keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
-        return sampled_targets(buffer.rewards, starts[1:], keeps, own, last, terminal, self.gamma)
+        return sampled_targets(buffer.rewards, dones, keeps, of_states, after_rollout, terminal, self.gamma)
 
     def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
         """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
@@ -715,7 +727,8 @@ class DistributionalPPO(DeferredLog, PPO):
         progress_bar: bool = False,
     ) -> SelfDistributionalPPO:
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
-        self._waiting_dump, self._has_unwritten_update = None, False
+        self._waiting_dump = None
+        self._has_unwritten_update = False
         if rank() > 0:
             self.set_logger(logger.Logger(None, []))  # the first process writes
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
@@ -751,6 +764,21 @@ class DistributionalPPO(DeferredLog, PPO):
             for i, info in enumerate(infos):
                 if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
                     self._truncated.append((self.rollout_buffer.pos, i, info["terminal_observation"]))
+
+    # ------------------------------------------------------------------------------------------ states of a policy
+
+    def carried_states(self) -> Any:
+        """:return: states that the policy carries from rollout to rollout, tensors in tuples; here there are none"""
+        return ()
+
+    def restore_states(self, states: Any) -> None:
+        """
+        :param states: from ``carried_states``
+        """
+
+    def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
+        """:return: by name what the critic has carried to each step of the rollout, (T * E, ...); here there is nothing"""
+        return {}
 
     # ---------------------------------------------------------------------------------------- saving and loading
 

@@ -84,7 +84,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileRecurrentActorCriticPolicy
     policy: QuantileRecurrentActorCriticPolicy
     batch_size: int | None  # type: ignore[assignment]
-    _last_lstm_states: RNNStates
+    _last_lstm_states: RNNStates  # type: ignore[assignment]
 
     def __init__(  # noqa: PLR0913  # every parameter of RecurrentPPO
         self,
@@ -184,6 +184,22 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), layout)
         quantiles = policy.quantiles_of_loss(Sequences(both, states.at(row, policy.device), layout))
         return policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles[1:]))
+
+    def carried_states(self) -> RNNStates:
+        """:return: states of the LSTMs after the last step, shape (n_layers, E, H) each"""
+        return self._last_lstm_states
+
+    def restore_states(self, states: RNNStates) -> None:
+        """
+        :param states: from ``carried_states``
+        """
+        self._last_lstm_states = states
+
+    def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
+        """:return: "hidden" and "cell" before each step, (T * E, n_layers, H), step by step; zero at an episode's start"""
+        rows = np.arange(self.rollout_buffer.rewards.size)
+        hidden, cell = RolloutStates(self.rollout_buffer).at(rows, torch.device("cpu")).vf
+        return {"hidden": hidden.transpose(0, 1).numpy(), "cell": cell.transpose(0, 1).numpy()}
 
     def learn(
         self,

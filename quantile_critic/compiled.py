@@ -321,7 +321,8 @@ class CompiledUpdate(EagerUpdate):
         self._minibatch: Any = None  # layout of those that are compiled for
         self._may_compile = False
         self._options = contextlib.ExitStack()
-        self._has_warned_of_unreached = False
+        self._has_warned = False
+        self._reason_of_eager_step: str | None = None
 
     def prepare(
         self,
@@ -404,7 +405,7 @@ class CompiledUpdate(EagerUpdate):
 
         self._names = results[0]
         self._values.append(results[1])
-        self._warn_of_unreached()
+        self._warn_once()
         if function is self.whole:
             self._norms.append(results[2])
             return True
@@ -427,7 +428,8 @@ class CompiledUpdate(EagerUpdate):
         self._hold_gradients()
         self._hold_state()
 
-        # Everything up to the optimizer's step, which a look at the KL divergence may forbid.
+        # The whole update, unless a look at the KL divergence comes between the gradients and the step.
+        self._reason_of_eager_step = None
         reason_of_step = self._reason_of_step()
         if reason_of_step is None and self.largest_kl is None:
             with self._traced_optimizer():
@@ -444,9 +446,7 @@ class CompiledUpdate(EagerUpdate):
         if not self.gradients_only.prepare(key, (self, *example), self.policy, self._foreign):
             self._use(None)
             return
-        if reason_of_step is not None:
-            name = type(self.optimizer).__name__
-            self.whole.stay_eager(f"the step of {name} is not compiled, as {reason_of_step}")
+        self._reason_of_eager_step = reason_of_step
         self._use(self.gradients_only)
 
     def _use(self, function: CompiledFunction | None) -> None:
@@ -537,11 +537,15 @@ class CompiledUpdate(EagerUpdate):
 
     # ----------------------------------------------------------------------------------- after the first minibatch
 
-    def _warn_of_unreached(self) -> None:
-        """Say once which parameters the loss does not reach."""
-        if self._has_warned_of_unreached:
+    def _warn_once(self) -> None:
+        """Say why the step is not compiled, where the gradients are, and which parameters the loss does not reach."""
+        if self._reason_of_eager_step is not None:
+            name = type(self.optimizer).__name__
+            self.whole.stay_eager(f"the step of {name} is not compiled, as {self._reason_of_eager_step}")
+            self._reason_of_eager_step = None
+        if self._has_warned:
             return
-        self._has_warned_of_unreached = True
+        self._has_warned = True
         parameters = {id(parameter): name for name, parameter in self.policy.named_parameters()}
         names = [parameters[id(parameter)] for parameter in self.parameters if parameter.grad is None]
         if names:

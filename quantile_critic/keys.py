@@ -206,7 +206,7 @@ def _foreign_loss(loss: Any) -> str | None:
         for name in vars(base).keys() & vars(model).keys():
             if hasattr(vars(base)[name], "__get__"):
                 return f"{base.__qualname__}.{name}"
-    if type(model).__getattribute__ is not object.__getattribute__:
+    if any("__getattribute__" in vars(base) for base in mro[:-1]):
         return f"{type(model).__qualname__}.__getattribute__"
     for names in (loss.__func__.__globals__, vars(losses)):
         found = _foreign_function(names, names["__name__"])

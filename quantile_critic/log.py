@@ -65,7 +65,8 @@ class DeferredLog(OnPolicyAlgorithm):
             self.logger.dump(self.num_timesteps)
         else:
             return
-        self._waiting_dump, self._has_unwritten_update = None, False
+        self._waiting_dump = None
+        self._has_unwritten_update = False
         if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
             for name, value in scalars.items():
                 self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))

@@ -18,6 +18,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import MethodType
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -56,6 +57,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
 
     host: ClassVar[type[ActorCriticPolicy]] = ActorCriticPolicy  # what a user's own policy must be
+    carries_states: ClassVar[bool] = False  # whether a step depends on states that the step before has left
     critic_parts: ClassVar[tuple[str, ...]] = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
     value_net: QuantileHead  # type: ignore[assignment]
     compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
@@ -287,7 +289,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :param method: of the host policy
         :return: what it returns, and the quantiles that ``predict_values`` recorded while it ran
         """
-        if torch.compiler.is_compiling() or getattr(method, "__func__", None) in READ_VALUE_NET:
+        reads_value_net = isinstance(method, MethodType) and method.__func__ in READ_VALUE_NET
+        if torch.compiler.is_exporting() or reads_value_net:
             return method(*args, **kwargs), []
         recorded: list[Tensor] = []
         self.recorded = recorded
@@ -366,6 +369,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             obs = self.obs_to_tensor(obs)[0]
         return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs)))
 
+    def quantiles_of_episode(self, observations: Any) -> Tensor:
+        """
+        :param observations: of one episode from its first step on, shape (T, ...)
+        :return: as ``predict_quantiles``, shape (T, N)
+        """
+        return self.predict_quantiles(observations)
+
     def predict_cvar(self, obs: Any, alpha: float, **state: Any) -> Tensor:
         """
         Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
@@ -414,18 +424,21 @@ def _quantile_policy(
     if not issubclass(policy_class, base.host):
         raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
 
-    def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
-        return blank_quantile_policy, (policy_class, base), self.__getstate__()
+    class QuantilePolicy(base, policy_class):  # type: ignore[misc, valid-type]
+        """A class for each of the user's. No file can name it, so its instances pickle by the user's class and base."""
 
-    name = f"Quantile{policy_class.__name__}"
-    attributes: dict[str, Any] = {
-        "__doc__": policy_class.__doc__,
-        "__reduce__": __reduce__,
-        "__module__": policy_class.__module__,
-    }
+        def __reduce__(self) -> tuple[Any, ...]:
+            return blank_quantile_policy, (policy_class, base), self.__getstate__()
+
+    QuantilePolicy.__name__ = f"Quantile{policy_class.__name__}"
+    QuantilePolicy.__qualname__ = QuantilePolicy.__name__
+    QuantilePolicy.__module__ = policy_class.__module__
+    QuantilePolicy.__doc__ = policy_class.__doc__
+
+    # The user's `save` comes before that of the base.
     if policy_class.save is not ActorCriticPolicy.save:
-        attributes["save"] = policy_class.save
-    return type(name, (base, policy_class), attributes)
+        QuantilePolicy.save = policy_class.save
+    return QuantilePolicy
 
 
 def blank_quantile_policy(

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.rollout import arrays_of
-from quantile_critic.sequences import Layout, Sequences, can_step_by_hand, run_sequences, run_step
+from quantile_critic.sequences import Layout, Sequences, can_step_by_hand, lay_out, run_sequences, run_step
 
 LstmStates = tuple[Tensor, Tensor]
 
@@ -31,6 +31,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
     """
 
     host: ClassVar[type[ActorCriticPolicy]] = RecurrentActorCriticPolicy
+    carries_states: ClassVar[bool] = True
     critic_parts: ClassVar[tuple[str, ...]] = (*QuantileActorCriticPolicy.critic_parts, "lstm_critic.", "critic.")
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -209,6 +210,19 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         starts = torch.as_tensor(episode_starts).to(self.device, torch.float32)
 
         quantiles = self.quantiles_of_loss(obs, states, starts)
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))
+
+    def quantiles_of_episode(self, observations: Any) -> Tensor:
+        """
+        As ``QuantileActorCriticPolicy``; the critic reads the steps in their order, from zero states on.
+
+        :param observations: of one episode from its first step on, shape (T, ...)
+        :return: shape (T, N), raw units, of the critic with the smaller mean
+        """
+        starts = np.arange(len(observations)) == 0
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), lay_out(starts, starts)[0])
+        tensors = torch.as_tensor(observations, device=self.device)
+        quantiles = self.quantiles_of_loss(Sequences(tensors, self.initial_states(1), layout))
         return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))
 
 

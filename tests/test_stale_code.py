@@ -14,6 +14,7 @@ import pytest
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from test_compile import needs_compilation, train_alike
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -56,11 +57,9 @@ def no_machine_code(monkeypatch):
     monkeypatch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
 
 
-def make(cls, compile, policy_kwargs=None, **flags):
+def make(cls, compile, policy_kwargs=None, policy="MlpPolicy", **flags):
     kwargs = {**NET, **(policy_kwargs or {})}
-    return cls(
-        "MlpPolicy", make_vec_env("CartPole-v1", 2, seed=0), compile=compile, policy_kwargs=kwargs, **SMALL | flags
-    )
+    return cls(policy, make_vec_env("CartPole-v1", 2, seed=0), compile=compile, policy_kwargs=kwargs, **SMALL | flags)
 
 
 def twins(cls=DistributionalPPO, **flags):
@@ -542,9 +541,7 @@ def test_a_parameter_that_the_loss_does_not_reach_is_named():
             return observations
 
     kwargs = dict(features_extractor_class=Unreached, optimizer_kwargs=dict(weight_decay=0.1))
-    with pytest.warns(
-        UserWarning, match=r"the loss does not reach features_extractor\.spare\.weight, "
-    ):
+    with pytest.warns(UserWarning, match=r"the loss does not reach features_extractor\.spare\.weight, "):
         eager, compiled = twins(policy_kwargs=kwargs)
     before = compiled.policy.features_extractor.spare.weight.clone()
     assert_alike_after(lambda m: None, (eager, compiled))
@@ -558,3 +555,22 @@ def test_adafactor_is_an_optimizer_of_torch():
         warnings.simplefilter("always")
         assert train_alike(*models, updates=3) < 1e-4
     assert not [warning for warning in caught if "not of torch.optim" in str(warning.message)]
+
+
+class AskingPolicy(ActorCriticPolicy):
+    """Takes its value from `predict_values`, where SB3's policies take it from `value_net`."""
+
+    def forward(self, obs, deterministic=False):
+        distribution = self.get_distribution(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs, actions):
+        distribution = self.get_distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+
+def test_values_that_a_policy_asks_of_itself_are_in_raw_units_once():
+    models = twins(policy=AskingPolicy, normalize_returns=True)
+    assert models[1]._update.gradients_only.call is not None
+    assert_rollout_is_eager(models[1])
