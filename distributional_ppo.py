@@ -777,7 +777,7 @@ class DistributionalPPO(DeferredLog, PPO):
         """
 
     def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
-        """:return: by name what the critic has carried to each step of the rollout, (T * E, ...); here there is nothing"""
+        """:return: by name what the critic has carried to each step of the rollout, (T * E, ...); here nothing"""
         return {}
 
     # ---------------------------------------------------------------------------------------- saving and loading

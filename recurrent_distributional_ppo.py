@@ -196,7 +196,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         self._last_lstm_states = states
 
     def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
-        """:return: "hidden" and "cell" before each step, (T * E, n_layers, H), step by step; zero at an episode's start"""
+        """:return: "hidden" and "cell" before each step, (T * E, n_layers, H); zero where an episode starts"""
         rows = np.arange(self.rollout_buffer.rewards.size)
         hidden, cell = RolloutStates(self.rollout_buffer).at(rows, torch.device("cpu")).vf
         return {"hidden": hidden.transpose(0, 1).numpy(), "cell": cell.transpose(0, 1).numpy()}

@@ -1,6 +1,7 @@
 """RecurrentDistributionalPPO beside sb3-contrib's RecurrentPPO: parameters, minibatches, gradients."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 from typing import ClassVar
@@ -294,3 +295,11 @@ def test_policies_that_do_not_fit_are_refused():
         make(policy=RecurrentActorCriticPolicy.__mro__[1])
     with pytest.raises(TypeError, match="OwnEvaluation is recurrent: it needs RecurrentDistributionalPPO"):
         DistributionalPPO(OwnEvaluation, make_vec_env("CartPole-v1"))
+
+
+def test_the_class_is_a_statement_that_inspect_finds_and_earlier_pickles_name_it_where_it_was():
+    import distributional_ppo
+
+    assert inspect.getsource(RecurrentDistributionalPPO).startswith("class RecurrentDistributionalPPO(")
+    assert pickle.loads(b"cdistributional_ppo\nRecurrentDistributionalPPO\n.") is RecurrentDistributionalPPO
+    assert distributional_ppo.RecurrentDistributionalPPO is RecurrentDistributionalPPO
