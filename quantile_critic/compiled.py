@@ -93,7 +93,8 @@ class CompiledFunction:
         self.builds_of_update = 0
         self.has_warned = False
         self.error: str | None = None  # why it is not compiled
-        self._failed_guard = ""  # what torch's guards last found changed
+        self._failed_guards: list[str] = []  # since the last build, that of the newest graph first
+        self._changed = ""  # what the last build of guarded code was for
 
     def prepare(
         self, key: dict[str, Any], args: tuple[Any, ...], policy: Any, foreign: str | None = None, warn: bool = True
@@ -147,7 +148,7 @@ class CompiledFunction:
         hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
         self.error = f"{type(error).__name__}: {reason}{hint}"
         if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
-            self.error = f"it was compiled {self.builds} times, at last for {self._failed_guard}"
+            self.error = f"it was compiled {self.builds} times, at last for {self._changed}"
         self.call = None
         self.builds = MAX_BUILDS
         self.stay_eager(f"{self.name} is not compiled: {self.error}", warn)
@@ -161,8 +162,10 @@ class CompiledFunction:
         def counting(graph: Any, inputs: list[Any]) -> Any:
             self.builds += 1
             self.builds_of_update += 1
-            if self._failed_guard:
-                self._announce(self._failed_guard)
+            if self._failed_guards:
+                self._changed = self._failed_guards[0]
+                self._failed_guards.clear()
+                self._announce(self._changed)
             return inductor(graph, inputs)
 
         compiled = torch._dynamo.optimize(
@@ -183,7 +186,7 @@ class CompiledFunction:
             if self.builds_of_update > MAX_BUILDS_PER_UPDATE:
                 self.call = None
                 self.builds = MAX_BUILDS
-                self.stay_eager(f"{self.name} stays eager, as it was compiled again and again: {self._failed_guard}")
+                self.stay_eager(f"{self.name} stays eager, as it was compiled again and again: {self._changed}")
             return results
 
         return call
@@ -191,7 +194,7 @@ class CompiledFunction:
     def _note_failed_guard(self, failure: Any) -> None:
         # Without torch's number of the graph before it and the line of its own code behind.
         reason = re.sub(r"^\d+/\d+: ", "", str(failure.reason)).partition("#")[0]
-        self._failed_guard = " ".join(reason.split()) or "what your code reads"
+        self._failed_guards.append(" ".join(reason.split()) or "what your code reads")
 
 
 @contextlib.contextmanager
