@@ -54,10 +54,11 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ from torch import Tensor
 
 from quantile_critic.checks import check_flags, check_keywords, checked_parameters
 from quantile_critic.finite import NonFiniteError, check_rollout, first_not_finite, raise_if_not_finite
-from quantile_critic.log import DeferredLog
+from quantile_critic.log import DeferredLog, reduced
 from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
@@ -93,9 +94,14 @@ from quantile_critic.policies import (
     quantile_policy,
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
-from quantile_critic.processes import array_of_all, average_over_processes, begin_together, n_processes, of_all, rank
-from quantile_critic.rollout import Coefficients, Rollout, Samples, clip_gradients
+from quantile_critic.processes import array_of_all, begin_together, n_processes, of_all, rank
+from quantile_critic.rollout import Rollout, Samples
+from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
 from quantile_critic.targets import sampled_targets
+from quantile_critic.update import EagerUpdate
+
+if TYPE_CHECKING:
+    from quantile_critic.compiled import CompiledStep
 
 __version__ = "0.2.0"
 __all__ = [
@@ -185,6 +191,7 @@ class DistributionalPPO(DeferredLog, PPO):
     }
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
+    _settings_of_update: LossSettings | None = None
 
     def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
@@ -272,7 +279,8 @@ class DistributionalPPO(DeferredLog, PPO):
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
         self.compile = compile
-        self._compiled: Any = None  # (step, update) of quantile_critic.compiled, with ``compile``
+        self._update = EagerUpdate()
+        self._policy_step: CompiledStep | None = None  # with ``compile``
         self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
         self._waiting_dump: int | None = None  # iteration whose log waits for its update
         self._has_unwritten_update = False
@@ -282,14 +290,16 @@ class DistributionalPPO(DeferredLog, PPO):
     def _setup_model(self) -> None:
         check_flags(self)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
-        given = self.policy_kwargs
-        self.policy_kwargs = {**given, "n_critics": 2} if self.use_twin_critics else given
-        super()._setup_model()
-        self.policy_kwargs = given  # as saved and compared by load
-        if self.compile:
-            from quantile_critic.compiled import CompiledStep, CompiledUpdate
 
-            self._compiled = CompiledStep(), CompiledUpdate()
+        # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
+        policy_kwargs = self.policy_kwargs
+        if self.use_twin_critics:
+            self.policy_kwargs = {**policy_kwargs, "n_critics": 2}
+        super()._setup_model()
+        self.policy_kwargs = policy_kwargs
+
+        if self.compile:
+            self._compile()
         if self.normalize_returns:
             self.policy.value_net.ret_std.zero_()  # no statistics yet
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
@@ -310,97 +320,96 @@ class DistributionalPPO(DeferredLog, PPO):
                 "the weights may sit at a clamp throughout"
             )
 
+    def _compile(self) -> None:
+        """Take the compiled forms of the update and of the policy's step in the rollout."""
+        from quantile_critic.compiled import CompiledStep, CompiledUpdate
+
+        self._update = CompiledUpdate()
+        self._policy_step = CompiledStep()
+
     def _maybe_recommend_cpu(self, mlp_class_name: str = "QuantileActorCriticPolicy") -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
 
     # ------------------------------------------------------------------------------------------------ the update
 
-    def train(self) -> None:  # noqa: C901
-        """One update: a look at the rollout, the statistics of its returns, then ``n_epochs`` passes in minibatches."""
+    def train(self) -> None:
+        """One update of policy and critic from the rollout that ``collect_rollouts`` has made."""
         check_rollout(self.rollout_buffer, f"before update {self._n_updates} at step {self.num_timesteps}")
-        before = copy.deepcopy(self.get_parameters())  # for an update that ends in a NaN
-        policy, optimizer = self.policy, self.policy.optimizer
+        before = copy.deepcopy(self.get_parameters())
 
-        # What the policy that collected the rollout says of it: old quantiles, calibration, sampled targets.
-        policy.set_training_mode(False)
+        # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
+        self.policy.set_training_mode(False)
         coefficients = self._coefficients()
-        sampled = self._sampled_targets if self.value_target == "sr_lambda" else None
-        with torch.no_grad():
-            clips = coefficients.clip_range_vf is not None
-            rollout = self._rollout(clips, sampled)
+        rollout = self._read_rollout(coefficients)
 
-        # The statistics of the returns take the rollout in; targets and old quantiles follow into the new units.
+        # Take its returns into the statistics. Targets and old quantiles follow into the new units of the loss.
         self._update_return_statistics()
-        rollout.normalize(scale_advantages=self.normalize_returns and self.normalize_advantage)
+        rollout.to_loss_units(scale_advantages=self.normalize_returns and self.normalize_advantage)
 
-        policy.set_training_mode(True)
-        self._update_learning_rate(optimizer)
-        parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        largest_kl = None if self.target_kl is None else 1.5 * self.target_kl
-        compiled, arguments = None, None
-        if self._compiled is not None:
-            loss_of, attributes = self._minibatch_loss, vars(self)
-            compiled, arguments = self._compiled[1].prepare(loss_of, rollout, coefficients, parameters, attributes)
-        names: tuple[str, ...] = ()
-        b_values: list[Tensor] = []
-        b_norms: list[Tensor] = []
-        stops, error = False, None
-        try:
-            with policy.fast_optimizer() if compiled is None else compiled.options():
-                for epoch in range(self.n_epochs):
-                    self._n_updates += 1
-                    for source, rows in rollout.minibatches(self.batch_size):
-                        if compiled is not None and compiled.takes(source, rows):
-                            names, values, norm = compiled(source, rows, arguments)
-                        else:
-                            loss, mb_metrics = self._minibatch_loss(source.at(rows), coefficients)
-                            names, values, norm = tuple(mb_metrics), torch.stack(list(mb_metrics.values())), None
-                            optimizer.zero_grad(set_to_none=compiled is None)  # compiled code keeps its gradients
-                            loss.backward()  # type: ignore[no-untyped-call]
-                            if self.n_processes > 1:
-                                values = average_over_processes(values, parameters)
-                        b_values.append(values)
-                        stops = largest_kl is not None and bool(values[names.index("approx_kl")] > largest_kl)
-                        if stops:
-                            break
-                        if norm is None:
-                            norm = clip_gradients(parameters, self.max_grad_norm)
-                            optimizer.step()
-                        b_norms.append(norm)
-                    if stops:
-                        if self.verbose >= 1:
-                            approx_kl = float(values[names.index("approx_kl")])
-                            print(f"Early stopping at epoch {epoch}: approx_kl is {approx_kl:.2f}")
+        # Make several passes over the rollout in minibatches, until the policy has moved too far.
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        update = self._prepare_update(coefficients)
+        with self._held_settings(), self._undone_if_not_finite(update, before), update.running():
+            for epoch in range(self.n_epochs):
+                self._n_updates += 1
+                for samples, rows in rollout.minibatches(self.batch_size):
+                    if not update(samples, rows):
                         break
-        except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
-            error = refused
-        b_metrics = self._undo_if_not_finite(names, b_values, b_norms, before, error)
-        self._log_update(b_metrics, rollout, coefficients)
+                if update.approx_kl is not None:
+                    if self.verbose >= 1:
+                        print(f"Early stopping at epoch {epoch}: approx_kl is {update.approx_kl:.2f}")
+                    break
+
+        # Write what has happened.
+        self._log_update(update.metrics(), rollout, coefficients)
 
     def _minibatch_loss(self, minibatch: Samples, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
-        """PPO's loss of B samples (Schulman et al. 2017, eq. 9), and what is logged of it."""
+        """
+        PPO's loss (Schulman et al. 2017, eq. 9).
+
+        :param minibatch: B samples
+        :param coefficients: of this update
+        :return: what to minimise, and the metrics to log
+        """
         quantiles, log_prob, entropy = self.policy.evaluate_quantiles(minibatch.observations, minibatch.actions)
+
         policy_loss, metrics = self._policy_loss(log_prob, minibatch, coefficients.clip_range)
         value_loss, value_metrics = self._value_loss(
             quantiles, minibatch.targets, minibatch.old_quantiles, coefficients.clip_range_vf
         )
+        # Without a closed form the entropy is estimated by -log_prob.
         entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
+
         loss = policy_loss
-        if self.ent_coef:  # a product with 0 would still cost its gradient
+        if self.loss_settings.has_entropy:
             loss = loss + coefficients.ent_coef * entropy_loss
         loss = loss + coefficients.vf_coef * value_loss
-        return loss, {**metrics, "entropy_loss": entropy_loss.detach(), "loss": loss.detach(), **value_metrics}
+
+        metrics["entropy_loss"] = entropy_loss.detach()
+        metrics["loss"] = loss.detach()
+        return loss, {**metrics, **value_metrics}
 
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
+        """
+        PPO's clipped surrogate (Schulman et al. 2017, eq. 7).
+
+        :param log_prob: of the minibatch's actions, shape (B,)
+        :param minibatch: B samples
+        :param clip_range: of the ratio
+        :return: what to minimise, and the metrics to log
+        """
         advantages = minibatch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            everyones = of_all(advantages)
-            advantages = (advantages - everyones.mean()) / (everyones.std() + 1e-8)
+        if self.loss_settings.normalize_advantage and len(advantages) > 1:
+            all_advantages = of_all(advantages)
+            advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
+
+        # Ratio between the new and the old policy, clipped.
         log_ratio = log_prob - minibatch.old_log_prob
         ratio = torch.exp(log_ratio)
         clipped = advantages * torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
         policy_loss = -torch.min(advantages * ratio, clipped).mean()
+
         with torch.no_grad():
             approx_kl = torch.mean((ratio - 1) - log_ratio)  # http://joschu.net/blog/kl-approx.html
             clip_fraction = torch.mean((torch.abs(ratio - 1) > clip_range).float())
@@ -422,38 +431,65 @@ class DistributionalPPO(DeferredLog, PPO):
         :param clip_range_vf: how far predictions may move from these, in the units of ``clip_range_vf_units``
         :return: what to minimise, and what is logged: means over the critics, with two also of each
         """
-        head, low, high = self.policy.value_net, self.variance_scaling_clip_min, self.variance_scaling_clip_max
-        losses, logged = [], []
-        olds = (None,) * head.n_critics if old is None else head.split(old)
-        for critic, (own, own_old) in enumerate(zip(head.split(quantiles), olds, strict=True)):
-            loss = self._quantile_huber_loss(own, targets, reduction="none")
-            metrics = {}
-            if own_old is not None and clip_range_vf is not None:
-                eps = clip_range_vf / (head.ret_std if self.clip_range_vf_units == "raw" else 1.0)
-                mode = self.distributional_vf_clip_mode or "per_quantile"
-                clipped = clip_quantiles(own, own_old, eps, mode, self.distributional_vf_clip_variance_factor)
-                loss = torch.max(loss, self._quantile_huber_loss(clipped, targets, reduction="none"))
-                metrics["clip_fraction_vf"] = (clipped != own).float().mean()
+        settings = self.loss_settings
+        head = self.policy.value_net
+        old_of_critics = [None] * head.n_critics if old is None else head.split(old)
 
-            variance = quantile_variance(own)
-            everyones = of_all(variance)
-            scaled = unscaled = loss.mean()
-            if self.use_variance_gradient_scaling:
-                if self.variance_scaling_mode == "dsac_t":
-                    head.std_average[critic] = next_std_average(head.std_average[critic], everyones)
-                weight = self.variance_weight(everyones if self.variance_scaling_mode == "batch" else variance, critic)
-                scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
-                metrics["variance_scaling_weight"] = weight.mean()
-                if self.variance_scaling_mode == "dsac_t" or self.use_twin_critics:  # else they follow from the weight
-                    weights = of_all(weight) if weight.ndim else weight
-                    metrics["variance_scaling_weight_min"], metrics["variance_scaling_weight_max"] = weights.aminmax()
-                    metrics["variance_scaling_clamped"] = ((weight <= low) | (weight >= high)).float().mean()
+        losses = []
+        logged = []
+        for critic, critic_quantiles in enumerate(head.split(quantiles)):
+            metrics = {}
+            loss = self._quantile_huber_loss(critic_quantiles, targets, reduction="none")  # (B,)
+
+            # The larger of the unclipped and the clipped loss, sample by sample.
+            critic_old = old_of_critics[critic]
+            if critic_old is not None and clip_range_vf is not None:
+                clipping = settings.clipping or self._clipping()  # the latter for a caller of its own
+                eps = clip_range_vf / (head.ret_std if clipping.units == "raw" else 1.0)
+                clipped = clip_quantiles(critic_quantiles, critic_old, eps, clipping.mode, clipping.variance_factor)
+                loss = torch.max(loss, self._quantile_huber_loss(clipped, targets, reduction="none"))
+                metrics["clip_fraction_vf"] = (clipped != critic_quantiles).float().mean()
+
+            # The weight, from the unclipped quantiles, multiplies last.
+            variance = quantile_variance(critic_quantiles)  # (B,)
+            all_variances = of_all(variance)
+            unscaled = loss.mean()
+            scaled = unscaled
+            if settings.scaling is not None and settings.scaling.mode == "batch":
+                weight = self.variance_weight(all_variances, critic)  # ()
+                scaled = weight * unscaled
+                metrics |= self._weight_metrics(weight)
+            elif settings.scaling is not None:
+                head.std_average[critic] = next_std_average(head.std_average[critic], all_variances)
+                weight = self.variance_weight(variance, critic)  # (B,)
+                scaled = (weight * loss).mean()
+                metrics |= self._weight_metrics(weight)
+
             metrics["value_loss"] = unscaled.detach()
-            metrics["quantile_variance_mean"] = everyones.mean()
-            metrics["quantile_variance_std"] = everyones.std(correction=0)
+            metrics["quantile_variance_mean"] = all_variances.mean()
+            metrics["quantile_variance_std"] = all_variances.std(correction=0)
             losses.append(scaled)
             logged.append(metrics)
-        return (losses[0], logged[0]) if len(losses) == 1 else (torch.stack(losses).sum(), metrics_of_both(logged))
+
+        if len(losses) == 1:
+            return losses[0], logged[0]
+        return torch.stack(losses).sum(), metrics_of_both(logged)
+
+    def _weight_metrics(self, weight: Tensor) -> dict[str, Tensor]:
+        """
+        :param weight: of a critic's loss, shape () or (B,)
+        :return: its mean; its extremes and the share at a clamp where ``_log_update`` cannot tell them from the means
+        """
+        metrics = {"variance_scaling_weight": weight.mean()}
+        if weight.ndim > 0 or self.policy.value_net.n_critics > 1:
+            scaling = self.loss_settings.scaling or self._scaling()
+            all_weights = of_all(weight) if weight.ndim > 0 else weight
+            at_clamp = (weight <= scaling.clip_min) | (weight >= scaling.clip_max)
+            smallest, largest = all_weights.aminmax()
+            metrics["variance_scaling_weight_min"] = smallest
+            metrics["variance_scaling_weight_max"] = largest
+            metrics["variance_scaling_clamped"] = at_clamp.float().mean()
+        return metrics
 
     def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
         """
@@ -461,12 +497,14 @@ class DistributionalPPO(DeferredLog, PPO):
         :param critic: which critic
         :return: what its loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
         """
-        low, high = self.variance_scaling_clip_min, self.variance_scaling_clip_max
-        if self.variance_scaling_mode == "batch":
-            return batch_weight(variance, low, high)
+        scaling = self.loss_settings.scaling or self._scaling()
+        if scaling.mode == "batch":
+            return batch_weight(variance, scaling.clip_min, scaling.clip_max)
+
+        # There is no average before the first update.
         average = self.policy.value_net.std_average[critic]
-        average = torch.where(average > 0, average, variance.sqrt().mean())  # there is none before the first update
-        return sample_weights(variance, average, low, high)
+        average = torch.where(average > 0, average, variance.sqrt().mean())
+        return sample_weights(variance, average, scaling.clip_min, scaling.clip_max)
 
     def _quantile_huber_loss(
         self,
@@ -485,36 +523,113 @@ class DistributionalPPO(DeferredLog, PPO):
         """
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-        tau = self.policy.value_net.tau
-        own = len(tau) == predicted_quantiles.shape[1]
-        loss = quantile_huber_loss(predicted_quantiles, targets, self.quantile_huber_kappa, tau if own else None)
+        # The head's midpoints are those of N quantiles; another number has its midpoints computed.
+        tau: Tensor | None = self.policy.value_net.tau
+        if self.policy.value_net.tau.shape[0] != predicted_quantiles.shape[1]:
+            tau = None
+        loss = quantile_huber_loss(predicted_quantiles, targets, self.loss_settings.kappa, tau)
+
         if reduction == "none":
             return loss
         return loss.mean() if reduction == "mean" else loss.sum()
 
+    @property
+    def loss_settings(self) -> LossSettings:
+        """
+        The settings of the loss, which reads no flag but through these. Within an update they are those of its start,
+        elsewhere they follow the flags.
+        """
+        if self._settings_of_update is not None:
+            return self._settings_of_update
+        return LossSettings(
+            kappa=float(self.quantile_huber_kappa),
+            normalize_advantage=bool(self.normalize_advantage),
+            scaling=self._scaling() if self.use_variance_gradient_scaling else None,
+            clipping=self._clipping() if self._clips_values() else None,
+            has_entropy=bool(self.ent_coef),
+            target=self.value_target,
+        )
+
+    @contextlib.contextmanager
+    def _held_settings(self) -> Iterator[None]:
+        """Let ``loss_settings`` stay as they are within it."""
+        self._settings_of_update = self.loss_settings
+        try:
+            yield
+        finally:
+            self._settings_of_update = None
+
+    def _scaling(self) -> Scaling:
+        """How the value loss is weighted, where it is."""
+        return Scaling(
+            mode=self.variance_scaling_mode,
+            clip_min=float(self.variance_scaling_clip_min),
+            clip_max=float(self.variance_scaling_clip_max),
+        )
+
+    def _clipping(self) -> Clipping:
+        """How predictions are held near the old ones, where they are."""
+        return Clipping(
+            mode=self.distributional_vf_clip_mode or "per_quantile",
+            variance_factor=float(self.distributional_vf_clip_variance_factor),
+            units=self.clip_range_vf_units,
+        )
+
+    def _clips_values(self) -> bool:
+        return self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable"
+
     def _coefficients(self) -> Coefficients:
-        """The numbers of this update's loss, by the schedules."""
+        """The numbers of this update's loss and step, by the schedules."""
         progress = self._current_progress_remaining
+        # Nothing is clipped before the first statistics of the returns: there are no older predictions to stay near.
         clip_range_vf = None
-        has_old_predictions = bool(self.policy.value_net.ret_std > 0)
-        if has_old_predictions and self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable":
-            clip_range_vf = self.clip_range_vf(progress)  # type: ignore[operator]
-        clip_range = self.clip_range(progress)  # type: ignore[operator]
-        return Coefficients(clip_range, clip_range_vf, self.ent_coef, self.vf_coef, self.max_grad_norm)
+        if self._clips_values() and bool(self.policy.value_net.ret_std > 0):
+            clip_range_vf = self.clip_range_vf(progress)  # type: ignore[misc, operator]
+        return Coefficients(
+            clip_range=self.clip_range(progress),  # type: ignore[operator]
+            clip_range_vf=clip_range_vf,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+    def _prepare_update(self, coefficients: Coefficients) -> EagerUpdate:
+        """The update of a minibatch, ready for this rollout."""
+        largest_kl = None if self.target_kl is None else 1.5 * self.target_kl
+        self._update.prepare(self._minibatch_loss, self.loss_settings, coefficients, self.policy, largest_kl)
+        return self._update
+
+    @torch.no_grad()
+    def _read_rollout(self, coefficients: Coefficients) -> Rollout:
+        """What the policy, in evaluation mode, says of the rollout that it has collected."""
+        sampled_targets = self._sampled_targets if self.value_target == "sr_lambda" else None
+        return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled_targets)
 
     def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+        """
+        :param clips: whether old quantiles are wanted
+        :param sampled: makes sampled targets of quantiles; None: the targets are the returns
+        """
         return Rollout(self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
 
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
-        own, last = self.policy.value_net.of_smaller_mean(quantiles), self._quantiles_after(self._last_obs)
+        buffer = self.rollout_buffer
+        of_states = self.policy.value_net.of_smaller_mean(quantiles)
+        after_rollout = self._quantiles_after(self._last_obs)
         terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
-        # A generator of its own, without state to save: the same step of the same seed draws the same.
-        seed = np.random.randint(2**31) if self.seed is None else self.seed  # noqa: NPY002
-        buffer, rng = self.rollout_buffer, np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
+
+        # An episode has ended where the next step starts one.
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
+        dones = starts[1:]
+
+        # A generator of its own, without state to save: the same step of the same seed draws the same.
+        seed = self.seed
+        if seed is None:
+            seed = np.random.randint(2**31)  # noqa: NPY002  # SB3's generator
+        rng = np.random.default_rng([seed + rank() * self.n_envs, self.num_timesteps])
         keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
-        return sampled_targets(buffer.rewards, starts[1:], keeps, own, last, terminal, self.gamma)
+        return sampled_targets(buffer.rewards, dones, keeps, of_states, after_rollout, terminal, self.gamma)
 
     def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
         """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
@@ -536,51 +651,59 @@ class DistributionalPPO(DeferredLog, PPO):
 
     # --------------------------------------------------------------------------------------- after the update
 
-    def _undo_if_not_finite(
-        self,
-        names: tuple[str, ...],
-        values: list[Tensor],
-        norms: list[Tensor],
-        before: dict[str, dict[str, Any]],
-        cause: Exception | None,
-    ) -> dict[str, np.ndarray]:
+    @contextlib.contextmanager
+    def _undone_if_not_finite(self, update: EagerUpdate, before: dict[str, dict[str, Any]]) -> Iterator[None]:
         """
-        By name the metrics of all minibatches. If a number is not finite, put parameters and optimizer back to
-        ``before`` and raise. Looked at once per update, since each look makes the device wait.
+        Undo the update made within it if a NaN or an infinity turned up.
+
+        :param update: whose metrics are looked at once, at the end, since each look makes the device wait
+        :param before: parameters and state of the optimizer to go back to
+        :raises NonFiniteError: if it was undone
         """
-        b_metrics = dict(zip(names, torch.stack(values).cpu().numpy().T, strict=True)) if values else {}
-        if norms:
-            b_metrics["grad_norm"] = torch.stack(norms).float().cpu().numpy()
-        where = first_not_finite(b_metrics, self.policy.parameters())
+        error: ValueError | None = None
+        try:
+            yield
+        except ValueError as refused:  # torch's distributions refuse a NaN before the numbers are looked at
+            error = refused
+
+        where = first_not_finite(update.metrics(), self.policy.parameters())
         if where is not None:
             self.set_parameters(before)
             raise NonFiniteError(
                 f"non-finite number in {where} of the update at step {self.num_timesteps}. Parameters and optimizer "
                 "were put back to where they were before it. Check: learning_rate, max_grad_norm and the scale of the "
                 "rewards (normalize_returns=True takes any)."
-            ) from cause
-        if cause is not None:
-            raise cause
-        return b_metrics
+            ) from error
+        if error is not None:
+            raise error
 
     def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout, coefficients: Coefficients) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         record = self.logger.record
+
+        # One weight per minibatch is its own smallest and largest.
         weights = b_metrics.get("variance_scaling_weight")
         if weights is not None:
-            low, high = np.float32(self.variance_scaling_clip_min), np.float32(self.variance_scaling_clip_max)
-            clamped = ((weights <= low) | (weights >= high)).astype(np.float32)
-            alike = {"weight_min": weights, "weight_max": weights, "clamped": clamped}  # where there is one weight
-            b_metrics = {**{f"variance_scaling_{name}": values for name, values in alike.items()}, **b_metrics}
+            smallest = np.float32(self.variance_scaling_clip_min)
+            largest = np.float32(self.variance_scaling_clip_max)
+            from_weights = {
+                "variance_scaling_weight_min": weights,
+                "variance_scaling_weight_max": weights,
+                "variance_scaling_clamped": ((weights <= smallest) | (weights >= largest)).astype(np.float32),
+            }
+            b_metrics = {**from_weights, **b_metrics}
+
         for name, values in b_metrics.items():
-            extreme = values.min() if "weight_min" in name else values.max() if "weight_max" in name else None
-            average = values[-1] if name == "loss" else values.mean(dtype=np.float64)
-            record(f"train/{name}", float(average if extreme is None else extreme))
+            record(f"train/{name}", reduced(name, values))
+
+        # What is no mean over the minibatches.
         record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
         record("train/vf_coef_effective", self.vf_coef * (1.0 if weights is None else float(weights.mean())))
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
-        explained_var = explained_variance(*(array_of_all(a, self.device) for a in (rollout.values, rollout.returns)))
+        values = array_of_all(rollout.values, self.device)
+        returns = array_of_all(rollout.returns, self.device)
+        explained_var = explained_variance(values, returns)
         if np.isfinite(explained_var):  # NaN where all returns are equal
             record("train/explained_variance", explained_var)
         if hasattr(self.policy, "log_std"):
@@ -604,7 +727,8 @@ class DistributionalPPO(DeferredLog, PPO):
         progress_bar: bool = False,
     ) -> SelfDistributionalPPO:
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
-        self._waiting_dump, self._has_unwritten_update = None, False
+        self._waiting_dump = None
+        self._has_unwritten_update = False
         if rank() > 0:
             self.set_logger(logger.Logger(None, []))  # the first process writes
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
@@ -614,10 +738,10 @@ class DistributionalPPO(DeferredLog, PPO):
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
         self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
-        if self._compiled is not None:
+        if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            self.policy.compiled_step = self._compiled[0].prepare(self.policy, obs)
+            self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
         try:
             goes_on = super().collect_rollouts(*args, **kwargs)
             self.num_timesteps += (self.n_processes - 1) * self.n_envs * self.n_steps  # of the others
@@ -641,10 +765,25 @@ class DistributionalPPO(DeferredLog, PPO):
                 if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
                     self._truncated.append((self.rollout_buffer.pos, i, info["terminal_observation"]))
 
+    # ------------------------------------------------------------------------------------------ states of a policy
+
+    def carried_states(self) -> Any:
+        """:return: states that the policy carries from rollout to rollout, tensors in tuples; here there are none"""
+        return ()
+
+    def restore_states(self, states: Any) -> None:
+        """
+        :param states: from ``carried_states``
+        """
+
+    def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
+        """:return: by name what the critic has carried to each step of the rollout, (T * E, ...); here nothing"""
+        return {}
+
     # ---------------------------------------------------------------------------------------- saving and loading
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_truncated", "_compiled"]
+        return [*super()._excluded_save_params(), "_truncated", "_update", "_policy_step"]
 
     def set_parameters(
         self,
@@ -678,12 +817,11 @@ class DistributionalPPO(DeferredLog, PPO):
 
 
 def __getattr__(name: str) -> Any:
-    """``RecurrentDistributionalPPO``, when it is asked for: it needs sb3-contrib, and nothing else here does."""
+    """``RecurrentDistributionalPPO``, imported when it is asked for, since it needs sb3-contrib."""
     if name != "RecurrentDistributionalPPO":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from quantile_critic.recurrent import RecurrentHost, SequenceUpdates
+        from recurrent_distributional_ppo import RecurrentDistributionalPPO
     except ImportError as error:
         raise ImportError(f'{name} needs sb3-contrib: pip install "distributional-ppo[recurrent]"') from error
-    attributes = {"__doc__": SequenceUpdates.__doc__, "__module__": __name__}
-    return globals().setdefault(name, type(name, (SequenceUpdates, DistributionalPPO, RecurrentHost), attributes))
+    return RecurrentDistributionalPPO

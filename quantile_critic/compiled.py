@@ -1,16 +1,17 @@
 """
 ``compile=True``: a minibatch's update and the policy's step in a rollout, as graphs of ``torch.compile``.
 
-Compiled code is called without torch.compile's guards, which take a third of an update's time. In their place stands a
-key of all that the code reads beside the tensors of its arguments; another key compiles anew.
+The guards of torch.compile take a third of an update's time. Code of this package, Stable-Baselines3 and torch goes
+without them: a key of all that it reads stands in their place, and another key compiles anew. Code of anybody else,
+such as an overridden method of the loss or a features extractor, keeps them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,15 +24,27 @@ from stable_baselines3.common import preprocessing
 from stable_baselines3.common.distributions import BernoulliDistribution, MultiCategoricalDistribution
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
+from torch.nn.modules import module as torch_modules
+from torch.optim import optimizer as torch_optimizers
 
 from quantile_critic.distributions import categorical_of, normal_of
-from quantile_critic.keys import key_of, layout, layouts, plain_attributes
+from quantile_critic.keys import (
+    contents_of_classes,
+    difference,
+    foreign_class,
+    foreign_code,
+    key_of,
+    layout,
+    layouts,
+)
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.processes import n_processes
-from quantile_critic.rollout import Coefficients, Rollout, Samples
+from quantile_critic.rollout import Samples
+from quantile_critic.settings import Coefficients, LossSettings
+from quantile_critic.update import EagerUpdate, Loss
 
 MAX_BUILDS = 8  # as torch.compile's own limit
-Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
+MAX_BUILDS_PER_UPDATE = 3  # of guarded code, whose guards may fail with every minibatch
 PARAMETERS = {Categorical: ("logits",), Bernoulli: ("logits",), Normal: ("loc", "scale")}  # of torch's distributions
 MAKERS: dict[type, Callable[..., Any]] = {
     Categorical: categorical_of,
@@ -48,12 +61,20 @@ def _compiles_ahead() -> bool:
 
 def reason_to_stay_eager(policy: nn.Module) -> str | None:
     """:return: what a graph would leave out, None: nothing"""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, name) for module in policy.modules() for name in hooks):
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, name) for module in policy.modules() for name in names):
         return "a module of the policy has a hook"
+    if any(getattr(torch_modules, f"_global{name}") for name in names):
+        return "all modules have a hook"
+    if torch.is_anomaly_enabled():
+        return "torch.autograd looks for anomalies"
     if not (hasattr(torch._dynamo.config, "trace_autograd_ops") and _compiles_ahead()):
         return f"torch {torch.__version__} lacks what compiles a whole update; torch 2.13 has it"
     return None
+
+
+class StaysEagerError(Exception):
+    """A guarded function could not be compiled. It was not run either."""
 
 
 class CompiledFunction:
@@ -69,33 +90,43 @@ class CompiledFunction:
         self.call: Callable[..., Any] | None = None
         self.key: dict[str, Any] = {}
         self.builds = 0
+        self.builds_of_update = 0
         self.has_warned = False
+        self.error: str | None = None  # why it is not compiled
+        self._failed_guards: list[str] = []  # since the last build, that of the newest graph first
+        self._changed = ""  # what the last build of guarded code was for
 
-    def prepare(self, key: dict[str, Any], args: tuple[Any, ...], policy: nn.Module, warn: bool = True) -> bool:
+    def prepare(
+        self, key: dict[str, Any], args: tuple[Any, ...], policy: Any, foreign: str | None = None, warn: bool = True
+    ) -> bool:
         """
         :param key: what the function reads beside the tensors of its arguments
         :param args: an example, in the shapes of all calls to come
         :param policy: for its observation space and its device
+        :param foreign: code of somebody else in it, which torch guards; None: there is none
         :param warn: whether to warn, once, where it cannot be compiled
         :return: whether ``call`` is there; compiled anew if the key is another one
         """
+        self.builds_of_update = 0
         if self.call is not None and key == self.key:
             return True
         if self.builds >= MAX_BUILDS:
             self.call = None
             return False
-        self.builds += 1
-        if self.builds == MAX_BUILDS and self.call is not None:
-            changed = ", ".join(name for name in key if key[name] != self.key.get(name))
+
+        changed = difference(key, self.key) if self.key else ""
+        if self.builds == MAX_BUILDS - 1:
             warnings.warn(f"compile=True: {self.name} is compiled for the last time, for changed {changed}")
-        print(f"Compiling {self.name}; this may take half a minute, and less the next time.", file=sys.stderr)
+        self._announce(changed)
         try:
-            self.call, self.key = _compile(self.function, args, policy), key
+            if foreign is None:
+                self.builds += 1
+                self.call = _compile(self.function, args, policy)
+            else:
+                self.call = self._guarded(policy, warn)
+            self.key = key
         except Exception as error:  # of any kind: torch.compile passes on what the user's own code raises
-            reason = str(error).strip().partition("\n")[0][:200]
-            hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
-            self.call, self.builds = None, MAX_BUILDS
-            self.stay_eager(f"{self.name} is not compiled: {type(error).__name__}: {reason}{hint}", warn)
+            self._give_up(error, warn)
         return self.call is not None
 
     def stay_eager(self, message: str, warn: bool = True) -> None:
@@ -104,6 +135,67 @@ class CompiledFunction:
             warnings.warn(f"compile=True: {message}")
         self.has_warned |= warn
 
+    def _announce(self, changed: str) -> None:
+        """Say on stderr what is waited for."""
+        if changed:
+            print(f"Compiling {self.name}: {changed}", file=sys.stderr)
+        else:
+            print(f"Compiling {self.name}; this may take half a minute, and less the next time.", file=sys.stderr)
+
+    def _give_up(self, error: Exception, warn: bool) -> None:
+        """Never compile the function again."""
+        reason = str(error).strip().partition("\n")[0][:200]
+        hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
+        self.error = f"{type(error).__name__}: {reason}{hint}"
+        if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
+            self.error = f"it was compiled {self.builds} times, at last for {self._changed}"
+        self.call = None
+        self.builds = MAX_BUILDS
+        self.stay_eager(f"{self.name} is not compiled: {self.error}", warn)
+
+    # ---------------------------------------------------------------------------------- code that torch guards
+
+    def _guarded(self, policy: Any, warn: bool) -> Callable[..., Any]:
+        """:return: the function, which compiles when it is called and whenever torch's guards find a change"""
+        inductor = _backend(policy)
+
+        def counting(graph: Any, inputs: list[Any]) -> Any:
+            self.builds += 1
+            self.builds_of_update += 1
+            if self._failed_guards:
+                self._changed = self._failed_guards[0]
+                self._failed_guards.clear()
+                self._announce(self._changed)
+            return inductor(graph, inputs)
+
+        compiled = torch._dynamo.optimize(
+            backend=counting,
+            nopython=True,
+            guard_fail_fn=self._note_failed_guard,
+            recompile_limit=MAX_BUILDS,
+            isolate_recompiles=True,
+        )(self.function)
+
+        def call(*args: Any) -> Any:
+            try:
+                with _tracing(policy, specialize_float=False), _bare_distribution(policy.action_dist):
+                    results = compiled(*args)
+            except Exception as error:  # of any kind, as above
+                self._give_up(error, warn)
+                raise StaysEagerError from error
+            if self.builds_of_update > MAX_BUILDS_PER_UPDATE:
+                self.call = None
+                self.builds = MAX_BUILDS
+                self.stay_eager(f"{self.name} stays eager, as it was compiled again and again: {self._changed}")
+            return results
+
+        return call
+
+    def _note_failed_guard(self, failure: Any) -> None:
+        # Without torch's number of the graph before it and the line of its own code behind.
+        reason = re.sub(r"^\d+/\d+: ", "", str(failure.reason)).partition("#")[0]
+        self._failed_guards.append(" ".join(reason.split()) or "what your code reads")
+
 
 @contextlib.contextmanager
 def _plain_sizes(space: Any) -> Iterator[None]:
@@ -111,14 +203,44 @@ def _plain_sizes(space: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
             for name in ("n", "nvec"):
-                if isinstance(size := getattr(part, name, None), np.ndarray | np.generic):
+                size = getattr(part, name, None)
+                if isinstance(size, np.ndarray | np.generic):
                     stack.callback(setattr, part, name, size)
                     setattr(part, name, size.tolist())
         yield
 
 
-def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
-    """:return: the compiled function"""
+@contextlib.contextmanager
+def _known_image_spaces() -> Iterator[None]:
+    """Let torch.compile take SB3's look at a space in numpy, which it would take for tensors, for a constant."""
+    is_image_space: Any = preprocessing.is_image_space
+    torch.compiler.assume_constant_result(is_image_space)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        del is_image_space._dynamo_marked_constant
+
+
+@contextlib.contextmanager
+def _bare_distribution(dist: Any) -> Iterator[None]:
+    """Let guards see an action distribution as it is built, without what the last observations have made of it."""
+    kept = {name: vars(dist).pop(name) for name in ("distribution", "_latent_sde") if name in vars(dist)}
+    try:
+        yield
+    finally:
+        vars(dist).update(kept)
+
+
+@contextlib.contextmanager
+def _tracing(policy: Any, specialize_float: bool) -> Iterator[None]:
+    """Settings of torch.compile while it may read code."""
+    config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=specialize_float)
+    with config, _plain_sizes(policy.observation_space), _known_image_spaces():
+        yield
+
+
+def _backend(policy: Any) -> Callable[..., Any]:
+    """:return: what makes machine code of a graph"""
     patches: dict[str, Any] = {"compile_threads": 1}
     if policy.device.type == "cpu":
         # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
@@ -130,12 +252,16 @@ def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -
         graph._backend_id = None  # torch draws it anew in each process and takes it into the key of its disk cache
         return compile_fx(graph, inputs, config_patches=patches)
 
-    # It looks at a space in numpy, which torch.compile would take for tensors.
-    torch.compiler.assume_constant_result(preprocessing.is_image_space)  # type: ignore[no-untyped-call]
+    return inductor
+
+
+def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
+    """:return: the compiled function, without guards"""
     options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
-    config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=True)
-    with config, _plain_sizes(policy.observation_space):
-        compiled: Any = torch.compile(function, fullgraph=True, dynamic=False, backend=inductor, options=options)
+    with _tracing(policy, specialize_float=True):
+        compiled: Any = torch.compile(
+            function, fullgraph=True, dynamic=False, backend=_backend(policy), options=options
+        )
         call = compiled.aot_compile((args, {}))
     call.disable_guard_check()
     return call  # type: ignore[no-any-return]
@@ -163,7 +289,7 @@ def _gradients(
 def _update(
     update: CompiledUpdate, samples: Samples, rows: Tensor | None, coefficients: Coefficients
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """The same, clipping and the optimizer's step; returns the gradient's norm before clipping, too."""
+    """Gradients, clipping and the optimizer's step; returns the gradient's norm before clipping, too."""
     names, values = _gradients(update, samples, rows, coefficients)
     gradients = [parameter.grad for parameter in update.parameters if parameter.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
@@ -173,135 +299,202 @@ def _update(
     return names, values, norm
 
 
-def _example_of(rollout: Rollout, batch_size: int) -> tuple[Samples, Tensor | None]:
-    """A minibatch; numpy's generator, which draws their order, is left as it was."""
-    generator = np.random.get_state()  # noqa: NPY002
-    minibatch = next(rollout.minibatches(batch_size))
-    np.random.set_state(generator)  # noqa: NPY002
-    return minibatch
+class CompiledUpdate(EagerUpdate):
+    """
+    ``EagerUpdate`` as a graph. The first minibatch of an update is the example for which it is compiled; minibatches of
+    other sizes, such as a short last one, stay eager.
+    """
 
-
-class CompiledUpdate:
-    """The update of a minibatch: ``prepare`` before a rollout's epochs, then a call per minibatch."""
-
-    loss: Loss
-    policy: QuantileActorCriticPolicy
     optimizer: Any
     optimizer_step: Callable[..., Any]  # without the hooks and graph breaks that torch puts around it
 
     def __init__(self) -> None:
-        self.whole, self.gradients_only = CompiledFunction(_update), CompiledFunction(_gradients)
-        self.parameters: list[nn.Parameter] = []
-        self.gradients: list[Tensor | None] = []  # one per parameter, None: it has none
+        super().__init__()
+        self.whole = CompiledFunction(_update)
+        self.gradients_only = CompiledFunction(_gradients)
+        self.gradients: list[Tensor] = []  # one per parameter, which stays where it is
         self.holders: list[int] = []  # ids of these parameters
         self.state: dict[nn.Parameter, dict[str, Any]] = {}  # of the optimizer, by parameter
         self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
         self.stepped: list[int] = []  # ids of the parameters of the last update that was not compiled
-        self.minibatch: Any = None  # what ``takes`` asks of those that are compiled for
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledUpdate, ()  # compiled code can be neither copied nor pickled
+        self.tensors: Coefficients | None = None  # the coefficients as tensors
+        self._settings: LossSettings | None = None
+        self._foreign: str | None = None
+        self._function: CompiledFunction | None = None  # that runs the minibatches of this update
+        self._minibatch: Any = None  # layout of those that are compiled for
+        self._may_compile = False
+        self._options = contextlib.ExitStack()
+        self._has_warned = False
+        self._reason_of_eager_step: str | None = None
 
     def prepare(
         self,
         loss: Loss,
-        rollout: Rollout,
+        settings: LossSettings,
         coefficients: Coefficients,
-        parameters: list[nn.Parameter],
-        attributes: dict[str, Any],
-    ) -> tuple[CompiledUpdate | None, Coefficients | None]:
-        """
-        :param loss: of a minibatch
-        :param rollout: whose policy's optimizer steps
-        :param coefficients: of this update's loss
-        :param parameters: which the loss is differentiated by
-        :param attributes: of the object that the loss is a method of: it may read those that are plain
-        :return: this and the coefficients as tensors; (None, None) where the update stays eager
-        """
-        self.loss, self.policy, self.parameters = loss, rollout.policy, parameters
-        self.optimizer, ids = self.policy.optimizer, list(map(id, parameters))
+        policy: QuantileActorCriticPolicy,
+        largest_kl: float | None,
+    ) -> None:
+        """As ``EagerUpdate.prepare``; nothing is compiled before the first minibatch."""
+        super().prepare(loss, settings, coefficients, policy, largest_kl)
+        self.optimizer = policy.optimizer
         self.optimizer_step = inspect.unwrap(type(self.optimizer).step)
-        if not (all(parameter in self.optimizer.state for parameter in parameters) or self.stepped == ids):
-            self.stepped = ids  # the optimizer's first step makes its state, which no graph should do
-            return None, None
+        self._settings = settings
+        self._function = None
+        self._minibatch = None
+        self._may_compile = self._can_compile()
+        if self._may_compile:
+            self._foreign = foreign_code(policy, loss)
+            numbers = [c if c is None else torch.tensor(float(c), device=policy.device) for c in coefficients]
+            self.tensors = Coefficients._make(numbers)
+
+    def _can_compile(self) -> bool:
+        """Whether this update may be compiled; a lasting reason against it is said once."""
+        reason = reason_to_stay_eager(self.policy) or self._reason_of_gradients()
+        # The optimizer's first step makes its state, which no graph should do.
+        ids = list(map(id, self.parameters))
+        has_state = all(parameter in self.optimizer.state for parameter in self.parameters)
+        if not has_state and self.stepped != ids:
+            self.stepped = ids
+            return False
+        # Adam's traced step divides by the rate: 0 / 0 where there never was a gradient.
         if not all(group["lr"] for group in self.optimizer.param_groups):
-            return None, None  # Adam's traced step divides by the rate: 0 / 0 where there never was a gradient
-        reason = "a parameter has a hook or is not the policy's" if self._has_own_gradients() else None
-        reason = reason or reason_to_stay_eager(self.policy)
-        reason = "several processes average their gradients" if n_processes() > 1 else reason
+            return False
         if reason is not None:
             self.gradients_only.stay_eager(f"the update stays eager: {reason}")
-            return None, None
-        samples, rows = _example_of(rollout, attributes["batch_size"])
-        device, numbers = self.policy.device, [c if c is None else float(c) for c in coefficients]
-        tensors = Coefficients(*(c if c is None else torch.tensor(c, device=device) for c in numbers))  # type: ignore[arg-type]
-        self._hold_gradients((samples, rows, tensors), ids)
-        self._hold_state()
-        reads = {k: v for k, v in plain_attributes("", attributes).items() if k not in COUNTERS}
-        reads |= {**dict.fromkeys(Coefficients._fields), "has_entropy": bool(coefficients.ent_coef)}
-        if not self._prepare_functions((samples, rows, tensors), reads, attributes["target_kl"] is not None):
-            return None, None
-        self.minibatch = layouts(samples) if rows is None else layout(rows)
-        return self, tensors
+        return reason is None
 
-    def _prepare_functions(
-        self, example: tuple[Samples, Tensor | None, Coefficients], reads: dict[str, Any], stops: bool
-    ) -> bool:
-        """Compile as much as can be; return whether that is anything."""
-        # Of other optimizers nobody knows what a step does beside arithmetic.
-        hooks = self.optimizer._optimizer_step_pre_hooks or self.optimizer._optimizer_step_post_hooks
-        traceable = type(self.optimizer).__module__.startswith("torch.optim.") and not hooks
-        groups = enumerate(self.optimizer.param_groups)
-        own = {f"optimizer {i}, {k}": str(v) for i, g in groups for k, v in g.items() if k not in GROUP_DATA}
-        with self._traced_optimizer():
-            key = key_of(self.policy, example, **reads, **own, ids=self._ids())
-            if traceable and not stops and self.whole.prepare(key, (self, *example), self.policy, warn=False):
-                return True
-        self.whole.call = None
-        if not traceable:
-            name = type(self.optimizer).__name__
-            self.whole.stay_eager(f"the step of {name} is not compiled, as it has hooks or is not of torch.optim")
-        return self.gradients_only.prepare({**key, "ids": self._ids()}, (self, *example), self.policy)
-
-    def takes(self, samples: Samples, rows: Tensor | None) -> bool:
-        """Whether the minibatch is of the size compiled for; a short last one is not worth a compilation of its own."""
-        return bool(self.minibatch == (layouts(samples) if rows is None else layout(rows)))
-
-    def __call__(
-        self, samples: Samples, rows: Tensor | None, coefficients: Coefficients
-    ) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
-        """
-        :param samples: the rollout's, or those of the minibatch
-        :param rows: which of them, shape (B,); None: all
-        :param coefficients: as tensors
-        :return: names and values of the metrics, (n_metrics,), and the gradient's norm; None: the step is to be made
-        """
-        if self.whole.call is not None:
-            return self.whole.call(self, samples, rows, coefficients)  # type: ignore[no-any-return]
-        assert self.gradients_only.call is not None
-        return *self.gradients_only.call(self, samples, rows, coefficients), None
-
-    def _has_own_gradients(self) -> bool:
-        """Whether only ``backward`` serves all that the optimizer steps."""
+    def _reason_of_gradients(self) -> str | None:
+        """:return: what only ``backward`` and ``zero_grad`` serve, None: nothing"""
+        if n_processes() > 1:
+            return "several processes average their gradients"
         own = {id(parameter) for parameter in self.policy.parameters()}
-        steps = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return any(id(parameter) not in own or parameter._post_accumulate_grad_hooks for parameter in steps)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+                if hooks or id(parameter) not in own:
+                    return "a parameter has a hook or is not the policy's"
+        zero_grad = inspect.getattr_static(self.optimizer, "zero_grad")
+        if zero_grad is not torch_optimizers.Optimizer.zero_grad:
+            return f"{type(self.optimizer).__name__} has a zero_grad of its own"
+        return None
 
-    def _hold_gradients(self, example: tuple[Samples, Tensor | None, Coefficients], ids: list[int]) -> None:
-        """Give the parameters gradients that stay where they are, but to those that the loss does not reach."""
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The state of the optimizer's options; the first minibatch decides on them where something is compiled."""
+        with contextlib.ExitStack() as self._options:
+            if not self._may_compile:
+                self._options.enter_context(super().running())
+            yield
+
+    def __call__(self, samples: Samples, rows: Tensor | None) -> bool:
+        """As ``EagerUpdate``."""
+        if not self._may_compile:
+            return super().__call__(samples, rows)
+        if self._minibatch is None:
+            self._choose_function(samples, rows)
+        if self._function is None or self._minibatch != _layout_of(samples, rows):
+            return self._eager_call(samples, rows)
+
+        function = self._function
+        assert function.call is not None
+        try:
+            results = function.call(self, samples, rows, self.tensors)
+        except StaysEagerError:
+            self._choose_function(samples, rows)
+            return self(samples, rows)
+        if function.call is None:
+            self._use(None)
+
+        self._names = results[0]
+        self._values.append(results[1])
+        self._warn_once()
+        if function is self.whole:
+            self._norms.append(results[2])
+            return True
+        return self._step_unless_too_far()
+
+    def _eager_call(self, samples: Samples, rows: Tensor | None) -> bool:
+        """An eager minibatch between compiled ones, which keep their gradients where they are."""
+        goes_on = super().__call__(samples, rows)
+        if self._function is not None:
+            self._hold_gradients()
+        return goes_on
+
+    # ----------------------------------------------------------------------------------- before the first minibatch
+
+    def _choose_function(self, samples: Samples, rows: Tensor | None) -> None:
+        """Compile as much as can be for minibatches such as this one."""
+        assert self.tensors is not None
+        self._minibatch = _layout_of(samples, rows)
+        example = (samples, rows, self.tensors)
+        self._hold_gradients()
+        self._hold_state()
+
+        # The whole update, unless a look at the KL divergence comes between the gradients and the step.
+        self._reason_of_eager_step = None
+        reason_of_step = self._reason_of_step()
+        if reason_of_step is None and self.largest_kl is None:
+            with self._traced_optimizer():
+                key = self._key(example)
+                is_ready = self.whole.prepare(key, (self, *example), self.policy, self._foreign, warn=False)
+            if is_ready:
+                self._use(self.whole)
+                return
+            reason_of_step = self.whole.error
+        self.whole.call = None
+
+        # Gradients alone; the optimizer steps by itself.
+        key = self._key(example)
+        if not self.gradients_only.prepare(key, (self, *example), self.policy, self._foreign):
+            self._use(None)
+            return
+        self._reason_of_eager_step = reason_of_step
+        self._use(self.gradients_only)
+
+    def _use(self, function: CompiledFunction | None) -> None:
+        """Let a function run the minibatches from now on, None: eager code."""
+        self._function = function
+        self._options.close()
+        options = self._traced_optimizer() if function is self.whole else self.policy.fast_optimizer()
+        self._options.enter_context(options)
+
+    def _reason_of_step(self) -> str | None:
+        """:return: what a graph of the optimizer's step would leave out, None: nothing"""
+        optimizer = self.optimizer
+        hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        global_hooks = torch_optimizers._global_optimizer_pre_hooks or torch_optimizers._global_optimizer_post_hooks
+        is_torchs = f"{type(optimizer).__module__}.".startswith("torch.optim.")
+        if hooks or global_hooks or not is_torchs:
+            # Of other optimizers nobody knows what a step does beside arithmetic.
+            return "it has hooks or is not of torch.optim"
+        if "step" in vars(optimizer) or foreign_class(type(optimizer)) is not None:
+            return "somebody has replaced it"
+        return None
+
+    def _key(self, example: tuple[Any, ...]) -> dict[str, Any]:
+        """What the compiled code reads beside its example."""
+        assert self._settings is not None
+        parts: dict[str, Any] = {**self._settings.by_name(), "optimizer": type(self.optimizer)}
+        for i, group in enumerate(self.optimizer.param_groups):
+            # ``lr`` is a tensor by now where it is read.
+            constants = {k: repr(v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")}
+            parts |= {f"optimizer group {i} {name}": value for name, value in constants.items()}
+        parts |= {"clip_range_vf is None": self.coefficients.clip_range_vf is None}
+        parts["tensors of gradients and optimizer"] = self._ids()
+        parts["code of somebody else"] = self._foreign
+        key = key_of(self.policy, example, **parts)
+        if self._foreign is not None:
+            key |= contents_of_classes(self.policy, self.loss)
+        return key
+
+    def _hold_gradients(self) -> None:
+        """Give each parameter a gradient that stays where it is; compiled code takes it from those without one."""
         for parameter in self.policy.parameters():
             parameter.grad = None  # of one that is frozen by now, too
+        ids = list(map(id, self.parameters))
         if self.holders != ids:
-            samples, rows, coefficients = example
-            buffers = copy.deepcopy(dict(self.policy.named_buffers()))  # such as those of batch norm
-            with torch.random.fork_rng(devices=[self.policy.device] if self.policy.device.type == "cuda" else []):
-                loss, _ = self.loss(samples.at(rows), coefficients)
-                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            self.policy.load_state_dict(buffers, strict=False)
-            pairs = zip(self.parameters, gradients, strict=True)  # a gradient's strides may be others
-            self.gradients = [
-                None if gradient is None else torch.zeros_like(parameter) for parameter, gradient in pairs
-            ]
+            self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
             self.holders = ids
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
@@ -316,23 +509,26 @@ class CompiledUpdate:
         self.state = {parameter: dict(state) for parameter, state in self.optimizer.state.items()}
 
     def _ids(self) -> list[Any]:
-        """Of the tensors that compiled code takes to be the same in every call, with their layouts."""
+        """
+        Of the tensors that compiled code takes to be the same objects in every call, with their layouts.
+
+        They are in use, or held here, so that no other object can have their id.
+        """
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         tensors = (*self.parameters, *self.gradients, *self.rates, *state)
         return [(id(tensor), layout(tensor)) for tensor in tensors if isinstance(tensor, Tensor)]
 
-    def options(self) -> contextlib.AbstractContextManager[None]:
-        """The forms of the optimizer's options for the time of an update."""
-        return self.policy.fast_optimizer() if self.whole.call is None else self._traced_optimizer()
-
     @contextlib.contextmanager
     def _traced_optimizer(self) -> Iterator[None]:
-        """Learning rates as tensors, and the plain form of the step."""
+        """Learning rates as tensors, numpy's numbers as Python's, and the plain form of the step."""
         groups = self.optimizer.param_groups
-        kept = [{name: group[name] for name in ("foreach", "lr") if name in group} for group in groups]
+        kept = [dict(group) for group in groups]
         if len(self.rates) != len(groups):
             self.rates = [torch.tensor(0.0, device=self.policy.device) for _ in groups]
         for group, rate in zip(groups, self.rates, strict=True):
+            for name, value in group.items():
+                if isinstance(value, np.generic):
+                    group[name] = value.item()
             if group.get("foreach", True) is None and group.get("fused") is None:
                 group["foreach"] = False
             group["lr"] = rate.fill_(group["lr"])
@@ -342,11 +538,27 @@ class CompiledUpdate:
             for group, old in zip(groups, kept, strict=True):
                 group.update(old)
 
+    # ----------------------------------------------------------------------------------- after the first minibatch
 
-# Of the algorithm's attributes, what each rollout changes and no loss reads.
-COUNTERS = {"num_timesteps", "_n_updates", "_current_progress_remaining", "_episode_num", "_num_timesteps_at_start"}
-COUNTERS |= {"_total_timesteps", "start_time", "_waiting_dump", "_has_unwritten_update", "target_kl", "_truncated"}
-GROUP_DATA = ("params", "lr", "initial_lr")  # of an optimizer's group, what is no constant of its step
+    def _warn_once(self) -> None:
+        """Say why the step is not compiled, where the gradients are, and which parameters the loss does not reach."""
+        if self._reason_of_eager_step is not None:
+            name = type(self.optimizer).__name__
+            self.whole.stay_eager(f"the step of {name} is not compiled, as {self._reason_of_eager_step}")
+            self._reason_of_eager_step = None
+        if self._has_warned:
+            return
+        self._has_warned = True
+        parameters = {id(parameter): name for name, parameter in self.policy.named_parameters()}
+        names = [parameters[id(parameter)] for parameter in self.parameters if parameter.grad is None]
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            warnings.warn(f"compile=True: the loss does not reach {shown}; no step will move it")
+
+
+def _layout_of(samples: Samples, rows: Tensor | None) -> Any:
+    """What compiled code asks of a minibatch."""
+    return layouts(samples) if rows is None else layout(rows)
 
 
 # ------------------------------------------------------------------------------------------------ the policy's step
@@ -356,10 +568,10 @@ def _policy_step(policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ..
     """:return: what ``forward`` returns, and what the action distribution is made of"""
     with policy.kept_distribution():
         results = policy.forward_unchecked(*args)
-        own = policy.action_dist
-        parts = own.distribution if isinstance(own.distribution, list) else [own.distribution]
+        dist = policy.action_dist
+        parts = dist.distribution if isinstance(dist.distribution, list) else [dist.distribution]
         made_of = [[getattr(part, name) for name in PARAMETERS[type(part)]] for part in parts]
-        return *results, (made_of, getattr(own, "_latent_sde", None))
+        return *results, (made_of, getattr(dist, "_latent_sde", None))
 
 
 class CompiledStep:
@@ -370,7 +582,7 @@ class CompiledStep:
         self.layouts: list[Any] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledStep, ()
+        return type(self), ()
 
     def prepare(self, policy: QuantileActorCriticPolicy, *args: Any) -> CompiledStep | None:
         """
@@ -382,19 +594,30 @@ class CompiledStep:
         if reason is not None:
             self.function.stay_eager(f"the policy's step in the rollout stays eager: {reason}")
             return None
+        foreign = foreign_code(policy)
         with torch.no_grad():
             self.layouts = layouts(args)
-            return self if self.function.prepare(key_of(policy, args), (policy, *args), policy) else None
+            key = key_of(policy, args, **{"code of somebody else": foreign})
+            if foreign is not None:
+                key |= contents_of_classes(policy)
+            return self if self.function.prepare(key, (policy, *args), policy, foreign) else None
 
     def __call__(self, policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
         """As the policy's ``forward_unchecked``; ``action_dist`` becomes the distribution of these actions."""
         if self.function.call is None or layouts(args) != self.layouts:
             return policy.forward_unchecked(*args)
-        *results, (made_of, latent_sde) = self.function.call(policy, *args)
-        own: Any = policy.action_dist
-        kind = Bernoulli if isinstance(own, BernoulliDistribution) else Categorical if len(made_of[0]) == 1 else Normal
+        try:
+            *results, (made_of, latent_sde) = self.function.call(policy, *args)
+        except StaysEagerError:
+            return policy.forward_unchecked(*args)
+
+        dist: Any = policy.action_dist
+        if isinstance(dist, BernoulliDistribution):
+            kind: type = Bernoulli
+        else:
+            kind = Categorical if len(made_of[0]) == 1 else Normal
         parts = [MAKERS[kind](*part) for part in made_of]
-        own.distribution = parts if isinstance(own, MultiCategoricalDistribution) else parts[0]
+        dist.distribution = parts if isinstance(dist, MultiCategoricalDistribution) else parts[0]
         if latent_sde is not None:
-            own._latent_sde = latent_sde
+            dist._latent_sde = latent_sde
         return tuple(results)

@@ -13,19 +13,21 @@ from torch.distributions import Distribution as TorchDistribution
 
 def categorical_of(logits: Tensor) -> Categorical:
     """torch's, of logits that are normalised; put together as its own ``expand`` does, a sixth of its constructor."""
-    new = Categorical.__new__(Categorical)
-    new.logits = new._param = logits
-    new._num_events = logits.shape[-1]
-    TorchDistribution.__init__(new, logits.shape[:-1], validate_args=False)
-    return new
+    categorical = Categorical.__new__(Categorical)
+    categorical.logits = logits
+    categorical._param = logits
+    categorical._num_events = logits.shape[-1]
+    TorchDistribution.__init__(categorical, logits.shape[:-1], validate_args=False)
+    return categorical
 
 
 def normal_of(loc: Tensor, scale: Tensor) -> Normal:
     """torch's, of parameters of one shape, likewise."""
-    new = Normal.__new__(Normal)
-    new.loc, new.scale = loc, scale
-    TorchDistribution.__init__(new, loc.shape, validate_args=False)
-    return new
+    normal = Normal.__new__(Normal)
+    normal.loc = loc
+    normal.scale = scale
+    TorchDistribution.__init__(normal, loc.shape, validate_args=False)
+    return normal
 
 
 class LeanCategoricalDistribution(CategoricalDistribution):
@@ -36,18 +38,21 @@ class LeanCategoricalDistribution(CategoricalDistribution):
         return self
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        own = self.distribution
-        if type(own) is not Categorical or actions.shape != own.logits.shape[:-1]:
+        distribution = self.distribution
+        if type(distribution) is not Categorical or actions.shape != distribution.logits.shape[:-1]:
             return super().log_prob(actions)
-        return own.logits.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        columns = actions.long().unsqueeze(-1)
+        return distribution.logits.gather(-1, columns).squeeze(-1)
 
     def sample(self) -> Tensor:
         if type(self.distribution) is not Categorical:  # a policy has put another one in its place
             return super().sample()
         probs = torch.softmax(self.distribution.logits, dim=-1)
+
         if not torch.compiler.is_compiling():
             return torch.multinomial(probs, 1, replacement=True).squeeze(-1)
-        # Multinomial is no part of a graph.
+
+        # Multinomial is no part of a graph: count the cumulated probabilities below a uniform number.
         below = probs.cumsum(-1) <= torch.rand_like(probs[..., :1])
         return below.sum(-1).clamp(max=probs.shape[-1] - 1)
 
@@ -60,8 +65,10 @@ class LeanDiagGaussianDistribution(DiagGaussianDistribution):
         return self
 
     def sample(self) -> Tensor:
-        own = self.distribution
-        return own.loc + torch.randn_like(own.loc) * own.scale if type(own) is Normal else super().sample()
+        distribution = self.distribution
+        if type(distribution) is not Normal:  # likewise
+            return super().sample()
+        return distribution.loc + torch.randn_like(distribution.loc) * distribution.scale
 
 
 LEAN: dict[type[Distribution], type[Any]] = {

@@ -21,13 +21,17 @@ def raise_if_not_finite(name: str, array: Any, when: str, check: str, cause: Exc
     :param cause: the error that this one explains
     :raises NonFiniteError: if a number is not finite
     """
-    for key, values in array.items() if isinstance(array, dict) else ((None, array),):
-        if values is None or bool(torch.isfinite(torch.as_tensor(values)).all()):
-            continue
-        label = name if key is None else f"{name}[{key!r}]"
-        bad = (~torch.isfinite(torch.as_tensor(values))).nonzero()
+    if isinstance(array, dict):
+        for key, values in array.items():
+            raise_if_not_finite(f"{name}[{key!r}]", values, when, check, cause)
+        return
+    if array is None:
+        return
+
+    bad = (~torch.isfinite(torch.as_tensor(array))).nonzero()
+    if len(bad) > 0:
         raise NonFiniteError(
-            f"{len(bad)} non-finite number(s) in the rollout's {label}, the first at index {bad[0].tolist()}, {when}. "
+            f"{len(bad)} non-finite number(s) in the rollout's {name}, the first at index {bad[0].tolist()}, {when}. "
             f"Nothing was changed. Check: {check}."
         ) from cause
 
@@ -40,12 +44,18 @@ def check_rollout(buffer: Any, when: str) -> None:
     :param when: for the error
     :raises NonFiniteError: if it holds a NaN or an infinity
     """
-    arrays = {name: getattr(buffer, name, None) for name in ("rewards", "values", "log_probs", "advantages", "returns")}
+    # Where these are finite, a policy may make what it likes of its observations.
+    names = ("rewards", "values", "log_probs", "advantages", "returns")
+    arrays = {name: getattr(buffer, name, None) for name in names}
     if all(array is None or np.isfinite(array).all() for array in arrays.values()):
-        return  # of its observations a policy may make what it likes
+        return
+
+    # The first cause comes first.
     raise_if_not_finite("observations", getattr(buffer, "observations", None), when, "environment or VecNormalize")
     for name, array in arrays.items():
-        check = "environment or VecNormalize" if name == "rewards" else "rewards and learning rate"
+        check = "rewards and learning rate"
+        if name == "rewards":
+            check = "environment or VecNormalize"
         raise_if_not_finite(name, array, when, check)
 
 
@@ -55,9 +65,18 @@ def first_not_finite(metrics: dict[str, np.ndarray], parameters: Any) -> str | N
     :param parameters: after it
     :return: where the earliest number that is not finite stands; None: there is none
     """
-    suspects = {name: int(np.argmin(np.isfinite(v))) for name, v in metrics.items() if not np.isfinite(v).all()}
+    # The first minibatch of each metric that is not finite.
+    suspects = {}
+    for name, values in metrics.items():
+        is_finite = np.isfinite(values)
+        if not is_finite.all():
+            suspects[name] = int(np.argmin(is_finite))
     if suspects:
         earliest = min(suspects, key=suspects.__getitem__)
         return f"{earliest} of minibatch {suspects[earliest]}"
+
+    # The last step comes after all metrics.
     vector = torch.nn.utils.parameters_to_vector(parameters)
-    return None if bool(torch.isfinite(vector).all()) else "the parameters"
+    if bool(torch.isfinite(vector).all()):
+        return None
+    return "the parameters"

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 from stable_baselines3.common import logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 SB3_WRITERS = logger.HumanOutputFormat, logger.JSONOutputFormat, logger.CSVOutputFormat, logger.TensorBoardOutputFormat
+
+# How the values of an update's minibatches become one scalar, where that is no mean. With twin critics each critic's
+# own scalar, NAME_1 and NAME_2, goes as NAME does.
+REDUCTIONS: dict[str, Literal["min", "max", "last"]] = {
+    "loss": "last",  # as in PPO
+    "variance_scaling_weight_min": "min",
+    "variance_scaling_weight_max": "max",
+}
+
+
+def reduced(name: str, values: np.ndarray) -> float:
+    """
+    :param name: of a metric
+    :param values: of the minibatches, shape (n_minibatches,)
+    :return: the scalar that is logged
+    """
+    reduction = REDUCTIONS.get(name.removesuffix("_1").removesuffix("_2"), "mean")
+    if reduction == "min":
+        return float(values.min())
+    if reduction == "max":
+        return float(values.max())
+    if reduction == "last":
+        return float(values[-1])
+    return float(values.mean(dtype=np.float64))
 
 
 class DeferredLog(OnPolicyAlgorithm):
@@ -38,7 +65,8 @@ class DeferredLog(OnPolicyAlgorithm):
             self.logger.dump(self.num_timesteps)
         else:
             return
-        self._waiting_dump, self._has_unwritten_update = None, False
+        self._waiting_dump = None
+        self._has_unwritten_update = False
         if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
             for name, value in scalars.items():
                 self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))

@@ -4,6 +4,10 @@ The network: SB3's policies, or a user's, with a critic of N quantiles, or two o
 SB3 builds the policy; when its constructor returns, the last layer of ``value_net`` is widened from 1 to N outputs, in
 place, so that the optimizer keeps its parameters. ``value_net`` then always gives quantiles in the units of the loss;
 ``forward``, ``evaluate_actions`` and ``predict_values`` reduce them to what SB3 expects, the mean in raw units.
+
+A user's policy may have ``forward`` and ``evaluate_actions`` of its own. They get their value from ``value_net``, as
+SB3's do, or from ``predict_values``. The first gives quantiles, the second a value. So ``predict_values`` records the
+quantiles behind each value while such a method runs (``_recording``). The caller takes the recorded ones, if any.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import MethodType
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -34,8 +39,8 @@ from quantile_critic.losses import lower_tail_mean
 
 PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
 CRITIC_ADAM_EPS = 1e-8  # torch's own
-# Methods whose values are those of value_net, not of predict_values.
-ASK_FOR_NONE = (ActorCriticPolicy.forward, ActorCriticPolicy.evaluate_actions)
+# Host methods that read `value_net` directly.
+READ_VALUE_NET = (ActorCriticPolicy.forward, ActorCriticPolicy.evaluate_actions)
 
 
 class QuantileActorCriticPolicy(ActorCriticPolicy):
@@ -52,10 +57,11 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
 
     host: ClassVar[type[ActorCriticPolicy]] = ActorCriticPolicy  # what a user's own policy must be
+    carries_states: ClassVar[bool] = False  # whether a step depends on states that the step before has left
     critic_parts: ClassVar[tuple[str, ...]] = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
     value_net: QuantileHead  # type: ignore[assignment]
     compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
-    asked: list[Tensor] | None = None  # quantiles behind the values that a policy's own code has asked for meanwhile
+    recorded: list[Tensor] | None = None  # quantiles that `predict_values` records while a host method runs
 
     def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
         if n_critics not in (1, 2):
@@ -64,16 +70,26 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
         if kwargs.pop("equal_init", True) is not True:
             raise TypeError("equal_init=False is gone: all quantiles begin as PPO's value. Version 0.1.0 has it")
-        self.n_quantiles, self.n_critics = int(n_quantiles), n_critics
-        default = kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam
-        self.has_default_optimizer = default and kwargs.get("optimizer_kwargs") is None
+        self.n_quantiles = int(n_quantiles)
+        self.n_critics = n_critics
+        is_adam = kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam
+        self.has_default_optimizer = is_adam and kwargs.get("optimizer_kwargs") is None
+
+        # SB3, or the user's class, builds a policy with one value.
         super().__init__(*args, **kwargs)
-        self.compiled_step, self.asked = None, None
-        second, twins = self._add_second_critic() if n_critics > 1 else (None, {})
-        self._let_optimizer_know(twins)
+        self.compiled_step = None
+        self.recorded = None
+
+        # The value becomes N quantiles, of one critic or two; the optimizer follows.
+        second: nn.Module | None = None
+        if n_critics > 1:
+            second, twins = self._add_second_critic()
+            self._add_to_optimizer(twins)
         self.value_net = QuantileHead(cast(nn.Module, self.value_net), self.n_quantiles, second)
         self._widen_optimizer_state()
         self._set_critic_eps()
+
+        # Distributions of the same numbers that take less time.
         if type(self.action_dist) in LEAN:
             self.action_dist = LEAN[type(self.action_dist)](cast(Any, self.action_dist).action_dim)
         elif isinstance(self.action_dist, MultiCategoricalDistribution):
@@ -81,20 +97,29 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             self.action_dist.action_dims = [int(n) for n in self.action_dist.action_dims]
 
     def _add_second_critic(self) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
-        """Double the critic's networks; return the second head, and each parameter's twin."""
+        """Double the critic's networks; return the second head, and the twin of each parameter."""
         if not hasattr(getattr(self, "mlp_extractor", None), "value_net"):
             raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
         extractor: Any = self.mlp_extractor
-        firsts = [self.value_net, extractor.value_net]
-        seconds = [self._drawn_anew(self.value_net, 1.0), self._drawn_anew(extractor.value_net, math.sqrt(2))]
+        head = self.value_net
+        second_head = self._drawn_anew(head, 1.0)
+        net = extractor.value_net
+        second_net = self._drawn_anew(net, math.sqrt(2))
+        pairs = [(head, second_head), (net, second_net)]
+
+        # Two features extractors give two halves, one for each network.
         doubles = self._doubles_extractor()
-        extractor.value_net = TwinNet(firsts[1], seconds[1], split=doubles)
+        extractor.value_net = TwinNet(net, second_net, split=doubles)
         if doubles:
-            firsts.append(self.vf_features_extractor)
-            seconds.append(self._drawn_anew(self.vf_features_extractor, math.sqrt(2)))
-            self.vf_features_extractor = TwinNet(firsts[2], seconds[2], split=False)  # type: ignore[assignment]
-        twins = [dict(zip(a.parameters(), b.parameters(), strict=True)) for a, b in zip(firsts, seconds, strict=True)]
-        return seconds[0], {one: other for pairs in twins for one, other in pairs.items()}
+            features = self.vf_features_extractor
+            second_features = self._drawn_anew(features, math.sqrt(2))
+            self.vf_features_extractor = TwinNet(features, second_features, split=False)  # type: ignore[assignment]
+            pairs.append((features, second_features))
+
+        twins: dict[nn.Parameter, nn.Parameter] = {}
+        for first, second in pairs:
+            twins.update(zip(first.parameters(), second.parameters(), strict=True))
+        return second_head, twins
 
     def _doubles_extractor(self) -> bool:
         """Whether each of two critics has a features extractor of its own."""
@@ -102,30 +127,35 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     def _drawn_anew(self, module: nn.Module, gain: float) -> nn.Module:
         """A copy of a module with parameters of its own, drawn as SB3 draws them."""
-        other = copy.deepcopy(module)
-        parts: Any = other.modules()
+        duplicate = copy.deepcopy(module)
+        parts: Any = duplicate.modules()
         for part in parts:
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
-        return other.apply(partial(self.init_weights, gain=gain)) if self.ortho_init else other
+        if self.ortho_init:
+            duplicate.apply(partial(self.init_weights, gain=gain))
+        return duplicate
 
-    def _let_optimizer_know(self, twins: dict[nn.Parameter, nn.Parameter]) -> None:
+    def _add_to_optimizer(self, twins: dict[nn.Parameter, nn.Parameter]) -> None:
         """Give the optimizer each parameter's twin, in the same group and with a copy of its state."""
         place = {id(parameter): i for i, parameter in enumerate(self.parameters())}
-        for group in self.optimizer.param_groups if twins else []:
-            own = [p for first in group["params"] for p in (first, twins.get(first)) if p is not None]
+        for group in self.optimizer.param_groups:
+            with_twins = list(group["params"])
+            with_twins += [twins[parameter] for parameter in group["params"] if parameter in twins]
             # In the policy's order, as they are saved.
-            group["params"] = sorted(own, key=lambda p: place.get(id(p), len(place)))
+            group["params"] = sorted(with_twins, key=lambda parameter: place.get(id(parameter), len(place)))
         for first, second in twins.items():
             if first in self.optimizer.state:
                 self.optimizer.state[second] = copy.deepcopy(self.optimizer.state[first])
 
     def _widen_optimizer_state(self) -> None:
         """Fit the state that some optimizers, such as Adagrad, make with the instance to the widened last layers."""
-        for parameter in (p for layer in self.value_net.last_layers for p in layer.parameters()):
-            for name, value in self.optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor) and value.shape == (1, *parameter.shape[1:]) != parameter.shape:
-                    self.optimizer.state[parameter][name] = value.repeat_interleave(len(parameter), dim=0)
+        for layer in self.value_net.last_layers:
+            for parameter in layer.parameters():
+                shape_of_one = (1, *parameter.shape[1:])
+                for name, value in self.optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor) and value.shape == shape_of_one != parameter.shape:
+                        self.optimizer.state[parameter][name] = value.repeat_interleave(len(parameter), dim=0)
 
     def _set_critic_eps(self) -> None:
         """Difference 9 from PPO: another eps for the critic alone, unless the user's code has made the optimizer."""
@@ -133,16 +163,18 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         is_adam = type(self.optimizer) is torch.optim.Adam and group["eps"] == PPO_ADAM_EPS
         if others or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
             return
-        critic = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(self.critic_parts)}
-        own = [parameter for parameter in group["params"] if id(parameter) in critic]
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
-        self.optimizer.add_param_group({"params": own, "eps": CRITIC_ADAM_EPS})
+        ids = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(self.critic_parts)}
+        critic = [parameter for parameter in group["params"] if id(parameter) in ids]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
+        self.optimizer.add_param_group({"params": critic, "eps": CRITIC_ADAM_EPS})
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
+        parameters = super()._get_constructor_parameters()
+        parameters["n_quantiles"] = self.n_quantiles
+        parameters["n_critics"] = self.n_critics
         if self.has_default_optimizer:
-            own["optimizer_kwargs"] = None
-        return {**super()._get_constructor_parameters(), **own}
+            parameters["optimizer_kwargs"] = None
+        return parameters
 
     def save(self, path: Any) -> None:
         """
@@ -152,12 +184,15 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
         :param path: file name or file
         """
-        own = {"n_quantiles": self.n_quantiles, "n_critics": self.n_critics}
         saved = {"state_dict": self.state_dict(), "data": self._get_constructor_parameters()}
-        plain = self._plain_state()
-        if plain is not None:
-            data = {name: value for name, value in saved["data"].items() if name not in own}
-            saved = {"state_dict": plain, "data": data, "quantiles": {"state_dict": saved["state_dict"], "data": own}}
+
+        # The plain policy stands where SB3 looks, the quantiles beside it.
+        plain_state = self._plain_state()
+        if plain_state is not None:
+            plain_data = dict(saved["data"])
+            data = {name: plain_data.pop(name) for name in ("n_quantiles", "n_critics")}
+            quantiles = {"state_dict": saved["state_dict"], "data": data}
+            saved = {"state_dict": plain_state, "data": plain_data, "quantiles": quantiles}
         torch.save(saved, path)
 
     def _plain_state(self) -> dict[str, Tensor] | None:
@@ -167,7 +202,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         if self.n_critics > 1 or (last.bias is None and head.ret_mean != 0):
             return None
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("value_net.")}
-        state |= {f"value_net.{name}": value for name, value in head.net.state_dict().items()}
+        for name, value in head.net.state_dict().items():
+            state[f"value_net.{name}"] = value
+
+        # The value is the mean of the quantiles, in raw units.
         prefix = ".".join(filter(None, ("value_net", head.last_layer_name)))
         state[f"{prefix}.weight"] = last.weight.detach().mean(dim=0, keepdim=True) * head.ret_std
         if last.bias is not None:
@@ -183,9 +221,9 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :param device: where the policy is put
         """
         saved = torch.load(path, map_location=get_device(device), weights_only=False)
-        own = saved.get("quantiles", {"state_dict": saved["state_dict"], "data": {}})
-        policy = cls(**saved["data"], **own["data"])
-        policy.load_state_dict(own["state_dict"])
+        quantiles = saved.get("quantiles", {"state_dict": saved["state_dict"], "data": {}})
+        policy = cls(**saved["data"], **quantiles["data"])
+        policy.load_state_dict(quantiles["state_dict"])
         return policy.to(get_device(device))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,19 +231,19 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     @contextlib.contextmanager
     def fast_optimizer(self) -> Iterator[None]:
-        """
-        For the time of an update all parameters in one call, "fused" on the CPU, where the optimizer has that, or
-        "foreach", unless the user has said which.
-        """
-        groups = [g for g in self.optimizer.param_groups if g.get("foreach", True) is None and g.get("fused") is None]
-        names = ["fused" if "fused" in group and self.device.type == "cpu" else "foreach" for group in groups]
-        for group, name in zip(groups, names, strict=True):
-            group[name] = True
+        """Use the optimizer's fused (CPU) or foreach form during an update. A form the user chose stays."""
+        changed: list[tuple[dict[str, Any], str]] = []
+        for group in self.optimizer.param_groups:
+            if group.get("foreach", True) is None and group.get("fused") is None:
+                has_fused = "fused" in group and self.device.type == "cpu"
+                form = "fused" if has_fused else "foreach"
+                group[form] = True
+                changed.append((group, form))
         try:
             yield
         finally:
-            for group, name in zip(groups, names, strict=True):
-                group[name] = None
+            for group, form in changed:
+                group[form] = None
 
     def set_training_mode(self, mode: bool) -> None:
         """As ``BasePolicy.set_training_mode``; ``predict`` asks at every step, where mostly nothing is to change."""
@@ -228,29 +266,38 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     def forward_unchecked(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """``forward`` without its look for NaN."""
-        (actions, values, log_prob), asked = self._noting(super().forward, obs, *args, **kwargs)
-        return actions, values if asked else self._value(values), log_prob
+        (actions, values, log_prob), recorded = self._recording(super().forward, obs, *args, **kwargs)
+        if not recorded:
+            values = self._value(values)
+        return actions, values, log_prob
 
     def predict_values(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> Tensor:
         """As the host policy's ``predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
         quantiles = self.quantiles_of_loss(obs, *args, **kwargs)
-        if self.asked is not None:
-            self.asked.append(quantiles)
+        if self.recorded is not None:
+            self.recorded.append(quantiles)
         return self._value(quantiles)
 
     def _value(self, quantiles: Tensor) -> Tensor:
         """Quantiles reduced to the value; while SB3 builds the policy, ``value_net`` still gives the value itself."""
-        return self.value_net.value(quantiles) if isinstance(self.value_net, QuantileHead) else quantiles
+        if not isinstance(self.value_net, QuantileHead):
+            return quantiles
+        return self.value_net.value(quantiles)
 
-    def _noting(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-        """What a method of the policy returns, and the quantiles behind the values that it has asked for."""
-        if torch.compiler.is_compiling() or getattr(method, "__func__", None) in ASK_FOR_NONE:
+    def _recording(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+        """
+        :param method: of the host policy
+        :return: what it returns, and the quantiles that ``predict_values`` recorded while it ran
+        """
+        reads_value_net = isinstance(method, MethodType) and method.__func__ in READ_VALUE_NET
+        if torch.compiler.is_exporting() or reads_value_net:
             return method(*args, **kwargs), []
-        self.asked = asked = list[Tensor]()
+        recorded: list[Tensor] = []
+        self.recorded = recorded
         try:
-            return method(*args, **kwargs), asked
+            return method(*args, **kwargs), recorded
         finally:
-            self.asked = None
+            self.recorded = None
 
     def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
@@ -281,8 +328,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :raises ValueError: if a policy's own ``evaluate_actions`` returns something else than its ``value_net`` gives
         """
         with self.kept_distribution():
-            (values, log_prob, entropy), asked = self._noting(super().evaluate_actions, obs, actions, *args, **kwargs)
-        quantiles = asked[-1] if asked else values
+            results, recorded = self._recording(super().evaluate_actions, obs, actions, *args, **kwargs)
+        values, log_prob, entropy = results
+        quantiles = recorded[-1] if recorded else values
+
         shape = (log_prob.shape[0], self.n_critics * self.n_quantiles)
         if quantiles.numel() != shape[0] * shape[1]:
             raise ValueError(
@@ -319,6 +368,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         if not all(isinstance(part, Tensor) for part in parts):
             obs = self.obs_to_tensor(obs)[0]
         return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs)))
+
+    def quantiles_of_episode(self, observations: Any) -> Tensor:
+        """
+        :param observations: of one episode from its first step on, shape (T, ...)
+        :return: as ``predict_quantiles``, shape (T, N)
+        """
+        return self.predict_quantiles(observations)
 
     def predict_cvar(self, obs: Any, alpha: float, **state: Any) -> Tensor:
         """
@@ -368,18 +424,21 @@ def _quantile_policy(
     if not issubclass(policy_class, base.host):
         raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
 
-    def __reduce__(self: QuantileActorCriticPolicy) -> tuple[Any, ...]:
-        return blank_quantile_policy, (policy_class, base), self.__getstate__()
+    class QuantilePolicy(base, policy_class):  # type: ignore[misc, valid-type]
+        """A class for each of the user's. No file can name it, so its instances pickle by the user's class and base."""
 
-    name = f"Quantile{policy_class.__name__}"
-    attributes: dict[str, Any] = {
-        "__doc__": policy_class.__doc__,
-        "__reduce__": __reduce__,
-        "__module__": policy_class.__module__,
-    }
+        def __reduce__(self) -> tuple[Any, ...]:
+            return blank_quantile_policy, (policy_class, base), self.__getstate__()
+
+    QuantilePolicy.__name__ = f"Quantile{policy_class.__name__}"
+    QuantilePolicy.__qualname__ = QuantilePolicy.__name__
+    QuantilePolicy.__module__ = policy_class.__module__
+    QuantilePolicy.__doc__ = policy_class.__doc__
+
+    # The user's `save` comes before that of the base.
     if policy_class.save is not ActorCriticPolicy.save:
-        attributes["save"] = policy_class.save
-    return type(name, (base, policy_class), attributes)
+        QuantilePolicy.save = policy_class.save
+    return QuantilePolicy
 
 
 def blank_quantile_policy(

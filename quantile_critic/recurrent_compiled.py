@@ -1,8 +1,7 @@
-"""``compile=True`` of a recurrent policy: its step in the rollout is compiled, its update is not."""
+"""``compile=True`` of a recurrent policy: its step in the rollout is compiled."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -27,20 +26,3 @@ class RecurrentStep(CompiledStep):
             return super().prepare(
                 policy, args[0], recurrent.initial_states(n_envs), torch.zeros(n_envs, device=policy.device)
             )
-
-
-class EagerUpdate:
-    """The update of a minibatch: each has sequences of other lengths, and a compiled graph has fixed shapes."""
-
-    def __init__(self) -> None:
-        self.has_warned = False
-
-    def prepare(self, *args: Any) -> tuple[None, None]:
-        """
-        :param args: of ``CompiledUpdate.prepare``
-        :return: (None, None): the update stays eager, which is said once
-        """
-        if not self.has_warned:
-            warnings.warn("compile=True: the update stays eager, as each minibatch has sequences of other lengths")
-        self.has_warned = True
-        return None, None

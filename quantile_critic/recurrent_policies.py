@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.rollout import arrays_of
-from quantile_critic.sequences import Layout, Sequences, run_sequences, run_step, steps_alone
+from quantile_critic.sequences import Layout, Sequences, can_step_by_hand, lay_out, run_sequences, run_step
 
 LstmStates = tuple[Tensor, Tensor]
 
@@ -31,6 +31,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
     """
 
     host: ClassVar[type[ActorCriticPolicy]] = RecurrentActorCriticPolicy
+    carries_states: ClassVar[bool] = True
     critic_parts: ClassVar[tuple[str, ...]] = (*QuantileActorCriticPolicy.critic_parts, "lstm_critic.", "critic.")
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -46,14 +47,14 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         layers, _, units = self.lstm_hidden_state_shape
-        own = {
+        parameters = {
             "lstm_hidden_size": units,
             "n_lstm_layers": layers,
             "shared_lstm": self.shared_lstm,
             "enable_critic_lstm": self.enable_critic_lstm,
             "lstm_kwargs": self.lstm_kwargs,
         }
-        return {**own, **super()._get_constructor_parameters()}
+        return {**parameters, **super()._get_constructor_parameters()}
 
     def _process_sequence(  # type: ignore[override]
         self, features: Tensor, lstm_states: LstmStates, episode_starts: Any, lstm: nn.LSTM
@@ -67,18 +68,29 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         :param lstm: of the actor or the critic
         :return: shape (B, H), and the states after the last step; with a ``Layout``, those that were given
         """
-        process = super(QuantileActorCriticPolicy, self)._process_sequence
+        # An update: sequences of any lengths, and episodes start with sequences only.
         if isinstance(episode_starts, Layout):
             return run_sequences(lstm, features, lstm_states, episode_starts), lstm_states
-        sequences = lstm_states[0].shape[1]
-        starts = episode_starts.reshape(sequences, -1)
-        if self.runs_own_sequences or (starts.shape[1] > 1 and bool(starts[:, 1:].any())):
+
+        # The host's loop, where the user's class runs sequences or an episode starts within one.
+        n_sequences = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(n_sequences, -1)  # (S, steps)
+        n_steps = starts.shape[1]
+        if self.runs_own_sequences or (n_steps > 1 and bool(starts[:, 1:].any())):
+            process = super(QuantileActorCriticPolicy, self)._process_sequence
             return cast(tuple[Tensor, LstmStates], process(features, lstm_states, episode_starts, lstm))
-        goes_on = (1.0 - starts[:, 0]).view(1, sequences, 1)
-        states = goes_on * lstm_states[0], goes_on * lstm_states[1]
-        if starts.shape[1] == 1 and not torch.is_grad_enabled() and steps_alone(lstm):
+
+        # States are zero where an episode starts.
+        goes_on = (1.0 - starts[:, 0]).view(1, n_sequences, 1)
+        states = (goes_on * lstm_states[0], goes_on * lstm_states[1])
+
+        # A step of a rollout.
+        if n_steps == 1 and not torch.is_grad_enabled() and can_step_by_hand(lstm):
             return run_step(lstm, features, states)
-        output, states = lstm(features.reshape(sequences, -1, lstm.input_size).swapaxes(0, 1), states)
+
+        # Whole sequences.
+        sequences = features.reshape(n_sequences, n_steps, lstm.input_size)
+        output, states = lstm(sequences.swapaxes(0, 1), states)
         return output.transpose(0, 1).flatten(0, 1), states
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,8 +99,10 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
 
         :raises ValueError: if a log probability is NaN
         """
-        compiled = None if kwargs or torch.is_grad_enabled() else self.compiled_step
-        results = self.forward_unchecked(*args, **kwargs) if compiled is None else compiled(self, *args)
+        if self.compiled_step is not None and not (kwargs or torch.is_grad_enabled()):
+            results = self.compiled_step(self, *args)
+        else:
+            results = self.forward_unchecked(*args, **kwargs)
         if not torch.compiler.is_compiling() and math.isnan(results[2].sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return results
@@ -96,8 +110,10 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
     def forward_unchecked(self, *args: Any, **kwargs: Any) -> Any:
         """``forward`` without its look for NaN."""
         host_forward = super(QuantileActorCriticPolicy, self).forward
-        (actions, values, log_prob, states), asked = self._noting(host_forward, *args, **kwargs)
-        return actions, values if asked else self._value(values), log_prob, states
+        (actions, values, log_prob, states), recorded = self._recording(host_forward, *args, **kwargs)
+        if not recorded:
+            values = self._value(values)
+        return actions, values, log_prob, states
 
     def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
@@ -109,7 +125,9 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
             return super().quantiles_of_loss(obs, *args, **kwargs)
         obs, rows, _ = self._for_host(obs)
         quantiles = super().quantiles_of_loss(obs.observations, obs.states.vf, obs.starts)
-        return quantiles if rows is None else quantiles[rows]
+        if rows is None:
+            return quantiles
+        return quantiles[rows]
 
     def evaluate_quantiles(
         self, obs: Any, actions: Tensor, *args: Any, **kwargs: Any
@@ -128,21 +146,35 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         if rows is None:
             return results
         quantiles, log_prob, entropy = results
-        return quantiles[rows], log_prob[rows], None if entropy is None else entropy[rows]
+        if entropy is not None:
+            entropy = entropy[rows]
+        return quantiles[rows], log_prob[rows], entropy
 
     def _for_host(self, obs: Sequences, actions: Any = None) -> tuple[Sequences, Tensor | None, Any]:
-        """Where the user's class has a say in how sequences are run: padded, and which rows are no padding."""
+        """
+        Pad sequences where the user's class runs them.
+
+        :param obs: B steps
+        :param actions: theirs
+        :return: sequences of equal lengths, the rows that are no padding, shape (B,), and actions; else what was given,
+            with None in place of the rows
+        """
         layout = obs.starts
         if not (self.runs_own_sequences and isinstance(layout, Layout)):
             return obs, None, actions
-        rows, size = layout.places_of_one, layout.groups[0][0] * obs.states.pi[0].shape[1]
-        flat = {"actions": actions, "starts": layout.episode_starts}
-        padded = tree_map_only(
-            Tensor,
-            lambda part: part.new_zeros(size, *part.shape[1:]).index_copy(0, rows, part),
-            {"observations": obs.observations, **flat},
-        )
-        return Sequences(padded["observations"], obs.states, padded["starts"]), rows, padded["actions"]
+
+        rows = layout.places_of_one
+        longest = layout.groups[0][0]
+        n_cells = longest * obs.states.pi[0].shape[1]
+
+        def padded(tensors: Any) -> Any:
+            """From shape (B, ...) to (n_cells, ...), sequence by sequence."""
+            return tree_map_only(
+                Tensor, lambda part: part.new_zeros(n_cells, *part.shape[1:]).index_copy(0, rows, part), tensors
+            )
+
+        sequences = Sequences(padded(obs.observations), obs.states, padded(layout.episode_starts))
+        return sequences, rows, padded(actions)
 
     def initial_states(self, n_envs: int) -> RNNStates:
         """:return: zero states of actor and critic for so many environments, as ``forward`` takes and returns them"""
@@ -165,12 +197,33 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         if not all(isinstance(part, Tensor) for part in arrays_of(obs)):
             obs = self.obs_to_tensor(obs)[0]
         size = len(arrays_of(obs)[0])
-        lstm_states = self.initial_states(size) if lstm_states is None else lstm_states
-        own = lstm_states.vf if isinstance(lstm_states, RNNStates) else lstm_states
-        states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in own)
-        starts = torch.zeros(size) if episode_starts is None else torch.as_tensor(episode_starts)
-        starts = starts.to(self.device, torch.float32)
-        return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs, states, starts)))
+
+        # States of the critic before this step.
+        if lstm_states is None:
+            lstm_states = self.initial_states(size)
+        if isinstance(lstm_states, RNNStates):
+            lstm_states = lstm_states.vf
+        states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in lstm_states)
+
+        if episode_starts is None:
+            episode_starts = torch.zeros(size)
+        starts = torch.as_tensor(episode_starts).to(self.device, torch.float32)
+
+        quantiles = self.quantiles_of_loss(obs, states, starts)
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))
+
+    def quantiles_of_episode(self, observations: Any) -> Tensor:
+        """
+        As ``QuantileActorCriticPolicy``; the critic reads the steps in their order, from zero states on.
+
+        :param observations: of one episode from its first step on, shape (T, ...)
+        :return: shape (T, N), raw units, of the critic with the smaller mean
+        """
+        starts = np.arange(len(observations)) == 0
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), lay_out(starts, starts)[0])
+        tensors = torch.as_tensor(observations, device=self.device)
+        quantiles = self.quantiles_of_loss(Sequences(tensors, self.initial_states(1), layout))
+        return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))
 
 
 class QuantileRecurrentActorCriticCnnPolicy(  # type: ignore[misc]

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import obs_as_tensor
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from quantile_critic.policies import QuantileActorCriticPolicy
@@ -51,24 +51,6 @@ class Samples(NamedTuple):
         )
 
 
-class Coefficients(NamedTuple):
-    """Numbers of the loss and the step that may change between updates; tensors where the update is compiled."""
-
-    clip_range: float
-    clip_range_vf: float | None  # in the units of ``clip_range_vf_units``; None: no clipping
-    ent_coef: float
-    vf_coef: float
-    max_grad_norm: float
-
-
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm
-
-
 def rows_of(observations: Any, rows: Any) -> Any:
     """Some of the observations, an array or tensor or a dict of them."""
     if isinstance(observations, dict):
@@ -83,15 +65,18 @@ def on(device: torch.device, tensors: Any) -> Any:
 
 def arrays_of(observations: Any) -> list[Any]:
     """The parts of observations, an array or tensor or a dict of them."""
-    return list(observations.values()) if isinstance(observations, dict) else [observations]
+    if isinstance(observations, dict):
+        return list(observations.values())
+    return [observations]
 
 
 def has_own_minibatches(buffer: RolloutBuffer) -> bool:
     """Whether the buffer is of a class whose ``get()`` may do anything."""
     kind = type(buffer)
-    return not any(
-        kind.get is base.get and kind._get_samples is base._get_samples for base in (RolloutBuffer, DictRolloutBuffer)
-    )
+    for base in (RolloutBuffer, DictRolloutBuffer):
+        if kind.get is base.get and kind._get_samples is base._get_samples:
+            return False
+    return True
 
 
 def by_step(buffer: RolloutBuffer, array: np.ndarray) -> np.ndarray:
@@ -110,7 +95,9 @@ def observations_by_step(buffer: RolloutBuffer) -> Any:
     observations: Any = getattr(buffer, "observations", None)
     if isinstance(observations, dict):
         return {key: by_step(buffer, array) for key, array in observations.items()}
-    return by_step(buffer, observations) if isinstance(observations, np.ndarray) else None
+    if isinstance(observations, np.ndarray):
+        return by_step(buffer, observations)
+    return None
 
 
 class Rollout:
@@ -136,27 +123,38 @@ class Rollout:
         clips: bool,
         sampled_targets: Callable[[Tensor], Tensor] | None,
     ):
-        self.buffer, self.policy, self.device = buffer, policy, policy.device
-        self.values, self.returns = by_step(buffer, buffer.values).flatten(), by_step(buffer, buffer.returns).flatten()
+        self.buffer = buffer
+        self.policy = policy
+        self.device = policy.device
+        self.values = by_step(buffer, buffer.values).flatten()  # (M,)
+        self.returns = by_step(buffer, buffer.returns).flatten()  # (M,)
+        self.scales_advantages = False
         self.has_own_minibatches = self._has_own_minibatches()
         if sampled_targets is not None and self.has_own_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
                 f"lies: {type(buffer).__name__} has a get() of its own"
             )
-        self.calibration_error: float | None = None
-        self.old_quantiles: Tensor | None = None
-        self.atoms: Tensor | None = None
+
+        # A buffer that makes its own minibatches does not say which rows they are: a copy of the critic is asked then.
         self.frozen = copy.deepcopy(policy) if clips and self.has_own_minibatches else None
+        self.calibration_error: float | None = None
+        self.old_quantiles: Tensor | None = None  # (M, C * N), raw
+        self.atoms: Tensor | None = None  # (M, N), raw
         observations = observations_by_step(buffer)
         if observations is None:
             return
-        head, quantiles = policy.value_net, policy.value_net.to_raw(self._predict(observations, batch_size))
+
+        # The critic's quantiles of all states serve calibration, clipping and sampled targets.
+        head = policy.value_net
+        quantiles = head.to_raw(self._predict(observations, batch_size))  # (M, C * N)
         if head.ret_std > 0:
             returns = torch.as_tensor(self.returns, device=self.device)
             self.calibration_error = calibration_error(of_all(head.of_smaller_mean(quantiles)), of_all(returns))
-        self.old_quantiles = quantiles if clips else None
-        self.atoms = None if sampled_targets is None else sampled_targets(quantiles)
+        if clips:
+            self.old_quantiles = quantiles
+        if sampled_targets is not None:
+            self.atoms = sampled_targets(quantiles)
 
     def _has_own_minibatches(self) -> bool:
         return has_own_minibatches(self.buffer)
@@ -164,23 +162,30 @@ class Rollout:
     def _predict(self, observations: Any, batch_size: int) -> Tensor:
         """All quantiles in the units of the loss, in parts that take no more memory than training."""
         arrays = arrays_of(observations)
-        size = max(batch_size, 2**16 // sum(math.prod(array.shape[1:]) for array in arrays))
-        parts = [rows_of(observations, slice(i, i + size)) for i in range(0, len(arrays[0]), size)]
-        return torch.cat([self.policy.quantiles_of_loss(obs_as_tensor(part, self.device)) for part in parts])
+        numbers_of_one = sum(math.prod(array.shape[1:]) for array in arrays)
+        size = max(batch_size, 2**16 // numbers_of_one)
 
-    def normalize(self, scale_advantages: bool) -> None:
+        quantiles = []
+        for first in range(0, len(arrays[0]), size):
+            part = obs_as_tensor(rows_of(observations, slice(first, first + size)), self.device)
+            quantiles.append(self.policy.quantiles_of_loss(part))
+        return torch.cat(quantiles)
+
+    def to_loss_units(self, scale_advantages: bool) -> None:
         """
         Make the samples, with targets and old quantiles in the units of the loss as it is by now.
 
         :param scale_advantages: to the size of the loss's units
         """
-        self.scale_advantages, buffer = scale_advantages, self.buffer
+        self.scales_advantages = scale_advantages
         if self.has_own_minibatches:
             return
+
+        buffer = self.buffer
         observations = observations_by_step(buffer)
-        is_large = sum(array.nbytes for array in arrays_of(observations)) > LARGE
-        arrays = [by_step(buffer, array) for array in (buffer.actions, buffer.log_probs, buffer.advantages)]
-        actions, log_prob, advantages = (torch.as_tensor(array, device=self.device) for array in arrays)
+        actions = torch.as_tensor(by_step(buffer, buffer.actions), device=self.device)
+        log_prob = torch.as_tensor(by_step(buffer, buffer.log_probs), device=self.device)
+        advantages = torch.as_tensor(by_step(buffer, buffer.advantages), device=self.device)
         data = RolloutBufferSamples(
             obs_as_tensor(observations, torch.device("cpu")),  # type: ignore[arg-type]
             actions=actions.to(torch.float32),
@@ -189,22 +194,36 @@ class Rollout:
             advantages=advantages.flatten(),
             returns=torch.as_tensor(self.returns, device=self.device),
         )
-        self.samples = samples = self._in_loss_units(data, self.old_quantiles)
-        if not is_large:
-            self.samples = samples._replace(observations=on(self.device, samples.observations))
+        samples = self._in_loss_units(data, self.old_quantiles)
+
+        # Large observations go to the device minibatch by minibatch.
+        if sum(array.nbytes for array in arrays_of(observations)) <= LARGE:
+            samples = samples._replace(observations=on(self.device, samples.observations))
+        self.samples = samples
 
     def _in_loss_units(self, data: RolloutBufferSamples, old_quantiles: Tensor | None) -> Samples:
-        head, advantages, actions = self.policy.value_net, data.advantages, data.actions
-        if self.scale_advantages:
+        """
+        :param data: samples of SB3's buffer, raw
+        :param old_quantiles: theirs, raw; None: no clipping
+        """
+        head = self.policy.value_net
+        actions = data.actions
+        if isinstance(self.policy.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+
+        advantages = data.advantages
+        if self.scales_advantages:
             # By a power of 2, so that no bit is lost: what is added to their std for stability then weighs the same at
             # any scale of the rewards.
             advantages = torch.ldexp(advantages, -torch.frexp(head.ret_std).exponent)
+
+        targets = data.returns if self.atoms is None else self.atoms
         return Samples(
             observations=data.observations,
-            actions=actions.long().flatten() if isinstance(self.policy.action_space, spaces.Discrete) else actions,
+            actions=actions,
             old_log_prob=data.old_log_prob,
             advantages=advantages,
-            targets=head.to_normalized(data.returns if self.atoms is None else self.atoms),
+            targets=head.to_normalized(targets),
             old_quantiles=None if old_quantiles is None else head.to_normalized(old_quantiles),
         )
 
@@ -218,21 +237,27 @@ class Rollout:
             for data in self.buffer.get(batch_size):
                 yield self._in_loss_units(data, self._old_quantiles_of(data.observations)), None
             return
+
+        # SB3 counts environment by environment, this class step by step.
         steps, envs = self.buffer.rewards.shape
-        order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3 counts environment by environment
-        rows = torch.as_tensor(order % steps * envs + order // steps)
-        observations, rest = self.samples.observations, self.samples._replace(observations={})
+        order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3's generator
+        rows = torch.as_tensor(order % steps * envs + order // steps)  # (M,)
+
+        observations = self.samples.observations
         is_here = arrays_of(observations)[0].device.type == self.device.type
-        parts = torch.split(rows, batch_size), torch.split(on(self.device, rows), batch_size)
-        for chosen, chosen_here in zip(*parts, strict=True):
+        b_rows = torch.split(rows, batch_size)
+        b_rows_here = torch.split(on(self.device, rows), batch_size)
+        for mb_rows, mb_rows_here in zip(b_rows, b_rows_here, strict=True):
             if is_here:
-                yield self.samples, chosen_here
+                yield self.samples, mb_rows_here
             else:
-                own = on(self.device, rows_of(observations, chosen))
-                yield rest.at(chosen_here)._replace(observations=own), None
+                mb_observations = on(self.device, rows_of(observations, mb_rows))
+                minibatch = self.samples._replace(observations={}).at(mb_rows_here)
+                yield minibatch._replace(observations=mb_observations), None
 
     @torch.no_grad()
     def _old_quantiles_of(self, observations: Any) -> Tensor | None:
         """Of the policy that collected the rollout, raw; None if they are not wanted."""
-        frozen = self.frozen
-        return None if frozen is None else frozen.value_net.to_raw(frozen.quantiles_of_loss(observations))
+        if self.frozen is None:
+            return None
+        return self.frozen.value_net.to_raw(self.frozen.quantiles_of_loss(observations))

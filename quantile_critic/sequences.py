@@ -40,23 +40,33 @@ def lay_out(begins: np.ndarray, episode_starts: np.ndarray) -> tuple[Layout, np.
     :param episode_starts: whether an episode starts at a row, shape (B,); there a sequence begins, too
     :return: the layout, and the first row of each sequence, shape (S,), that of the longest first
     """
+    # Sort the sequences by length and group them.
     first_rows = np.flatnonzero(begins)
     lengths = np.diff(first_rows, append=len(begins))
     by_length = np.argsort(-lengths, kind="stable")
     groups = group_sizes(lengths[by_length])
+
+    # Find the rank of each sequence in its group, and the first cell of each group.
     rank_of = np.empty_like(by_length)
     rank_of[by_length] = np.arange(len(by_length))
-
     sizes = np.array([size for _, size in groups])
     offsets = np.cumsum([0, *(steps * size for steps, size in groups)])[:-1]
     group_of = np.repeat(np.arange(len(groups)), sizes)[rank_of]  # of each sequence
     rank_in_group = rank_of - (np.cumsum(sizes) - sizes)[group_of]
+
+    # Find the cell of each row.
     sequence = np.cumsum(begins) - 1  # of each row
     step = np.arange(len(begins)) - first_rows[sequence]
     places = (offsets[group_of] + rank_in_group)[sequence] + step * sizes[group_of][sequence]
     places_of_one = rank_of[sequence] * int(lengths.max()) + step
-    tensors = map(torch.from_numpy, (places, places_of_one, episode_starts.astype(np.float32)))
-    return Layout(groups, *tensors), first_rows[by_length]
+
+    layout = Layout(
+        groups=groups,
+        places=torch.from_numpy(places),
+        places_of_one=torch.from_numpy(places_of_one),
+        episode_starts=torch.from_numpy(episode_starts.astype(np.float32)),
+    )
+    return layout, first_rows[by_length]
 
 
 def group_sizes(lengths: np.ndarray) -> list[tuple[int, int]]:
@@ -66,12 +76,17 @@ def group_sizes(lengths: np.ndarray) -> list[tuple[int, int]]:
     :param lengths: in descending order, shape (S,)
     :return: steps and sequences of each group
     """
-    longest, size = int(lengths[0]), len(lengths)
-    cuts = np.arange(1, size)
-    # What stays is as long; what is cut off becomes as long as its own first.
-    saved = (longest - lengths[1:]) * (size - cuts) - CELLS_PER_STEP * lengths[1:]
-    if size == 1 or saved.max() <= CELLS_PER_CALL:
+    longest = int(lengths[0])
+    size = len(lengths)
+    if size == 1:
         return [(longest, size)]
+
+    # Cells saved by each cut: the sequences behind it are padded to the first of them only.
+    cuts = np.arange(1, size)
+    saved = (longest - lengths[1:]) * (size - cuts) - CELLS_PER_STEP * lengths[1:]
+    if saved.max() <= CELLS_PER_CALL:
+        return [(longest, size)]
+
     cut = 1 + int(saved.argmax())
     return group_sizes(lengths[:cut]) + group_sizes(lengths[cut:])
 
@@ -84,37 +99,55 @@ def run_sequences(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor]
     :param layout: of these rows
     :return: the LSTM's output of each row, shape (B, H)
     """
-    cells = features.new_zeros(sum(steps * size for steps, size in layout.groups), features.shape[1])
+    # Put the rows into the cells of all groups.
+    n_cells = sum(steps * size for steps, size in layout.groups)
+    cells = features.new_zeros(n_cells, features.shape[1])
     cells = cells.index_copy(0, layout.places, features)
-    outputs, cell, sequence = [], 0, 0
+
+    # Run each group as one batch of padded sequences.
+    outputs = []
+    first_cell = 0
+    first_sequence = 0
     for steps, size in layout.groups:
-        own = tuple(state[:, sequence : sequence + size].contiguous() for state in states)
-        output, _ = lstm(cells[cell : cell + steps * size].view(steps, size, -1), own)
+        group = cells[first_cell : first_cell + steps * size].view(steps, size, -1)
+        states_of_group = tuple(state[:, first_sequence : first_sequence + size].contiguous() for state in states)
+        output, _ = lstm(group, states_of_group)  # (steps, size, H)
         outputs.append(output.reshape(steps * size, -1))
-        cell, sequence = cell + steps * size, sequence + size
-    every = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return every.index_select(0, layout.places)
+        first_cell += steps * size
+        first_sequence += size
+
+    # Take the rows out of the cells.
+    all_outputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return all_outputs.index_select(0, layout.places)
 
 
 def run_step(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """
     One step of each sequence, in a quarter of the time that the LSTM takes for it.
 
-    :param lstm: for which ``steps_alone`` is true
+    :param lstm: for which ``can_step_by_hand`` is true
     :param features: shape (S, features)
     :param states: (n_layers, S, H) each
     :return: output, shape (S, H), and the states after the step
     """
-    hidden, cell = [], []
+    hidden = []
+    cells = []
     for layer, weights in enumerate(lstm.all_weights):
-        features, after = torch.lstm_cell(features, [states[0][layer], states[1][layer]], *weights)
+        before = [states[0][layer], states[1][layer]]
+        # A layer's hidden state is the next layer's input.
+        features, cell = torch.lstm_cell(features, before, *weights)
         hidden.append(features)
-        cell.append(after)
-    return features, (torch.stack(hidden), torch.stack(cell))
+        cells.append(cell)
+    return features, (torch.stack(hidden), torch.stack(cells))
 
 
-def steps_alone(lstm: nn.LSTM) -> bool:
-    """Whether ``run_step`` does all that a call of this module would."""
-    plain = type(lstm) is nn.LSTM and not (lstm.proj_size or lstm.bidirectional or lstm.batch_first)
+def can_step_by_hand(lstm: nn.LSTM) -> bool:
+    """Whether ``run_step`` equals calling the LSTM (no hooks, dropout, projections)."""
+    if type(lstm) is not nn.LSTM:
+        return False
+    if lstm.proj_size or lstm.bidirectional or lstm.batch_first:
+        return False
+    if lstm.training and lstm.dropout:
+        return False
     hooks = (lstm._forward_hooks, lstm._forward_pre_hooks, lstm._backward_hooks, lstm._backward_pre_hooks)
-    return plain and not (lstm.training and lstm.dropout) and not any(hooks)
+    return not any(hooks)

@@ -28,11 +28,19 @@ def next_statistics(
     :param rate: weight in (0, 1] of the newest rollout; None weighs all rollouts alike
     :return: the new mean and standard deviation
     """
-    weight = 1 / updates if rate is None else min(1.0, rate / (1 - (1 - rate) ** updates))  # rounding can exceed 1
-    # Averaging E[x] and E[x^2], written around the means: E[x^2] - E[x]^2 would cancel when |mean| >> std.
-    batch_mean, batch_var = returns.mean(dtype=np.float64), returns.var(dtype=np.float64)
+    # Weight of this rollout, without the bias of an average that began at 0.
+    weight = 1 / updates
+    if rate is not None:
+        weight = min(1.0, rate / (1 - (1 - rate) ** updates))  # rounding can exceed 1
+
+    batch_mean = returns.mean(dtype=np.float64)
+    batch_variance = returns.var(dtype=np.float64)
     new_mean = mean + weight * (batch_mean - mean)
-    variance = (1 - weight) * (std**2 + (mean - new_mean) ** 2) + weight * (batch_var + (batch_mean - new_mean) ** 2)
+
+    # Averages of E[x] and E[x^2], written around the means: E[x^2] - E[x]^2 would cancel when |mean| >> std.
+    old_square = std**2 + (mean - new_mean) ** 2
+    batch_square = batch_variance + (batch_mean - new_mean) ** 2
+    variance = (1 - weight) * old_square + weight * batch_square
     return new_mean, math.sqrt(variance)
 
 
@@ -52,8 +60,9 @@ def sample_replacement(
     :return: atoms, shape (T, E, N), raw
     """
     atoms = torch.empty_like(following)
-    z = last
+    z = last  # (E, N)
     for t in reversed(range(len(rewards))):
+        # The sample at t + 1, or the critic's quantiles there.
         z = torch.where(keeps[t, :, None], z, following[t])
         z = rewards[t, :, None] + gamma * goes_on[t, :, None] * z
         atoms[t] = z
@@ -64,7 +73,7 @@ def sampled_targets(
     rewards: np.ndarray,
     dones: np.ndarray,
     keeps: np.ndarray,
-    own: Tensor,
+    quantiles: Tensor,
     last: Tensor,
     terminal: list[tuple[int, int, Tensor]],
     gamma: float,
@@ -75,21 +84,27 @@ def sampled_targets(
     :param rewards: shape (T, E), raw, at truncations with the bootstrapped value
     :param dones: whether the episode ended with the step, shape (T, E)
     :param keeps: whether Z_t+1 is kept where the episode goes on, shape (T, E)
-    :param own: quantiles of the rollout's states, step by step, shape (T * E, N), raw
+    :param quantiles: of the rollout's states, step by step, shape (T * E, N), raw
     :param last: quantiles after the last step, shape (E, N), raw
     :param terminal: step, environment and quantiles, (N,), raw, of each truncated episode's last observation
     :param gamma: discount factor
     :return: atoms, shape (T * E, N), raw
     """
-    following = torch.cat([own.reshape(*rewards.shape, -1)[1:], last[None]])
-    raw = torch.as_tensor(rewards, device=own.device).clone()
-    goes_on = torch.as_tensor(~dones, device=own.device).to(raw.dtype)
-    for step, env, quantiles in terminal:
-        raw[step, env] -= gamma * quantiles.mean()  # which SB3 has put there
-        following[step, env] = quantiles
+    device = quantiles.device
+    by_step = quantiles.reshape(*rewards.shape, -1)  # (T, E, N)
+    following = torch.cat([by_step[1:], last[None]])
+    raw = torch.as_tensor(rewards, device=device).clone()
+    goes_on = torch.as_tensor(~dones, device=device).to(raw.dtype)
+
+    # A truncated episode goes on with its last observation, whose mean value SB3 has put into the reward.
+    for step, env, last_quantiles in terminal:
+        raw[step, env] -= gamma * last_quantiles.mean()
+        following[step, env] = last_quantiles
         goes_on[step, env] = 1.0
-    atoms = sample_replacement(raw, goes_on, torch.as_tensor(keeps & ~dones, device=own.device), following, last, gamma)
-    return atoms.reshape(own.shape)
+
+    keeps_sample = torch.as_tensor(keeps & ~dones, device=device)
+    atoms = sample_replacement(raw, goes_on, keeps_sample, following, last, gamma)
+    return atoms.reshape(quantiles.shape)
 
 
 def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
@@ -101,4 +116,6 @@ def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
     :return: within [0, 1]
     """
     tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
-    return float(((returns.reshape(-1, 1) < quantiles).to(tau.dtype).mean(dim=0) - tau).abs().mean())
+    below = (returns.reshape(-1, 1) < quantiles).to(tau.dtype)
+    shares = below.mean(dim=0)  # (N,)
+    return float((shares - tau).abs().mean())

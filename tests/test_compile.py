@@ -88,7 +88,7 @@ def train_alike(eager, compiled, updates=2):
 
 
 def functions(model):
-    step, update = model._compiled
+    step, update = model._policy_step, model._update
     return {function.name: function for function in (step.function, update.whole, update.gradients_only)}
 
 
@@ -368,14 +368,14 @@ def test_compiled_actions_follow_the_distribution():
 def test_a_recurrent_policys_step_is_compiled_and_its_update_says_that_it_is_not(case):
     with pytest.warns(UserWarning, match="the update stays eager, as each minibatch has sequences of other lengths"):
         model = make_recurrent(compile=True, **CASES[case]).learn(96)
-    assert model._compiled[0].function.call is not None
+    assert model._policy_step.function.call is not None
     model.train = lambda: None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn(96, reset_num_timesteps=False)
     with torch.no_grad():  # the rollout's numbers are those of eager code, of whole sequences
         rollout = model._rollout(True, None)
-        rollout.normalize(False)
+        rollout.to_loss_units(False)
         np.testing.assert_allclose(rollout.old_quantiles.mean(dim=1), rollout.values, rtol=1e-4, atol=1e-5)
         for part, _ in rollout.minibatches(40):
             _, log_prob, _ = model.policy.evaluate_quantiles(part.observations, part.actions)

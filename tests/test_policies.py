@@ -349,8 +349,9 @@ def test_what_compiled_code_depends_on_is_in_its_key():
     policy, obs = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy, torch.zeros(2, 3)
     changes = [
         lambda: policy.mlp_extractor.policy_net.__setitem__(1, nn.Sigmoid()),
-        lambda: setattr(policy, "temperature", [1.0]),
-        lambda: policy.temperature.__setitem__(0, 50.0),
+        lambda: setattr(policy, "normalize_images", False),
+        lambda: policy.mlp_extractor.policy_net.__setitem__(3, nn.LeakyReLU()),
+        lambda: setattr(policy.mlp_extractor.policy_net[3], "negative_slope", 0.5),
         lambda: setattr(policy.action_dist, "scale", 2.0),
         lambda: setattr(policy.action_net.weight, "data", policy.action_net.weight.data.t().contiguous().t()),
         lambda: policy.eval(),
@@ -360,6 +361,7 @@ def test_what_compiled_code_depends_on_is_in_its_key():
         change()
         keys.append(key_of(policy, obs))
         assert keys[-1] != keys[-2]
+    policy.my_counter = 1  # which the class's own code does not read
     assert key_of(policy, obs) == keys[-1] == key_of(policy, torch.zeros(2, 3))
     for other in (torch.zeros(3, 3), torch.zeros(2, 3).double(), torch.zeros(3, 2).t()):
         assert key_of(policy, other) != keys[-1]

@@ -1,6 +1,7 @@
 """RecurrentDistributionalPPO beside sb3-contrib's RecurrentPPO: parameters, minibatches, gradients."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 from typing import ClassVar
@@ -136,7 +137,7 @@ print(R.__module__, R.__qualname__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     without, found = done.stdout.splitlines()
     assert 'needs sb3-contrib: pip install "distributional-ppo[recurrent]"' in without
-    assert found.split() == ["distributional_ppo", "RecurrentDistributionalPPO"], done.stderr
+    assert found.split() == ["recurrent_distributional_ppo", "RecurrentDistributionalPPO"], done.stderr
 
 
 def test_other_names_are_no_attribute():
@@ -150,7 +151,7 @@ def rollout_of(model, **settings):
     model.learn(96)
     with torch.no_grad():
         rollout = model._rollout(True, None)
-    rollout.normalize(False)
+    rollout.to_loss_units(False)
     return rollout
 
 
@@ -294,3 +295,11 @@ def test_policies_that_do_not_fit_are_refused():
         make(policy=RecurrentActorCriticPolicy.__mro__[1])
     with pytest.raises(TypeError, match="OwnEvaluation is recurrent: it needs RecurrentDistributionalPPO"):
         DistributionalPPO(OwnEvaluation, make_vec_env("CartPole-v1"))
+
+
+def test_the_class_is_a_statement_that_inspect_finds_and_earlier_pickles_name_it_where_it_was():
+    import distributional_ppo
+
+    assert inspect.getsource(RecurrentDistributionalPPO).startswith("class RecurrentDistributionalPPO(")
+    assert pickle.loads(b"cdistributional_ppo\nRecurrentDistributionalPPO\n.") is RecurrentDistributionalPPO
+    assert distributional_ppo.RecurrentDistributionalPPO is RecurrentDistributionalPPO

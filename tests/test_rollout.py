@@ -80,7 +80,7 @@ def test_minibatches_are_those_of_sb3s_buffer():
     model = make(n_envs=3)
     model.learn(192)
     rollout = Rollout(model.rollout_buffer, model.policy, 32, clips=False, sampled_targets=None)
-    rollout.normalize(scale_advantages=False)
+    rollout.to_loss_units(scale_advantages=False)
     np.random.seed(5)  # noqa: NPY002
     ours = [samples.at(rows) for samples, rows in rollout.minibatches(50)]
     np.random.seed(5)  # noqa: NPY002
@@ -100,7 +100,7 @@ def test_a_large_rollout_goes_to_the_device_minibatch_by_minibatch(limit, place,
     model = make().learn(128)
     rollout = Rollout(model.rollout_buffer, model.policy, 32, clips=False, sampled_targets=None)
     rollout.device = torch.device("meta")  # from which nothing can be read
-    rollout.normalize(scale_advantages=False)
+    rollout.to_loss_units(scale_advantages=False)
     assert rollout.samples.observations.device.type == place
     assert rollout.samples.targets.device.type == "meta"
     for samples, rows in rollout.minibatches(32):

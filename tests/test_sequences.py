@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from quantile_critic.sequences import CELLS_PER_CALL, group_sizes, lay_out, run_sequences, run_step, steps_alone
+from quantile_critic.sequences import CELLS_PER_CALL, can_step_by_hand, group_sizes, lay_out, run_sequences, run_step
 
 
 def loop(lstm, features, states):
@@ -94,13 +94,13 @@ def test_a_step_is_one_of_the_lstm(layers, bias):
 
 
 def test_what_run_step_would_leave_out():
-    assert steps_alone(nn.LSTM(3, 4, num_layers=2))
+    assert can_step_by_hand(nn.LSTM(3, 4, num_layers=2))
     dropout = nn.LSTM(3, 4, num_layers=2, dropout=0.5)
-    assert not steps_alone(dropout)
-    assert steps_alone(dropout.eval())
-    assert not steps_alone(nn.LSTM(3, 4, proj_size=2))
-    assert not steps_alone(nn.LSTM(3, 4, bidirectional=True))
-    assert not steps_alone(type("Own", (nn.LSTM,), {})(3, 4))
+    assert not can_step_by_hand(dropout)
+    assert can_step_by_hand(dropout.eval())
+    assert not can_step_by_hand(nn.LSTM(3, 4, proj_size=2))
+    assert not can_step_by_hand(nn.LSTM(3, 4, bidirectional=True))
+    assert not can_step_by_hand(type("Own", (nn.LSTM,), {})(3, 4))
     hooked = nn.LSTM(3, 4)
     hooked.register_forward_hook(lambda *args: None)
-    assert not steps_alone(hooked)
+    assert not can_step_by_hand(hooked)

@@ -13,6 +13,8 @@ from test_update import OwnBuffer, Walk, clip_vf
 from test_update import train as train_beside_hand
 
 from distributional_ppo import DistributionalPPO
+from quantile_critic.log import reduced
+from quantile_critic.settings import LossSettings, Scaling
 
 
 def test_an_episode_truncated_at_the_first_step_of_a_rollout():
@@ -138,3 +140,42 @@ def test_the_weight_of_the_first_critic_is_that_of_a_call_without_its_number():
         batch_size=16,
     )
     assert model.variance_weight(torch.tensor([1.0, 4.0])).tolist() == pytest.approx([2.045455, 0.548780], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("loss", 2.0),  # the last
+        ("value_loss", 3.0),  # (1 + 6 + 2) / 3
+        ("variance_scaling_weight_min", 1.0),
+        ("variance_scaling_weight_max_2", 6.0),
+        ("my_weight_minutes", 3.0),  # a user's own, whose name has "weight_min" in it
+    ],
+)
+def test_a_metric_is_reduced_by_its_name_and_no_part_of_it(name, expected):
+    assert reduced(name, np.array([1.0, 6.0, 2.0], dtype=np.float32)) == expected
+
+
+def test_settings_of_the_loss_follow_the_flags_and_are_python_numbers():
+    model = DistributionalPPO(
+        "MlpPolicy", "CartPole-v1", quantile_huber_kappa=np.float32(0.5), ent_coef=np.float32(0.1)
+    )
+    assert model.loss_settings == LossSettings(
+        kappa=0.5,
+        normalize_advantage=True,
+        scaling=Scaling("batch", 0.1, 10.0),
+        clipping=None,
+        has_entropy=True,
+        target="gae",
+    )
+    assert type(model.loss_settings.kappa) is float
+    model.use_variance_gradient_scaling = False
+    model.ent_coef = 0.0
+    model.clip_range_vf = lambda _: 0.2
+    settings = model.loss_settings.by_name()
+    assert settings["scaling"] is None
+    assert (settings["has_entropy"], settings["clipping.mode"], settings["clipping.units"]) == (
+        False,
+        "per_quantile",
+        "raw",
+    )

@@ -237,7 +237,7 @@ def _market_env(model: DistributionalPPO) -> tuple[MarketVecEnv | None, VecMonit
 
 def _lstm_states(model: DistributionalPPO) -> tuple[list[Any], Any]:
     """What a recurrent policy remembers, as tensors and their structure; no tensors of another policy."""
-    leaves, structure = tree_flatten(getattr(model, "_last_lstm_states", ()))
+    leaves, structure = tree_flatten(model.carried_states())
     return leaves, structure
 
 
@@ -248,8 +248,7 @@ def _restore_lstm_states(model: DistributionalPPO, saved: list[torch.Tensor]) ->
     if shapes[0] != shapes[1]:
         raise ValueError(f"its LSTMs' states have shapes {shapes[0]}, this run's {shapes[1]}")
     if own:
-        states = tree_unflatten([state.to(model.device) for state in saved], structure)
-        setattr(model, "_last_lstm_states", states)  # noqa: B010  # only recurrent models have it
+        model.restore_states(tree_unflatten([state.to(model.device) for state in saved], structure))
 
 
 def _statistics(normalizer: VecNormalize) -> dict[str, RunningMeanStd]:

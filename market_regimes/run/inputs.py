@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from distributional_ppo import DistributionalPPO
-from quantile_critic.sequences import Sequences, lay_out
 
 Inputs = dict[str, np.ndarray]  # "observations" and, of recurrent policies, "hidden" and "cell", all of equal length
 
 
 def is_recurrent(model: DistributionalPPO) -> bool:
     """Whether the policy has states to carry from step to step."""
-    return hasattr(model, "_last_lstm_states")
+    return model.policy.carries_states
 
 
 def inputs_of_rollout(model: DistributionalPPO) -> Inputs:
@@ -28,13 +26,7 @@ def inputs_of_rollout(model: DistributionalPPO) -> Inputs:
     """
     buffer: Any = model.rollout_buffer
     observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
-    if not is_recurrent(model):
-        return {"observations": observations}
-    from quantile_critic.recurrent import RolloutStates  # with sb3-contrib
-
-    states = RolloutStates(buffer).at(np.arange(len(observations)), torch.device("cpu")).vf
-    hidden, cell = (state.transpose(0, 1).numpy() for state in states)
-    return {"observations": observations, "hidden": hidden, "cell": cell}
+    return {"observations": observations, **model.critic_states_of_rollout()}
 
 
 def at_rows(inputs: Inputs, rows: Any) -> Inputs:
@@ -78,12 +70,4 @@ def quantiles_of_episode(model: DistributionalPPO, observations: np.ndarray) -> 
     :param observations: of one episode from its first step on, as the policy gets them, shape (T, ...)
     :return: quantiles of the return, raw units, shape (T, N); a recurrent critic reads the steps in their order
     """
-    if not is_recurrent(model):
-        return model.policy.predict_quantiles(observations)
-    policy: Any = model.policy
-    starts = np.arange(len(observations)) == 0
-    layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), lay_out(starts, starts)[0])
-    tensors = torch.as_tensor(observations, device=policy.device)
-    quantiles = policy.quantiles_of_loss(Sequences(tensors, policy.initial_states(1), layout))
-    raw: Tensor = policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles))
-    return raw
+    return model.policy.quantiles_of_episode(observations)

@@ -121,8 +121,7 @@ def test_a_model_that_only_acts_is_not_trained():
 
 
 def test_without_sb3_contrib_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(vars(distributional_ppo), "RecurrentDistributionalPPO", raising=False)
-    monkeypatch.setitem(sys.modules, "quantile_critic.recurrent", None)
+    monkeypatch.setitem(sys.modules, "recurrent_distributional_ppo", None)
     with pytest.raises(ValueError, match=r'algorithm\.policy=MlpLstmPolicy needs sb3-contrib: pip install "'):
         algorithm_class(LSTM)
     assert algorithm_class({"policy": "MlpPolicy"}) is DistributionalPPO

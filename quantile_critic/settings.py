@@ -1,0 +1,86 @@
+"""
+What the loss reads beside its samples and the policy: settings, which are fixed, and coefficients, which may move.
+
+The loss of ``DistributionalPPO`` reads these and nothing else. Compiled code relies on that: other settings compile
+anew, other coefficients do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+from quantile_critic.losses import VfClipMode
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """
+    How the value loss is weighted by the variance of the quantiles.
+
+    :param mode: "batch": one weight per minibatch; "dsac_t": one per sample
+    :param clip_min: smallest weight
+    :param clip_max: largest weight
+    """
+
+    mode: Literal["batch", "dsac_t"]
+    clip_min: float
+    clip_max: float
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """
+    How predictions are held near those of the rollout's policy.
+
+    :param mode: of ``losses.clip_quantiles``
+    :param variance_factor: for "mean_and_variance", the largest ratio of standard deviations
+    :param units: of the clip range, "raw" or "std"
+    """
+
+    mode: VfClipMode
+    variance_factor: float
+    units: Literal["raw", "std"]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """
+    Everything fixed that the loss reads.
+
+    :param kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss
+    :param normalize_advantage: whether the advantages of a minibatch are normalised
+    :param scaling: None: the value loss is not weighted
+    :param clipping: None: predictions may move as far as they like
+    :param has_entropy: whether the loss has an entropy term; a product with 0 would still cost its gradient
+    :param target: "gae": one return per sample; "sr_lambda": a sample of N atoms
+    """
+
+    kappa: float
+    normalize_advantage: bool
+    scaling: Scaling | None
+    clipping: Clipping | None
+    has_entropy: bool
+    target: Literal["gae", "sr_lambda"]
+
+    def by_name(self) -> dict[str, Any]:
+        """:return: each setting by its name; those of scaling and clipping one by one, such as ``scaling.mode``"""
+        settings: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Scaling | Clipping):
+                for part in fields(value):
+                    settings[f"{field.name}.{part.name}"] = getattr(value, part.name)
+            else:
+                settings[field.name] = value
+        return settings
+
+
+class Coefficients(NamedTuple):
+    """Numbers of the loss and the step that may change between updates; tensors where the update is compiled."""
+
+    clip_range: float
+    clip_range_vf: float | None  # in the units of ``clip_range_vf_units``; None: no clipping
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float

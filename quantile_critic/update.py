@@ -1,0 +1,134 @@
+"""
+The update of a minibatch: gradients of the loss, their average over processes, clipping and the optimizer's step.
+
+``EagerUpdate`` runs it as it is written here. ``compiled.CompiledUpdate`` runs the same as graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quantile_critic.policies import QuantileActorCriticPolicy
+from quantile_critic.processes import average_over_processes, n_processes
+from quantile_critic.rollout import Samples
+from quantile_critic.settings import Coefficients, LossSettings
+
+# Returns the loss of B samples and its metrics by name, scalars each.
+Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
+
+
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+    """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+class EagerUpdate:
+    """
+    ``prepare`` before the epochs over a rollout, then within ``running`` a call per minibatch.
+
+    The metrics of the minibatches stay on the device until ``metrics`` is called, since each look at a number makes the
+    device wait.
+    """
+
+    loss: Loss
+    policy: QuantileActorCriticPolicy
+    coefficients: Coefficients
+    largest_kl: float | None
+
+    def __init__(self) -> None:
+        self.parameters: list[nn.Parameter] = []
+        self.approx_kl: float | None = None  # of the minibatch that ended the update; None: none has
+        self._names: tuple[str, ...] = ()
+        self._values: list[Tensor] = []  # of each minibatch the metrics, shape (n_metrics,)
+        self._norms: list[Tensor] = []  # of each step the gradient's norm before clipping, shape ()
+        self._metrics: dict[str, np.ndarray] | None = None  # once they have been looked at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()  # a copied or saved model begins without what an update has left
+
+    def prepare(
+        self,
+        loss: Loss,
+        settings: LossSettings,
+        coefficients: Coefficients,
+        policy: QuantileActorCriticPolicy,
+        largest_kl: float | None,
+    ) -> None:
+        """
+        :param loss: of a minibatch
+        :param settings: which the loss reads
+        :param coefficients: of this update
+        :param policy: whose parameters its optimizer steps
+        :param largest_kl: approximate KL divergence above which no further step is made; None: any
+        """
+        self.loss = loss
+        self.coefficients = coefficients
+        self.policy = policy
+        self.largest_kl = largest_kl
+        self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        self.approx_kl = None
+        self._names = ()
+        self._values = []
+        self._norms = []
+        self._metrics = None
+
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        """The state of the optimizer's options for the time of an update."""
+        return self.policy.fast_optimizer()
+
+    def __call__(self, samples: Samples, rows: Tensor | None) -> bool:
+        """
+        :param samples: the rollout's, or those of the minibatch
+        :param rows: which of them are the minibatch, shape (B,); None: all
+        :return: whether a step was made; False: the policy has moved too far
+        """
+        self._eager_gradients(samples, rows)
+        return self._step_unless_too_far()
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """:return: by name the values of all minibatches, shape (n_minibatches,), and ``grad_norm`` of all steps"""
+        if self._metrics is not None:
+            return self._metrics
+        b_metrics: dict[str, np.ndarray] = {}
+        if self._values:
+            # (n_metrics, n_minibatches)
+            columns = torch.stack(self._values).cpu().numpy().T
+            b_metrics.update(zip(self._names, columns, strict=True))
+        if self._norms:
+            b_metrics["grad_norm"] = torch.stack(self._norms).float().cpu().numpy()
+        self._metrics = b_metrics
+        return b_metrics
+
+    def _eager_gradients(self, samples: Samples, rows: Tensor | None, set_to_none: bool = True) -> None:
+        """Give the parameters the gradients of a minibatch's loss, averaged over the processes."""
+        loss, mb_metrics = self.loss(samples.at(rows), self.coefficients)
+        values = torch.stack(list(mb_metrics.values()))
+
+        self.policy.optimizer.zero_grad(set_to_none=set_to_none)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+        if n_processes() > 1:
+            values = average_over_processes(values, self.parameters)
+        self._names = tuple(mb_metrics)
+        self._values.append(values)
+
+    def _step_unless_too_far(self) -> bool:
+        """Clip and step, unless the last minibatch's KL divergence is too large; return whether it was not."""
+        if self.largest_kl is not None:
+            approx_kl = self._values[-1][self._names.index("approx_kl")]
+            if bool(approx_kl > self.largest_kl):
+                self.approx_kl = float(approx_kl)
+                return False
+
+        self._norms.append(clip_gradients(self.parameters, self.coefficients.max_grad_norm))
+        self.policy.optimizer.step()
+        return True

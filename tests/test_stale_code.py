@@ -1,0 +1,576 @@
+"""
+``compile=True`` after a change that compiled code reads. Oracle: the same class without it, on the same rollout.
+
+The graphs run as they are traced, without machine code of their own: a change is seen or missed before that.
+"""
+
+import functools
+import re
+import types
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from test_compile import needs_compilation, train_alike
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import distributional_ppo
+from distributional_ppo import DistributionalPPO
+from quantile_critic import compiled as compiled_module
+from quantile_critic import losses
+
+pytestmark = needs_compilation
+
+# One update of 3 minibatches. A KL limit leaves the step to the optimizer, which shortens the graph.
+SMALL = dict(n_steps=24, batch_size=16, n_epochs=1, seed=0, device="cpu", learning_rate=1e-2, target_kl=1e9)
+NET = dict(net_arch=[8], n_quantiles=4)
+
+FACTOR = 1.0
+FACTORS = [1.0]
+
+
+class Traced(torch._dynamo.aot_compile_types.SerializableCallable):
+    """A graph as torch.compile has traced it."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def __call__(self, *args):
+        return self.graph(*args)
+
+    @classmethod
+    def serialize_compile_artifacts(cls, fn):
+        raise NotImplementedError
+
+    @classmethod
+    def deserialize_compile_artifacts(cls, data):
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def no_machine_code(monkeypatch):
+    monkeypatch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
+
+
+def make(cls, compile, policy_kwargs=None, policy="MlpPolicy", **flags):
+    kwargs = {**NET, **(policy_kwargs or {})}
+    return cls(policy, make_vec_env("CartPole-v1", 2, seed=0), compile=compile, policy_kwargs=kwargs, **SMALL | flags)
+
+
+def twins(cls=DistributionalPPO, **flags):
+    """An eager model and a compiled one, whose code is compiled."""
+    models = make(cls, False, **flags), make(cls, True, **flags)
+    assert train_alike(*models) < 1e-5
+    return models
+
+
+def parameters_of(model):
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+
+
+def assert_alike_after(change, models, updates=1):
+    """Both learn the same after the change, and not what they would have learnt without it."""
+    for model in models:
+        change(model)
+    assert train_alike(*models, updates=updates) < 1e-5
+
+
+# ------------------------------------------------------------------------------------- what an own loss may read
+
+
+def scaled_by(read):
+    """A user's class, whose weight is multiplied by what ``read`` reads of the model."""
+
+    class Base(DistributionalPPO):
+        factor_of_base = 1.0
+
+        def factor_by_method(self):
+            return 1.0
+
+    class Scaled(Base):
+        factor_of_class = 1.0
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.nested = types.SimpleNamespace(inner=types.SimpleNamespace(factor=1.0, name="calm"))
+            self.table = {"a": {"b": [1.0, [1.0]]}}
+            self.named = Named(factor=1.0)
+            self.array = np.array([1.0], dtype=np.float32)
+            self.tensor = torch.tensor(1.0)
+            self.number = np.float32(1.0)
+            self.partial = functools.partial(torch.mul, torch.tensor(1.0))
+            self.schedule = lambda progress: 1.0
+            self.slots = Slots(1.0)
+            self._factor = 1.0
+
+        @property
+        def factor(self):
+            return self._factor
+
+        def variance_weight(self, variance, critic=0):
+            return super().variance_weight(variance, critic) * read(self)
+
+    return Scaled
+
+
+class Named(dict):
+    """A dict of a class of its own."""
+
+
+class Slots:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
+def by_function():
+    return by_function.factor
+
+
+by_function.factor = 1.0
+
+
+def by_default(factor=1.0):
+    return factor
+
+
+def closure():
+    factor = 1.0
+
+    def set_factor(value):
+        nonlocal factor
+        factor = value
+
+    return (lambda: factor), set_factor
+
+
+CLOSURE, SET_CLOSURE = closure()
+
+
+def set_global(value):
+    global FACTOR
+    FACTOR = value
+
+
+READS = {
+    "remaining progress": (
+        lambda m: 1 + m._current_progress_remaining,
+        lambda m: setattr(m, "_current_progress_remaining", 0.25),
+    ),
+    "num_timesteps": (lambda m: m.num_timesteps / 10, lambda m: setattr(m, "num_timesteps", 7)),
+    "a coefficient read directly": (lambda m: 1 + m.vf_coef, lambda m: setattr(m, "vf_coef", 3.0)),
+    "a nested object": (lambda m: m.nested.inner.factor, lambda m: setattr(m.nested.inner, "factor", 3.0)),
+    "a nested list": (lambda m: m.table["a"]["b"][1][0], lambda m: m.table["a"]["b"][1].__setitem__(0, 3.0)),
+    "a key that is missing": (lambda m: m.table.get("later", 1.0), lambda m: m.table.__setitem__("later", 3.0)),
+    "a dict of another class": (lambda m: m.named["factor"], lambda m: m.named.__setitem__("factor", 3.0)),
+    "an array that is replaced": (
+        lambda m: torch.as_tensor(m.array).sum(),
+        lambda m: setattr(m, "array", np.array([3.0], dtype=np.float32)),
+    ),
+    "a tensor that is replaced": (lambda m: m.tensor, lambda m: setattr(m, "tensor", torch.tensor(3.0))),
+    "a tensor that is filled": (lambda m: m.tensor, lambda m: m.tensor.fill_(3.0)),
+    "a number of numpy": (lambda m: float(m.number), lambda m: setattr(m, "number", np.float32(3.0))),
+    "slots": (lambda m: m.slots.factor, lambda m: setattr(m.slots, "factor", 3.0)),
+    "a property": (lambda m: m.factor, lambda m: setattr(m, "_factor", 3.0)),
+    "a property that is replaced": (
+        lambda m: m.factor,
+        lambda m: setattr(type(m), "factor", property(lambda self: 3.0)),
+    ),
+    "functools.partial": (
+        lambda m: m.partial(1.0),
+        lambda m: setattr(m, "partial", functools.partial(torch.mul, torch.tensor(3.0))),
+    ),
+    "a schedule": (lambda m: m.schedule(1.0), lambda m: setattr(m, "schedule", lambda progress: 3.0)),
+    "a class attribute": (lambda m: m.factor_of_class, lambda m: setattr(type(m), "factor_of_class", 3.0)),
+    "a class attribute by type": (
+        lambda m: type(m).factor_of_class,
+        lambda m: setattr(type(m), "factor_of_class", 3.0),
+    ),
+    "a parent's class attribute": (
+        lambda m: m.factor_of_base,
+        lambda m: setattr(type(m).__bases__[0], "factor_of_base", 3.0),
+    ),
+    "an attribute that hides a parent's": (
+        lambda m: m.factor_of_base,
+        lambda m: setattr(type(m), "factor_of_base", 3.0),
+    ),
+    "a method that is replaced": (
+        lambda m: m.factor_by_method(),
+        lambda m: setattr(type(m).__bases__[0], "factor_by_method", lambda self: 3.0),
+    ),
+    "an instance's method": (lambda m: m.factor_by_method(), lambda m: setattr(m, "factor_by_method", lambda: 3.0)),
+    "a module global": (lambda m: FACTOR, lambda m: set_global(3.0)),
+    "a module-level list": (lambda m: sum(FACTORS), lambda m: FACTORS.__setitem__(0, 3.0)),
+    "a function's attribute": (lambda m: by_function(), lambda m: setattr(by_function, "factor", 3.0)),
+    "a function's default": (lambda m: by_default(), lambda m: setattr(by_default, "__defaults__", (3.0,))),
+    "a closure": (lambda m: CLOSURE(), lambda m: SET_CLOSURE(3.0)),
+}
+
+
+@pytest.fixture
+def restored():
+    yield
+    set_global(1.0)
+    FACTORS[:] = [1.0]
+    by_function.factor = 1.0
+    by_default.__defaults__ = (1.0,)
+    SET_CLOSURE(1.0)
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("name", READS)
+def test_a_changed_number_that_an_own_loss_reads_counts(name):
+    read, change = READS[name]
+    models = twins(scaled_by(read))
+    assert models[1]._update.gradients_only.call is not None
+    factor = float(read(models[1]))
+    assert_alike_after(change, models)
+    assert float(read(models[1])) != factor
+
+
+# ---------------------------------------------------------------------------------------- what an own policy may read
+
+
+class Extractor(BaseFeaturesExtractor):
+    """A user's extractor, which reads whatever its test wants."""
+
+    factor_of_class = 1.0
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=4)
+        self.factor = 1.0
+        self.config = {"layers": [{"factor": 1.0}]}
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+        self.activation = torch.tanh
+
+    def forward(self, observations):
+        factor = self.factor * self.config["layers"][0]["factor"] * self.factor_of_class * FACTORS[0] * self.scale
+        return self.activation(observations * factor)
+
+
+POLICY_CHANGES = {
+    "an attribute": lambda p: setattr(p.features_extractor, "factor", 3.0),
+    "a nested configuration": lambda p: p.features_extractor.config["layers"][0].__setitem__("factor", 3.0),
+    "a class attribute": lambda p: setattr(Extractor, "factor_of_class", 3.0),
+    "a module-level list": lambda p: FACTORS.__setitem__(0, 3.0),
+    "a buffer": lambda p: p.features_extractor.scale.fill_(3.0),
+    "a function": lambda p: setattr(p.features_extractor, "activation", torch.sigmoid),
+    "a method that is replaced": lambda p: setattr(Extractor, "forward", lambda self, x: torch.cos(x)),
+    "an instance's method": lambda p: setattr(p.features_extractor, "forward", lambda x: torch.cos(x)),
+}
+
+
+@pytest.fixture
+def restored_extractor(monkeypatch):
+    monkeypatch.setattr(Extractor, "factor_of_class", 1.0)
+    monkeypatch.setattr(Extractor, "forward", Extractor.forward)
+
+
+@pytest.mark.usefixtures("restored", "restored_extractor")
+@pytest.mark.parametrize("name", POLICY_CHANGES)
+def test_what_an_own_extractor_reads_counts_in_updates_and_rollouts(name):
+    models = twins(policy_kwargs=dict(features_extractor_class=Extractor))
+    assert_rollout_is_eager(models[1])
+    assert_alike_after(lambda model: POLICY_CHANGES[name](model.policy), models)
+    assert_rollout_is_eager(models[1])
+
+
+def assert_rollout_is_eager(model):
+    """The log probabilities and values that the compiled step gives are those of the eager policy."""
+    buffer, policy = model.rollout_buffer, model.policy
+    with torch.no_grad():
+        model.collect_rollouts(model.env, model.callback, buffer, model.n_steps)
+        assert model._policy_step.function.call is not None
+        observations = torch.as_tensor(buffer.observations).flatten(0, 1)
+        values, log_prob, _ = policy.evaluate_actions(observations, torch.as_tensor(buffer.actions).flatten())
+    assert buffer.values.flatten() == pytest.approx(values.flatten().numpy(), abs=1e-4)
+    assert buffer.log_probs.flatten() == pytest.approx(log_prob.numpy(), abs=1e-5)
+
+
+def test_an_activations_number_counts():
+    """Torch's own modules go without guards: their numbers are in the key."""
+    models = twins(policy_kwargs=dict(activation_fn=torch.nn.LeakyReLU))
+
+    def change(model):
+        for module in model.policy.modules():
+            if isinstance(module, torch.nn.LeakyReLU):
+                module.negative_slope = 0.5
+
+    assert_rollout_is_eager(models[1])
+    assert_alike_after(change, models)
+    assert_rollout_is_eager(models[1])
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda patch: patch.setattr(torch.nn.Tanh, "forward", lambda self, x: torch.cos(x)),
+        lambda patch: patch.setattr(losses, "DSAC_T_BIAS", 1.0),
+        lambda patch: patch.setattr(distributional_ppo, "quantile_variance", lambda q: q.detach().square().sum(-1)),
+        lambda patch: patch.setattr(losses.F, "huber_loss", lambda q, y, reduction, delta: (q - y).square()),
+        lambda patch: patch.setattr(DistributionalPPO, "_policy_loss", half_of(DistributionalPPO._policy_loss)),
+        lambda patch: patch.setattr(DistributionalPPO, "variance_weight", lambda *_: torch.tensor(3.0)),
+    ],
+    ids=["a module's forward", "a constant", "a function", "torch's function", "a method of the loss", "the weight"],
+)
+def test_code_that_is_replaced_counts(replace, monkeypatch):
+    models = twins(variance_scaling_mode="dsac_t", normalize_returns=True)
+    assert_alike_after(lambda model: replace(monkeypatch), models)
+
+
+def half_of(method):
+    @functools.wraps(method)
+    def halved(*args):
+        loss, metrics = method(*args)
+        return 0.5 * loss, metrics
+
+    return halved
+
+
+# ---------------------------------------------------------------------------------- flags, coefficients, the optimizer
+
+CHANGES = {
+    "quantile_huber_kappa": lambda m: setattr(m, "quantile_huber_kappa", 0.1),
+    "quantile_huber_kappa of numpy": lambda m: setattr(m, "quantile_huber_kappa", np.float32(0.1)),
+    "normalize_advantage": lambda m: setattr(m, "normalize_advantage", False),
+    "use_variance_gradient_scaling": lambda m: setattr(m, "use_variance_gradient_scaling", False),
+    "variance_scaling_clip_min": lambda m: setattr(m, "variance_scaling_clip_min", 5.0),
+    "variance_scaling_mode": lambda m: setattr(m, "variance_scaling_mode", "dsac_t"),
+    "distributional_vf_clip_mode": lambda m: setattr(m, "distributional_vf_clip_mode", "mean_only"),
+    "distributional_vf_clip_variance_factor": lambda m: setattr(m, "distributional_vf_clip_variance_factor", 1.01),
+    "clip_range_vf": lambda m: setattr(m, "clip_range_vf", lambda _: 0.5),
+    "clip_range_vf to None": lambda m: setattr(m, "clip_range_vf", None),
+    "clip_range": lambda m: setattr(m, "clip_range", lambda _: 0.01),
+    "ent_coef": lambda m: setattr(m, "ent_coef", 0.1),
+    "ent_coef of numpy": lambda m: setattr(m, "ent_coef", np.float32(0.1)),
+    "vf_coef": lambda m: setattr(m, "vf_coef", 2.0),
+    "max_grad_norm": lambda m: setattr(m, "max_grad_norm", 0.01),
+    "learning_rate": lambda m: setattr(m, "lr_schedule", lambda _: 1e-3),
+    "learning_rate of numpy": lambda m: setattr(m, "lr_schedule", lambda _: np.float32(1e-3)),
+    **{
+        name: lambda m, name=name, value=value: [g.update({name: value}) for g in m.policy.optimizer.param_groups]
+        for name, value in {
+            "betas": (0.5, 0.9),
+            "eps": 0.1,
+            "eps of numpy": np.float32(0.1),
+            "weight_decay": 0.1,
+            "maximize": True,
+            "amsgrad": False,
+        }.items()
+    },
+}
+CHANGES["eps of numpy"] = lambda m: [g.update(eps=np.float32(0.1)) for g in m.policy.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_flag_or_number_that_a_callback_changes_counts(name):
+    flags = dict(clip_range_vf=0.05, distributional_vf_clip_mode="mean_and_variance")
+    # A larger eps than the critic's own: less is made of the rounding of gradients near 0.
+    models = twins(target_kl=None, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-4)), **flags)
+    assert models[1]._update.whole.call is not None
+    assert_alike_after(CHANGES[name], models)
+    assert models[1]._update.whole.call is not None
+
+
+def test_only_what_the_loss_reads_compiles_anew(capfd):
+    """And the program says what it was."""
+    eager, compiled = twins()
+    capfd.readouterr()
+
+    def count(model):
+        model.my_counter = getattr(model, "my_counter", 0) + 1
+        model.policy.my_counter = model.my_counter
+        model.verbose, model.seed, model.learning_rate = 0, model.my_counter, 1e-3 * model.my_counter
+        model.lr_schedule = lambda _: model.learning_rate
+        model.vf_coef = 0.5 + model.my_counter
+
+    for _ in range(3):
+        assert_alike_after(count, (eager, compiled))
+    assert (compiled._update.gradients_only.builds, capfd.readouterr().err) == (1, "")
+    compiled.quantile_huber_kappa = eager.quantile_huber_kappa = 0.5
+    assert_alike_after(count, (eager, compiled))
+    assert compiled._update.gradients_only.builds == 2
+    assert capfd.readouterr().err == "Compiling gradients: kappa 1.0 -> 0.5\n"
+
+
+def test_torchs_own_words_say_why_guarded_code_is_compiled_again(capfd):
+    models = twins(scaled_by(lambda m: 3.0 if m.nested.inner.name == "storm" else 1.0))
+    capfd.readouterr()
+    assert_alike_after(lambda m: setattr(m.nested.inner, "name", "storm"), models)
+    assert re.fullmatch(r"Compiling gradients: .*nested\.inner\.name == 'calm'\n", capfd.readouterr().err)
+
+
+# ----------------------------------------------------------------------------------------- nothing is called once more
+
+
+def test_an_own_buffer_is_asked_and_an_own_loss_called_as_often_as_in_eager_runs():
+    class Buffer(RolloutBuffer):
+        generators = 0
+
+        def get(self, batch_size=None):
+            self.generators += 1
+            return super().get(batch_size)
+
+    class Counting(DistributionalPPO):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.losses = []
+            self.mean = torch.zeros(())
+
+        def _value_loss(self, *args):
+            loss, metrics = super()._value_loss(*args)
+            self.losses.append(loss.detach())
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+            return loss, metrics
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a list that grows ends in eager code, which is said
+        eager, compiled = twins(Counting, rollout_buffer_class=Buffer)
+        assert_alike_after(lambda m: None, (eager, compiled), updates=2)
+    assert eager.rollout_buffer.generators == compiled.rollout_buffer.generators
+    assert len(eager.losses) == len(compiled.losses) == 4 * 3
+    torch.testing.assert_close(eager.losses, compiled.losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eager.mean, compiled.mean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_running_mean_in_a_buffer_moves_once_per_minibatch():
+    class Averaging(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, features_dim=4)
+            self.register_buffer("mean", torch.zeros(4), persistent=False)
+
+        def forward(self, observations):
+            if self.training:  # only the eager model makes rollouts
+                self.mean.mul_(0.9).add_(0.1 * observations.detach().mean(dim=0))
+            return observations - self.mean
+
+    eager, compiled = twins(policy_kwargs=dict(features_extractor_class=Averaging, share_features_extractor=True))
+    assert_alike_after(lambda m: None, (eager, compiled))
+    torch.testing.assert_close(eager.policy.features_extractor.mean, compiled.policy.features_extractor.mean)
+
+
+# ------------------------------------------------------------------------------------- what acts on gradients acts
+
+
+def hook_a_parameter(model, calls):
+    model.policy.action_net.weight.register_hook(lambda gradient: calls.append(1) or torch.zeros_like(gradient))
+
+
+def replace_step(model, calls):
+    step = model.policy.optimizer.step
+    model.policy.optimizer.step = lambda closure=None: (calls.append(1), step(closure))
+
+
+def replace_step_of_class(model, calls):
+    class Counted(torch.optim.Adam):
+        @functools.wraps(torch.optim.Adam.step)
+        def step(self, closure=None):
+            calls.append(1)
+            return super().step(closure)
+
+    model.policy.optimizer.__class__ = Counted
+
+
+def replace_zero_grad(model, calls):
+    zero_grad = model.policy.optimizer.zero_grad
+    model.policy.optimizer.zero_grad = lambda set_to_none=True: (calls.append(1), zero_grad(set_to_none))
+
+
+def schedule(model, calls):
+    torch.optim.lr_scheduler.LambdaLR(model.policy.optimizer, lambda epoch: 1.0)
+    replace_step(model, calls)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (hook_a_parameter, "the update stays eager: a parameter has a hook"),
+        (replace_step, "the step of Adam is not compiled, as somebody has replaced it"),
+        (replace_step_of_class, "the step of Counted is not compiled"),
+        (replace_zero_grad, "the update stays eager: Adam has a zero_grad of its own"),
+        (schedule, "the step of Adam is not compiled, as somebody has replaced it"),
+    ],
+)
+def test_what_acts_on_gradients_acts_as_often_as_in_eager_runs(act, words):
+    eager, compiled = twins(target_kl=None)
+    calls = [], []
+    for model, own_calls in zip((eager, compiled), calls, strict=True):
+        act(model, own_calls)
+    with pytest.warns(UserWarning, match=words):
+        assert train_alike(eager, compiled) < 1e-5
+    assert len(calls[0]) == len(calls[1]) == 2 * 3
+
+
+def test_a_hook_of_all_optimizers_acts():
+    eager, compiled = twins(target_kl=None)
+    calls = []
+    handle = register_optimizer_step_pre_hook(lambda *_: calls.append(1))
+    try:
+        with pytest.warns(UserWarning, match="the step of Adam is not compiled, as it has hooks"):
+            assert train_alike(eager, compiled) < 1e-5
+    finally:
+        handle.remove()
+    assert len(calls) == 2 * 2 * 3
+
+
+def test_a_hook_of_all_modules_acts():
+    eager, compiled = twins()
+    calls = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
+    try:
+        with pytest.warns(UserWarning, match="the update stays eager: all modules have a hook"):
+            assert train_alike(eager, compiled, updates=1) < 1e-5
+    finally:
+        handle.remove()
+    assert calls
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_named():
+    class Unreached(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, features_dim=4)
+            self.spare = torch.nn.Linear(4, 4)
+
+        def forward(self, observations):
+            return observations
+
+    kwargs = dict(features_extractor_class=Unreached, optimizer_kwargs=dict(weight_decay=0.1))
+    with pytest.warns(UserWarning, match=r"the loss does not reach features_extractor\.spare\.weight, "):
+        eager, compiled = twins(policy_kwargs=kwargs)
+    before = compiled.policy.features_extractor.spare.weight.clone()
+    assert_alike_after(lambda m: None, (eager, compiled))
+    assert torch.equal(compiled.policy.features_extractor.spare.weight, before)
+
+
+def test_adafactor_is_an_optimizer_of_torch():
+    kwargs = dict(optimizer_class=torch.optim.Adafactor)
+    models = [make(DistributionalPPO, compile, target_kl=None, policy_kwargs=kwargs) for compile in (False, True)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert train_alike(*models, updates=3) < 1e-4
+    assert not [warning for warning in caught if "not of torch.optim" in str(warning.message)]
+
+
+class AskingPolicy(ActorCriticPolicy):
+    """Takes its value from `predict_values`, where SB3's policies take it from `value_net`."""
+
+    def forward(self, obs, deterministic=False):
+        distribution = self.get_distribution(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs, actions):
+        distribution = self.get_distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+
+def test_values_that_a_policy_asks_of_itself_are_in_raw_units_once():
+    models = twins(policy=AskingPolicy, normalize_returns=True)
+    assert models[1]._update.gradients_only.call is not None
+    assert_rollout_is_eager(models[1])
