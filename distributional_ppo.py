@@ -13,6 +13,7 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     v_b    = var_i q_bi                                  (population variance, no gradient)
     w      = clamp(mean_b v_b, clip_min, clip_max)       (mode "batch": one number for the minibatch)
     w_b    = clamp(m^2 / (v_b + 0.1), clip_min, clip_max)         (mode "dsac_t": m averages mean_b sqrt(v_b))
+    w      = r * w + (1 - r)                             (with clip_min = 0: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
@@ -83,7 +84,9 @@ from quantile_critic.losses import (
     quantile_midpoints,
     quantile_variance,
     sample_weights,
+    squared_errors,
     variance_scaling_weight,
+    weight_before_spread,
 )
 from quantile_critic.patch import VarianceGradientScalingMixin
 from quantile_critic.policies import (
@@ -300,11 +303,13 @@ class DistributionalPPO(DeferredLog, PPO):
             if self.seed is not None:  # each process steps other environments, with other actions
                 self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
+            weight = self.variance_scaling_clip_min or min(1.0, self.variance_scaling_clip_max)
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
-                f"is variance_scaling_clip_min={self.variance_scaling_clip_min} throughout"
+                f"is {weight} throughout (variance_scaling_clip_min={self.variance_scaling_clip_min})"
             )
-        if self.variance_scaling_mode == "dsac_t" and not self.normalize_returns:
+        scales_samples = self.use_variance_gradient_scaling and self.variance_scaling_mode == "dsac_t"
+        if scales_samples and not self.normalize_returns:
             warnings.warn(
                 "variance_scaling_mode='dsac_t' adds an absolute 0.1 to the variance: without normalize_returns=True "
                 "the weights may sit at a clamp throughout"
@@ -439,10 +444,17 @@ class DistributionalPPO(DeferredLog, PPO):
             everyones = of_all(variance)
             scaled = unscaled = loss.mean()
             if self.use_variance_gradient_scaling:
+                if self.variance_scaling_mode == "dsac_t" or low == 0:
+                    squared_error = of_all(squared_errors(own, targets)).mean()
                 if self.variance_scaling_mode == "dsac_t":
-                    head.std_average[critic] = next_std_average(head.std_average[critic], everyones)
+                    average, filled = head.std_average, head.std_average_filled
+                    average[critic], filled[critic] = next_std_average(
+                        average[critic], filled[critic], everyones, squared_error
+                    )
                 weight = self.variance_weight(everyones if self.variance_scaling_mode == "batch" else variance, critic)
-                scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
+                if low == 0:
+                    spread = everyones.mean() if self.variance_scaling_mode == "batch" else head.std_average[critic] ** 2
+                    weight = weight_before_spread(weight, spread, squared_error, high)
                 metrics["variance_scaling_weight"] = weight.mean()
                 if self.variance_scaling_mode == "dsac_t" or self.use_twin_critics:  # else they follow from the weight
                     weights = of_all(weight) if weight.ndim else weight

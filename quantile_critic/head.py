@@ -18,7 +18,8 @@ class QuantileHead(nn.Module):
 
     The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
     that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
-    the moving average of mode "dsac_t", one per critic, 0 before its first value.
+    the moving average of mode "dsac_t" and ``std_average_filled`` how far it is filled (``next_std_average``), one per
+    critic, 0 before the first minibatch.
 
     :param value_net: a critic's head, whose last linear layer has one output and is widened to N equal ones
     :param n_quantiles: N
@@ -30,6 +31,7 @@ class QuantileHead(nn.Module):
     ret_std: Tensor
     ret_updates: Tensor
     std_average: Tensor
+    std_average_filled: Tensor
     tau: Tensor
 
     def __init__(self, value_net: nn.Module, n_quantiles: int, second: nn.Module | None = None):
@@ -42,6 +44,7 @@ class QuantileHead(nn.Module):
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
         self.register_buffer("std_average", torch.zeros(self.n_critics))
+        self.register_buffer("std_average_filled", torch.zeros(self.n_critics))
         self.register_buffer("tau", quantile_midpoints(n_quantiles, like=self.ret_mean), persistent=False)
         named = [(name, m) for name, m in value_net.named_modules() if isinstance(m, nn.Linear)]
         if not named or named[-1][1].out_features != 1:
@@ -103,7 +106,9 @@ class QuantileHead(nn.Module):
         return (raw - self.ret_mean) / torch.where(self.ret_std > 0, self.ret_std, 1.0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))  # archives without "dsac_t"
+        # Archives from before "dsac_t" have no average; those of 0.1 and 0.2 one that is taken as it is.
+        average = state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))
+        state_dict.setdefault(f"{prefix}std_average_filled", (average > 0).to(average.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def observe_returns(self, returns: np.ndarray, rate: float | None, popart: bool) -> None:
