@@ -455,6 +455,7 @@ class DistributionalPPO(DeferredLog, PPO):
                 if low == 0:
                     spread = everyones.mean() if self.variance_scaling_mode == "batch" else head.std_average[critic] ** 2
                     weight = weight_before_spread(weight, spread, squared_error, high)
+                scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
                 metrics["variance_scaling_weight"] = weight.mean()
                 if self.variance_scaling_mode == "dsac_t" or self.use_twin_critics:  # else they follow from the weight
                     weights = of_all(weight) if weight.ndim else weight
