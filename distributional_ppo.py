@@ -96,7 +96,20 @@ from quantile_critic.policies import (
     quantile_policy,
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
-from quantile_critic.processes import array_of_all, average_over_processes, begin_together, n_processes, of_all, rank
+from quantile_critic.processes import (
+    CommonNoise,
+    agree_after_update,
+    array_of_all,
+    average_over_processes,
+    begin_together,
+    collect_together,
+    ending_together,
+    learning_together,
+    n_processes,
+    of_all,
+    rank,
+    shared_settings,
+)
 from quantile_critic.rollout import Coefficients, Rollout, Samples, clip_gradients
 from quantile_critic.targets import sampled_targets
 
@@ -299,7 +312,7 @@ class DistributionalPPO(DeferredLog, PPO):
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
         self.n_processes = n_processes()
         if self.n_processes > 1:
-            begin_together(self.policy, dict(n_envs=self.n_envs, n_steps=self.n_steps, batch_size=self.batch_size))
+            begin_together(self.policy, shared_settings(self))
             if self.seed is not None:  # each process steps other environments, with other actions
                 self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
@@ -322,7 +335,9 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def train(self) -> None:  # noqa: C901
         """One update: a look at the rollout, the statistics of its returns, then ``n_epochs`` passes in minibatches."""
-        check_rollout(self.rollout_buffer, f"before update {self._n_updates} at step {self.num_timesteps}")
+        when = f"before update {self._n_updates} at step {self.num_timesteps}"
+        ending_together(check_rollout, self.rollout_buffer, when)
+        common_noise = CommonNoise(self.seed, self.num_timesteps, self.device)
         before = copy.deepcopy(self.get_parameters())  # for an update that ends in a NaN
         policy, optimizer = self.policy, self.policy.optimizer
 
@@ -370,7 +385,8 @@ class DistributionalPPO(DeferredLog, PPO):
                             break
                         if norm is None:
                             norm = clip_gradients(parameters, self.max_grad_norm)
-                            optimizer.step()
+                            with common_noise():
+                                optimizer.step()
                         b_norms.append(norm)
                     if stops:
                         if self.verbose >= 1:
@@ -380,6 +396,7 @@ class DistributionalPPO(DeferredLog, PPO):
         except ValueError as refused:  # torch's distributions refuse NaN before the numbers are looked at below
             error = refused
         b_metrics = self._undo_if_not_finite(names, b_values, b_norms, before, error)
+        agree_after_update(policy, self._n_updates)
         self._log_update(b_metrics, rollout, coefficients)
 
     def _minibatch_loss(self, minibatch: Samples, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
@@ -399,8 +416,8 @@ class DistributionalPPO(DeferredLog, PPO):
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
         advantages = minibatch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            everyones = of_all(advantages)
+        everyones = of_all(advantages)
+        if self.normalize_advantage and len(everyones) > 1:
             advantages = (advantages - everyones.mean()) / (everyones.std() + 1e-8)
         log_ratio = log_prob - minibatch.old_log_prob
         ratio = torch.exp(log_ratio)
@@ -620,7 +637,8 @@ class DistributionalPPO(DeferredLog, PPO):
         self._waiting_dump, self._has_unwritten_update = None, False
         if rank() > 0:
             self.set_logger(logger.Logger(None, []))  # the first process writes
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        with learning_together(self):
+            super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
         return self
 
@@ -632,9 +650,7 @@ class DistributionalPPO(DeferredLog, PPO):
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._compiled[0].prepare(self.policy, obs)
         try:
-            goes_on = super().collect_rollouts(*args, **kwargs)
-            self.num_timesteps += (self.n_processes - 1) * self.n_envs * self.n_steps  # of the others
-            return goes_on
+            return collect_together(self, super().collect_rollouts, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)

@@ -59,5 +59,5 @@ def first_not_finite(metrics: dict[str, np.ndarray], parameters: Any) -> str | N
     if suspects:
         earliest = min(suspects, key=suspects.__getitem__)
         return f"{earliest} of minibatch {suspects[earliest]}"
-    vector = torch.nn.utils.parameters_to_vector(parameters)
+    vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])  # contiguous or not
     return None if bool(torch.isfinite(vector).all()) else "the parameters"
