@@ -57,7 +57,8 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float, tau: T
     :raises ValueError: if the targets are not one row per sample
     """
     samples = quantiles.shape[0]
-    if targets.numel() != samples and (targets.dim() != 2 or targets.shape[0] != samples):
+    rows = targets.shape[0] if targets.dim() > 0 else 1
+    if rows != samples or targets.dim() > 2:
         raise ValueError(
             f"targets must have shape ({samples},), ({samples}, 1) or ({samples}, M), one row per row of quantiles, "
             f"got {tuple(targets.shape)}"
