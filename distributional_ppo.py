@@ -470,7 +470,7 @@ class DistributionalPPO(DeferredLog, PPO):
                     )
                 weight = self.variance_weight(everyones if self.variance_scaling_mode == "batch" else variance, critic)
                 if low == 0:
-                    spread = everyones.mean() if self.variance_scaling_mode == "batch" else head.std_average[critic] ** 2
+                    spread = head.std_average[critic] ** 2 if weight.ndim else everyones.mean()
                     weight = weight_before_spread(weight, spread, squared_error, high)
                 scaled = weight * unscaled if self.variance_scaling_mode == "batch" else (weight * loss).mean()
                 metrics["variance_scaling_weight"] = weight.mean()

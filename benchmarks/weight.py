@@ -19,9 +19,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quantile_critic.losses import batch_weight, next_std_average, quantile_huber_loss, quantile_variance
+from quantile_critic.losses import (
+    batch_weight,
+    next_std_average,
+    quantile_huber_loss,
+    quantile_variance,
+    squared_errors,
+)
 from quantile_critic.losses import sample_weights as dsac_t_weights
-from quantile_critic.losses import squared_errors
 
 PICTURE = Path(__file__).parents[1] / "docs" / "weight.png"
 SIGMAS = 0.2, 1.4  # of the returns in the calm and in the stormy regime; 0.02 + 0.98 = 1

@@ -172,7 +172,11 @@ def check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
         raise TypeError(f"load() got an unknown keyword {name!r}{hint}")
 
 
-def checked_parameters(params: dict[str, Any], use_twin_critics: bool, exact_match: bool) -> dict[str, Any]:
+def checked_parameters(
+    params: dict[str, Any],
+    use_twin_critics: bool,
+    exact_match: bool,
+) -> dict[str, Any]:
     """
     :param params: for ``set_parameters``
     :param use_twin_critics: of the model that gets them

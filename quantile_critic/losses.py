@@ -31,7 +31,10 @@ SPREAD_SHARE = 0.1
 ROUNDING = 1e-6
 
 
-def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
+def quantile_midpoints(
+    n_quantiles: int,
+    like: Tensor,
+) -> Tensor:
     """
     Midpoints tau_i = (i + 0.5) / N of N equal shares of probability (Dabney et al. 2017, lemma 2).
 
@@ -43,7 +46,12 @@ def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
     return (steps + 0.5) / n_quantiles
 
 
-def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float, tau: Tensor | None = None) -> Tensor:
+def quantile_huber_loss(
+    quantiles: Tensor,
+    targets: Tensor,
+    kappa: float,
+    tau: Tensor | None = None,
+) -> Tensor:
     """
     Quantile-Huber loss of each sample, the mean over its quantiles (IQN, eq. 3, with one target per sample).
 
@@ -112,7 +120,10 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
     return deviations.square().mean(dim=-1)
 
 
-def squared_errors(quantiles: Tensor, targets: Tensor) -> Tensor:
+def squared_errors(
+    quantiles: Tensor,
+    targets: Tensor,
+) -> Tensor:
     """
     Squared error of each sample's mean prediction, without gradient: what the spread of its quantiles is to explain.
 
@@ -125,7 +136,10 @@ def squared_errors(quantiles: Tensor, targets: Tensor) -> Tensor:
     return (per_sample - predicted).square().mean(dim=1)
 
 
-def lower_tail_mean(quantiles: Tensor, alpha: float) -> Tensor:
+def lower_tail_mean(
+    quantiles: Tensor,
+    alpha: float,
+) -> Tensor:
     """
     Conditional value at risk: the mean of the worst share ``alpha`` of N equally likely returns.
 
@@ -144,7 +158,11 @@ def lower_tail_mean(quantiles: Tensor, alpha: float) -> Tensor:
 
 
 def clip_quantiles(
-    quantiles: Tensor, old: Tensor, eps: float | Tensor, mode: VfClipMode, variance_factor: float
+    quantiles: Tensor,
+    old: Tensor,
+    eps: float | Tensor,
+    mode: VfClipMode,
+    variance_factor: float,
 ) -> Tensor:
     """
     Predictions held near those of the rollout.
@@ -191,7 +209,10 @@ def clip_quantiles(
 
 
 def variance_scaling_weight(
-    quantiles: Tensor, clip_min: float, clip_max: float, targets: Tensor | None = None
+    quantiles: Tensor,
+    clip_min: float,
+    clip_max: float,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """
     Weight of a minibatch's value loss: the mean variance of its predicted quantiles, clamped. One line in a trainer::
@@ -214,7 +235,11 @@ def variance_scaling_weight(
     return weight_before_spread(weight, variance.mean(), errors.mean(), clip_max)
 
 
-def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
+def batch_weight(
+    variance: Tensor,
+    clip_min: float,
+    clip_max: float,
+) -> Tensor:
     """
     Weight of mode "batch".
 
@@ -228,7 +253,12 @@ def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
     return variance.mean().clamp(clip_min, clip_max)
 
 
-def sample_weights(variance: Tensor, std_average: Tensor, clip_min: float, clip_max: float) -> Tensor:
+def sample_weights(
+    variance: Tensor,
+    std_average: Tensor,
+    clip_min: float,
+    clip_max: float,
+) -> Tensor:
     """
     Weights of DSAC-T (arXiv 2310.05858, in its authors' code): small where the distribution is wide.
 
@@ -241,7 +271,12 @@ def sample_weights(variance: Tensor, std_average: Tensor, clip_min: float, clip_
     return (std_average**2 / (variance + DSAC_T_BIAS)).clamp(clip_min, clip_max)
 
 
-def weight_before_spread(weight: Tensor, spread: Tensor, squared_error: Tensor, clip_max: float) -> Tensor:
+def weight_before_spread(
+    weight: Tensor,
+    spread: Tensor,
+    squared_error: Tensor,
+    clip_max: float,
+) -> Tensor:
     """
     Weight without a lower clamp (``clip_min=0``), where the quantiles may be one: r * weight + (1 - r) * 1.
 
@@ -260,7 +295,10 @@ def weight_before_spread(weight: Tensor, spread: Tensor, squared_error: Tensor, 
 
 
 def next_std_average(
-    average: Tensor, filled: Tensor, variance: Tensor, squared_error: Tensor
+    average: Tensor,
+    filled: Tensor,
+    variance: Tensor,
+    squared_error: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """
     Moving average of "dsac_t" with one more minibatch.
@@ -285,7 +323,10 @@ def next_std_average(
     return torch.where(share < 1, average + share * (std - average), std), filled
 
 
-def check_clip_range(clip_min: float, clip_max: float) -> None:
+def check_clip_range(
+    clip_min: float,
+    clip_max: float,
+) -> None:
     """
     Check the clamps of the weight.
 

@@ -94,7 +94,13 @@ class VarianceGradientScalingMixin:
         super().__init__(*args, **kwargs)
         self.__dict__.update(flags)
 
-    def _quantile_huber_loss(self, predicted_quantiles: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def _quantile_huber_loss(
+        self,
+        predicted_quantiles: Tensor,
+        targets: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
         if not self.use_variance_gradient_scaling:
             return loss
@@ -113,7 +119,11 @@ class VarianceGradientScalingMixin:
         self._first_calls.remember(predicted_quantiles, targets, weight, scaled)
         return scaled
 
-    def _weight(self, quantiles: Tensor, targets: Tensor) -> Tensor:
+    def _weight(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
         """
         Weight of a minibatch; moves the average of "dsac_t" and logs.
 
@@ -138,7 +148,11 @@ class VarianceGradientScalingMixin:
         self._record_weight(weight, variance)
         return weight
 
-    def _next_std_average(self, variance: Tensor, squared_error: Tensor) -> Tensor:
+    def _next_std_average(
+        self,
+        variance: Tensor,
+        squared_error: Tensor,
+    ) -> Tensor:
         """
         Take a minibatch into the moving average of mode "dsac_t".
 
@@ -157,7 +171,11 @@ class VarianceGradientScalingMixin:
         self._std_average, self._std_average_filled = next_std_average(average, filled, variance, squared_error)
         return self._std_average
 
-    def _record_weight(self, weight: Tensor, variance: Tensor) -> None:
+    def _record_weight(
+        self,
+        weight: Tensor,
+        variance: Tensor,
+    ) -> None:
         """
         Log a minibatch, where the host has a logger of SB3's.
 
@@ -197,7 +215,13 @@ class FirstCall:
     :param loss: what the call returned
     """
 
-    def __init__(self, quantiles: Tensor, targets: Tensor, weight: Tensor, loss: Tensor):
+    def __init__(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        loss: Tensor,
+    ):
         self.targets = targets.detach()
         self.values = self.targets.clone()
         self.version = _version(self.targets)
@@ -239,7 +263,11 @@ class FirstCall:
         # Memory that numpy writes to counts no versions.
         return torch.equal(self.targets, self.values)
 
-    def is_same_minibatch(self, quantiles: Tensor, targets: Tensor) -> bool:
+    def is_same_minibatch(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+    ) -> bool:
         """
         :param quantiles: of another call, shape (B, N)
         :param targets: of another call
@@ -267,7 +295,11 @@ class FirstCalls:
     def __init__(self) -> None:
         self.calls: list[FirstCall] = []
 
-    def of_minibatch(self, quantiles: Tensor, targets: Tensor) -> FirstCall | None:
+    def of_minibatch(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+    ) -> FirstCall | None:
         """
         :param quantiles: of a call, shape (B, N)
         :param targets: of a call
@@ -281,7 +313,13 @@ class FirstCalls:
                 return call
         return None
 
-    def remember(self, quantiles: Tensor, targets: Tensor, weight: Tensor, loss: Tensor) -> None:
+    def remember(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        loss: Tensor,
+    ) -> None:
         """
         :param quantiles: of a first call, shape (B, N)
         :param targets: of it

@@ -19,7 +19,7 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,10 @@ def all_objects(value: Any) -> list[Any]:
     return _exchange(value, error=None)
 
 
-def _exchange(value: Any, error: Exception | None) -> list[Any]:
+def _exchange(
+    value: Any,
+    error: Exception | None,
+) -> list[Any]:
     """
     The one way in which processes exchange objects, so that one that fails can tell those that wait in another call.
 
@@ -151,10 +154,9 @@ def ending_together(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     except ProcessLostError:
         raise
     except Exception as error:
-        try:
+        # The error of this process says more than another one's.
+        with suppress(ProcessLostError):
             _exchange(None, error)
-        except ProcessLostError:  # the error of this process says more
-            pass
         raise
     return all_objects(result)
 
@@ -177,7 +179,10 @@ def of_all(rows: Tensor) -> Tensor:
     return torch.cat(all_rows)
 
 
-def array_of_all(rows: np.ndarray, device: torch.device) -> np.ndarray:
+def array_of_all(
+    rows: np.ndarray,
+    device: torch.device,
+) -> np.ndarray:
     """
     :param rows: as for ``of_all``, an array
     :param device: by way of which it goes
@@ -188,7 +193,10 @@ def array_of_all(rows: np.ndarray, device: torch.device) -> np.ndarray:
     return of_all(torch.as_tensor(rows, device=device)).cpu().numpy()
 
 
-def average_over_processes(values: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+def average_over_processes(
+    values: Tensor,
+    parameters: Sequence[nn.Parameter],
+) -> Tensor:
     """
     Average the gradients, in place, so that they are those of the samples of all processes.
 
@@ -268,7 +276,10 @@ def shared_settings(model: Any) -> dict[str, Any]:
     return settings
 
 
-def begin_together(policy: nn.Module, settings: dict[str, Any]) -> None:
+def begin_together(
+    policy: nn.Module,
+    settings: dict[str, Any],
+) -> None:
     """
     Give all processes the first one's parameters and statistics.
 
@@ -371,7 +382,10 @@ def naming_termination() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _raise_on_termination(number: int, frame: Any) -> None:
+def _raise_on_termination(
+    number: int,
+    frame: Any,
+) -> None:
     """
     Handle SIGTERM; another one ends the process.
 
@@ -386,7 +400,10 @@ def _raise_on_termination(number: int, frame: Any) -> None:
     )
 
 
-def _ignore_once(number: int, frame: Any) -> None:
+def _ignore_once(
+    number: int,
+    frame: Any,
+) -> None:
     """
     Handle a SIGTERM to a process that is about to end; another one ends it at once.
 
@@ -436,7 +453,12 @@ class CommonNoise:
     :raises ProcessLostError: if another process has ended
     """
 
-    def __init__(self, seed: int | None, num_timesteps: int, device: torch.device):
+    def __init__(
+        self,
+        seed: int | None,
+        num_timesteps: int,
+        device: torch.device,
+    ):
         self.is_active = n_processes() > 1
         self.devices = [device] if device.type == "cuda" else []
         if not self.is_active:
@@ -472,7 +494,10 @@ class CommonNoise:
             torch.cuda.set_rng_state(state, device)
 
 
-def agree_after_update(policy: nn.Module, n_updates: int) -> None:
+def agree_after_update(
+    policy: nn.Module,
+    n_updates: int,
+) -> None:
     """
     Average the buffers that each process moves by its own samples, such as those of batch norm, and check the rest.
 
@@ -502,7 +527,10 @@ def average_buffers(policy: nn.Module) -> None:
         buffer.copy_(torch.where(differs, copies.mean(dim=0), buffer))
 
 
-def check_equal_tensors(module: nn.Module, when: str) -> None:
+def check_equal_tensors(
+    module: nn.Module,
+    when: str,
+) -> None:
     """
     Compare the bits of all parameters and buffers.
 

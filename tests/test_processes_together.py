@@ -9,7 +9,6 @@ import os
 import queue
 import signal
 import time
-
 from datetime import timedelta
 
 import gymnasium as gym
@@ -313,7 +312,7 @@ def test_common_noise_is_the_same_everywhere_and_leaves_each_process_its_own(two
 
 
 def test_a_stop_in_one_process_stops_both_at_the_end_of_the_rollout(two):
-    """The second process stops at its 40th step of 2 environments, the first one at the end of its rollout, its 64th."""
+    """The second process stops at its 40th step of 2 environments, the first one at its 64th, the rollout's end."""
     assert two[0]["a callback that stops"][1] == two[1]["a callback that stops"][1] == 2 * 40 + 2 * 64
 
 

@@ -70,7 +70,8 @@ def test_no_two_parameters_of_twin_critics_share_memory_or_state(optimizer):
     model = made(optimizer, use_twin_critics=True)
     for _ in range(2):
         tensors = [*model.policy.parameters()]
-        tensors += [v for values in model.policy.optimizer.state.values() for v in values.values() if torch.is_tensor(v)]
+        states = model.policy.optimizer.state.values()
+        tensors += [value for state in states for value in state.values() if torch.is_tensor(value)]
         places = [tensor.untyped_storage().data_ptr() for tensor in tensors]
         assert len(set(places)) == len(places)
         model.learn(64)
