@@ -66,6 +66,7 @@ def _check_choices(model: Any) -> None:
     """
     for name, choices in CHOICES.items():
         value = getattr(model, name)
+
         # By type, too: a list cannot be looked up, and numpy's strings compare.
         if not isinstance(value, str | None) or value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
@@ -79,8 +80,12 @@ def _check_counts(model: Any) -> None:
     """
     for name in COUNTS:
         value = getattr(model, name)
-        if name == "batch_size" and value is None:  # a recurrent model's: the whole rollout
+
+        # A recurrent model's: the whole rollout.
+        if name == "batch_size" and value is None:
             continue
+
+        # numpy's integers are numbers, too; Python's bools are no counts.
         if not isinstance(value, Integral) or isinstance(value, bool):
             raise TypeError(f"{name} must be an integer, got {value!r}")
         if value < 1:
@@ -93,19 +98,24 @@ def _check_numbers(model: Any) -> None:
     :raises TypeError: if one is no number
     :raises ValueError: if one is out of its range
     """
+    # Types first, as None and text compare with nothing.
     for name in (*POSITIVE, *CLAMPS):
         value = getattr(model, name)
         if not _is_number(value):
             raise TypeError(f"{name} must be a number, got {value!r}")
+
+    # Then ranges, in which NaN never is.
     for name in POSITIVE:
         value = getattr(model, name)
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
     check_clip_range(model.variance_scaling_clip_min, model.variance_scaling_clip_max)
 
+    # None weighs all rollouts alike.
     rate = model.return_stats_rate
     if rate is None:
         return
+
     if not _is_number(rate):
         raise TypeError(f"return_stats_rate must be None or a number, got {rate!r}")
     if not 0 < rate <= 1:
@@ -117,8 +127,11 @@ def _check_returns(model: Any) -> None:
     :param model: with the flags as attributes
     :raises ValueError: on PopArt without normalised returns, and on a number of critics that a flag sets
     """
+    # PopArt rescales by the statistics that normalisation keeps.
     if model.use_popart and not model.normalize_returns:
         raise ValueError("use_popart keeps normalised predictions steady: it needs normalize_returns=True")
+
+    # One way to two critics.
     if "n_critics" in model.policy_kwargs:
         raise ValueError("policy_kwargs has n_critics: set use_twin_critics instead")
 
@@ -131,6 +144,7 @@ def _check_vf_clipping(model: Any) -> None:
     mode = model.distributional_vf_clip_mode
     units = model.clip_range_vf_units
 
+    # Without a clip range, flags that would say how it clips.
     if model.clip_range_vf is None:
         if mode not in (None, "disable"):
             raise ValueError(f"distributional_vf_clip_mode={mode!r} clips by clip_range_vf, which is None")
@@ -138,10 +152,13 @@ def _check_vf_clipping(model: Any) -> None:
             raise ValueError(f"clip_range_vf_units={units!r} without clip_range_vf has no effect")
         return
 
+    # Nothing is clipped, whatever the range.
     if mode == "disable":
         return
+
     if units == "std" and not model.normalize_returns:
         raise ValueError("clip_range_vf_units='std' counts in stds of the returns: set normalize_returns=True")
+
     if model.normalize_returns and not model.use_popart:
         raise ValueError(
             "clip_range_vf with normalize_returns=True needs use_popart=True: without it every change of the "
@@ -165,6 +182,7 @@ def check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
         blank = cls(policy=next(iter(cls.policy_aliases)), env=None, _init_setup_model=False)
         names |= set(vars(blank))
 
+    # The first unknown one, with the name that was probably meant.
     unknown = kwargs.keys() - (names - {"self", "policy", "args", "kwargs"})
     for name in unknown:
         nearest = difflib.get_close_matches(name, names, n=1)
@@ -184,8 +202,10 @@ def checked_parameters(
     :return: these; of a plain PPO without the optimizer
     :raises ValueError: if ``exact_match`` and they are those of another kind of critic
     """
+    # What the names of the critic's parameters tell.
     critic_keys = [key for key in params.get("policy", {}) if key.startswith("value_net.")]
     has_twins = any(key.startswith("value_net.second.") for key in critic_keys)
+
     if critic_keys and exact_match and has_twins != use_twin_critics:
         raise ValueError(f"these are the parameters of a model with use_twin_critics={has_twins}: they do not fit")
     if not critic_keys or "value_net.ret_std" in critic_keys:

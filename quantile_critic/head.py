@@ -44,6 +44,7 @@ class QuantileHead(nn.Module):
         second: nn.Module | None = None,
     ):
         super().__init__()
+        # One critic or two.
         self.net = value_net
         self.n_critics = 1
         if second is not None:
@@ -77,6 +78,7 @@ class QuantileHead(nn.Module):
     @property
     def last_layers(self) -> list[nn.Linear]:
         """The layers that give the quantiles, one per critic."""
+        # The second critic has the same layers.
         nets = [self.net]
         if self.n_critics > 1:
             nets.append(self.second)
@@ -100,6 +102,7 @@ class QuantileHead(nn.Module):
         if self.n_critics == 1:
             return cast(Tensor, self.net(latent_vf))
 
+        # Each critic takes its half of the latents.
         first, second = latent_vf.chunk(2, dim=1)
         return torch.cat([self.net(first), self.second(second)], dim=1)
 
@@ -123,6 +126,7 @@ class QuantileHead(nn.Module):
         if self.n_critics == 1:
             return quantiles
 
+        # Equal means leave the first critic's.
         first, second = quantiles.chunk(2, dim=1)
         is_smaller = first.mean(dim=1, keepdim=True) <= second.mean(dim=1, keepdim=True)
         return torch.where(is_smaller, first, second)
@@ -148,6 +152,7 @@ class QuantileHead(nn.Module):
         :param raw: returns in raw units, any shape
         :return: in units of the loss, same shape; where all returns were equal (std 0), their deviation in raw units
         """
+        # Without a standard deviation, raw deviations.
         scale = torch.where(self.ret_std > 0, self.ret_std, 1.0)
         return (raw - self.ret_mean) / scale
 
@@ -182,6 +187,7 @@ class QuantileHead(nn.Module):
         :param rate: weight of the newest rollout; None weighs all rollouts alike
         :param popart: keep the raw predictions as they were by rescaling the last layer
         """
+        # This rollout counts already.
         self.ret_updates += 1
         updates = int(self.ret_updates)
         mean, std = next_statistics(self.ret_mean.item(), self.ret_std.item(), updates, returns, rate)
@@ -202,6 +208,7 @@ class QuantileHead(nn.Module):
         :param popart: rescale the last layer so that raw predictions stay as they are (van Hasselt et al. 2016, eq. 9);
             skipped where a std is 0
         """
+        # The units that the layer has.
         old_mean = self.ret_mean.item()
         old_std = self.ret_std.item()
         self.ret_mean.fill_(mean)
@@ -213,6 +220,7 @@ class QuantileHead(nn.Module):
         if not (popart and old_std > 0 and std > 0):
             return
 
+        # Weights in the new units, then the bias, which also takes the shift of the mean.
         scale = old_std / std
         self.std_average.mul_(scale)
         for last in self.last_layers:
@@ -249,5 +257,6 @@ class TwinNet(nn.Module):
         if not self.split:
             return torch.cat([self.first(inputs), self.second(inputs)], dim=1)
 
+        # Halves that stand side by side, one for each.
         first, second = inputs.chunk(2, dim=1)
         return torch.cat([self.first(first), self.second(second)], dim=1)

@@ -42,6 +42,7 @@ def quantile_midpoints(
     :param like: tensor whose dtype and device the result takes
     :return: shape (N,), increasing, symmetric around 0.5
     """
+    # The middle of each share.
     steps = torch.arange(n_quantiles, dtype=like.dtype, device=like.device)
     return (steps + 0.5) / n_quantiles
 
@@ -113,6 +114,8 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
     """
     if quantiles.dim() < 2:
         raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
+
+    # No gradient passes through the weight.
     quantiles = in_full_precision(quantiles.detach())
 
     # ``var`` takes ten times as long.
@@ -131,6 +134,7 @@ def squared_errors(
     :param targets: shape (B,), (B, 1) or (B, M), in the units of the quantiles
     :return: shape (B,), the mean over the atoms, in squared units; float32 for half precision
     """
+    # Mean prediction, (B, 1), and atoms, (B, M).
     predicted = in_full_precision(quantiles.detach()).mean(dim=1, keepdim=True)
     per_sample = in_full_precision(targets.detach()).reshape(len(predicted), -1)
     return (per_sample - predicted).square().mean(dim=1)
@@ -183,6 +187,7 @@ def clip_quantiles(
         raise ValueError(f"mode must be one of {', '.join(get_args(VfClipMode))}, got {mode!r}")
     eps = torch.as_tensor(eps, dtype=old.dtype, device=old.device)
 
+    # Each quantile by itself.
     if mode == "per_quantile":
         moved = quantiles - old
         return torch.where(moved.abs() > eps, old + moved.clamp(-eps, eps), quantiles)
@@ -229,6 +234,8 @@ def variance_scaling_weight(
     """
     variance = quantile_variance(quantiles)
     weight = batch_weight(variance, clip_min, clip_max)
+
+    # A lower clamp keeps every weight above 0.
     if clip_min > 0 or targets is None:
         return weight
     errors = squared_errors(quantiles.reshape(-1, quantiles.shape[-1]), targets)
@@ -289,8 +296,11 @@ def weight_before_spread(
     :param clip_max: upper clamp, which holds for the 1, too
     :return: shape of the weight; to the last bit the weight itself from a spread of 0.1 * squared error on
     """
+    # Also right for a critic without error, whose enough is 0.
     enough = SPREAD_SHARE * squared_error
     reached = torch.where(spread >= enough, 1.0, spread / enough)
+
+    # The 1 keeps within the upper clamp.
     return reached * weight + (1 - reached) * min(1.0, clip_max)
 
 
@@ -315,10 +325,12 @@ def next_std_average(
         as is, and 0
     """
     std = variance.sqrt().mean()
+
+    # The average begins with the first spread and goes on whatever comes.
     begins = (filled > 0) | (variance.mean() >= SPREAD_SHARE * squared_error)
     filled = torch.where(begins, filled + DSAC_T_RATE * (1 - filled), filled)
 
-    # Of the first the share is 1.
+    # The share of this minibatch: 1 for the first, 0.005 in the end.
     share = DSAC_T_RATE / filled.clamp(min=DSAC_T_RATE)
     return torch.where(share < 1, average + share * (std - average), std), filled
 
@@ -336,6 +348,7 @@ def check_clip_range(
     :raises ValueError: unless 0 <= clip_min <= clip_max, both finite and clip_max > 0
     """
     names = "variance_scaling_clip_min and variance_scaling_clip_max"
+    # True and False compare as numbers; None and text do not compare.
     if isinstance(clip_min, bool) or isinstance(clip_max, bool):
         raise TypeError(f"{names} must be numbers, got {clip_min!r} and {clip_max!r}")
     try:
@@ -354,6 +367,7 @@ def metrics_of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     :return: means over the critics, the extremes of their smallest and largest weights, and as ``NAME_1`` and
         ``NAME_2`` those of each
     """
+    # Of both critics.
     both = {}
     for name in logged[0]:
         values = torch.stack([metrics[name] for metrics in logged])
@@ -364,6 +378,7 @@ def metrics_of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         else:
             both[name] = values.mean()
 
+    # Of each.
     for i, metrics in enumerate(logged):
         both |= {f"{name}_{i + 1}": value for name, value in metrics.items()}
     return both

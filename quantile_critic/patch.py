@@ -72,10 +72,13 @@ class VarianceGradientScalingMixin:
         variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
         **kwargs: Any,
     ):
+        # Hosts that the weight does not fit.
         if getattr(self, "scales_value_loss", False):
             raise TypeError("DistributionalPPO scales its value loss already: use its flags instead of the mixin")
         if not hasattr(super(), "_quantile_huber_loss"):
             raise TypeError("the mixin must stand before a host that has a _quantile_huber_loss method to scale")
+
+        # Flags that are no weight.
         check_clip_range(variance_scaling_clip_min, variance_scaling_clip_max)
         if variance_scaling_mode not in ("batch", "dsac_t"):
             raise ValueError(f"variance_scaling_mode must be 'batch' or 'dsac_t', got {variance_scaling_mode!r}")
@@ -101,9 +104,12 @@ class VarianceGradientScalingMixin:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
+        # The host's loss, as it is with the flag off.
         loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
         if not self.use_variance_gradient_scaling:
             return loss
+
+        # Weights per sample need losses per sample.
         if self.variance_scaling_mode == "dsac_t" and loss.shape != predicted_quantiles.shape[:1]:
             raise ValueError(f"mode 'dsac_t' weights samples: the loss must have shape (B,), got {tuple(loss.shape)}")
 
@@ -114,6 +120,7 @@ class VarianceGradientScalingMixin:
         if first_call is not None:
             return (first_call.weight * loss).to(loss.dtype)
 
+        # A new minibatch, or another critic: its own weight, in the host's dtype.
         weight = self._weight(predicted_quantiles, targets)
         scaled = (weight * loss).to(loss.dtype)
         self._first_calls.remember(predicted_quantiles, targets, weight, scaled)
@@ -135,6 +142,7 @@ class VarianceGradientScalingMixin:
         clip_min = self.variance_scaling_clip_min
         clip_max = self.variance_scaling_clip_max
 
+        # One number for the minibatch, or one per sample.
         if self.variance_scaling_mode == "batch":
             weight = batch_weight(variance, clip_min, clip_max)
             spread = variance.mean()
@@ -142,6 +150,8 @@ class VarianceGradientScalingMixin:
             average = self._next_std_average(variance, squared_errors(quantiles, targets).mean())
             weight = sample_weights(variance, average, clip_min, clip_max)
             spread = average**2
+
+        # Without a lower clamp equal quantiles would never part.
         if clip_min == 0:
             weight = weight_before_spread(weight, spread, squared_errors(quantiles, targets).mean(), clip_max)
 
@@ -162,6 +172,8 @@ class VarianceGradientScalingMixin:
         """
         average = self._std_average
         filled = self._std_average_filled
+
+        # Before the first minibatch; an archive of version 0.2 has no filling.
         if average is None:
             average = variance.new_zeros(())
             filled = variance.new_zeros(())
@@ -187,6 +199,7 @@ class VarianceGradientScalingMixin:
         if record_mean is None:
             return
 
+        # The names of the class's scalars.
         is_clamped = (weight <= self.variance_scaling_clip_min) | (weight >= self.variance_scaling_clip_max)
         record_mean("train/variance_scaling_weight", weight.mean().item())
         record_mean("train/variance_scaling_clamped", is_clamped.float().mean().item())
@@ -222,17 +235,22 @@ class FirstCall:
         weight: Tensor,
         loss: Tensor,
     ):
+        # The memory of the targets and their values: a host may write to it later.
         self.targets = targets.detach()
         self.values = self.targets.clone()
         self.version = _version(self.targets)
         self.weight = weight
+
+        # Of a view the tensor behind it: a host makes views for the time of a call.
         self.quantiles = weakref.ref(quantiles if quantiles._base is None else quantiles._base)
         self.loss = weakref.ref(loss)
+
+        # Where the loss has a gradient, computing it ends the minibatch.
+        self.is_over = False
         self.node = None
         if loss.requires_grad and quantiles.requires_grad:
             self.node = torch.autograd.graph.get_gradient_edge(quantiles).node
             loss.register_hook(self._end)
-        self.is_over = False
 
     def _end(self, gradient: Tensor) -> None:
         """
@@ -247,6 +265,8 @@ class FirstCall:
         """:return: whether another call of this minibatch may come"""
         if self.is_over:
             return False
+
+        # A host that clips holds its quantiles, or the first loss, until it has the second.
         if self.quantiles() is not None:
             return True
         return self.node is not None and self.loss() is not None
@@ -256,10 +276,12 @@ class FirstCall:
         :param targets: of another call
         :return: whether they are the first call's, or a view of them, unwritten since
         """
+        # The same cells of the same memory, without a write through torch.
         if targets.untyped_storage()._cdata != self.targets.untyped_storage()._cdata:
             return False
         if _places(targets) != _places(self.targets) or _version(self.targets) != self.version:
             return False
+
         # Memory that numpy writes to counts no versions.
         return torch.equal(self.targets, self.values)
 
@@ -275,9 +297,12 @@ class FirstCall:
         """
         if not self.is_alive():
             return False
+
+        # Without gradients nothing tells which critic the quantiles are of.
         if self.node is None or not quantiles.requires_grad:
             return self.quantiles() is not None and self.has_targets(targets)
 
+        # With them, the graph does.
         nodes = _graph(torch.autograd.graph.get_gradient_edge(quantiles).node)
         is_derived = self.node in nodes
         if self.has_targets(targets):
@@ -307,6 +332,7 @@ class FirstCalls:
         """
         if not isinstance(targets, Tensor):
             return None
+
         self.calls = [call for call in self.calls if call.is_alive()]
         for call in self.calls:
             if call.is_same_minibatch(quantiles, targets):
@@ -328,6 +354,7 @@ class FirstCalls:
         """
         if not isinstance(targets, Tensor):
             return
+
         # Another critic's call of the same minibatch stays; other minibatches are over.
         self.calls = [call for call in self.calls if call.has_targets(targets)]
         self.calls.append(FirstCall(quantiles, targets, weight, loss))
@@ -361,6 +388,7 @@ def _graph(node: Any) -> set[Any]:
     :param node: of an autograd graph
     :return: itself and all nodes that its gradient reaches
     """
+    # Depth first, without recursion: graphs of recurrent networks are deep.
     nodes = {node}
     unvisited = [node]
     while unvisited:

@@ -101,13 +101,16 @@ def _exchange(
     if n_processes() == 1:
         return [value]
 
+    # Errors do not all pickle; their words do.
     message = None
     if error is not None:
         message = f"{type(error).__name__}: {error}"
+
     gathered: list[Any] = [None] * n_processes()
     with translating_lost_peers():
         dist.all_gather_object(gathered, (value, message))
 
+    # One that fails ends all.
     for other, (_, other_message) in enumerate(gathered):
         if other_message is not None and other != rank():
             raise ProcessLostError(f"process {other} of this training has stopped: {other_message}")
@@ -172,6 +175,7 @@ def of_all(rows: Tensor) -> Tensor:
     """
     if n_processes() == 1:
         return rows
+
     rows = rows.detach().contiguous()
     all_rows = [torch.empty_like(rows) for _ in range(n_processes())]
     with translating_lost_peers():
@@ -212,6 +216,7 @@ def average_over_processes(
         dist.all_reduce(flat)
     flat /= n_processes()
 
+    # Back to where each part came from.
     averages, *parts = torch.split(flat, [len(values), *(gradient.numel() for gradient in gradients)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
@@ -260,15 +265,19 @@ def shared_settings(model: Any) -> dict[str, Any]:
     :return: by name what must be the same in all processes: settings, schedules, shapes of all tensors, the optimizer
     """
     settings = {name: getattr(model, name, None) for name in SHARED_SETTINGS}
+
+    # Functions do not compare; their values do.
     for name, attribute in SHARED_SCHEDULES.items():
         schedule = getattr(model, attribute)
         settings[name] = schedule
         if callable(schedule):
             settings[name] = [float(schedule(progress)) for progress in PROGRESS]
 
+    # Another network would average gradients of other shapes.
     for name, tensor in (*model.policy.named_parameters(), *model.policy.named_buffers()):
         settings[f"shape of {name}"] = tuple(tensor.shape)
 
+    # Another optimizer would make other steps of the same gradients.
     optimizer = model.policy.optimizer
     settings["optimizer"] = type(optimizer).__name__
     for name, value in optimizer.defaults.items():
@@ -303,6 +312,7 @@ def check_same_settings(settings: dict[str, Any]) -> None:
     :raises ValueError: if a setting is another one elsewhere, naming it
     :raises ProcessLostError: if another process has ended
     """
+    # Every process looks at every other one, so that all raise.
     for other in all_objects(settings):
         for name in {**settings, **other}:
             here = settings.get(name)
@@ -322,6 +332,8 @@ def check_takes_part(model: Any) -> None:
             f"this model was built for {model.n_processes} process(es), and {n_processes()} take part now: build or "
             "load it after torch.distributed.init_process_group, so that all begin with the same parameters"
         )
+
+    # One policy, one scale of its inputs.
     normalizer = model.get_vec_normalize_env()
     if isinstance(normalizer, VecNormalize) and normalizer.training and n_processes() > 1:
         raise ValueError(
@@ -348,6 +360,7 @@ def learning_together(model: Any) -> Iterator[None]:
         yield
         return
 
+    # What may differ since the model was built: the group, settings, and parameters that were loaded.
     ending_together(check_takes_part, model)
     check_same_settings(shared_settings(model))
     check_equal_tensors(model.policy, "before learn")
@@ -433,6 +446,7 @@ def collect_together(model: Any, collect: Callable[..., bool], *args: Any, **kwa
         goes_on = collect(*args, **kwargs)
         return goes_on, model.num_timesteps - steps_before
 
+    # A stopped rollout counts the steps it made.
     outcomes = ending_together(collected)
     model.num_timesteps = steps_before + sum(steps for _, steps in outcomes)
     return all(goes_on for goes_on, _ in outcomes)
@@ -464,6 +478,7 @@ class CommonNoise:
         if not self.is_active:
             return
 
+        # The first process's numbers, whatever the seeds of the others.
         numbers = [seed, num_timesteps]
         if seed is None:
             numbers = [int(torch.randint(2**31, ()).item()), num_timesteps]
@@ -477,6 +492,8 @@ class CommonNoise:
         if not self.is_active:
             yield
             return
+
+        # The process's own generators are put back afterwards.
         with torch.random.fork_rng(devices=self.devices):
             self._restore()
             try:
@@ -489,6 +506,7 @@ class CommonNoise:
         if self.states is None:
             torch.manual_seed(self.seed)
             return
+
         torch.set_rng_state(self.states[0])
         for device, state in zip(self.devices, self.states[1:], strict=True):
             torch.cuda.set_rng_state(state, device)
@@ -522,7 +540,9 @@ def average_buffers(policy: nn.Module) -> None:
     for buffer in policy.buffers():
         if not buffer.is_floating_point() or buffer.numel() == 0:
             continue
-        copies = of_all(buffer[None])  # (R, ...)
+
+        # Copies of all processes, (R, ...).
+        copies = of_all(buffer[None])
         differs = (copies != copies[0]).any(dim=0)
         buffer.copy_(torch.where(differs, copies.mean(dim=0), buffer))
 
@@ -543,6 +563,8 @@ def check_equal_tensors(
         return
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+
+    # All look at the same pairs, so that all raise the same.
     first, *others = all_objects(digests)
     for other, theirs in enumerate(others, start=1):
         different = [name for name in first if theirs.get(name) != first[name]]
@@ -559,6 +581,7 @@ def _digest(tensor: Tensor) -> bytes:
     :param tensor: a parameter or buffer
     :return: 16 bytes that stand for all of its bits
     """
+    # The order of elements in memory does not count.
     values = tensor.detach().contiguous().reshape(-1).cpu()
     return hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
 
