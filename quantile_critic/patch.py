@@ -250,7 +250,7 @@ class FirstCall:
         self.node = None
         if loss.requires_grad and quantiles.requires_grad:
             self.node = torch.autograd.graph.get_gradient_edge(quantiles).node
-            loss.register_hook(self._end)
+            loss.register_hook(self._end)  # type: ignore[no-untyped-call]
 
     def _end(self, gradient: Tensor) -> None:
         """
@@ -300,7 +300,7 @@ class FirstCall:
 
         # Without gradients nothing tells which critic the quantiles are of.
         if self.node is None or not quantiles.requires_grad:
-            return self.quantiles() is not None and self.has_targets(targets)
+            return self.has_targets(targets)
 
         # With them, the graph does.
         nodes = _graph(torch.autograd.graph.get_gradient_edge(quantiles).node)

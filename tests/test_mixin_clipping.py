@@ -81,6 +81,17 @@ class Twice(Host):
         return torch.max(unclipped, clipped).mean()
 
 
+class Keeping(Host):
+    """Everything that a call takes and gives is kept, as for a log."""
+
+    def loss_of(self, obs, targets, old):
+        quantiles = self.net(obs)
+        unclipped = self._quantile_huber_loss(quantiles, targets)
+        clipped = self._quantile_huber_loss(clip(quantiles, old), targets)
+        self.steps.append((unclipped, clipped, quantiles.detach(), quantiles, targets))
+        return torch.max(unclipped, clipped).mean()
+
+
 class Summing(Host):
     """One loss of both, of shape ()."""
 
@@ -88,7 +99,7 @@ class Summing(Host):
         return quantile_huber_loss(quantiles, targets, 1.0).mean()
 
 
-HOSTS = [Host, Normalising, Viewing, Twice, Summing]
+HOSTS = [Host, Normalising, Viewing, Twice, Keeping, Summing]
 
 
 def patched(host=Host, **flags):
@@ -196,7 +207,7 @@ WAYS.append(freed)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("host", [Host, Viewing, Twice])
+@pytest.mark.parametrize("host", [Host, Viewing, Twice, Keeping])
 def test_a_weight_does_not_reach_the_next_minibatch(host, way):
     trainer, plain = patched(host, variance_scaling_clip_min=0.01), host()
     for ours, theirs in zip(way(minibatches(5)), way(minibatches(5)), strict=True):
@@ -226,6 +237,58 @@ def test_calls_without_gradients_share_the_weight_too(as_one):
         quantiles = trainer.net(obs)
         again = trainer._quantile_huber_loss(quantiles, targets)
         assert torch.allclose(again, weight_of(quantiles) * quantile_huber_loss(quantiles, targets, 1.0))
+
+
+def overwritten(targets):
+    targets.copy_(2 * targets)
+
+
+def overwritten_by_numpy(targets):
+    targets.numpy()[:] *= 2
+
+
+@pytest.mark.parametrize("overwrite", [overwritten, overwritten_by_numpy])
+def test_targets_that_were_written_to_are_other_targets_although_all_is_kept(overwrite):
+    trainer = patched(variance_scaling_clip_min=0.01)
+    obs, targets, _ = minibatches(1)[0]
+    with torch.no_grad():
+        kept = [trainer.net(obs), 3 * trainer.net(obs)]
+        for quantiles in kept:
+            loss = trainer._quantile_huber_loss(quantiles, targets)
+            assert torch.allclose(loss, weight_of(quantiles) * quantile_huber_loss(quantiles, targets, 1.0))
+            overwrite(targets)
+
+
+def test_equal_values_written_again_are_other_targets():
+    trainer = patched(variance_scaling_clip_min=0.01)
+    obs, targets, _ = minibatches(1)[0]
+    with torch.no_grad():
+        kept = [trainer.net(obs), 3 * trainer.net(obs)]
+        for quantiles in kept:
+            loss = trainer._quantile_huber_loss(quantiles, targets)
+            assert torch.allclose(loss, weight_of(quantiles) * quantile_huber_loss(quantiles, targets, 1.0))
+            targets.copy_(targets.clone())
+
+
+def test_other_targets_of_the_same_predictions_have_a_weight_of_their_own():
+    trainer = patched(variance_scaling_clip_min=0.01)
+    obs, targets, _ = minibatches(1)[0]
+    quantiles = trainer.net(obs)
+    trainer._quantile_huber_loss(quantiles, targets)
+    loss = trainer._quantile_huber_loss(3 * quantiles, targets + 1)
+    expected = weight_of(3 * quantiles.detach()) * quantile_huber_loss(3 * quantiles, targets + 1, 1.0)
+    assert torch.allclose(loss, expected)
+
+
+def test_views_of_quantiles_without_gradients_share_the_weight():
+    trainer = patched(variance_scaling_clip_min=0.01)
+    obs, targets, old = minibatches(1)[0]
+    with torch.no_grad():
+        quantiles = trainer.net(obs)
+        trainer._quantile_huber_loss(quantiles[:, :], targets)
+        clipped = trainer._quantile_huber_loss(clip(quantiles, old)[:, :], targets)
+        expected = weight_of(quantiles) * quantile_huber_loss(clip(quantiles, old), targets, 1.0)
+    assert torch.allclose(clipped, expected)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3]], ids=["critic by critic", "clipped ones last"])
