@@ -416,7 +416,7 @@ class DistributionalPPO(DeferredLog, PPO):
     def _policy_loss(self, log_prob: Tensor, minibatch: Samples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's clipped surrogate (Schulman et al. 2017, eq. 7); log_prob has shape (B,)."""
         advantages = minibatch.advantages
-        everyones = of_all(advantages)
+        everyones = of_all(advantages) if self.normalize_advantage else advantages
         if self.normalize_advantage and len(everyones) > 1:
             advantages = (advantages - everyones.mean()) / (everyones.std() + 1e-8)
         log_ratio = log_prob - minibatch.old_log_prob
