@@ -73,11 +73,11 @@ def only_critic(policy, chosen):
 
 
 def quantiles_of(policy, observations):
-    """Raw quantiles of every critic."""
-    result = []
+    """Raw quantiles of every critic, with their gradient."""
+    result, head = [], policy.value_net
     for i in range(len(last_layers(policy))):
         with only_critic(policy, i):
-            result.append(policy.predict_quantiles(observations))
+            result.append(head.to_raw(head.of_smaller_mean(policy.quantiles_of_loss(observations))))
     return result
 
 
