@@ -13,6 +13,7 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     v_b    = var_i q_bi                                  (population variance, no gradient)
     w      = clamp(mean_b v_b, clip_min, clip_max)       (mode "batch": one number for the minibatch)
     w_b    = clamp(m^2 / (v_b + 0.1), clip_min, clip_max)         (mode "dsac_t": m averages mean_b sqrt(v_b))
+    w      = r * w + (1 - r)                             (with clip_min = 0: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
@@ -84,7 +85,9 @@ from quantile_critic.losses import (
     quantile_midpoints,
     quantile_variance,
     sample_weights,
+    squared_errors,
     variance_scaling_weight,
+    weight_before_spread,
 )
 from quantile_critic.patch import VarianceGradientScalingMixin
 from quantile_critic.policies import (
@@ -94,7 +97,19 @@ from quantile_critic.policies import (
     quantile_policy,
 )
 from quantile_critic.policies import blank_quantile_policy as _blank_quantile_policy  # noqa: F401  # archives name it
-from quantile_critic.processes import array_of_all, begin_together, n_processes, of_all, rank
+from quantile_critic.processes import (
+    CommonNoise,
+    agree_after_update,
+    array_of_all,
+    begin_together,
+    collect_together,
+    ending_together,
+    learning_together,
+    n_processes,
+    of_all,
+    rank,
+    shared_settings,
+)
 from quantile_critic.rollout import Rollout, Samples
 from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
 from quantile_critic.targets import sampled_targets
@@ -306,15 +321,17 @@ class DistributionalPPO(DeferredLog, PPO):
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
         self.n_processes = n_processes()
         if self.n_processes > 1:
-            begin_together(self.policy, dict(n_envs=self.n_envs, n_steps=self.n_steps, batch_size=self.batch_size))
+            begin_together(self.policy, shared_settings(self))
             if self.seed is not None:  # each process steps other environments, with other actions
                 self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
+            weight = self.variance_scaling_clip_min or min(1.0, self.variance_scaling_clip_max)
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
-                f"is variance_scaling_clip_min={self.variance_scaling_clip_min} throughout"
+                f"is {weight} throughout (variance_scaling_clip_min={self.variance_scaling_clip_min})"
             )
-        if self.variance_scaling_mode == "dsac_t" and not self.normalize_returns:
+        scales_samples = self.use_variance_gradient_scaling and self.variance_scaling_mode == "dsac_t"
+        if scales_samples and not self.normalize_returns:
             warnings.warn(
                 "variance_scaling_mode='dsac_t' adds an absolute 0.1 to the variance: without normalize_returns=True "
                 "the weights may sit at a clamp throughout"
@@ -334,7 +351,8 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def train(self) -> None:
         """One update of policy and critic from the rollout that ``collect_rollouts`` has made."""
-        check_rollout(self.rollout_buffer, f"before update {self._n_updates} at step {self.num_timesteps}")
+        when = f"before update {self._n_updates} at step {self.num_timesteps}"
+        ending_together(check_rollout, self.rollout_buffer, when)
         before = copy.deepcopy(self.get_parameters())
 
         # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
@@ -361,7 +379,8 @@ class DistributionalPPO(DeferredLog, PPO):
                         print(f"Early stopping at epoch {epoch}: approx_kl is {update.approx_kl:.2f}")
                     break
 
-        # Write what has happened.
+        # Check that all processes hold the same parameters, and log.
+        agree_after_update(self.policy, self._n_updates)
         self._log_update(update.metrics(), rollout, coefficients)
 
     def _minibatch_loss(self, minibatch: Samples, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
@@ -400,8 +419,8 @@ class DistributionalPPO(DeferredLog, PPO):
         :return: what to minimise, and the metrics to log
         """
         advantages = minibatch.advantages
-        if self.loss_settings.normalize_advantage and len(advantages) > 1:
-            all_advantages = of_all(advantages)
+        all_advantages = of_all(advantages) if self.loss_settings.normalize_advantage else advantages
+        if self.loss_settings.normalize_advantage and len(all_advantages) > 1:
             advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
 
         # Ratio between the new and the old policy, clipped.
@@ -455,14 +474,9 @@ class DistributionalPPO(DeferredLog, PPO):
             all_variances = of_all(variance)
             unscaled = loss.mean()
             scaled = unscaled
-            if settings.scaling is not None and settings.scaling.mode == "batch":
-                weight = self.variance_weight(all_variances, critic)  # ()
-                scaled = weight * unscaled
-                metrics |= self._weight_metrics(weight)
-            elif settings.scaling is not None:
-                head.std_average[critic] = next_std_average(head.std_average[critic], all_variances)
-                weight = self.variance_weight(variance, critic)  # (B,)
-                scaled = (weight * loss).mean()
+            if settings.scaling is not None:
+                weight = self._weight_of_critic(critic, variance, all_variances, critic_quantiles, targets)
+                scaled = weight * unscaled if settings.scaling.mode == "batch" else (weight * loss).mean()
                 metrics |= self._weight_metrics(weight)
 
             metrics["value_loss"] = unscaled.detach()
@@ -474,6 +488,43 @@ class DistributionalPPO(DeferredLog, PPO):
         if len(losses) == 1:
             return losses[0], logged[0]
         return torch.stack(losses).sum(), metrics_of_both(logged)
+
+    def _weight_of_critic(
+        self, critic: int, variance: Tensor, all_variances: Tensor, quantiles: Tensor, targets: Tensor
+    ) -> Tensor:
+        """
+        ``variance_weight``, after the average of "dsac_t" has moved; without a lower clamp 1 until there is a spread.
+
+        :param critic: which critic
+        :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
+        :param all_variances: likewise, of all processes
+        :param quantiles: its unclipped predictions in the units of the loss, shape (B, N)
+        :param targets: returns, shape (B,), or atoms, (B, N), same units
+        :return: what the loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
+        """
+        scaling = self.loss_settings.scaling or self._scaling()
+
+        # The formula is all there is, as long as the clamp keeps the weight above 0.
+        if scaling.mode == "batch" and scaling.clip_min > 0:
+            return self.variance_weight(all_variances, critic)
+
+        # Quantiles begin as one; their spread is measured by what it is to explain.
+        squared_error = of_all(squared_errors(quantiles, targets)).mean()  # ()
+        if scaling.mode == "batch":
+            weight = self.variance_weight(all_variances, critic)
+            return weight_before_spread(weight, all_variances.mean(), squared_error, scaling.clip_max)
+
+        # The average takes the minibatch in before it is used.
+        head = self.policy.value_net
+        average, filled = next_std_average(
+            head.std_average[critic], head.std_average_filled[critic], all_variances, squared_error
+        )
+        head.std_average[critic] = average
+        head.std_average_filled[critic] = filled
+        weight = self.variance_weight(variance, critic)
+        if scaling.clip_min > 0:
+            return weight
+        return weight_before_spread(weight, head.std_average[critic].square(), squared_error, scaling.clip_max)
 
     def _weight_metrics(self, weight: Tensor) -> dict[str, Tensor]:
         """
@@ -596,7 +647,8 @@ class DistributionalPPO(DeferredLog, PPO):
     def _prepare_update(self, coefficients: Coefficients) -> EagerUpdate:
         """The update of a minibatch, ready for this rollout."""
         largest_kl = None if self.target_kl is None else 1.5 * self.target_kl
-        self._update.prepare(self._minibatch_loss, self.loss_settings, coefficients, self.policy, largest_kl)
+        noise = CommonNoise(self.seed, self.num_timesteps, self.device)
+        self._update.prepare(self._minibatch_loss, self.loss_settings, coefficients, self.policy, largest_kl, noise)
         return self._update
 
     @torch.no_grad()
@@ -731,7 +783,8 @@ class DistributionalPPO(DeferredLog, PPO):
         self._has_unwritten_update = False
         if rank() > 0:
             self.set_logger(logger.Logger(None, []))  # the first process writes
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        with learning_together(self):
+            super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
         return self
 
@@ -743,9 +796,7 @@ class DistributionalPPO(DeferredLog, PPO):
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
         try:
-            goes_on = super().collect_rollouts(*args, **kwargs)
-            self.num_timesteps += (self.n_processes - 1) * self.n_envs * self.n_steps  # of the others
-            return goes_on
+            return collect_together(self, super().collect_rollouts, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)

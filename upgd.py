@@ -66,9 +66,11 @@ class _Batch(NamedTuple):
         :param beta: decay of a trace
         :return: 1 - beta^t of each tensor, 0-dim, float64
         """
-        # In float32 the rounding of 0.999 alone moves 1 - 0.999 by 1e-5 of its value. Not stacked: steps that were
-        # loaded may lie on another device than those that begin.
-        powers = torch._foreach_pow(beta, [step.double() for step in self.steps])
+        # In float32 the rounding of 0.999 alone moves 1 - 0.999 by 1e-5 of its value.
+        steps = [step.double() for step in self.steps]
+
+        # Not stacked: steps that were loaded may lie on another device than those that begin.
+        powers = torch._foreach_pow(beta, steps)
         return list(torch._foreach_add(torch._foreach_neg(powers), 1))
 
 
@@ -76,6 +78,8 @@ class _UtilityOptimizer(Optimizer):
     """
     Everything but the direction d. Randomness comes from torch's default generator of the parameters' device: group by
     group, parameter by parameter, one ``torch.randn_like`` for each that has a gradient, if the group's sigma > 0.
+    Where several processes step the same parameters, that generator must be in one state in all of them for the time of
+    the step; ``DistributionalPPO`` sees to it.
 
     :param params: tensors or groups of them, on one device
     :param defaults: options of the groups that do not name their own
@@ -96,9 +100,12 @@ class _UtilityOptimizer(Optimizer):
         :raises TypeError: on complex parameters
         """
         super().add_param_group(param_group)
+
+        # A group that is refused leaves no trace.
         try:
             _check_options(param_group)
-            if param_group["variant"] != self.param_groups[0]["variant"]:  # they share eta
+            # All groups share eta.
+            if param_group["variant"] != self.param_groups[0]["variant"]:
                 raise ValueError(f"variant must be the same in all groups, got {param_group['variant']!r}")
             if any(p.is_complex() for p in param_group["params"]):
                 raise TypeError(f"{type(self).__name__} does not support complex parameters")
@@ -125,12 +132,25 @@ class _UtilityOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        batches = [batch for group in self.param_groups for batch in self._batches(group)]
-        if batches:
-            eta = torch.stack([maximum for batch in batches for maximum in self._update_utilities(batch)]).max()
-            eta = eta.masked_fill(eta <= 0, math.inf)  # u_hat / inf = 0 and sigmoid(0) = 1/2
-            for batch in batches:
-                self._update_params(batch, eta)
+
+        # The parameters that have a gradient, of all groups.
+        batches: list[_Batch] = []
+        for group in self.param_groups:
+            batches += self._batches(group)
+        if not batches:
+            return loss
+
+        # One scale for the utilities of all tensors.
+        maxima: list[Tensor] = []
+        for batch in batches:
+            maxima += self._update_utilities(batch)
+        eta = torch.stack(maxima).max()
+
+        # Where it is not positive s = 1/2: u_hat / inf = 0 and sigmoid(0) = 1/2.
+        eta = eta.masked_fill(eta <= 0, math.inf)
+
+        for batch in batches:
+            self._update_params(batch, eta)
         return loss
 
     def _batches(self, group: dict[str, Any]) -> list[_Batch]:
@@ -143,8 +163,14 @@ class _UtilityOptimizer(Optimizer):
         params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
         if any(p.grad.layout != torch.strided for p in params):
             raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-        foreach = len(params) > 1 if group["foreach"] is None else group["foreach"]
-        size = max(len(params), 1) if foreach else 1
+
+        # All of them together, or one by one.
+        together = group["foreach"]
+        if together is None:
+            together = len(params) > 1
+        size = 1
+        if together:
+            size = max(len(params), 1)
         return [self._batch(group, params[start : start + size]) for start in range(0, len(params), size)]
 
     def _batch(self, group: dict[str, Any], params: list[Tensor]) -> _Batch:
@@ -153,14 +179,20 @@ class _UtilityOptimizer(Optimizer):
         :param params: some of its parameters, all with a gradient
         :return: them with their state, which starts at 0
         """
+        # Steps are counted on the CPU, as torch's optimizers count theirs.
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
                 state.update({name: torch.zeros_like(p) for name in self._trace_names})
+
+        # One list per quantity, in the order of the parameters.
         grads = [p.grad for p in params if p.grad is not None]
-        traces = {name: [state[name] for state in states] for name in self._trace_names}
-        return _Batch(group, params, grads, [state["step"] for state in states], traces)
+        steps = [state["step"] for state in states]
+        traces = {}
+        for name in self._trace_names:
+            traces[name] = [state[name] for state in states]
+        return _Batch(group, params, grads, steps, traces)
 
     def _update_utilities(self, batch: _Batch) -> list[Tensor]:
         """
@@ -169,31 +201,48 @@ class _UtilityOptimizer(Optimizer):
         :param batch: B tensors
         :return: what each contributes to eta, B tensors of 0 dimensions
         """
-        beta, utilities = batch.group["beta_utility"], batch.traces["utility"]
+        beta = batch.group["beta_utility"]
+        utilities = batch.traces["utility"]
+
+        # u = beta * u + (1 - beta) * (-g * w)
         torch._foreach_add_(batch.steps, 1)
         torch._foreach_mul_(utilities, beta)
         torch._foreach_addcmul_(utilities, batch.grads, batch.params, value=beta - 1)
+
+        # max u / c is max (u / c): rounding keeps the order.
         maxima = list(torch._foreach_max(utilities))
-        if batch.group["variant"] == "paper":  # max u / c is max (u / c): rounding keeps the order
+        if batch.group["variant"] == "paper":
             torch._foreach_div_(maxima, batch.bias_corrections(beta))
         return maxima
 
     def _update_params(self, batch: _Batch, eta: Tensor) -> None:
         """
+        Decay and step.
+
         :param batch: tensors whose utilities are updated
         :param eta: scale of the utilities, 0-dim, > 0, infinite for s = 1/2
         """
-        group, updates = batch.group, self._directions(batch)
+        group = batch.group
+
+        # d + sigma * xi
+        updates = self._directions(batch)
         if group["sigma"] > 0:
             noise = [torch.randn_like(p) for p in batch.params]
             updates = list(torch._foreach_add(updates, noise, alpha=group["sigma"]))
-        # sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
+
+        # 1 - s: sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
         factors = torch._foreach_div(batch.traces["utility"], batch.bias_corrections(group["beta_utility"]))
         torch._foreach_div_(factors, -eta)
         torch._foreach_sigmoid_(factors)
         torch._foreach_mul_(factors, updates)
+
         # The step is a factor and not `alpha`, which would make the host read an lr that is a tensor.
-        torch._foreach_mul_(factors, group["lr"] * (-2.0 if group["variant"] == "official" else -1.0))
+        sign = -1.0
+        if group["variant"] == "official":
+            sign = -2.0
+        torch._foreach_mul_(factors, group["lr"] * sign)
+
+        # w * (1 - lr * weight_decay) - step
         if group["weight_decay"] > 0:
             torch._foreach_mul_(batch.params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(batch.params, factors)
@@ -233,8 +282,15 @@ class UPGD(_UtilityOptimizer):
         variant: Variant = "paper",
         foreach: bool | None = None,
     ):
-        defaults = dict(lr=lr, weight_decay=weight_decay, beta_utility=beta_utility, sigma=sigma)
-        super().__init__(params, {**defaults, "variant": variant, "foreach": foreach})
+        defaults = dict(
+            lr=lr,
+            weight_decay=weight_decay,
+            beta_utility=beta_utility,
+            sigma=sigma,
+            variant=variant,
+            foreach=foreach,
+        )
+        super().__init__(params, defaults)
 
     def _directions(self, batch: _Batch) -> list[Tensor]:
         return batch.grads
@@ -271,35 +327,61 @@ class AdaptiveUPGD(_UtilityOptimizer):
         variant: Variant = "paper",
         foreach: bool | None = None,
     ):
-        defaults = dict(lr=lr, weight_decay=weight_decay, beta_utility=beta_utility, sigma=sigma, betas=betas, eps=eps)
-        super().__init__(params, {**defaults, "variant": variant, "foreach": foreach})
+        defaults = dict(
+            lr=lr,
+            weight_decay=weight_decay,
+            beta_utility=beta_utility,
+            sigma=sigma,
+            betas=betas,
+            eps=eps,
+            variant=variant,
+            foreach=foreach,
+        )
+        super().__init__(params, defaults)
 
     def _directions(self, batch: _Batch) -> list[Tensor]:
-        (beta1, beta2), grads = batch.group["betas"], batch.grads
-        means, squares = batch.traces["exp_avg"], batch.traces["exp_avg_sq"]
+        beta1, beta2 = batch.group["betas"]
+        grads = batch.grads
+        means = batch.traces["exp_avg"]
+        squares = batch.traces["exp_avg_sq"]
+
+        # m = beta1 * m + (1 - beta1) * g and v = beta2 * v + (1 - beta2) * g^2
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
+
+        # sqrt(v_hat) + eps
         roots = torch._foreach_div(squares, batch.bias_corrections(beta2))
         torch._foreach_sqrt_(roots)
         torch._foreach_add_(roots, batch.group["eps"])
+
+        # m_hat / (sqrt(v_hat) + eps)
         directions = list(torch._foreach_div(means, batch.bias_corrections(beta1)))
         torch._foreach_div_(directions, roots)
         return directions
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Raise ``ValueError`` unless every option is within its range; NaN is in none."""
+    """
+    :param options: of a group
+    :raises ValueError: unless every option is within its range, in which NaN never is
+    """
     lr = options["lr"]
     if isinstance(lr, Tensor) and lr.dim() > 0:
         raise ValueError(f"lr must be a float or a 0-dim tensor, got shape {tuple(lr.shape)}")
+
     for name in ("lr", "weight_decay", "sigma"):
         if not 0 <= options[name] < math.inf:
             raise ValueError(f"{name} must be finite and >= 0, got {options[name]}")
-    betas = {f"betas[{i}]": beta for i, beta in enumerate(options.get("betas", ()))}
-    for name, beta in {"beta_utility": options["beta_utility"], **betas}.items():
+
+    # Decays of traces, those of Adam among them.
+    decays = {"beta_utility": options["beta_utility"]}
+    for i, beta in enumerate(options.get("betas", ())):
+        decays[f"betas[{i}]"] = beta
+    for name, beta in decays.items():
         if not 0 <= beta < 1:
             raise ValueError(f"{name} must be within [0, 1), got {beta}")
+
     if not 0 < options.get("eps", 1.0) < math.inf:
         raise ValueError(f"eps must be finite and > 0, got {options['eps']}")
     if options["variant"] not in ("paper", "official"):

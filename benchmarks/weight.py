@@ -19,7 +19,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quantile_critic.losses import batch_weight, next_std_average, quantile_huber_loss, quantile_variance
+from quantile_critic.losses import (
+    batch_weight,
+    next_std_average,
+    quantile_huber_loss,
+    quantile_variance,
+    squared_errors,
+)
 from quantile_critic.losses import sample_weights as dsac_t_weights
 
 PICTURE = Path(__file__).parents[1] / "docs" / "weight.png"
@@ -74,12 +80,14 @@ def measured(variant: Variant, seed: int) -> dict[str, tuple[float, float]]:
     critic = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, N_QUANTILES))
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, STEPS)
-    minibatches, average, norms = samples(generator), None, []
+    minibatches, norms = samples(generator), []
+    average = filled = torch.zeros(())
     for step in range(STEPS + NORMS):
         observations, returns = next(minibatches)
         quantiles = critic(observations)
         variance = quantile_variance(quantiles)
-        average = next_std_average(average, variance)
+        squared_error = squared_errors(quantiles, returns).mean()
+        average, filled = next_std_average(average, filled, variance, squared_error)
         weights = weights_of(variant, variance, average)
         losses = weights * quantile_huber_loss(quantiles, returns, variant.kappa)
         if step >= STEPS:

@@ -38,7 +38,7 @@ from quantile_critic.keys import (
     layouts,
 )
 from quantile_critic.policies import QuantileActorCriticPolicy
-from quantile_critic.processes import n_processes
+from quantile_critic.processes import CommonNoise, n_processes
 from quantile_critic.rollout import Samples
 from quantile_critic.settings import Coefficients, LossSettings
 from quantile_critic.update import EagerUpdate, Loss
@@ -334,9 +334,10 @@ class CompiledUpdate(EagerUpdate):
         coefficients: Coefficients,
         policy: QuantileActorCriticPolicy,
         largest_kl: float | None,
+        common_noise: CommonNoise,
     ) -> None:
         """As ``EagerUpdate.prepare``; nothing is compiled before the first minibatch."""
-        super().prepare(loss, settings, coefficients, policy, largest_kl)
+        super().prepare(loss, settings, coefficients, policy, largest_kl, common_noise)
         self.optimizer = policy.optimizer
         self.optimizer_step = inspect.unwrap(type(self.optimizer).step)
         self._settings = settings

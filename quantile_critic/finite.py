@@ -75,8 +75,8 @@ def first_not_finite(metrics: dict[str, np.ndarray], parameters: Any) -> str | N
         earliest = min(suspects, key=suspects.__getitem__)
         return f"{earliest} of minibatch {suspects[earliest]}"
 
-    # The last step comes after all metrics.
-    vector = torch.nn.utils.parameters_to_vector(parameters)
+    # The last step comes after all metrics. Parameters need not be contiguous.
+    vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
     if bool(torch.isfinite(vector).all()):
         return None
     return "the parameters"

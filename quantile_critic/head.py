@@ -18,54 +18,80 @@ class QuantileHead(nn.Module):
 
     The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
     that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
-    the moving average of mode "dsac_t", one per critic, 0 before its first value.
+    the moving average of mode "dsac_t" and ``std_average_filled`` how far it is filled (``next_std_average``), one per
+    critic, 0 before the first spread.
+
+    Attributes that the head lacks are the first critic's: a policy's own code may ask its ``value_net`` for ``weight``,
+    as it could before the head took that place.
 
     :param value_net: a critic's head, whose last linear layer has one output and is widened to N equal ones
     :param n_quantiles: N
     :param second: the head of the second critic, which takes the second half of the latents; None: there is one critic
-    :raises ValueError: if ``value_net`` does not end in a linear layer of one output
+    :raises ValueError: if ``value_net`` does not end in a linear layer of one output, or that layer is parametrized
     """
 
     ret_mean: Tensor
     ret_std: Tensor
     ret_updates: Tensor
     std_average: Tensor
+    std_average_filled: Tensor
     tau: Tensor
 
-    def __init__(self, value_net: nn.Module, n_quantiles: int, second: nn.Module | None = None):
+    def __init__(
+        self,
+        value_net: nn.Module,
+        n_quantiles: int,
+        second: nn.Module | None = None,
+    ):
         super().__init__()
+        # One critic or two.
         self.net = value_net
-        self.n_critics = 1 if second is None else 2
+        self.n_critics = 1
         if second is not None:
             self.second = second
+            self.n_critics = 2
+
+        # Return statistics, the average of "dsac_t", midpoints.
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
         self.register_buffer("std_average", torch.zeros(self.n_critics))
+        self.register_buffer("std_average_filled", torch.zeros(self.n_critics))
         self.register_buffer("tau", quantile_midpoints(n_quantiles, like=self.ret_mean), persistent=False)
-        named = [(name, m) for name, m in value_net.named_modules() if isinstance(m, nn.Linear)]
-        if not named or named[-1][1].out_features != 1:
+
+        # The layer that becomes N outputs wide.
+        linear_layers = [(name, module) for name, module in value_net.named_modules() if isinstance(module, nn.Linear)]
+        if not linear_layers or linear_layers[-1][1].out_features != 1:
             raise ValueError(
                 f"value_net must end in an nn.Linear of one output to become a quantile critic, got {value_net}"
             )
-        self.last_layer_name, last = named[-1]
+        self.last_layer_name, last = linear_layers[-1]
         if nn.utils.parametrize.is_parametrized(last) or not isinstance(last.weight, nn.Parameter):
             raise ValueError(f"value_net's last layer cannot be widened to {n_quantiles} quantiles: it is parametrized")
+
+        # In place, since the optimizer has these parameters.
         for layer in self.last_layers:
             layer.out_features = n_quantiles
-            for parameter in layer.parameters():  # the optimizer has these objects
+            for parameter in layer.parameters():
                 parameter.data = parameter.data.repeat_interleave(n_quantiles, dim=0)
 
     @property
     def last_layers(self) -> list[nn.Linear]:
         """The layers that give the quantiles, one per critic."""
-        nets = [self.net, self.second] if self.n_critics > 1 else [self.net]
+        # The second critic has the same layers.
+        nets = [self.net]
+        if self.n_critics > 1:
+            nets.append(self.second)
         return [cast(nn.Linear, net.get_submodule(self.last_layer_name)) for net in nets]
 
     def __getattr__(self, name: str) -> Any:
+        """
+        :param name: of an attribute that no instance variable has: a parameter, buffer or module, else the first
+            critic's (see the class)
+        """
         try:
             return super().__getattr__(name)
-        except AttributeError:  # a policy's own code may ask its value_net for `weight`, as it could before
+        except AttributeError:
             return getattr(super().__getattr__("net"), name)
 
     def forward(self, latent_vf: Tensor) -> Tensor:
@@ -75,38 +101,85 @@ class QuantileHead(nn.Module):
         """
         if self.n_critics == 1:
             return cast(Tensor, self.net(latent_vf))
+
+        # Each critic takes its half of the latents.
         first, second = latent_vf.chunk(2, dim=1)
         return torch.cat([self.net(first), self.second(second)], dim=1)
 
     def value(self, quantiles: Tensor) -> Tensor:
-        """The smallest mean of a critic's quantiles, from units of the loss, (B, C * N), to raw units, (B, 1)."""
-        return self.to_raw(self.of_smaller_mean(quantiles).mean(dim=1, keepdim=True))
+        """
+        The value, the smallest mean of a critic's quantiles.
+
+        :param quantiles: in units of the loss, shape (B, C * N)
+        :return: in raw units, shape (B, 1)
+        """
+        chosen = self.of_smaller_mean(quantiles)
+        return self.to_raw(chosen.mean(dim=1, keepdim=True))
 
     def of_smaller_mean(self, quantiles: Tensor) -> Tensor:
-        """For every sample those of the critic with the smaller mean: from shape (B, C * N) to (B, N)."""
+        """
+        Quantiles of the critic with the smaller mean, per sample.
+
+        :param quantiles: of all critics, shape (B, C * N)
+        :return: shape (B, N), same units
+        """
         if self.n_critics == 1:
             return quantiles
+
+        # Equal means leave the first critic's.
         first, second = quantiles.chunk(2, dim=1)
-        smaller = first.mean(dim=1, keepdim=True) <= second.mean(dim=1, keepdim=True)
-        return torch.where(smaller, first, second)
+        is_smaller = first.mean(dim=1, keepdim=True) <= second.mean(dim=1, keepdim=True)
+        return torch.where(is_smaller, first, second)
 
     def split(self, quantiles: Tensor) -> tuple[Tensor, ...]:
-        """Those of each critic, shape (B, N)."""
-        return (quantiles,) if self.n_critics == 1 else tuple(quantiles.chunk(2, dim=1))
+        """
+        :param quantiles: of all critics, shape (B, C * N)
+        :return: those of each critic, C tensors of shape (B, N)
+        """
+        if self.n_critics == 1:
+            return (quantiles,)
+        return tuple(quantiles.chunk(2, dim=1))
 
     def to_raw(self, normalized: Tensor) -> Tensor:
-        """From units of the loss to raw units."""
+        """
+        :param normalized: quantiles or values in units of the loss, any shape
+        :return: in raw units, same shape
+        """
         return normalized * self.ret_std + self.ret_mean
 
     def to_normalized(self, raw: Tensor) -> Tensor:
-        """From raw units to units of the loss. Where all returns were equal (std 0) the result is their deviation."""
-        return (raw - self.ret_mean) / torch.where(self.ret_std > 0, self.ret_std, 1.0)
+        """
+        :param raw: returns in raw units, any shape
+        :return: in units of the loss, same shape; where all returns were equal (std 0), their deviation in raw units
+        """
+        # Without a standard deviation, raw deviations.
+        scale = torch.where(self.ret_std > 0, self.ret_std, 1.0)
+        return (raw - self.ret_mean) / scale
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))  # archives without "dsac_t"
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        *args: Any,
+    ) -> None:
+        """
+        As torch's; archives of earlier versions lack the newer buffers.
+
+        :param state_dict: of the policy
+        :param prefix: of this module's names there
+        :param args: of torch's method
+        """
+        # Archives from before "dsac_t" have no average; those of 0.1 and 0.2 one that goes on as it is.
+        average = state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))
+        state_dict.setdefault(f"{prefix}std_average_filled", (average > 0).to(average.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def observe_returns(self, returns: np.ndarray, rate: float | None, popart: bool) -> None:
+    def observe_returns(
+        self,
+        returns: np.ndarray,
+        rate: float | None,
+        popart: bool,
+    ) -> None:
         """
         Take one rollout's returns into the statistics (``next_statistics``).
 
@@ -114,46 +187,76 @@ class QuantileHead(nn.Module):
         :param rate: weight of the newest rollout; None weighs all rollouts alike
         :param popart: keep the raw predictions as they were by rescaling the last layer
         """
+        # This rollout counts already.
         self.ret_updates += 1
         updates = int(self.ret_updates)
         mean, std = next_statistics(self.ret_mean.item(), self.ret_std.item(), updates, returns, rate)
         self.set_statistics(mean, std, popart=popart)
 
     @torch.no_grad()
-    def set_statistics(self, mean: float, std: float, popart: bool) -> None:
+    def set_statistics(
+        self,
+        mean: float,
+        std: float,
+        popart: bool,
+    ) -> None:
         """
+        Set the units of the loss.
+
         :param mean: new mean of the raw returns
         :param std: new standard deviation of the raw returns, >= 0
         :param popart: rescale the last layer so that raw predictions stay as they are (van Hasselt et al. 2016, eq. 9);
             skipped where a std is 0
         """
-        old_mean, old_std = self.ret_mean.item(), self.ret_std.item()
+        # The units that the layer has.
+        old_mean = self.ret_mean.item()
+        old_std = self.ret_std.item()
         self.ret_mean.fill_(mean)
         self.ret_std.fill_(std)
-        mean, std = self.ret_mean.item(), self.ret_std.item()  # as rounded to the buffer: the layer must match that
+
+        # The layer must match the numbers as the buffers round them.
+        mean = self.ret_mean.item()
+        std = self.ret_std.item()
         if not (popart and old_std > 0 and std > 0):
             return
-        self.std_average.mul_(old_std / std)
+
+        # Weights in the new units, then the bias, which also takes the shift of the mean.
+        scale = old_std / std
+        self.std_average.mul_(scale)
         for last in self.last_layers:
             if last.bias is not None:
-                last.weight.mul_(old_std / std)
-                last.bias.mul_(old_std / std).add_((old_mean - mean) / std)
+                last.weight.mul_(scale)
+                last.bias.mul_(scale).add_((old_mean - mean) / std)
 
 
 class TwinNet(nn.Module):
     """
     Two networks in place of one, their outputs side by side.
 
-    :param first: the one
-    :param second: the other
+    :param first: the network of the first critic
+    :param second: the network of the second critic
     :param split: whether each gets its half of the input, not all of it
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, split: bool):
+    def __init__(
+        self,
+        first: nn.Module,
+        second: nn.Module,
+        split: bool,
+    ):
         super().__init__()
-        self.first, self.second, self.split = first, second, split
+        self.first = first
+        self.second = second
+        self.split = split
 
     def forward(self, inputs: Any) -> Tensor:
-        """:return: shape (B, twice the features of one)"""
-        halves = inputs.chunk(2, dim=1) if self.split else (inputs, inputs)
-        return torch.cat([self.first(halves[0]), self.second(halves[1])], dim=1)
+        """
+        :param inputs: shape (B, features), or what the networks take
+        :return: shape (B, twice the features of one network)
+        """
+        if not self.split:
+            return torch.cat([self.first(inputs), self.second(inputs)], dim=1)
+
+        # Halves that stand side by side, one for each.
+        first, second = inputs.chunk(2, dim=1)
+        return torch.cat([self.first(first), self.second(second)], dim=1)

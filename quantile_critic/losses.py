@@ -16,11 +16,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 VfClipMode = Literal["per_quantile", "mean_only", "mean_and_variance", "disable"]
-DSAC_T_BIAS = 0.1  # DSAC-T, its authors' code: keeps the weight finite where the variance is 0
-DSAC_T_RATE = 0.005  # likewise: of the moving average of the standard deviation
+
+# DSAC-T, in its authors' code: keeps the weight finite where the variance is 0.
+DSAC_T_BIAS = 0.1
+
+# DSAC-T, in its authors' code: rate of the moving average of the standard deviation.
+DSAC_T_RATE = 0.005
+
+# Without a lower clamp the weight counts fully from this variance on, as a share of the mean squared error. Calibrated
+# quantiles have about 1, expectiles (a large kappa) about 0.5; two of them, the fewest with a spread, 0.2.
+SPREAD_SHARE = 0.1
+
+# Quantiles begin as one, up to rounding: their standard deviation over their size.
+ROUNDING = 1e-6
 
 
-def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
+def quantile_midpoints(
+    n_quantiles: int,
+    like: Tensor,
+) -> Tensor:
     """
     Midpoints tau_i = (i + 0.5) / N of N equal shares of probability (Dabney et al. 2017, lemma 2).
 
@@ -28,10 +42,17 @@ def quantile_midpoints(n_quantiles: int, like: Tensor) -> Tensor:
     :param like: tensor whose dtype and device the result takes
     :return: shape (N,), increasing, symmetric around 0.5
     """
-    return (torch.arange(n_quantiles, dtype=like.dtype, device=like.device) + 0.5) / n_quantiles
+    # The middle of each share.
+    steps = torch.arange(n_quantiles, dtype=like.dtype, device=like.device)
+    return (steps + 0.5) / n_quantiles
 
 
-def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float, tau: Tensor | None = None) -> Tensor:
+def quantile_huber_loss(
+    quantiles: Tensor,
+    targets: Tensor,
+    kappa: float,
+    tau: Tensor | None = None,
+) -> Tensor:
     """
     Quantile-Huber loss of each sample, the mean over its quantiles (IQN, eq. 3, with one target per sample).
 
@@ -40,18 +61,46 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor, kappa: float, tau: T
     :param quantiles: predictions, shape (B, N)
     :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1), or M atoms each, (B, M)
     :param kappa: where the loss turns from quadratic to linear, > 0, in the units of the predictions
-    :param tau: the midpoints, shape (N,), for those who have them at hand
+    :param tau: the midpoints, shape (N,); None: they are computed
     :return: shape (B,); the mean over the atoms
+    :raises ValueError: if the targets are not one row per sample
     """
-    tau = quantile_midpoints(quantiles.shape[1], like=quantiles) if tau is None else tau
+    samples = quantiles.shape[0]
+    rows = targets.shape[0] if targets.dim() > 0 else 1
+    if rows != samples or targets.dim() > 2:
+        raise ValueError(
+            f"targets must have shape ({samples},), ({samples}, 1) or ({samples}, M), one row per row of quantiles, "
+            f"got {tuple(targets.shape)}"
+        )
+    if tau is None:
+        tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
+
+    # Several atoms per sample: every pair of quantile and atom is one sample with one target.
     if targets.dim() == 2 and targets.shape[1] > 1:
         atoms = targets.shape[1]
-        pairs = quantile_huber_loss(quantiles.repeat_interleave(atoms, dim=0), targets.reshape(-1), kappa, tau)
+        repeated = quantiles.repeat_interleave(atoms, dim=0)  # (B * M, N)
+        pairs = quantile_huber_loss(repeated, targets.reshape(-1), kappa, tau)
         return pairs.reshape(-1, atoms).mean(dim=1)
+
+    # |tau_i - 1{u < 0}|, in which u = target - quantile.
     targets = targets.reshape(-1, 1)
-    share = (tau - (targets < quantiles.detach()).to(tau.dtype)).abs()
+    is_above = (targets < quantiles.detach()).to(tau.dtype)
+    share = (tau - is_above).abs()
+
     huber = F.huber_loss(quantiles, targets.expand_as(quantiles), reduction="none", delta=kappa)
     return (share * huber).mean(dim=1) / kappa
+
+
+def in_full_precision(values: Tensor) -> Tensor:
+    """
+    Half precision squares to infinity from 256 on, and averages of it stall: its variances are taken in float32.
+
+    :param values: any shape
+    :return: likewise; float16 and bfloat16 as float32, other types as they are
+    """
+    if values.dtype in (torch.float16, torch.bfloat16):
+        return values.float()
+    return values
 
 
 def quantile_variance(quantiles: Tensor) -> Tensor:
@@ -59,33 +108,65 @@ def quantile_variance(quantiles: Tensor) -> Tensor:
     Variance of each sample's quantiles around their mean, without gradient.
 
     :param quantiles: shape (..., N)
-    :return: population variance (divided by N), shape (...), in squared units of the quantiles
+    :return: population variance (divided by N), shape (...), in squared units of the quantiles; float32 for half
+        precision
     :raises ValueError: on quantiles without a batch dimension
     """
     if quantiles.dim() < 2:
         raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
-    quantiles = quantiles.detach()
-    return (quantiles - quantiles.mean(dim=-1, keepdim=True)).square().mean(dim=-1)  # ``var`` takes ten times as long
+
+    # No gradient passes through the weight.
+    quantiles = in_full_precision(quantiles.detach())
+
+    # ``var`` takes ten times as long.
+    deviations = quantiles - quantiles.mean(dim=-1, keepdim=True)
+    return deviations.square().mean(dim=-1)
 
 
-def lower_tail_mean(quantiles: Tensor, alpha: float) -> Tensor:
+def squared_errors(
+    quantiles: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """
+    Squared error of each sample's mean prediction, without gradient: what the spread of its quantiles is to explain.
+
+    :param quantiles: shape (B, N)
+    :param targets: shape (B,), (B, 1) or (B, M), in the units of the quantiles
+    :return: shape (B,), the mean over the atoms, in squared units; float32 for half precision
+    """
+    # Mean prediction, (B, 1), and atoms, (B, M).
+    predicted = in_full_precision(quantiles.detach()).mean(dim=1, keepdim=True)
+    per_sample = in_full_precision(targets.detach()).reshape(len(predicted), -1)
+    return (per_sample - predicted).square().mean(dim=1)
+
+
+def lower_tail_mean(
+    quantiles: Tensor,
+    alpha: float,
+) -> Tensor:
     """
     Conditional value at risk: the mean of the worst share ``alpha`` of N equally likely returns.
 
     :param quantiles: shape (B, N), in any order
     :param alpha: within (0, 1]; 1 gives the mean
-    :return: shape (B,)
+    :return: shape (B,), in the units of the quantiles
     :raises ValueError: if ``alpha`` is outside
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be within (0, 1], got {alpha}")
+
+    # The share of each sorted quantile's probability that lies in the tail.
     edges = torch.linspace(0, 1, quantiles.shape[1] + 1, dtype=quantiles.dtype, device=quantiles.device)
-    shares = edges.clamp(max=alpha).diff() / alpha
+    shares = edges.clamp(max=alpha).diff() / alpha  # (N,)
     return (quantiles.sort(dim=1).values * shares).sum(dim=1)
 
 
 def clip_quantiles(
-    quantiles: Tensor, old: Tensor, eps: float | Tensor, mode: VfClipMode, variance_factor: float
+    quantiles: Tensor,
+    old: Tensor,
+    eps: float | Tensor,
+    mode: VfClipMode,
+    variance_factor: float,
 ) -> Tensor:
     """
     Predictions held near those of the rollout.
@@ -98,58 +179,93 @@ def clip_quantiles(
         ``variance_factor`` times the old one, unless they were all equal; "disable": as far as they like
     :param variance_factor: for "mean_and_variance", > 0
     :return: shape (B, N); to the last bit the predictions themselves where nothing is held back
+    :raises ValueError: on another mode
     """
     if mode == "disable":
         return quantiles
     if mode not in get_args(VfClipMode):
         raise ValueError(f"mode must be one of {', '.join(get_args(VfClipMode))}, got {mode!r}")
     eps = torch.as_tensor(eps, dtype=old.dtype, device=old.device)
+
+    # Each quantile by itself.
     if mode == "per_quantile":
         moved = quantiles - old
         return torch.where(moved.abs() > eps, old + moved.clamp(-eps, eps), quantiles)
-    mean, old_mean = quantiles.mean(dim=1, keepdim=True), old.mean(dim=1, keepdim=True)
+
+    # Shift all quantiles so that their mean moves by at most eps.
+    mean = quantiles.mean(dim=1, keepdim=True)
+    old_mean = old.mean(dim=1, keepdim=True)
     moved = mean - old_mean
-    shifted = quantiles + (moved.clamp(-eps, eps) - moved)
+    held = moved.clamp(-eps, eps)
+    shifted = quantiles + (held - moved)
     if mode == "mean_only":
         return shifted
-    center = old_mean + moved.clamp(-eps, eps)
-    # Clamped, since the gradient of a root at 0 is infinite.
-    std = (quantiles - mean).square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+
+    # Draw them to their mean. The variance is clamped, since the gradient of a root at 0 is infinite.
+    variance = (quantiles - mean).square().mean(dim=1, keepdim=True)
+    std = variance.clamp(min=1e-12).sqrt()
     old_std = old.std(dim=1, keepdim=True, unbiased=False)
     scale = variance_factor * old_std / std
-    # Quantiles begin as one, up to rounding: no spread that the first update could be held to.
-    has_spread = old_std > 1e-6 * old.abs().amax(dim=1, keepdim=True)
-    return torch.where((scale < 1.0) & has_spread, center + (quantiles - mean) * scale, shifted)
+    narrowed = (old_mean + held) + (quantiles - mean) * scale
+
+    # Quantiles that are still one have no spread to which the first update could be held.
+    has_spread = old_std > ROUNDING * old.abs().amax(dim=1, keepdim=True)
+    return torch.where((scale < 1.0) & has_spread, narrowed, shifted)
 
 
-def variance_scaling_weight(quantiles: Tensor, clip_min: float, clip_max: float) -> Tensor:
+def variance_scaling_weight(
+    quantiles: Tensor,
+    clip_min: float,
+    clip_max: float,
+    targets: Tensor | None = None,
+) -> Tensor:
     """
     Weight of a minibatch's value loss: the mean variance of its predicted quantiles, clamped. One line in a trainer::
 
         value_loss = variance_scaling_weight(quantiles, 0.1, 10.0) * value_loss
 
     :param quantiles: predicted quantiles in the units of the loss, shape (B, N) (any leading shape is accepted)
-    :param clip_min: lower clamp, >= 0
+    :param clip_min: lower clamp, >= 0. At 0, quantiles that are one get the weight 0 and never part: pass the targets
     :param clip_max: upper clamp, >= clip_min
-    :return: scalar tensor without gradient, within [clip_min, clip_max]
+    :param targets: shape (B,) or (B, M), in the units of the quantiles. They count at ``clip_min=0`` only
+        (``weight_before_spread``)
+    :return: scalar tensor without gradient, within [clip_min, clip_max]; float32 for half precision
     :raises ValueError: on quantiles without a batch dimension or clamps that are no range
     """
-    return batch_weight(quantile_variance(quantiles), clip_min, clip_max)
+    variance = quantile_variance(quantiles)
+    weight = batch_weight(variance, clip_min, clip_max)
+
+    # A lower clamp keeps every weight above 0.
+    if clip_min > 0 or targets is None:
+        return weight
+    errors = squared_errors(quantiles.reshape(-1, quantiles.shape[-1]), targets)
+    return weight_before_spread(weight, variance.mean(), errors.mean(), clip_max)
 
 
-def batch_weight(variance: Tensor, clip_min: float, clip_max: float) -> Tensor:
+def batch_weight(
+    variance: Tensor,
+    clip_min: float,
+    clip_max: float,
+) -> Tensor:
     """
-    :param variance: variance of each sample's quantiles, shape (B,)
+    Weight of mode "batch".
+
+    :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
     :param clip_min: lower clamp
     :param clip_max: upper clamp
-    :return: their mean, clamped; scalar tensor
+    :return: the mean variance, clamped; scalar tensor
     :raises ValueError: on clamps that are no range
     """
     check_clip_range(clip_min, clip_max)
     return variance.mean().clamp(clip_min, clip_max)
 
 
-def sample_weights(variance: Tensor, std_average: Tensor, clip_min: float, clip_max: float) -> Tensor:
+def sample_weights(
+    variance: Tensor,
+    std_average: Tensor,
+    clip_min: float,
+    clip_max: float,
+) -> Tensor:
     """
     Weights of DSAC-T (arXiv 2310.05858, in its authors' code): small where the distribution is wide.
 
@@ -162,30 +278,107 @@ def sample_weights(variance: Tensor, std_average: Tensor, clip_min: float, clip_
     return (std_average**2 / (variance + DSAC_T_BIAS)).clamp(clip_min, clip_max)
 
 
-def next_std_average(average: Tensor | None, variance: Tensor) -> Tensor:
+def weight_before_spread(
+    weight: Tensor,
+    spread: Tensor,
+    squared_error: Tensor,
+    clip_max: float,
+) -> Tensor:
     """
-    :param average: moving average of the minibatches' mean standard deviation, scalar; None or 0: there was none
+    Weight without a lower clamp (``clip_min=0``), where the quantiles may be one: r * weight + (1 - r) * 1.
+
+    Both weights are 0 where all quantiles are equal, as they begin. A loss with weight 0 never parts them. So the
+    weight moves from 1 to its formula while the spread grows: r = min(1, spread / (0.1 * squared error)).
+
+    :param weight: of either mode, clamped, scalar or shape (B,)
+    :param spread: what the weight is proportional to: the mean variance ("batch") or m^2 ("dsac_t"), scalar
+    :param squared_error: mean of ``squared_errors``, scalar, same units as the spread
+    :param clip_max: upper clamp, which holds for the 1, too
+    :return: shape of the weight; to the last bit the weight itself from a spread of 0.1 * squared error on
+    """
+    # Also right for a critic without error, whose enough is 0.
+    enough = SPREAD_SHARE * squared_error
+    reached = torch.where(spread >= enough, 1.0, spread / enough)
+
+    # The 1 keeps within the upper clamp.
+    return reached * weight + (1 - reached) * min(1.0, clip_max)
+
+
+def next_std_average(
+    average: Tensor,
+    filled: Tensor,
+    variance: Tensor,
+    squared_error: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """
+    Moving average of "dsac_t" with one more minibatch.
+
+    Quantiles begin as one. An average that began with them would stay near 0 for hundreds of minibatches. It begins
+    with the first spread, a mean variance of at least 0.1 * squared error, and is debiased as Adam's moments are.
+
+    :param average: debiased average of the minibatches' mean standard deviation, scalar; anything before the first
+    :param filled: the weights of these minibatches in an average that begins at 0, scalar: 1 - 0.995^t after t of
+        them, so 0 before the first spread; 1 for an average without bias
     :param variance: variance of each sample's quantiles, shape (B,)
-    :return: with this minibatch taken in at ``DSAC_T_RATE``; the first as it is
+    :param squared_error: mean of ``squared_errors``, scalar, in units of the variance
+    :return: both, with this minibatch taken in at ``DSAC_T_RATE``; until there is a spread its mean standard deviation
+        as is, and 0
     """
     std = variance.sqrt().mean()
-    return std if average is None else torch.where(average > 0, average + DSAC_T_RATE * (std - average), std)
+
+    # The average begins with the first spread and goes on whatever comes.
+    begins = (filled > 0) | (variance.mean() >= SPREAD_SHARE * squared_error)
+    filled = torch.where(begins, filled + DSAC_T_RATE * (1 - filled), filled)
+
+    # The share of this minibatch: 1 for the first, 0.005 in the end.
+    share = DSAC_T_RATE / filled.clamp(min=DSAC_T_RATE)
+    return torch.where(share < 1, average + share * (std - average), std), filled
 
 
-def check_clip_range(clip_min: float, clip_max: float) -> None:
-    """Raise unless 0 <= clip_min <= clip_max, both finite and clip_max > 0."""
-    if not (0.0 <= clip_min <= clip_max < math.inf and clip_max > 0.0):
-        raise ValueError(
-            "variance_scaling_clip_min and variance_scaling_clip_max must be finite with 0 <= min <= max and max > 0, "
-            f"got {clip_min} and {clip_max}"
-        )
+def check_clip_range(
+    clip_min: float,
+    clip_max: float,
+) -> None:
+    """
+    Check the clamps of the weight.
+
+    :param clip_min: lower clamp
+    :param clip_max: upper clamp
+    :raises TypeError: if one is no number
+    :raises ValueError: unless 0 <= clip_min <= clip_max, both finite and clip_max > 0
+    """
+    names = "variance_scaling_clip_min and variance_scaling_clip_max"
+    # True and False compare as numbers; None and text do not compare.
+    if isinstance(clip_min, bool) or isinstance(clip_max, bool):
+        raise TypeError(f"{names} must be numbers, got {clip_min!r} and {clip_max!r}")
+    try:
+        is_range = 0.0 <= clip_min <= clip_max < math.inf and clip_max > 0.0
+    except TypeError as error:
+        raise TypeError(f"{names} must be numbers, got {clip_min!r} and {clip_max!r}") from error
+    if not is_range:
+        raise ValueError(f"{names} must be finite with 0 <= min <= max and max > 0, got {clip_min} and {clip_max}")
 
 
 def metrics_of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of the critics' metrics, the extremes of their smallest and largest weights; and those of each."""
+    """
+    What is logged of two critics.
+
+    :param logged: metrics of each critic by name, scalars
+    :return: means over the critics, the extremes of their smallest and largest weights, and as ``NAME_1`` and
+        ``NAME_2`` those of each
+    """
+    # Of both critics.
     both = {}
     for name in logged[0]:
         values = torch.stack([metrics[name] for metrics in logged])
-        extreme = {"variance_scaling_weight_min": values.min(), "variance_scaling_weight_max": values.max()}
-        both[name] = extreme.get(name, values.mean())
-    return both | {f"{name}_{i + 1}": value for i, metrics in enumerate(logged) for name, value in metrics.items()}
+        if name == "variance_scaling_weight_min":
+            both[name] = values.min()
+        elif name == "variance_scaling_weight_max":
+            both[name] = values.max()
+        else:
+            both[name] = values.mean()
+
+    # Of each.
+    for i, metrics in enumerate(logged):
+        both |= {f"{name}_{i + 1}": value for name, value in metrics.items()}
+    return both

@@ -356,9 +356,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
                 else:
                     delattr(self.action_dist, name)
 
+    @torch.no_grad()
     def predict_quantiles(self, obs: Any) -> Tensor:
         """
-        Quantiles of the return, whose mean is ``predict_values(obs)``.
+        Quantiles of the return, whose mean is ``predict_values(obs)``, without gradient (``quantiles_of_loss`` has it).
 
         :param obs: what ``predict`` takes, one observation or B of them, or B of them as tensors on the policy's device
         :return: shape (B, N), raw units, of the critic with the smaller mean; in the order of the midpoints, though

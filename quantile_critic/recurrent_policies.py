@@ -182,6 +182,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         zeros = [torch.zeros(layers, n_envs, units, device=self.device) for _ in range(4)]
         return RNNStates((zeros[0], zeros[1]), (zeros[2], zeros[3]))
 
+    @torch.no_grad()
     def predict_quantiles(
         self, obs: Any, lstm_states: Any = None, episode_starts: np.ndarray | Tensor | None = None
     ) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quantile_critic.policies import QuantileActorCriticPolicy
-from quantile_critic.processes import average_over_processes, n_processes
+from quantile_critic.processes import CommonNoise, average_over_processes, n_processes
 from quantile_critic.rollout import Samples
 from quantile_critic.settings import Coefficients, LossSettings
 
@@ -43,6 +43,7 @@ class EagerUpdate:
     policy: QuantileActorCriticPolicy
     coefficients: Coefficients
     largest_kl: float | None
+    common_noise: CommonNoise
 
     def __init__(self) -> None:
         self.parameters: list[nn.Parameter] = []
@@ -62,6 +63,7 @@ class EagerUpdate:
         coefficients: Coefficients,
         policy: QuantileActorCriticPolicy,
         largest_kl: float | None,
+        common_noise: CommonNoise,
     ) -> None:
         """
         :param loss: of a minibatch
@@ -69,11 +71,13 @@ class EagerUpdate:
         :param coefficients: of this update
         :param policy: whose parameters its optimizer steps
         :param largest_kl: approximate KL divergence above which no further step is made; None: any
+        :param common_noise: random numbers that the optimizers of all processes draw alike
         """
         self.loss = loss
         self.coefficients = coefficients
         self.policy = policy
         self.largest_kl = largest_kl
+        self.common_noise = common_noise
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.approx_kl = None
         self._names = ()
@@ -130,5 +134,6 @@ class EagerUpdate:
                 return False
 
         self._norms.append(clip_gradients(self.parameters, self.coefficients.max_grad_norm))
-        self.policy.optimizer.step()
+        with self.common_noise():
+            self.policy.optimizer.step()
         return True

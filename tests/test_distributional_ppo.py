@@ -540,7 +540,7 @@ def test_only_the_critic_has_a_smaller_eps(policy, flags, policy_kwargs, expecte
         policy.get_distribution(observations).distribution.logits.sum().backward()
         assert all(parameter.grad is None for parameter in groups[1]["params"])
         policy.zero_grad()
-        policy.predict_quantiles(observations).sum().backward()
+        policy.quantiles_of_loss(observations).sum().backward()
         assert all(parameter.grad is None for parameter in groups[0]["params"])
     copied = pickle.loads(pickle.dumps(policy))
     assert [group["eps"] for group in copied.optimizer.param_groups] == expected

@@ -75,17 +75,13 @@ def test_off_returns_the_hosts_result_as_it_is(host):
     assert patched(host_result, use_variance_gradient_scaling=False)._quantile_huber_loss(OBS, TARGETS) is marker
 
 
-def test_every_call_is_weighed_by_its_own_quantiles_without_touching_the_random_numbers():
+def test_every_minibatch_is_weighed_by_its_own_quantiles_without_touching_the_random_numbers():
     trainer = patched(PerSampleHost)
-    clipped = trainer.net(OBS).detach() * 0.5
+    quantiles = [trainer.net(OBS).detach(), trainer.net(OBS).detach() * 0.5]
     state = torch.get_rng_state()
-    with torch.no_grad():
-        losses = [trainer._quantile_huber_loss(q, TARGETS, reduction="none") for q in (trainer.net(OBS), clipped)]
-        plain = [
-            PerSampleHost._quantile_huber_loss(trainer, q, TARGETS, reduction="none")
-            for q in (trainer.net(OBS), clipped)
-        ]
-        weights = [variance_scaling_weight(q, 0.1, 10.0) for q in (trainer.net(OBS), clipped)]
+    losses = [trainer._quantile_huber_loss(q, TARGETS.clone(), reduction="none") for q in quantiles]
+    plain = [PerSampleHost._quantile_huber_loss(trainer, q, TARGETS, reduction="none") for q in quantiles]
+    weights = [variance_scaling_weight(q, 0.1, 10.0) for q in quantiles]
     assert weights[0] != weights[1]
     for loss, expected, weight in zip(losses, plain, weights, strict=True):
         assert torch.equal(loss, weight * expected)
@@ -119,8 +115,9 @@ def test_it_logs_in_mode_batch_the_mean_of_its_calls(host):
 def test_it_logs_in_mode_dsac_t_the_mean_over_samples_and_calls():
     """
     The first call's standard deviations are 1 and 3, their average 2: weights 4 / (1 + 0.1) and 4 / (9 + 0.1).
-    The second's are 2 and 0, and the average becomes 2 + 0.005 * (1 - 2) = 1.995: 1.995^2 / 4.1, 1.995^2 / 0.1.
+    The second's are 2 and 0, and the debiased average becomes (0.995 * 2 + 1) / 1.995 = m: m^2 / 4.1, m^2 / 0.1.
     """
+    m = 2.99 / 1.995
     flags = dict(variance_scaling_clip_min=0.5, variance_scaling_clip_max=5.0, variance_scaling_mode="dsac_t")
     trainer = patched(PerSampleHost, **flags)
     trainer.net, trainer._logger = nn.Identity(), Logger(folder=None, output_formats=[])
@@ -128,7 +125,7 @@ def test_it_logs_in_mode_dsac_t_the_mean_over_samples_and_calls():
         trainer.value_loss(quantiles_of_variance(*variances), torch.zeros(2))
     assert trainer._logger.name_to_value == pytest.approx(
         {
-            "train/variance_scaling_weight": ((4 / 1.1 + 0.5) / 2 + (1.995**2 / 4.1 + 5.0) / 2) / 2,
+            "train/variance_scaling_weight": ((4 / 1.1 + 0.5) / 2 + (m**2 / 4.1 + 5.0) / 2) / 2,
             "train/variance_scaling_clamped": 2 / 4,
             "train/quantile_variance_mean": (5.0 + 2.0) / 2,
             "train/quantile_variance_std": (4.0 + 2.0) / 2,

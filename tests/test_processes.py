@@ -17,6 +17,7 @@ NORMALIZED = dict(normalize_returns=True, use_popart=True)
 SETTINGS = {
     "defaults": ("CartPole-v1", {}),
     "short last minibatch": ("CartPole-v1", dict(batch_size=48)),
+    "one sample in the last minibatch": ("CartPole-v1", dict(batch_size=106)),  # 160 = 3 * 53 + 1
     "dsac_t, PopArt": (
         "Pendulum-v1",
         dict(variance_scaling_mode="dsac_t", variance_scaling_clip_min=0.0, ent_coef=0.01, **NORMALIZED),

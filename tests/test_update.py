@@ -73,11 +73,11 @@ def only_critic(policy, chosen):
 
 
 def quantiles_of(policy, observations):
-    """Raw quantiles of every critic."""
-    result = []
+    """Raw quantiles of every critic, with their gradient."""
+    result, head = [], policy.value_net
     for i in range(len(last_layers(policy))):
         with only_critic(policy, i):
-            result.append(policy.predict_quantiles(observations))
+            result.append(head.to_raw(head.of_smaller_mean(policy.quantiles_of_loss(observations))))
     return result
 
 
@@ -346,9 +346,12 @@ class ByHand(BaseCallback):
     def weights(self, model, head, variance, critic):
         if model.variance_scaling_mode == "batch":
             return variance.mean()
-        std, average = variance.sqrt().mean(), head.std_average[critic].item()
-        average = 0.995 * average + 0.005 * std if average > 0 else std
-        head.std_average[critic] = average
+        # A sum with weights that fall by 0.995 a minibatch, over the sum of the weights.
+        std, filled = variance.sqrt().mean(), head.std_average_filled[critic].item()
+        summed = 0.995 * head.std_average[critic].item() * filled + 0.005 * std
+        filled = 0.995 * filled + 0.005
+        average = summed / filled
+        head.std_average[critic], head.std_average_filled[critic] = average, filled
         return average**2 / (variance + 0.1)
 
 
