@@ -1,6 +1,7 @@
 """
-What every test needs: one thread per worker, since two workers share the cores; no drawing where nobody looks; no
-waiting for the disk; cells without processes; a reader of event files; made-up prices; a browser.
+What every test needs: one thread per worker and per process that a test starts, since two workers share the cores; no
+drawing where nobody looks; no waiting for the disk; cells without processes; a reader of event files; made-up prices; a
+browser.
 """
 
 import os
@@ -22,6 +23,7 @@ from market_regimes.compare.executors import EXECUTORS
 from market_regimes.evaluate.pictures import tear_sheet
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come
 DRAW = Figure.draw
 
 
