@@ -197,3 +197,40 @@ def test_a_zone_of_a_file_that_is_not_there_or_states_its_own_is_refused(daily, 
     with pytest.raises(ValueError, match=r"market\.zone states UTC for prices.*states \+09:00 itself"):
         read_bars(MarketConfig(path, zone={"prices.csv": "UTC"}))
     assert read_bars(MarketConfig(path, zone="UTC"))[0].zone == "+09:00"
+
+
+@pytest.mark.parametrize("zone", ["+99:00", "-15:00", "+14:30", "+05:75", "UTC+24"])
+def test_an_offset_that_no_place_has_is_no_zone(daily, write, zone):
+    """Offsets reach from -12:00 to +14:00."""
+    path = write(csv_of(texts(daily)))
+    with pytest.raises(ValueError, match="neither a zone like America/New_York nor an offset"):
+        read_files([path], ReadOptions(zone=zone))
+
+
+@pytest.mark.parametrize(
+    ("zone", "skipped"),
+    [
+        ("America/New_York", "2020-03-08 02:00:00"),  # the second Sunday of March
+        ("Europe/Berlin", "2020-03-29 02:00:00"),  # the last one
+        ("Australia/Sydney", "2020-10-04 02:00:00"),  # the first one of October
+    ],
+)
+def test_a_zone_whose_clock_skips_times_of_the_file_is_refused(write, zone, skipped):
+    """All hours of all days are of a clock without summer time."""
+    hours = pd.date_range("2020-01-01", "2020-12-31", freq="h")
+    table = pd.DataFrame({"Date": hours, "Close": 100 + np.arange(len(hours)) % 7})
+    path = write(table.to_csv(index=False))
+    with pytest.raises(ValueError, match=f"never showed {skipped}"):
+        read_files([path], ReadOptions(zone=zone))
+
+    (bars,) = read_files([path], ReadOptions(zone="-05:00"))
+    assert len(bars.dates) == len(hours)
+
+
+def test_a_midnight_that_summer_time_skips_is_a_day(write):
+    """In Sao Paulo 2018-11-04 began at 01:00."""
+    days = pd.date_range("2018-09-01", periods=100)
+    table = pd.DataFrame({"Date": days, "Close": 100 + np.arange(100) % 7})
+    path = write(table.to_csv(index=False))
+    (bars,) = read_files([path], ReadOptions(zone="America/Sao_Paulo"))
+    assert bars.instants[days.get_loc("2018-11-04")] == np.datetime64("2018-11-04T03:00:00")  # 01:00 at -02:00
