@@ -15,7 +15,7 @@ from market_regimes.market.columns import without_side
 from market_regimes.market.layout import layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
-from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day, with_instants
+from market_regimes.market.times import Times, add_time_of_day, agrees_with, read_times, time_of_day, with_instants
 
 
 def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
@@ -45,12 +45,17 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
     return _of_one_side(list(result.values()), (options or ReadOptions()).side)
 
 
-def check_zone_names(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
+def check_zones(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
     """
     :param zone: as the user states it
     :param read: the bars of every symbol
-    :raises ValueError: if it names a file or a symbol that is not there
+    :raises ValueError: if it names a file or a symbol that is not there, or every file states another zone itself
     """
+    if isinstance(zone, str) and read and all(bars.refuted_zone == zone for bars in read):
+        raise ValueError(
+            f"market.zone={zone} states the zone of files without one, and {read[0].source} states {read[0].zone} "
+            "itself: leave market.zone away"
+        )
     for name in zone if isinstance(zone, dict) else ():
         if not any(name in _names_of(bars.symbol, bars.source) for bars in read):
             raise ValueError(f"market.zone names {name}, and no file or symbol is called so")
@@ -243,15 +248,24 @@ class _File:
 
     def _with_instants(self, times: Times, symbol: str) -> Times:
         """The times with their instants, by the zones of the file or by the one that is stated for it."""
-        if not isinstance(self.zone, dict):
-            return with_instants(times, self.zone)
-        stated = next((zone for name, zone in self.zone.items() if name in _names_of(symbol, self.source)), None)
         of_file = with_instants(times, None)
-        if stated is not None and of_file.has_instants:
+        stated = self._zone_of(symbol)
+        refuted = stated is not None and of_file.has_instants and not agrees_with(of_file, stated)
+        if refuted and isinstance(self.zone, dict):
             raise ValueError(
                 f"market.zone states {stated} for {symbol}, and {self.source} states {of_file.zone} itself"
             )
+        if refuted:
+            note = f"the file states {of_file.zone} itself: market.zone={stated} is not used"
+            return replace(of_file, said=[*of_file.said, note], refuted_zone=stated)
         return with_instants(times, stated)
+
+    def _zone_of(self, symbol: str) -> str | None:
+        """The zone that the user states for a symbol, None: no zone."""
+        if not isinstance(self.zone, dict):
+            return self.zone
+        names = _names_of(symbol, self.source)
+        return next((zone for name, zone in self.zone.items() if name in names), None)
 
     def _volume(self, column: str) -> np.ndarray:
         """A column's volumes; a cell that is none is refused where an option needs it."""

@@ -60,6 +60,7 @@ class Times:
     :param has_instants: whether ``instant`` is in UTC
     :param zones: of each row, where a file has several; else None
     :param is_inferred: whether the rows decided if the day or the month comes first
+    :param refuted_zone: stated by the user, where the file itself states another one; else None
     """
 
     clock: np.ndarray
@@ -69,6 +70,7 @@ class Times:
     has_instants: bool = False
     zones: np.ndarray | None = None
     is_inferred: bool = False
+    refuted_zone: str | None = None
 
     def take(self, wanted: np.ndarray) -> Times:
         """:return: the times at these positions, or where a mask is True"""
@@ -189,6 +191,16 @@ def with_instants(times: Times, stated: str | None) -> Times:
     notes = [sentence for sentence in times.said if "whose offset is not stated" not in sentence]
     notes.append(f"in the zone {label}: market.zone says so")
     return replace(times, instant=times.clock - offset, zone=label, said=notes, has_instants=True, zones=None)
+
+
+def agrees_with(times: Times, stated: str) -> bool:
+    """
+    :param times: with their instants, by the zone of their file
+    :param stated: a zone by its name or offset
+    :return: whether its clock shows the same times at these instants
+    """
+    offset = _offsets_of(stated, times.clock)
+    return offset is not None and bool((times.clock - offset == times.instant).all())
 
 
 def _check_skipped(clock: np.ndarray, offset: np.ndarray, zone: str) -> None:

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from exports import BARS, csv_of, equals, make_bars, texts, write_to
 
-from market_regimes.config import MarketConfig
+from market_regimes.compare.folds import folds_of
+from market_regimes.compare.tuning import folds_before_test
+from market_regimes.config import CompareConfig, MarketConfig, TuneConfig
 from market_regimes.market.describe import read_data
 from market_regimes.market.load import read_files
 from market_regimes.market.segments import read_bars
@@ -234,3 +236,44 @@ def test_a_midnight_that_summer_time_skips_is_a_day(write):
     path = write(table.to_csv(index=False))
     (bars,) = read_files([path], ReadOptions(zone="America/Sao_Paulo"))
     assert bars.instants[days.get_loc("2018-11-04")] == np.datetime64("2018-11-04T03:00:00")  # 01:00 at -02:00
+
+
+@pytest.fixture
+def searched():
+    """The commands that read market data, as functions of its configuration."""
+    compare = CompareConfig(first_test="2000-05-01", test_years=1)
+    return {
+        "data": read_data,
+        "compare": partial(folds_of, compare),
+        "tune": partial(folds_before_test, TuneConfig()),
+    }
+
+
+@pytest.mark.parametrize("command", ["data", "compare", "tune"])
+@pytest.mark.parametrize(
+    ("stated", "sentence"),
+    [
+        ({"price.csv": "UTC"}, r"market\.zone names price\.csv, and no file or symbol is called so"),
+        ("America/New_York", r"market\.zone=America/New_York states the zone of files without one, .* \+09:00 itself"),
+        ({"prices": "UTC"}, r"market\.zone states UTC for prices, and .* states \+09:00 itself"),
+    ],
+)
+def test_every_command_refuses_a_zone_that_would_do_nothing(daily, write, searched, command, stated, sentence):
+    path = write(daily.tz_localize("Asia/Tokyo").to_csv())
+    with pytest.raises(ValueError, match=sentence):
+        searched[command](MarketConfig(path, zone=stated))
+
+
+@pytest.mark.parametrize("stated", ["Asia/Tokyo", "+09:00", {"prices": "Asia/Tokyo"}, {"prices.csv": "+09:00"}])
+def test_a_stated_zone_that_the_file_states_too_is_no_contradiction(daily, write, stated):
+    data = read_data(MarketConfig(write(daily.tz_localize("Asia/Tokyo").to_csv()), zone=stated))
+    assert (data.read[0].zone, data.read[0].assumptions) == ("+09:00", [])
+
+
+def test_a_stated_zone_is_of_the_files_without_one_and_the_others_say_so(daily, tmp_path):
+    (tmp_path / "a.csv").write_text(daily.to_csv())
+    (tmp_path / "b.csv").write_text(daily.tz_localize("Asia/Tokyo").to_csv())
+    first, second = read_data(MarketConfig(str(tmp_path), zone=NEW_YORK)).read
+    assert (first.zone, second.zone) == (NEW_YORK, "+09:00")
+    assert f"in the zone {NEW_YORK}: market.zone says so" in first.assumptions
+    assert f"the file states +09:00 itself: market.zone={NEW_YORK} is not used" in second.assumptions
