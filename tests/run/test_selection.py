@@ -368,14 +368,17 @@ def fingerprints(table, path):
 
 @pytest.mark.parametrize("column", ["open", "close", "adjusted_close", "volatility_index", "date"])
 def test_a_change_of_any_column_changes_the_fingerprint(full, column):
-    """A change of one in a billion or of a second, in the first bars, in the middle and in the last ones."""
+    """A change of one in a billion, or to a free Saturday, in the first bars, in the middle and around the last ones."""
     table, path = full
     before = fingerprints(table, path)
     assert before == fingerprints(table.copy(), path)
-    for row in (0, 1, 30, 58, 59):
+    fridays = (4, 9, 29, 49, 54)  # the first day is a Monday
+    for row in fridays if column == "date" else (0, 1, 30, 58, 59):
         changed = table.copy()
         if column == "date":
-            changed.loc[row, "date"] = changed.loc[row, "date"].replace("00:00:00", "00:00:01")
+            day = pd.Timestamp(changed.loc[row, "date"])
+            assert day.weekday() == 4
+            changed.loc[row, "date"] = str(day + pd.Timedelta(days=1))
         else:
             changed.loc[row, column] = changed.loc[row, column] * (1 + 1e-9)
         assert fingerprints(changed, path) != before, row
