@@ -239,3 +239,14 @@ def test_a_checkpoint_is_the_best_or_the_last(files, which):
     folder = Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()
     with pytest.raises(ValueError, match="a checkpoint is best or last, got"):
         Agent.load(folder, which)
+
+
+def test_a_folder_that_exists_is_refused_in_the_words_of_the_caller(files, capsys):
+    """Python has no flags, and the command line no methods."""
+    (files / "run").mkdir()
+    sentence = f"the run folder {files / 'run'} exists already: choose another run.name, or "
+    flags = [f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"]
+    assert f"{sentence}--resume {files / 'run'}\n" in refused(capsys, "train", *QUICK, *flags)
+    run = RunConfig(total_timesteps=32, n_envs=2, name="run", out=str(files), progress_bar=False)
+    with pytest.raises(ValueError, match="run.name, or go on in it by Study.resume$"):
+        Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()

@@ -417,6 +417,22 @@ def test_a_run_is_neither_resumed_nor_evaluated_on_other_data(prices, tmp_path, 
         study_of(path, tmp_path).load(folder)
 
 
+def test_another_zone_of_the_same_dates_is_other_data(prices, tmp_path):
+    """Instants move by five or six hours, and dates stay. Runs of earlier versions did not record it."""
+    _, path = prices
+    folder = study_of(path, tmp_path, market={"zone": "UTC"}, total_timesteps=32).start("")
+    study_of(path, tmp_path, market={"zone": "+00:00"}).load(folder)
+    other = study_of(path, tmp_path, market={"zone": "America/New_York"})
+    for use in (lambda: other.load(folder), lambda: other.resume(folder, "")):
+        with pytest.raises(ValueError, match=r"another time zone: the bars of own have the same dates"):
+            use()
+
+    content = json.loads((folder / "run.json").read_text())
+    del content["data"]["own"]["offsets"]
+    (folder / "run.json").write_text(json.dumps(content))
+    other.load(folder)
+
+
 def test_a_file_may_grow_and_move(prices, tmp_path):
     table, path = prices
     folder = study_of(path, tmp_path, total_timesteps=32).start("")
