@@ -5,6 +5,7 @@ Oracle: the same run in one go, in another folder, and an agent that is asked by
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,19 @@ def train(place, data, name, steps, *flags):
         ]
     )
     return place / name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Pictures and tear sheets take most of the time, and no test here looks at them."""
+    blank = SimpleNamespace(savefig=lambda path: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("picture_of_equity", "tear_sheet"):
+            patch.setattr(f"market_regimes.run.evaluation.{name}", lambda *arguments: None)
+        patch.setattr("market_regimes.run.agent.returns_picture", lambda *arguments: blank)
+        patch.setattr("market_regimes.run.study.returns_picture", lambda *arguments: None)
+        patch.setattr("market_regimes.run.study.picture_of_training", lambda *arguments: None)
+        yield
 
 
 @pytest.fixture(scope="module")
