@@ -12,7 +12,7 @@ import pandas as pd
 from market_regimes.market.amounts import convention_of, is_text, numbers_of, unreadable
 from market_regimes.market.bars import Bars, Columns, checked_bars
 from market_regimes.market.columns import without_side
-from market_regimes.market.layout import layout_of, own_columns
+from market_regimes.market.layout import holds_days, layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
 from market_regimes.market.times import Times, add_time_of_day, agrees_with, read_times, time_of_day, with_instants
@@ -97,8 +97,7 @@ def read_frame(
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
-    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
-        frame = frame.rename_axis("date")
+    frame = _with_named_index(frame)
     kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = frame.reset_index(drop=not kept)
     options = ReadOptions(own=own or {}, zone=zone, off_grid=off_grid)
@@ -108,6 +107,25 @@ def read_frame(
             raise ValueError("the frame lacks the column symbol, and the run knows several")
         return [replace(bars, symbol=symbol) for bars in file.bars()]
     return list(file.bars())
+
+
+def _with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with names for the levels of its index that hold dates or, beside dates, symbols; periods begin."""
+    levels = []
+    for position, name in enumerate(frame.index.names):
+        level = frame.index.get_level_values(position)
+        if isinstance(level, pd.PeriodIndex):
+            level = level.to_timestamp()
+        if name is None and holds_days(level.to_series()):
+            name = "date"
+        levels.append(level.rename(name))
+
+    # What stands beside dates in an index tells whose they are.
+    unnamed = [position for position, level in enumerate(levels) if level.name is None]
+    if len(levels) == 2 and len(unnamed) == 1 and not pd.api.types.is_numeric_dtype(levels[unnamed[0]].dtype):
+        levels[unnamed[0]] = levels[unnamed[0]].rename("symbol")
+    index = levels[0] if len(levels) == 1 else pd.MultiIndex.from_arrays(levels)
+    return frame.set_axis(index, axis=0)
 
 
 def bars_of(table: RawTable, options: ReadOptions) -> list[Bars]:

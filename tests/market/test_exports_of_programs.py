@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.market.load import read_files
+from market_regimes.market.load import read_files, read_frame
 
 DAYS = pd.bdate_range("2019-01-02", "2020-12-31")
 NAMES = ["Open", "High", "Low", "Close", "Volume"]
@@ -109,3 +109,57 @@ def test_hours_whose_date_and_time_stand_apart(tmp_path):
     written.to_csv(tmp_path / "date_and_time.csv", index=False)
     (bars,) = read_files([str(tmp_path / "date_and_time.csv")])
     same_bars(bars, table)
+
+
+LETTERS = ["C", "F", "T", "V"]  # Citigroup, Ford, AT&T and Visa; c, t and v also stand for close, time and volume
+
+
+def by_letter(tickers):
+    return {ticker: prices(DAYS, seed) for seed, ticker in enumerate(tickers)}
+
+
+@pytest.mark.parametrize("tickers", [LETTERS, ["C"], ["V", "C"], ["O", "H", "L", "C"], ["SPY", "V"]])
+@pytest.mark.parametrize("level", ["tickers above", "fields above"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
+def test_a_ticker_of_one_letter_is_no_field(tmp_path, tickers, level, form):
+    """Two levels of names, in either order: what is read is each ticker's own table."""
+    tables = by_letter(tickers)
+    both = pd.concat(tables, axis=1).rename_axis("Date")
+    if level == "fields above":
+        both = both.swaplevel(axis=1)
+    if form == "csv":
+        both.to_csv(tmp_path / "p.csv")
+    elif form == "parquet":
+        both.to_parquet(tmp_path / "p.parquet")
+    found = read_frame(both, None) if form == "frame" else read_files([str(tmp_path / f"p.{form}")])
+    assert sorted(bars.symbol for bars in found) == sorted(tickers)
+    for bars in found:
+        same_bars(bars, tables[bars.symbol])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        DAYS.to_period("D"),
+        DAYS.to_period("D").rename("Date"),
+        pd.Index([day.date() for day in DAYS]),
+        pd.Index([str(day.date()) for day in DAYS]),
+        DAYS,
+    ],
+    ids=["periods", "named periods", "dates", "text", "times"],
+)
+def test_the_index_of_a_frame_may_hold_its_dates_in_any_form(index):
+    table = prices(DAYS)
+    (bars,) = read_frame(table.set_axis(index), "A")
+    same_bars(bars, table)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("names", [None, ["symbol", None], [None, "date"], ["symbol", "date"]])
+def test_an_index_of_symbols_and_dates_needs_no_names(names, swapped):
+    tables = by_letter(["C", "SPY"])
+    both = pd.concat(tables, names=names)
+    found = read_frame(both.swaplevel() if swapped else both, None)
+    assert [bars.symbol for bars in found] == ["C", "SPY"]
+    for bars in found:
+        same_bars(bars, tables[bars.symbol])
