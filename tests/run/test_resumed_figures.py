@@ -127,17 +127,15 @@ def group(place):
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_group_has_the_figures_of_its_runs_by_their_seeds(place, whole, group, which, capsys):
     """Resumed from half of the way, seeds 3 and 5 are those of the single runs."""
-    main(["evaluate", str(group)])
-    for seed, folder in whole.items():
-        main(["evaluate", str(folder)])
-        same(group / f"seed-{seed}", folder)
-    main(["evaluate", str(group), f"--checkpoint={which}"])
+    named = [] if which == "best" else [f"--checkpoint={which}"]  # the best one, if none is named
+    main(["evaluate", str(group), *named])
     shown = capsys.readouterr().out
     results = json.loads((group / "seeds-test.json").read_text())
     assert list(results) == ["3", "5"]
     for seed, folder in whole.items():
         main(["evaluate", str(folder), f"--checkpoint={which}"])
         expected = json.loads((folder / "evaluation-test.json").read_text())
+        same(group / f"seed-{seed}", folder)
         assert results[str(seed)] == expected
         assert expected["step"] == best_and_last(folder)[which == "last"]
         assert f"{expected['joint']['agent']['sharpe_ratio']:.2f}" in shown
