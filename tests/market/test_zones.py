@@ -277,3 +277,11 @@ def test_a_stated_zone_is_of_the_files_without_one_and_the_others_say_so(daily, 
     assert (first.zone, second.zone) == (NEW_YORK, "+09:00")
     assert f"in the zone {NEW_YORK}: market.zone says so" in first.assumptions
     assert f"the file states +09:00 itself: market.zone={NEW_YORK} is not used" in second.assumptions
+
+
+@pytest.mark.parametrize(("of_file", "stated"), [("Europe/London", "UTC"), ("UTC", "Europe/London")])
+def test_zones_that_agree_in_winter_alone_contradict_each_other(daily, write, of_file, stated):
+    """London is at Greenwich until the end of March, and an hour ahead of it after that."""
+    path = write(daily.tz_localize(of_file).to_csv())
+    with pytest.raises(ValueError, match=f"market.zone={stated} states the zone of files without one"):
+        read_data(MarketConfig(path, zone=stated))

@@ -154,7 +154,10 @@ def test_a_training_period_shorter_than_an_episode_is_said(files, capsys):
         (["compare", "--market.train=[2001-01-01, 2002-01-01]"], "give every fold its days: leave --market.train away"),
         (["regimes", "--market.test", "[2001-01-01, 2002-01-01]"], "leave --market.test away"),
         (["train", "--market.data=a.csv", "--market.data", "b.csv"], "--market.data stands 2 times"),
-        (["signal", "runs/x", "--data", "a.csv", "--data=b.csv"], "--data stands 2 times: give all its values together"),
+        (
+            ["signal", "runs/x", "--data", "a.csv", "--data=b.csv"],
+            "--data stands 2 times: give all its values together",
+        ),
         (["signal", "runs/x", "--position", "A=1", "--position", "B=1"], "--position stands 2 times"),
         (["--resume=runs/x", "--run.name=y"], "--resume goes on in its own folder: leave --run.name away"),
         (["tune", "--resume=runs/x", "--run.out=y"], "--resume goes on in its own folder: leave --run.out away"),
@@ -248,5 +251,5 @@ def test_a_folder_that_exists_is_refused_in_the_words_of_the_caller(files, capsy
     flags = [f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"]
     assert f"{sentence}--resume {files / 'run'}\n" in refused(capsys, "train", *QUICK, *flags)
     run = RunConfig(total_timesteps=32, n_envs=2, name="run", out=str(files), progress_bar=False)
-    with pytest.raises(ValueError, match="run.name, or go on in it by Study.resume$"):
+    with pytest.raises(ValueError, match=r"run\.name, or go on in it by Study\.resume$"):
         Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()

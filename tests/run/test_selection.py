@@ -368,7 +368,7 @@ def fingerprints(table, path):
 
 @pytest.mark.parametrize("column", ["open", "close", "adjusted_close", "volatility_index", "date"])
 def test_a_change_of_any_column_changes_the_fingerprint(full, column):
-    """A change of one in a billion, or to a free Saturday, in the first bars, in the middle and around the last ones."""
+    """A change of one in a billion, or to a free Saturday, in first, middle and last bars."""
     table, path = full
     before = fingerprints(table, path)
     assert before == fingerprints(table.copy(), path)
