@@ -28,7 +28,14 @@ from pathlib import Path
 
 import jsonargparse
 
-from market_regimes.commands.arguments import Parser, files_first, values_of, wants_defaults, why_overruled
+from market_regimes.commands.arguments import (
+    Parser,
+    files_first,
+    notes_on_unused_keys,
+    values_of,
+    wants_defaults,
+    why_overruled,
+)
 from market_regimes.commands.building import parsed
 from market_regimes.commands.data import data
 from market_regimes.commands.evaluate import evaluate
@@ -74,6 +81,8 @@ def _main(arguments: list[str] | None) -> None:
     overruled = why_overruled(command, rest)
     if overruled is not None:
         parser.error(overruled)
+    for sentence in notes_on_unused_keys(command, rest):
+        print(sentence, file=sys.stderr)
     if command in DEFAULT_CONFIGS:
         rest = files_first(_with_its_configuration(rest, parser))
     config = parsed(parser, [command, *rest])

@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from market_regimes.config import SHIPPED, RunConfig
+from market_regimes.config import SHIPPED, ArgumentError, RunConfig
 
+# How a run goes on, in Python and on the command line.
+RESUMPTIONS = {"resume": "go on in it by Study.resume", "--resume": "--resume {}"}
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
@@ -126,5 +128,10 @@ def new_folder(run: RunConfig) -> Path:
     """
     folder = Path(run.out).expanduser() / (run.name or stamped(run.env_id))
     if folder.exists():
-        raise ValueError(f"the run folder {folder} exists already: choose another run.name, or --resume {folder}")
+        raise ArgumentError(
+            lambda name: (
+                f"the run folder {folder} exists already: choose another run.name, or "
+                f"{RESUMPTIONS[name('resume')].format(folder)}"
+            )
+        )
     return folder

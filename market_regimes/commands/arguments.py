@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +37,12 @@ FORMS: dict[Any, str] = {  # of types, and of functions by their names
     "schedule": "a number like 0.0003, or lin_0.0003 for one that falls to 0",
     "seeds": "seeds like 0-4 or 0,3,7",
 }
+FILES = ("json", "yaml", "yml", "csv", "parquet", "zip")  # endings of files, which are no keys
+LISTS = {  # flags that take several values at once
+    "--data": "--data a.csv b.csv",
+    "--position": "--position AAPL=0.5 JPM=0.2",
+    "--market.data": "--market.data='[a.csv, b.csv]'",
+}
 CONFIG_ONLY_FLAG = {"run.import": "--run.import=PACKAGE stands on the command line only, as importing runs code"}
 
 
@@ -49,7 +55,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
     def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
         """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
-        text = Path(path).read_text("utf-8-sig")
+        text = Path(path).expanduser().read_text("utf-8-sig")
         try:
             check_sections(text, str(path))
         except ValueError as error:
@@ -89,7 +95,8 @@ def explained(message: str, known: dict[str, Any]) -> str:
     if refused is not None and known.get(refused[1]) is not None:
         given = re.search(r"(?:Given value:|Got value:|invalid \w+ value:) (.*)$", message)
         return f"{refused[1]} wants {form_of(known[refused[1]])}" + (f", got {given[1]}" if given else "")
-    words = re.findall(r"\w+(?:\.\w+)+", message) + re.findall(r"invalid choice: '(\w+)'", message)
+    words = [word for word in re.findall(r"\w+(?:\.\w+)+", message) if word.rpartition(".")[2] not in FILES]
+    words += re.findall(r"invalid choice: '(\w+)'", message)
     foreign = re.search(r"does not accept option '([\w.]+)'", message)
     if foreign is not None:
         message, words = f"there is no key {foreign[1]}", [foreign[1]]
@@ -177,8 +184,12 @@ def check_flags(arguments: list[str]) -> None:
     """
     :param arguments: of the command line
     :raises ValueError: if a flag's value has a key twice, as in ``--market.columns='{close: A, close: B}'``, or a file
-        that it names
+        that it names; if a flag that takes several values stands twice, of which the last would win
     """
+    for name, form in LISTS.items():
+        count = sum(argument == name or argument.startswith(f"{name}=") for argument in arguments)
+        if count > 1:
+            raise ValueError(f"{name} stands {count} times: give all its values together, as in {form}")
     given = [argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument]
     given += [[name, value] for name, value in pairwise(arguments) if name.startswith("--") and "=" not in name]
     for name, value in given:
@@ -232,6 +243,10 @@ OVERRULED = (
     Overruled("--algorithm.seed", ("tune",), None, "--seeds gives every trial its seeds"),
     Overruled("--algorithm.seed", ("compare", "regimes"), None, "--compare.seeds gives every cell its seed"),
     *(
+        Overruled(flag, ("compare", "regimes"), None, "--compare.first_test and its kin give every fold its days")
+        for flag in ("--market.train", "--market.validation", "--market.test")
+    ),
+    *(
         Overruled(flag, ("train", "tune", "compare", "regimes"), "--resume", "--resume goes on in its own folder")
         for flag in ("--run.name", "--run.out")
     ),
@@ -244,11 +259,59 @@ def why_overruled(command: str, arguments: list[str]) -> str | None:
     :param arguments: of it
     :return: why one of the flags would do nothing, None: all are heeded
     """
-    for one in OVERRULED:
-        applies = command in one.commands and (one.beside is None or values_of(one.beside, arguments))
-        if applies and values_of(one.flag, arguments):
-            return f"{one.reason}: leave {one.flag} away"
+    contents = _contents_of_files(arguments).values()
+    for rule in OVERRULED:
+        if _applies(rule, command, arguments, contents) and values_of(rule.flag, arguments):
+            return f"{rule.reason}: leave {rule.flag} away"
     return None
+
+
+def notes_on_unused_keys(command: str, arguments: list[str]) -> list[str]:
+    """
+    :param command: that is called
+    :param arguments: of it
+    :return: a sentence on each key of a configuration file that the command would not heed. It is no refusal, since a
+        file may serve several commands
+    """
+    files = _contents_of_files(arguments)
+    return [
+        f"{rule.flag[2:]}={content[rule.flag[2:]]} of {name} is not used: {rule.reason}"
+        for rule in OVERRULED
+        if _applies(rule, command, arguments, files.values())
+        for name, content in files.items()
+        if content.get(rule.flag[2:]) is not None
+    ]
+
+
+def _applies(rule: Overruled, command: str, arguments: list[str], contents: Iterable[dict[str, Any]]) -> bool:
+    """Whether a command decides the value itself, by what its flags and files give."""
+    if command not in rule.commands:
+        return False
+    if rule.beside is None or values_of(rule.beside, arguments):
+        return True
+    return any(content.get(rule.beside[2:]) is not None for content in contents)
+
+
+def _contents_of_files(arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """The keys of every configuration file, market.data for the key data of the section market; {} of what is none."""
+    contents = {}
+    for name in values_of("--config", arguments):
+        try:
+            content = yaml.safe_load(Path(name).expanduser().read_text("utf-8-sig"))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            continue  # the parser says so
+        if isinstance(content, dict):
+            contents[name] = dict(_flattened(content))
+    return contents
+
+
+def _flattened(content: dict[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of nested mappings with the dotted path of its keys."""
+    for key, value in content.items():
+        name = f"{path}{key}"
+        yield name, value
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{name}.")
 
 
 def files_first(arguments: list[str]) -> list[str]:
@@ -268,14 +331,7 @@ def wants_defaults(arguments: list[str]) -> bool:
     """
     if "none" in values_of("--defaults", arguments):
         return False
-    for name in values_of("--config", arguments):
-        try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError):
-            continue  # the parser says so
-        if isinstance(content, dict) and content.get("defaults") == "none":
-            return False
-    return True
+    return all(content.get("defaults") != "none" for content in _contents_of_files(arguments).values())
 
 
 def run_with(parser: Parser, config: jsonargparse.Namespace, values: dict[str, Any]) -> jsonargparse.Namespace:

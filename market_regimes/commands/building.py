@@ -22,7 +22,7 @@ from market_regimes.run.study import Study
 REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
 # Arguments of the Python interface by their flags.
 FLAGS = {"like": "--like", "first": "--from", "last": "--to", "position": "--position", "prices": "--data"}
-FLAGS |= {name: f"--{name}" for name in ("device", "zone")}
+FLAGS |= {name: f"--{name}" for name in ("device", "zone", "resume")}
 UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 

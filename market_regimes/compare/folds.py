@@ -14,6 +14,7 @@ from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.bars import Bars
 from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.features import column_of
+from market_regimes.market.load import check_zones
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
 
@@ -55,7 +56,9 @@ def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] 
 
 def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
-    read = read_bars(market) if read is None else read
+    if read is None:
+        read = read_bars(market)
+        check_zones(market.zone, read)
     label = "+".join(Path(entry).stem for entry in market.entries)
     said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
     dates = _test_dates(compare, market)

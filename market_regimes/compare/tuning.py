@@ -22,6 +22,7 @@ from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneCo
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.files import leave_closed_pipe, write_file
 from market_regimes.market.bars import bars_before
+from market_regimes.market.load import check_zones
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars
 from market_regimes.run.evaluation import scores_of
@@ -43,6 +44,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
     :raises ValueError: if none has bars enough, or the data cannot be used
     """
     read = read_bars(market)
+    check_zones(market.zone, read)
     test = with_periods(market, read).days("test")[0]
     read = [bars for bars in (bars_before(bars, test) for bars in read) if len(bars.dates)]
     first = tune.first_validation

@@ -13,6 +13,8 @@ SHARE_OF_NEXT_DAY = 0.2  # share of the steps to the next date from which bars a
 SHARE_ALIKE = 0.5  # share of the instants of another symbol from which two clocks show the same bars
 MAX_PHASES = 8  # starts of a row that are tried, beside that of the clock
 DAY = 86_400  # seconds
+SINCE_MONDAY = 3  # days from a Monday to day 0 of the epoch, a Thursday
+SUNDAY = 6  # from Monday, 0
 # Days from one bar to the next -> months of a bar; calendar months differ in length.
 MONTHS = {(27, 32): 1, (88, 93): 3, (180, 185): 6, (360, 372): 12}
 NAMES = {("day", 7): "week", ("month", 3): "quarter", ("month", 12): "year"}
@@ -54,8 +56,7 @@ class BarLength:
         if self.unit == "month":
             return dates.astype("M8[M]").astype(np.int64) // self.count
         days = dates.astype("M8[D]").astype(np.int64)
-        since_monday = 3  # day 0 of the epoch was a Thursday
-        return (days + since_monday) // self.count
+        return (days + SINCE_MONDAY) // self.count
 
 
 def bar_length(dates: np.ndarray) -> BarLength:
@@ -138,9 +139,33 @@ def _numbers(clocks: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> li
     length = min(lengths, key=_seconds, default=BarLength("day", 1))
     if length.unit == "second":
         return _in_fewest_rows([these.astype("M8[s]").astype(np.int64) for these in instants], length.count)
-    if length.unit == "day" and length.count not in (1, 7):
+    if length == BarLength("day", 7):
+        return _in_fewest_weeks([clock.astype("M8[D]").astype(np.int64) for clock in clocks])
+    if length.unit == "day" and length.count != 1:
         return _in_fewest_rows([clock.astype("M8[D]").astype(np.int64) for clock in clocks], length.count)
     return [length.rows(clock, these) for clock, these in zip(clocks, instants, strict=True)]
+
+
+def _in_fewest_weeks(days: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """
+    Weeks begin on Mondays. A stamp of Sunday may name the week that ends then or the one that begins: where symbols are
+    stamped on Sundays and others are not, the beginning is the one by which there are fewer weeks.
+
+    :param days: per symbol, since the epoch, shapes (T,)
+    :return: number of the week of each bar, per symbol
+    """
+    by_monday = [(these + SINCE_MONDAY) // 7 for these in days]
+    sundays = [bool(((these + SINCE_MONDAY) % 7 == SUNDAY).mean() > SHARE_ALIKE) for these in days]
+    if all(sundays) or not any(sundays):
+        return by_monday
+    by_sunday = [(these + SINCE_MONDAY + 1) // 7 for these in days]
+    return min((by_monday, by_sunday), key=_cost_of_rows)
+
+
+def _cost_of_rows(rows: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many bars of a symbol share a row with the one before, and how many rows there are."""
+    shared = sum(int((np.diff(these) == 0).sum()) for these in rows)
+    return shared, len(np.unique(np.concatenate(rows)))
 
 
 def _seconds(length: BarLength) -> int:
@@ -162,9 +187,7 @@ def _in_fewest_rows(times: Sequence[np.ndarray], count: int) -> list[np.ndarray]
     most_frequent = starts[np.argsort(-frequency, kind="stable")][:MAX_PHASES]
 
     def cost(start: int) -> tuple[int, int]:
-        rows = [(these - start) // count for these in times]
-        shared = sum(int((np.diff(these) == 0).sum()) for these in rows)
-        return shared, len(np.unique(np.concatenate(rows)))
+        return _cost_of_rows([(these - start) // count for these in times])
 
     best = min([0, *most_frequent.tolist()], key=cost)
     return [(these - best) // count for these in times]

@@ -48,6 +48,7 @@ class Bars:
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     :param has_instants: whether ``instants`` are in UTC
     :param rows_per_year: of the account that holds all symbols read together; None: as many as bars
+    :param refuted_zone: stated by the user, where the file itself states another one; else None
     """
 
     symbol: str
@@ -67,6 +68,7 @@ class Bars:
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
     has_instants: bool = False
     rows_per_year: float | None = None
+    refuted_zone: str | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -173,6 +175,7 @@ def checked_bars(columns: Columns) -> Bars:
         columns.rows,
         columns.times.instant,
         columns.times.has_instants,
+        refuted_zone=columns.times.refuted_zone,
     )
 
 

@@ -14,7 +14,7 @@ from market_regimes.market.bar_length import bar_length
 from market_regimes.market.bars import Bars
 from market_regimes.market.env import fills_at_open, with_fill
 from market_regimes.market.features import described_features
-from market_regimes.market.load import check_zone_names
+from market_regimes.market.load import check_zones
 from market_regimes.market.periods import date_text, with_periods
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import (
@@ -53,7 +53,7 @@ def read_data(config: MarketConfig) -> Data:
     :raises ValueError: in one sentence, if the data cannot be used
     """
     read = read_bars(config)
-    check_zone_names(config.zone, read)
+    check_zones(config.zone, read)
     with_all = with_periods(config, read)
     segments = segments_of(with_all, read=read)
     for segment in segments["train"]:

@@ -316,16 +316,17 @@ def _dates(table: RawTable, stated: dict[str, str], free: list[str]) -> tuple[li
         return [stated["date"]], []
     frame = table.frame
     found = [name for name in candidates("date", free) if frame[name].dtype != bool]
-    rest = [name for name in free if not plain(name).startswith("unnamed_") or _holds_days(frame[name])]
+    rest = [name for name in free if not plain(name).startswith("unnamed_") or holds_days(frame[name])]
     if found and plain(found[0]) not in MAYBE_DATES:
         return found, []
-    holding = [name for name in rest if _holds_days(frame[name])]
+    holding = [name for name in rest if holds_days(frame[name])]
     if len(holding) != 1:
         return [name for name in found if name in holding], []
     return holding, [] if holding == found else [f"dates are in {holding[0]}, the only column that holds some"]
 
 
-def _holds_days(column: pd.Series) -> bool:
+def holds_days(column: pd.Series) -> bool:
+    """:return: whether a column's first cells are all dates"""
     if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
         return True
     cells = column.dropna().head(20)
@@ -347,7 +348,7 @@ def _numbered(table: RawTable, options: ReadOptions) -> Layout:
     """A file without names, whose columns must show what they are."""
     frame, stated = table.frame, options.columns or {}
     names = [str(name) for name in frame.columns]
-    days = [stated["date"]] if stated.get("date") else [name for name in names if _holds_days(frame[name])][:1]
+    days = [stated["date"]] if stated.get("date") else [name for name in names if holds_days(frame[name])][:1]
     others = [name for name in names if name not in days and name not in stated.values()]
     times = [name for name in others if is_text(frame[name]) and frame[name].dropna().head(20).str.contains(":").all()]
     numbers = [

@@ -12,10 +12,10 @@ import pandas as pd
 from market_regimes.market.amounts import convention_of, is_text, numbers_of, unreadable
 from market_regimes.market.bars import Bars, Columns, checked_bars
 from market_regimes.market.columns import without_side
-from market_regimes.market.layout import layout_of, own_columns
+from market_regimes.market.layout import holds_days, layout_of, own_columns
 from market_regimes.market.read import SUFFIXES, is_readable, read_table, table_of_frame
 from market_regimes.market.table import RawTable, ReadOptions, Rows, is_missing
-from market_regimes.market.times import Times, add_time_of_day, read_times, time_of_day, with_instants
+from market_regimes.market.times import Times, add_time_of_day, agrees_with, read_times, time_of_day, with_instants
 
 
 def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> list[Bars]:
@@ -45,12 +45,17 @@ def read_files(entries: Sequence[str], options: ReadOptions | None = None) -> li
     return _of_one_side(list(result.values()), (options or ReadOptions()).side)
 
 
-def check_zone_names(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
+def check_zones(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
     """
     :param zone: as the user states it
     :param read: the bars of every symbol
-    :raises ValueError: if it names a file or a symbol that is not there
+    :raises ValueError: if it names a file or a symbol that is not there, or every file states another zone itself
     """
+    if isinstance(zone, str) and read and all(bars.refuted_zone == zone for bars in read):
+        raise ValueError(
+            f"market.zone={zone} states the zone of files without one, and {read[0].source} states {read[0].zone} "
+            "itself: leave market.zone away"
+        )
     for name in zone if isinstance(zone, dict) else ():
         if not any(name in _names_of(bars.symbol, bars.source) for bars in read):
             raise ValueError(f"market.zone names {name}, and no file or symbol is called so")
@@ -92,8 +97,7 @@ def read_frame(
     :return: the bars of every symbol, in the order found
     :raises ValueError: in one sentence with row and date, if the data cannot be used
     """
-    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
-        frame = frame.rename_axis("date")
+    frame = _with_named_index(frame)
     kept = [name for name in frame.index.names if name is not None and name not in frame.columns]
     frame = frame.reset_index(drop=not kept)
     options = ReadOptions(own=own or {}, zone=zone, off_grid=off_grid)
@@ -103,6 +107,25 @@ def read_frame(
             raise ValueError("the frame lacks the column symbol, and the run knows several")
         return [replace(bars, symbol=symbol) for bars in file.bars()]
     return list(file.bars())
+
+
+def _with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with names for the levels of its index that hold dates or, beside dates, symbols; periods begin."""
+    levels = []
+    for position, name in enumerate(frame.index.names):
+        level = frame.index.get_level_values(position)
+        if isinstance(level, pd.PeriodIndex):
+            level = level.to_timestamp()
+        if name is None and holds_days(level.to_series()):
+            name = "date"
+        levels.append(level.rename(name))
+
+    # What stands beside dates in an index tells whose they are.
+    unnamed = [position for position, level in enumerate(levels) if level.name is None]
+    if len(levels) == 2 and len(unnamed) == 1 and not pd.api.types.is_numeric_dtype(levels[unnamed[0]].dtype):
+        levels[unnamed[0]] = levels[unnamed[0]].rename("symbol")
+    index = levels[0] if len(levels) == 1 else pd.MultiIndex.from_arrays(levels)
+    return frame.set_axis(index, axis=0)
 
 
 def bars_of(table: RawTable, options: ReadOptions) -> list[Bars]:
@@ -243,15 +266,24 @@ class _File:
 
     def _with_instants(self, times: Times, symbol: str) -> Times:
         """The times with their instants, by the zones of the file or by the one that is stated for it."""
-        if not isinstance(self.zone, dict):
-            return with_instants(times, self.zone)
-        stated = next((zone for name, zone in self.zone.items() if name in _names_of(symbol, self.source)), None)
         of_file = with_instants(times, None)
-        if stated is not None and of_file.has_instants:
+        stated = self._zone_of(symbol)
+        refuted = stated is not None and of_file.has_instants and not agrees_with(of_file, stated)
+        if refuted and isinstance(self.zone, dict):
             raise ValueError(
                 f"market.zone states {stated} for {symbol}, and {self.source} states {of_file.zone} itself"
             )
+        if refuted:
+            note = f"the file states {of_file.zone} itself: market.zone={stated} is not used"
+            return replace(of_file, said=[*of_file.said, note], refuted_zone=stated)
         return with_instants(times, stated)
+
+    def _zone_of(self, symbol: str) -> str | None:
+        """The zone that the user states for a symbol, None: no zone."""
+        if not isinstance(self.zone, dict):
+            return self.zone
+        names = _names_of(symbol, self.source)
+        return next((zone for name, zone in self.zone.items() if name in names), None)
 
     def _volume(self, column: str) -> np.ndarray:
         """A column's volumes; a cell that is none is refused where an option needs it."""

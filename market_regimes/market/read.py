@@ -14,7 +14,7 @@ import lzma
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -264,6 +264,8 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     if len(levels) == 2 and skip < len(rows) and _all_but_first_empty(rows[skip]) and not is_day(rows[skip][0]):
         levels = [[rows[skip][0], *levels[0][1:]], levels[1]]
         skip += 1
+    if len(levels) == 2 and _names_of_fields(levels[1][1:]) > _names_of_fields(levels[0][1:]):
+        levels = [[levels[0][0], *levels[1][1:]], [levels[1][0], *levels[0][1:]]]
     return levels, skip
 
 
@@ -339,7 +341,8 @@ def table_of_frame(path: Path, frame: pd.DataFrame) -> RawTable:
     pairs, said = {}, []
     if frame.columns.nlevels == 2:
         labels = [(str(one), str(two)) for one, two in frame.columns]
-        if not any(role_of(one) in FIELDS for one, _ in labels):
+        first, second = zip(*labels, strict=True)
+        if _names_of_fields(second) > _names_of_fields(first):
             labels = [(two, one) for one, two in labels]
         names = unique_names([f"{one} {two}" if one and two else one or two for one, two in labels])
         pairs = {name: label for name, label in zip(names, labels, strict=True) if all(label)}
@@ -349,6 +352,16 @@ def table_of_frame(path: Path, frame: pd.DataFrame) -> RawTable:
     return RawTable(
         str(path), frame.set_axis(names, axis=1).set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0), pairs, True, said
     )
+
+
+def _names_of_fields(labels: Sequence[str]) -> tuple[int, int]:
+    """
+    How many different labels name a field: words first, then also single letters, since C, T and V are tickers.
+
+    :param labels: one level of names
+    """
+    fields = {plain(label) for label in labels if role_of(label) in FIELDS}
+    return sum(len(field) > 1 for field in fields), len(fields)
 
 
 def _read_sheet(path: Path, options: ReadOptions) -> RawTable:

@@ -39,6 +39,7 @@ PARTS = (
 )
 EPOCHS = ((1e17, 9, "nanoseconds"), (1e14, 6, "microseconds"), (1e11, 3, "milliseconds"), (0.0, 0, "seconds"))
 EPOCH_1973, EPOCH_2100 = 1e8, 4.1e9  # seconds; a smaller number may be anything
+MAX_OFFSET = 14 * 60  # minutes: Kiribati's is the largest
 SERIAL_DAYS = (15_000, 80_000)  # of a spreadsheet: 1941 to 2119
 SERIAL_EPOCH = 25_569  # 1970-01-01 in the days of a spreadsheet
 NOT_ISO = (
@@ -59,6 +60,7 @@ class Times:
     :param has_instants: whether ``instant`` is in UTC
     :param zones: of each row, where a file has several; else None
     :param is_inferred: whether the rows decided if the day or the month comes first
+    :param refuted_zone: stated by the user, where the file itself states another one; else None
     """
 
     clock: np.ndarray
@@ -68,6 +70,7 @@ class Times:
     has_instants: bool = False
     zones: np.ndarray | None = None
     is_inferred: bool = False
+    refuted_zone: str | None = None
 
     def take(self, wanted: np.ndarray) -> Times:
         """:return: the times at these positions, or where a mask is True"""
@@ -184,9 +187,40 @@ def with_instants(times: Times, stated: str | None) -> Times:
     if offset is None:
         raise ValueError(f"market.zone: {stated} is neither a zone like America/New_York nor an offset like -05:00")
     label = stated if np.isnan(_offset(stated)) else _label(stated)
+    _check_skipped(times.clock, offset, label)
     notes = [sentence for sentence in times.said if "whose offset is not stated" not in sentence]
     notes.append(f"in the zone {label}: market.zone says so")
     return replace(times, instant=times.clock - offset, zone=label, said=notes, has_instants=True, zones=None)
+
+
+def agrees_with(times: Times, stated: str) -> bool:
+    """
+    :param times: with their instants, by the zone of their file
+    :param stated: a zone by its name or offset
+    :return: whether its clock shows the same times at these instants
+    """
+    offset = _offsets_of(stated, times.clock)
+    return offset is not None and bool((times.clock - offset == times.instant).all())
+
+
+def _check_skipped(clock: np.ndarray, offset: np.ndarray, zone: str) -> None:
+    """
+    Refuse a zone whose clock never showed the file's times. Midnight is the name of a day, which begins later there.
+
+    :param clock: times of the rows, datetime64[s], shape (T,)
+    :param offset: east of Greenwich by the stated zone, m8[s], shape (T,)
+    :param zone: as the user states it
+    :raises ValueError: if summer time skips one of the times: names the first
+    """
+    if np.isnan(_offset(zone)):
+        shown = pd.Series(clock - offset).dt.tz_localize("UTC").dt.tz_convert(ZoneInfo(zone)).dt.tz_localize(None)
+        skipped = (shown.to_numpy() != clock) & (clock != clock.astype("M8[D]"))
+        if skipped.any():
+            first = str(clock[np.argmax(skipped)]).replace("T", " ")
+            raise ValueError(
+                f"market.zone: the clock of {zone} never showed {first}, which summer time skips there: state the zone "
+                "in which the file is written, perhaps an offset like -05:00"
+            )
 
 
 def _in_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, said: list[str]) -> Times:
@@ -409,7 +443,12 @@ def _offset(zone: str) -> float:
     found = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?", zone)
     if not found:
         return np.nan
-    return (-1 if found[1] == "-" else 1) * (3600.0 * int(found[2]) + 60.0 * int(found[3] or 0))
+    hours = int(found[2])
+    minutes = int(found[3] or 0)
+    if hours * 60 + minutes > MAX_OFFSET or minutes > 59:
+        return np.nan
+    sign = -1 if found[1] == "-" else 1
+    return sign * (3600.0 * hours + 60.0 * minutes)
 
 
 def _label(zone: str) -> str:

@@ -125,6 +125,8 @@ def is_found(device: str) -> bool:
     """
     if device in ("auto", "cpu"):
         return True
+    if device.startswith("meta"):  # where tensors have shapes and no numbers
+        return False
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):  # of builds and machines without it

@@ -121,8 +121,8 @@ def read_scaling(folder: Path) -> dict[str, Trained]:
     check_data_version(folder, provenance)
     if not (folder / SCALING).exists():
         raise ValueError(
-            f"{folder} has no {SCALING}, which runs of earlier versions lack: evaluate {folder}, with the data it was "
-            "trained on in their place, writes it"
+            f"{folder} has no {SCALING}, which runs of earlier versions lack: the command evaluate {folder}, or "
+            "Study.load in Python, writes it with the data the run was trained on"
         )
     try:
         found = {symbol: Trained.from_json(entry) for symbol, entry in read_json(folder / SCALING).items()}

@@ -8,11 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import distributional_ppo
 from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
 from market_regimes.market.env import fills_at_open
-from market_regimes.market.segments import Market, Segments
+from market_regimes.market.segments import Market, Segments, digest
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
 
@@ -43,6 +45,7 @@ def provenance(
             "bars": last + 1,
             "last": str(market.dates[last]),
             "months": market.fingerprint(last),
+            "offsets": offsets_digest(market, last),
             "bars_per_year": market.bars_per_year,
             "regime_bounds": market.bounds,
             "fill": "next_open" if fills_at_open(market, costs or TradingCosts()) else "close",
@@ -50,6 +53,16 @@ def provenance(
         for market, last in _used(segments)
     }
     return {**versions(), "data_version": DATA_VERSION, "seed": seed, "device": device, "data": data}
+
+
+def offsets_digest(market: Market, last: int) -> str:
+    """
+    :param market: of a symbol
+    :param last: last bar that is used
+    :return: a digest of how far each bar's clock is ahead of UTC: another zone moves instants and leaves the dates
+    """
+    offsets = (market.dates - market.instants)[: last + 1].astype("m8[s]").astype(np.int64)
+    return digest("", offsets)[:16]
 
 
 def _used(segments: Segments) -> list[tuple[Market, int]]:
@@ -77,8 +90,10 @@ def check_provenance(folder: Path, segments: Segments) -> None:
     if data:
         check_data_version(folder, content)
     found = {market.symbol: market.fingerprint(last) for market, last in _used(segments)}
+    offsets = {market.symbol: offsets_digest(market, last) for market, last in _used(segments)}
     if len(found) == len(data) == 1:  # a file that was renamed
         found = dict(zip(data, found.values(), strict=True))
+        offsets = dict(zip(data, offsets.values(), strict=True))
     if found.keys() != data.keys():
         raise ValueError(f"{folder} was trained on {_names(data)}, and the data hold {_names(found)}")
     for symbol, months in found.items():
@@ -91,6 +106,13 @@ def check_provenance(folder: Path, segments: Segments) -> None:
             raise ValueError(
                 f"{folder} used data with another fingerprint: bars of {symbol} changed in {changed[0]}{others}; its "
                 "figures would not compare"
+            )
+
+        # Runs of earlier versions did not record it.
+        if data[symbol].get("offsets", offsets[symbol]) != offsets[symbol]:
+            raise ValueError(
+                f"{folder} used data in another time zone: the bars of {symbol} have the same dates at other instants; "
+                "its figures would not compare"
             )
 
 

@@ -173,8 +173,8 @@ class Study:
                     self._follow(resumed)
         except ProcessLostError as error:
             raise ProcessLostError(
-                f"another process of the training in {folder} has ended, with an error of its own or killed: start "
-                f"again with --resume {folder}"
+                f"another process of the training in {folder} has ended, with an error of its own or killed: "
+                f"train --resume {folder}, or Study.resume in Python, goes on from its last checkpoint"
             ) from error
         except KeyboardInterrupt as stop:
             raise stop.__class__(folder) from stop

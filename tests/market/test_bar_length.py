@@ -180,3 +180,29 @@ def test_files_of_different_zones_share_the_rows_of_the_same_bars(tmp_path, make
     calendar = Calendar.of([a.dates, b.dates], [a.instants, b.instants])
     assert len(calendar.stamps) == len(one)
     np.testing.assert_array_equal(calendar.rows[0][-len(two) :], calendar.rows[1])
+
+
+WEEKS = pd.date_range("2015-01-05", periods=104, freq="W-MON")  # Mondays of two years
+SUNDAY_BEFORE, FRIDAY, SUNDAY_AFTER = (pd.Timedelta(days=days) for days in (-1, 4, 6))
+
+
+@pytest.mark.parametrize("sunday", [SUNDAY_BEFORE, SUNDAY_AFTER])
+@pytest.mark.parametrize("other", [pd.Timedelta(0), FRIDAY])
+@pytest.mark.parametrize("missing", [[], [20, 41], [0], [103]])
+def test_a_week_stamped_on_sunday_is_that_of_the_bars_beside_it(sunday, other, missing):
+    """Platforms of currencies stamp a week's beginning, pandas its end; a third symbol lacks weeks."""
+    first, second = stamps(WEEKS + sunday), stamps(WEEKS + other)
+    third = np.delete(second, missing)
+    calendar = Calendar.of([first, second, third], [first, second, third])
+    assert len(calendar.stamps) == 104
+    assert calendar.rows[0].tolist() == calendar.rows[1].tolist() == list(range(104))
+    assert calendar.rows[2].tolist() == np.delete(np.arange(104), missing).tolist()
+    assert (np.diff(calendar.stamps).astype(int) > 0).all()
+
+
+def test_weeks_without_sundays_begin_on_monday():
+    """The Friday's file begins a week earlier: it has 104 weeks, and the other one shares 103 of them."""
+    fridays, mondays = stamps(WEEKS + FRIDAY), stamps(WEEKS[1:].append(WEEKS[-1:] + pd.Timedelta(days=7)))
+    calendar = Calendar.of([fridays, mondays], [fridays, mondays])
+    assert len(calendar.stamps) == 105
+    assert calendar.rows[1].tolist() == list(range(1, 105))

@@ -125,3 +125,9 @@ MINUTES = times_of("2026-11-24", "2026-11-25 12:00", freq="min")
 )
 def test_when_the_last_bar_closes(dates, closing):
     assert closing_time(dates) == np.datetime64(closing, "s")
+
+
+@pytest.mark.parametrize("name", ["Z", "z", "UTC", "gmt", "+00:00"])
+def test_names_of_greenwich_are_one_zone(name):
+    moment = datetime(2024, 7, 1, 12)
+    assert moment.replace(tzinfo=zone_named(name)).utcoffset() == timedelta(0)

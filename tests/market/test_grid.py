@@ -195,3 +195,68 @@ def test_each_symbol_has_a_grid_of_its_own(table, make_prices, tmp_path):
     long = pd.concat([table[:-1].assign(symbol="A"), other.assign(symbol="B")])
     first, second = read_files([write_to(tmp_path, long.to_csv())])
     assert len(first.dates) == len(second.dates) == len(DAYS)
+
+
+def days_at(time, first="2019-01-01", count=100):
+    return pd.date_range(first, periods=count).to_series(index=range(count)) + pd.Timedelta(f"{time}:00")
+
+
+def positions_off_grid(stamps):
+    times = np.sort(np.array(pd.DatetimeIndex(list(stamps)), dtype="M8[s]"))
+    return np.flatnonzero(off_grid(times)[0]).tolist()
+
+
+@pytest.mark.parametrize(("odd", "expected"), [(5, [0, 1, 2, 3, 4]), (9, list(range(9))), (15, [])])
+def test_rows_without_regular_times_have_no_grid(odd, expected):
+    """A tenth of a hundred rows may lie elsewhere; with more of them there is no grid."""
+    stamps = days_at("00:00")
+    stamps[:odd] = [stamp + pd.Timedelta(minutes=92 * (row + 1)) for row, stamp in stamps[:odd].items()]
+    assert positions_off_grid(stamps) == expected
+
+
+@pytest.mark.parametrize(
+    ("time", "is_off"),
+    [("13:00", False), ("12:30", False), ("15:42", True), ("13:01", True), ("05:00", True), ("07:55", True)],
+)
+@pytest.mark.parametrize("row", [50, 99])
+def test_a_half_day_ends_at_round_minutes_after_the_morning(time, is_off, row):
+    stamps = days_at("16:00")
+    stamps[row] = stamps[row].normalize() + pd.Timedelta(f"{time}:00")
+    assert positions_off_grid(stamps) == ([row] if is_off else [])
+
+
+def test_a_row_three_days_after_a_weeks_bar_is_off():
+    weeks = pd.date_range("2019-01-04", periods=80, freq="W-FRI")
+    assert positions_off_grid([*weeks, weeks[40] + pd.Timedelta(days=3)]) == [41]
+    assert positions_off_grid([*weeks[:40], weeks[40] - pd.Timedelta(days=1), *weeks[41:]]) == []  # a Good Friday
+
+
+def test_a_row_in_the_middle_of_a_month_is_off():
+    """15 days after one bar, and 16 before the next one, which comes too soon as well."""
+    months = pd.date_range("2010-01-01", periods=80, freq="MS")
+    assert positions_off_grid([*months, months[42] + pd.Timedelta(days=15)]) == [43, 44]
+
+
+@pytest.mark.parametrize(("day", "expected"), [(1, []), (2, []), (3, [79]), (4, [79])])
+def test_a_last_bar_may_be_stamped_a_day_farther_into_its_month_than_any_before(day, expected):
+    months = pd.date_range("2010-01-01", periods=79, freq="MS")
+    assert positions_off_grid([*months, pd.Timestamp(2016, 8, day)]) == expected
+
+
+@pytest.mark.parametrize(("minutes", "is_off"), [(30, False), (5, True), (10, True), (20, True)])
+def test_a_last_bar_of_a_session_lies_at_its_half_hour(minutes, is_off):
+    """Sessions from 9:30 to 16:00: half an hour divides hours and stamps; 16:05 to 16:20 are snapshots."""
+    times = [*at(DAYS, *HOURS), DAYS[-1] + pd.Timedelta(hours=15, minutes=30 + minutes)]
+    assert positions_off_grid(times) == ([len(times) - 1] if is_off else [])
+
+
+def test_summer_time_moves_bars_of_four_hours_and_leaves_those_of_one():
+    """Of bars of four hours the last one may come an hour later; shorter bars may not."""
+    four = pd.date_range("2020-01-01", periods=120, freq="4h")
+    moved = [*four[:-1], four[-1] + pd.Timedelta(hours=1)]
+    assert positions_off_grid(moved) == []
+    assert positions_off_grid([*four[:-1], four[-1] + pd.Timedelta(minutes=90)]) == [119]
+    half = pd.date_range("2020-01-01", periods=120, freq="30min")
+    assert positions_off_grid([*half[:-1], half[-1] + pd.Timedelta(minutes=10)]) == [119]
+    odd = pd.date_range("2020-01-01", periods=120, freq="45min")
+    assert positions_off_grid([*odd[:-1], odd[-1] + pd.Timedelta(minutes=15)]) == [119]

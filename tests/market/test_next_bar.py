@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.market.next_bar import missing_bar
+from market_regimes.market.next_bar import closing_time, missing_bar
 
 
 def dates_of(*args, **kwargs):
@@ -52,3 +52,35 @@ def test_the_newest_bar_that_must_have_closed(dates, now, missing):
 def test_a_few_days_are_enough():
     assert missing_bar(WEEKDAYS[-3:], np.datetime64("2026-11-26 10:00", "s")) is None
     assert missing_bar(WEEKDAYS[-1:], np.datetime64("2026-12-20", "s")) == np.datetime64("2026-12-16", "s")
+
+
+@pytest.mark.parametrize("weekends", [0.2, 1.0])
+def test_a_day_stamped_at_another_time_ends_a_day_later_where_weekends_have_bars_too(weekends):
+    """Some or all weekends: a stamp at 16:00 begins a day of a coin; on working days alone it is a stock's close."""
+    days = pd.date_range("2020-01-01", "2020-02-28")  # ends on a Friday
+    working = days[days.day_of_week < 5]
+    weekend = days[days.day_of_week >= 5]
+    kept = working.append(weekend[-max(1, int(weekends * len(weekend))) :]).sort_values()
+    stamps = (kept + pd.Timedelta(hours=16)).to_numpy().astype("M8[s]")
+    assert closing_time(stamps) == np.datetime64("2020-02-29T16:00:00")
+    stamps = (working + pd.Timedelta(hours=16)).to_numpy().astype("M8[s]")
+    assert closing_time(stamps) == np.datetime64("2020-02-29T00:00:00")
+
+
+FRIDAYS = pd.date_range("2018-01-05", "2020-02-14", freq="W-FRI")
+
+
+@pytest.mark.parametrize(
+    ("stamps", "closing"),
+    [
+        (pd.date_range("2018-01-06", "2020-02-29", freq="W-SAT"), "2020-03-01"),
+        ([*FRIDAYS, "2020-02-20", "2020-02-27"], "2020-02-28"),  # two Thursdays before holidays
+        ([f"{month}-26" for month in pd.period_range("2015-01", "2020-02", freq="M")], "2020-03-01"),
+        ([f"{month}-15" for month in pd.period_range("2015-01", "2020-02", freq="M")], "2020-03-15"),
+        ([f"{month}-01" for month in pd.period_range("2015-01", "2020-02", freq="M")], "2020-03-01"),
+    ],
+    ids=["Saturdays", "Fridays", "on the 26th", "on the 15th", "on the 1st"],
+)
+def test_a_week_and_a_month_end_as_their_usual_stamp_says(stamps, closing):
+    times = pd.DatetimeIndex(list(stamps)).to_numpy().astype("M8[s]")
+    assert closing_time(times) == np.datetime64(f"{closing}T00:00:00")

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from exports import BARS, csv_of, equals, make_bars, texts, write_to
 
-from market_regimes.config import MarketConfig
+from market_regimes.compare.folds import folds_of
+from market_regimes.compare.tuning import folds_before_test
+from market_regimes.config import CompareConfig, MarketConfig, TuneConfig
 from market_regimes.market.describe import read_data
 from market_regimes.market.load import read_files
 from market_regimes.market.segments import read_bars
@@ -197,3 +199,89 @@ def test_a_zone_of_a_file_that_is_not_there_or_states_its_own_is_refused(daily, 
     with pytest.raises(ValueError, match=r"market\.zone states UTC for prices.*states \+09:00 itself"):
         read_bars(MarketConfig(path, zone={"prices.csv": "UTC"}))
     assert read_bars(MarketConfig(path, zone="UTC"))[0].zone == "+09:00"
+
+
+@pytest.mark.parametrize("zone", ["+99:00", "-15:00", "+14:30", "+05:75", "UTC+24"])
+def test_an_offset_that_no_place_has_is_no_zone(daily, write, zone):
+    """Offsets reach from -12:00 to +14:00."""
+    path = write(csv_of(texts(daily)))
+    with pytest.raises(ValueError, match="neither a zone like America/New_York nor an offset"):
+        read_files([path], ReadOptions(zone=zone))
+
+
+@pytest.mark.parametrize(
+    ("zone", "skipped"),
+    [
+        ("America/New_York", "2020-03-08 02:00:00"),  # the second Sunday of March
+        ("Europe/Berlin", "2020-03-29 02:00:00"),  # the last one
+        ("Australia/Sydney", "2020-10-04 02:00:00"),  # the first one of October
+    ],
+)
+def test_a_zone_whose_clock_skips_times_of_the_file_is_refused(write, zone, skipped):
+    """All hours of all days are of a clock without summer time."""
+    hours = pd.date_range("2020-01-01", "2020-12-31", freq="h")
+    table = pd.DataFrame({"Date": hours, "Close": 100 + np.arange(len(hours)) % 7})
+    path = write(table.to_csv(index=False))
+    with pytest.raises(ValueError, match=f"never showed {skipped}"):
+        read_files([path], ReadOptions(zone=zone))
+
+    (bars,) = read_files([path], ReadOptions(zone="-05:00"))
+    assert len(bars.dates) == len(hours)
+
+
+def test_a_midnight_that_summer_time_skips_is_a_day(write):
+    """In Sao Paulo 2018-11-04 began at 01:00."""
+    days = pd.date_range("2018-09-01", periods=100)
+    table = pd.DataFrame({"Date": days, "Close": 100 + np.arange(100) % 7})
+    path = write(table.to_csv(index=False))
+    (bars,) = read_files([path], ReadOptions(zone="America/Sao_Paulo"))
+    assert bars.instants[days.get_loc("2018-11-04")] == np.datetime64("2018-11-04T03:00:00")  # 01:00 at -02:00
+
+
+@pytest.fixture
+def searched():
+    """The commands that read market data, as functions of its configuration."""
+    compare = CompareConfig(first_test="2000-05-01", test_years=1)
+    return {
+        "data": read_data,
+        "compare": partial(folds_of, compare),
+        "tune": partial(folds_before_test, TuneConfig()),
+    }
+
+
+@pytest.mark.parametrize("command", ["data", "compare", "tune"])
+@pytest.mark.parametrize(
+    ("stated", "sentence"),
+    [
+        ({"price.csv": "UTC"}, r"market\.zone names price\.csv, and no file or symbol is called so"),
+        ("America/New_York", r"market\.zone=America/New_York states the zone of files without one, .* \+09:00 itself"),
+        ({"prices": "UTC"}, r"market\.zone states UTC for prices, and .* states \+09:00 itself"),
+    ],
+)
+def test_every_command_refuses_a_zone_that_would_do_nothing(daily, write, searched, command, stated, sentence):
+    path = write(daily.tz_localize("Asia/Tokyo").to_csv())
+    with pytest.raises(ValueError, match=sentence):
+        searched[command](MarketConfig(path, zone=stated))
+
+
+@pytest.mark.parametrize("stated", ["Asia/Tokyo", "+09:00", {"prices": "Asia/Tokyo"}, {"prices.csv": "+09:00"}])
+def test_a_stated_zone_that_the_file_states_too_is_no_contradiction(daily, write, stated):
+    data = read_data(MarketConfig(write(daily.tz_localize("Asia/Tokyo").to_csv()), zone=stated))
+    assert (data.read[0].zone, data.read[0].assumptions) == ("+09:00", [])
+
+
+def test_a_stated_zone_is_of_the_files_without_one_and_the_others_say_so(daily, tmp_path):
+    (tmp_path / "a.csv").write_text(daily.to_csv())
+    (tmp_path / "b.csv").write_text(daily.tz_localize("Asia/Tokyo").to_csv())
+    first, second = read_data(MarketConfig(str(tmp_path), zone=NEW_YORK)).read
+    assert (first.zone, second.zone) == (NEW_YORK, "+09:00")
+    assert f"in the zone {NEW_YORK}: market.zone says so" in first.assumptions
+    assert f"the file states +09:00 itself: market.zone={NEW_YORK} is not used" in second.assumptions
+
+
+@pytest.mark.parametrize(("of_file", "stated"), [("Europe/London", "UTC"), ("UTC", "Europe/London")])
+def test_zones_that_agree_in_winter_alone_contradict_each_other(daily, write, of_file, stated):
+    """London is at Greenwich until the end of March, and an hour ahead of it after that."""
+    path = write(daily.tz_localize(of_file).to_csv())
+    with pytest.raises(ValueError, match=f"market.zone={stated} states the zone of files without one"):
+        read_data(MarketConfig(path, zone=stated))

@@ -80,3 +80,24 @@ def test_commands_that_take_long_show_what_they_do(tmp_path, make_prices, capsys
     main([*QUICK[:-4], "--run.progress_bar=true", *QUICK[4:], f"--market.data={data[1]}", f"--run.out={tmp_path}"])
     assert "tables, pictures, tear sheet" in terminal.getvalue()
     assert "⠋" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_search_shows_its_trials(tmp_path, make_prices, monkeypatch, wanted):
+    """While it runs: what was shown by then is read where the trials would be trained."""
+    pytest.importorskip("optuna")
+    terminal = on_terminal(monkeypatch)
+    shown = []
+
+    def stop(search, text):
+        shown.append(terminal.getvalue())
+        raise ValueError("enough")
+
+    monkeypatch.setattr("market_regimes.commands.tune.run_search", stop)
+    make_prices(900).to_csv(tmp_path / "p.csv", index=False)
+    flags = [f"--market.data={tmp_path / 'p.csv'}", f"--run.out={tmp_path}", "--run.name=s", "--validation_years=1"]
+    flags += ["--trials=7", "--space={algorithm.gamma: [0.9]}", f"--run.progress_bar={str(wanted).lower()}"]
+    with pytest.raises(SystemExit):
+        main(["tune", *flags])
+    assert ["7 trials" in text for text in shown] == [wanted]
+    assert terminal.getvalue().splitlines()[-1].endswith("error: enough")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
+from market_regimes.commands.arguments import notes_on_unused_keys, why_overruled
 from market_regimes.market.describe import read_data
 from market_regimes.run.folder import read_configuration
 from train_model_multi_patch import main
@@ -150,6 +151,14 @@ def test_a_training_period_shorter_than_an_episode_is_said(files, capsys):
         (["tune", "--algorithm.seed=7"], "--seeds gives every trial its seeds: leave --algorithm.seed away"),
         (["compare", "--algorithm.seed=7"], "--compare.seeds gives every cell its seed: leave --algorithm.seed away"),
         (["regimes", "--algorithm.seed=7"], "--compare.seeds gives every cell its seed"),
+        (["compare", "--market.train=[2001-01-01, 2002-01-01]"], "give every fold its days: leave --market.train away"),
+        (["regimes", "--market.test", "[2001-01-01, 2002-01-01]"], "leave --market.test away"),
+        (["train", "--market.data=a.csv", "--market.data", "b.csv"], "--market.data stands 2 times"),
+        (
+            ["signal", "runs/x", "--data", "a.csv", "--data=b.csv"],
+            "--data stands 2 times: give all its values together",
+        ),
+        (["signal", "runs/x", "--position", "A=1", "--position", "B=1"], "--position stands 2 times"),
         (["--resume=runs/x", "--run.name=y"], "--resume goes on in its own folder: leave --run.name away"),
         (["tune", "--resume=runs/x", "--run.out=y"], "--resume goes on in its own folder: leave --run.out away"),
         (
@@ -160,6 +169,61 @@ def test_a_training_period_shorter_than_an_episode_is_said(files, capsys):
 )
 def test_flags_that_would_do_nothing_are_refused(arguments, sentence, capsys):
     assert sentence in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "flags", "expected"),
+    [
+        ("train", "seeds: 0-1\nalgorithm: {seed: 7}", [], "--seeds gives every run its seed"),
+        ("train", "algorithm: {seed: 7}", ["--seeds=0-1"], "--seeds gives every run its seed"),
+        ("train", "algorithm.seed: 7", ["--seeds", "0-1"], "--seeds gives every run its seed"),
+        ("tune", "algorithm: {seed: 7}", [], "--seeds gives every trial its seeds"),
+        ("compare", "algorithm: {seed: 7}", [], "--compare.seeds gives every cell its seed"),
+        ("regimes", "algorithm: {seed: 7}", [], "--compare.seeds gives every cell its seed"),
+        ("train", "algorithm: {seed: 7}", [], None),
+        ("train", "seeds: 0-1\nalgorithm: {seed: null}", [], None),
+        ("train", "seeds: null\nalgorithm: {seed: 7}", [], None),
+    ],
+)
+def test_keys_of_a_file_that_would_do_nothing_are_named(tmp_path, command, content, flags, expected):
+    """A file may serve several commands, and flags lie over it: it is no refusal."""
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    notes = notes_on_unused_keys(command, ["--config", str(path), *flags])
+    assert notes == ([] if expected is None else [f"algorithm.seed=7 of {path} is not used: {expected}"])
+
+
+def test_a_flag_that_a_key_of_a_file_overrules_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("seeds: 0-1")
+    sentence = "--seeds gives every run its seed: leave --algorithm.seed away"
+    assert why_overruled("train", [f"--config={path}", "--algorithm.seed=7"]) == sentence
+    path.write_text("seeds: null")
+    assert why_overruled("train", [f"--config={path}", "--algorithm.seed=7"]) is None
+
+
+def test_a_command_names_the_keys_of_its_file_that_it_does_not_use(files, capsys):
+    """The run is refused afterwards for want of a file."""
+    (files / "c.yaml").write_text("run: {total_timesteps: 500}\nmarket: {data: nowhere.csv}")
+    with pytest.raises(SystemExit):
+        main(["sanity", "--config", str(files / "c.yaml")])
+    shown = capsys.readouterr().err
+    assert f"run.total_timesteps=500 of {files / 'c.yaml'} is not used: sanity trains 6,144 steps" in shown
+
+
+def test_the_home_of_the_user_is_found_in_the_place_of_a_configuration(files, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(files))
+    (files / "c.yaml").write_text("market: {data: nowhere.csv}")
+    for flags in (["--config", "~/c.yaml"], ["--config=~/c.yaml"]):
+        assert "there is no file nowhere.csv" in refused(capsys, "train", *flags)
+    assert "nothing.yaml" in refused(capsys, "train", "--config=~/nothing.yaml")
+
+
+def test_the_name_of_a_file_is_no_key_that_was_mistyped(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("")
+    shown = refused(capsys, "signal", tmp_path)
+    assert "has no run.json" in shown
+    assert "Did you mean" not in shown
 
 
 def test_the_place_of_the_runs_own_data_is_heeded_with_dates_too(files, capsys):
@@ -178,3 +242,14 @@ def test_a_checkpoint_is_the_best_or_the_last(files, which):
     folder = Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()
     with pytest.raises(ValueError, match="a checkpoint is best or last, got"):
         Agent.load(folder, which)
+
+
+def test_a_folder_that_exists_is_refused_in_the_words_of_the_caller(files, capsys):
+    """Python has no flags, and the command line no methods."""
+    (files / "run").mkdir()
+    sentence = f"the run folder {files / 'run'} exists already: choose another run.name, or "
+    flags = [f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"]
+    assert f"{sentence}--resume {files / 'run'}\n" in refused(capsys, "train", *QUICK, *flags)
+    run = RunConfig(total_timesteps=32, n_envs=2, name="run", out=str(files), progress_bar=False)
+    with pytest.raises(ValueError, match=r"run\.name, or go on in it by Study\.resume$"):
+        Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()

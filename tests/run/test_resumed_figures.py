@@ -5,6 +5,7 @@ Oracle: the same run in one go, in another folder, and an agent that is asked by
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,19 @@ def train(place, data, name, steps, *flags):
         ]
     )
     return place / name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Pictures and tear sheets take most of the time, and no test here looks at them."""
+    blank = SimpleNamespace(savefig=lambda path: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("picture_of_equity", "tear_sheet"):
+            patch.setattr(f"market_regimes.run.evaluation.{name}", lambda *arguments: None)
+        patch.setattr("market_regimes.run.agent.returns_picture", lambda *arguments: blank)
+        patch.setattr("market_regimes.run.study.returns_picture", lambda *arguments: None)
+        patch.setattr("market_regimes.run.study.picture_of_training", lambda *arguments: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +127,15 @@ def group(place):
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_group_has_the_figures_of_its_runs_by_their_seeds(place, whole, group, which, capsys):
     """Resumed from half of the way, seeds 3 and 5 are those of the single runs."""
-    main(["evaluate", str(group)])
-    for seed, folder in whole.items():
-        main(["evaluate", str(folder)])
-        same(group / f"seed-{seed}", folder)
-    main(["evaluate", str(group), f"--checkpoint={which}"])
+    named = [] if which == "best" else [f"--checkpoint={which}"]  # the best one, if none is named
+    main(["evaluate", str(group), *named])
     shown = capsys.readouterr().out
     results = json.loads((group / "seeds-test.json").read_text())
     assert list(results) == ["3", "5"]
     for seed, folder in whole.items():
         main(["evaluate", str(folder), f"--checkpoint={which}"])
         expected = json.loads((folder / "evaluation-test.json").read_text())
+        same(group / f"seed-{seed}", folder)
         assert results[str(seed)] == expected
         assert expected["step"] == best_and_last(folder)[which == "last"]
         assert f"{expected['joint']['agent']['sharpe_ratio']:.2f}" in shown

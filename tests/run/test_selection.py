@@ -368,14 +368,17 @@ def fingerprints(table, path):
 
 @pytest.mark.parametrize("column", ["open", "close", "adjusted_close", "volatility_index", "date"])
 def test_a_change_of_any_column_changes_the_fingerprint(full, column):
-    """A change of one in a billion or of a second, in the first bars, in the middle and in the last ones."""
+    """A change of one in a billion, or to a free Saturday, in first, middle and last bars."""
     table, path = full
     before = fingerprints(table, path)
     assert before == fingerprints(table.copy(), path)
-    for row in (0, 1, 30, 58, 59):
+    fridays = (4, 9, 29, 49, 54)  # the first day is a Monday
+    for row in fridays if column == "date" else (0, 1, 30, 58, 59):
         changed = table.copy()
         if column == "date":
-            changed.loc[row, "date"] = changed.loc[row, "date"].replace("00:00:00", "00:00:01")
+            day = pd.Timestamp(changed.loc[row, "date"])
+            assert day.weekday() == 4
+            changed.loc[row, "date"] = str(day + pd.Timedelta(days=1))
         else:
             changed.loc[row, column] = changed.loc[row, column] * (1 + 1e-9)
         assert fingerprints(changed, path) != before, row
@@ -412,6 +415,22 @@ def test_a_run_is_neither_resumed_nor_evaluated_on_other_data(prices, tmp_path, 
     assert refused.model.num_timesteps == 0  # before any training, not after it
     with pytest.raises(ValueError, match="fingerprint"):
         study_of(path, tmp_path).load(folder)
+
+
+def test_another_zone_of_the_same_dates_is_other_data(prices, tmp_path):
+    """Instants move by five or six hours, and dates stay. Runs of earlier versions did not record it."""
+    _, path = prices
+    folder = study_of(path, tmp_path, market={"zone": "UTC"}, total_timesteps=32).start("")
+    study_of(path, tmp_path, market={"zone": "+00:00"}).load(folder)
+    other = study_of(path, tmp_path, market={"zone": "America/New_York"})
+    for use in (lambda: other.load(folder), lambda: other.resume(folder, "")):
+        with pytest.raises(ValueError, match=r"another time zone: the bars of own have the same dates"):
+            use()
+
+    content = json.loads((folder / "run.json").read_text())
+    del content["data"]["own"]["offsets"]
+    (folder / "run.json").write_text(json.dumps(content))
+    other.load(folder)
 
 
 def test_a_file_may_grow_and_move(prices, tmp_path):

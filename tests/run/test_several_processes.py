@@ -109,8 +109,8 @@ def run_of_which_one_is_killed(out, rank):
     printed, codes = finished(workers, shown)
     assert (codes[rank], codes[1 - rank]) == (-signal.SIGKILL, 2)
     assert printed[1 - rank].splitlines()[-1] == (
-        f"error: another process of the training in {folder} has ended, with an error of its own or killed: start "
-        f"again with --resume {folder}"
+        f"error: another process of the training in {folder} has ended, with an error of its own or killed: "
+        f"train --resume {folder}, or Study.resume in Python, goes on from its last checkpoint"
     )
     return folder
 
