@@ -89,6 +89,7 @@ from quantile_critic.losses import (
     variance_scaling_weight,
     weight_before_spread,
 )
+from quantile_critic.optimizers import fitting_optimizer
 from quantile_critic.patch import VarianceGradientScalingMixin
 from quantile_critic.policies import (
     QuantileActorCriticCnnPolicy,
@@ -846,14 +847,27 @@ class DistributionalPPO(DeferredLog, PPO):
         As ``PPO.set_parameters``. The statistics of the returns come with the parameters. Of a plain PPO,
         ``exact_match=False`` takes what fits: the actor and the critic's hidden layers, not its head and the optimizer.
 
-        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles
+        The optimizer's moments and options come with the parameters, also between the default optimizer, which has two
+        groups of parameters, and one with ``optimizer_kwargs``, which has one. A warning names changed options. The
+        state of an optimizer of another class is not taken, and a warning says so.
+
+        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles, or
+            the optimizer's groups are a user's own and differ
         """
         params: Any = load_path_or_dict
         if not isinstance(params, dict):
             _, params, _ = load_from_zip_file(params, device=device, load_data=False)
         params = checked_parameters(params, self.use_twin_critics, exact_match)
         # Copied, as torch's optimizers would go on with the tensors they are given.
-        super().set_parameters(copy.deepcopy(params), exact_match, device)
+        params = copy.deepcopy(params)
+
+        optimizer_state = params.get("policy.optimizer")
+        if optimizer_state is None:
+            super().set_parameters(params, exact_match, device)
+            return
+        with fitting_optimizer(self.policy, optimizer_state, exact_match) as fitting_state:
+            params["policy.optimizer"] = fitting_state
+            super().set_parameters(params, exact_match, device)
 
     @classmethod
     def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:

@@ -88,6 +88,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         self.value_net = QuantileHead(cast(nn.Module, self.value_net), self.n_quantiles, second)
         self._widen_optimizer_state()
         self._set_critic_eps()
+        # Kept for an optimizer that begins anew; empty for those that make their state with the first step.
+        self.first_optimizer_state = {
+            parameter: copy.deepcopy(state) for parameter, state in self.optimizer.state.items() if state
+        }
 
         # Distributions of the same numbers that take less time.
         if type(self.action_dist) in LEAN:
