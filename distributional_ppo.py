@@ -51,6 +51,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
    with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
 10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
    the norm of PPO's, and the layers before the head learn the slower for it.
+11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
+   from 0. A Box of actions that is neither float32 nor float64 is refused, since a rollout would keep them rounded.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from quantile_critic.actions import MovedActions, check_action_space, counts_from_zero
 from quantile_critic.checks import check_flags, check_keywords, checked_parameters
 from quantile_critic.finite import NonFiniteError, check_rollout, first_not_finite, raise_if_not_finite
 from quantile_critic.log import DeferredLog, reduced
@@ -305,6 +309,7 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _setup_model(self) -> None:
         check_flags(self)
+        check_action_space(self.action_space)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
 
         # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
@@ -789,15 +794,17 @@ class DistributionalPPO(DeferredLog, PPO):
         self._write_what_waits(last=log_interval is not None)
         return self
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        if not counts_from_zero(self.action_space):
+            env = MovedActions(env)
         self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
         if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
         try:
-            return collect_together(self, super().collect_rollouts, *args, **kwargs)
+            return collect_together(self, super().collect_rollouts, env, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)
@@ -878,6 +885,9 @@ class DistributionalPPO(DeferredLog, PPO):
         :raises ValueError: on an archive of a plain PPO, or a value out of its range
         """
         check_keywords(cls, kwargs)
+        # SB3 keeps it under another name.
+        if "stats_window_size" in kwargs:
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         return super().load(path, *args, **kwargs)
 
 
