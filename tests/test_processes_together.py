@@ -197,6 +197,14 @@ def exchanged(path):
     return processes.broadcast(own), processes.gather(own), ending_together(lambda: own), processes.all_objects(own)
 
 
+def first_observations(path):
+    """Of every environment, and the first random numbers of its generator."""
+    model = made()
+    observations = model.env.reset().tolist()
+    draws = [generator.random() for generator in model.env.get_attr("np_random")]
+    return observations, draws
+
+
 def here_and_there(here, elsewhere):
     return elsewhere if processes.rank() == 1 else here
 
@@ -232,6 +240,7 @@ SCENARIOS = {
     "a callback that changes the rate": lambda path: learned(made(), callback=Changing()),
     "one waits in a broadcast": one_waits_in_a_broadcast,
     "exchanged": exchanged,
+    "first observations": first_observations,
     "another network": architecture,
     "another rate": lambda path: setting("learning_rate", 3e-4, 1e-3),
     "another clip range": lambda path: setting("clip_range", 0.2, 0.3),
@@ -319,6 +328,13 @@ def test_a_stop_in_one_process_stops_both_at_the_end_of_the_rollout(two):
 def test_buffers_are_averaged_where_they_differ(two):
     """1 and 3 become 2; 0.1 keeps its bits."""
     assert two[0]["buffers"] == two[1]["buffers"] == ([2.0, torch.tensor(0.1).item()], 3)
+
+
+def test_no_two_environments_of_all_processes_are_the_same(two):
+    """Two each: seeds of two processes one apart would make the second here the first there."""
+    observations, draws = (two[0]["first observations"][i] + two[1]["first observations"][i] for i in (0, 1))
+    assert len({tuple(observation) for observation in observations}) == 4
+    assert len(set(draws)) == 4
 
 
 def test_objects_are_exchanged_in_the_order_of_the_ranks(two):
