@@ -114,6 +114,7 @@ from quantile_critic.processes import (
     of_all,
     rank,
     shared_settings,
+    stepping_together,
 )
 from quantile_critic.rollout import Rollout, Samples
 from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
@@ -364,7 +365,8 @@ class DistributionalPPO(DeferredLog, PPO):
         # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
         self.policy.set_training_mode(False)
         coefficients = self._coefficients()
-        rollout = self._read_rollout(coefficients)
+        with stepping_together(self.device):
+            rollout = self._read_rollout(coefficients)
 
         # Take its returns into the statistics. Targets and old quantiles follow into the new units of the loss.
         self._update_return_statistics()
@@ -374,7 +376,12 @@ class DistributionalPPO(DeferredLog, PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
-        with self._held_settings(), self._undone_if_not_finite(update, before), update.running():
+        with (
+            self._held_settings(),
+            self._undone_if_not_finite(update, before),
+            update.running(),
+            stepping_together(self.device),
+        ):
             for epoch in range(self.n_epochs):
                 self._n_updates += 1
                 for samples, rows in rollout.minibatches(self.batch_size):
