@@ -13,7 +13,7 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     v_b    = var_i q_bi                                  (population variance, no gradient)
     w      = clamp(mean_b v_b, clip_min, clip_max)       (mode "batch": one number for the minibatch)
     w_b    = clamp(m^2 / (v_b + 0.1), clip_min, clip_max)         (mode "dsac_t": m averages mean_b sqrt(v_b))
-    w      = r * w + (1 - r)                             (with clip_min = 0: r = 1 once the quantiles have a spread)
+    w      = r * w + (1 - r)                             (with clip_min < 1e-6: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
@@ -83,6 +83,7 @@ from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
     clip_quantiles,
+    has_lower_clamp,
     metrics_of_both,
     next_std_average,
     quantile_huber_loss,
@@ -193,7 +194,7 @@ class DistributionalPPO(DeferredLog, PPO):
         returns, needs ``normalize_returns``
     :param use_twin_critics: two critics, each with its loss and weight; the value is the smaller mean, per state
     :param use_variance_gradient_scaling: multiply the value loss by the clamped mean variance of the quantiles
-    :param variance_scaling_clip_min: smallest weight, >= 0
+    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6: none, and 1 before the quantiles part
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
@@ -332,7 +333,9 @@ class DistributionalPPO(DeferredLog, PPO):
             if self.seed is not None:  # each process steps other environments, with other actions
                 self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
-            weight = self.variance_scaling_clip_min or min(1.0, self.variance_scaling_clip_max)
+            weight = min(1.0, self.variance_scaling_clip_max)
+            if has_lower_clamp(self.variance_scaling_clip_min):
+                weight = self.variance_scaling_clip_min
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
                 f"is {weight} throughout (variance_scaling_clip_min={self.variance_scaling_clip_min})"
@@ -518,7 +521,7 @@ class DistributionalPPO(DeferredLog, PPO):
         scaling = self.loss_settings.scaling or self._scaling()
 
         # The formula is all there is, as long as the clamp keeps the weight above 0.
-        if scaling.mode == "batch" and scaling.clip_min > 0:
+        if scaling.mode == "batch" and has_lower_clamp(scaling.clip_min):
             return self.variance_weight(all_variances, critic)
 
         # Quantiles begin as one; their spread is measured by what it is to explain.
@@ -535,7 +538,7 @@ class DistributionalPPO(DeferredLog, PPO):
         head.std_average[critic] = average
         head.std_average_filled[critic] = filled
         weight = self.variance_weight(variance, critic)
-        if scaling.clip_min > 0:
+        if has_lower_clamp(scaling.clip_min):
             return weight
         return weight_before_spread(weight, head.std_average[critic].square(), squared_error, scaling.clip_max)
 
