@@ -212,6 +212,31 @@ def test_groups_that_nobody_knows_are_refused_and_nothing_has_moved():
     target.learn(32)
 
 
+class OtherOrder(ActorCriticPolicy):
+    """A user's policy with one group in another order."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.optimizer = torch.optim.Adam(list(self.parameters())[::-1], lr=lr_schedule(1))
+
+
+def test_one_group_in_an_order_whose_moments_have_other_shapes_is_refused():
+    source = DistributionalPPO(OtherOrder, "CartPole-v1", policy_kwargs=dict(net_arch=[6]), **SHORT).learn(32)
+    with pytest.raises(ValueError, match="the optimizer's state does not fit"):
+        made(seed=1).set_parameters(source.get_parameters())
+
+
+def test_a_state_that_begins_anew_twice_is_new_both_times():
+    """Adagrad's accumulators are there from the beginning, 0 each."""
+    source, target = made().learn(32), made(seed=1, optimizer=OTHER_STATE["Adagrad"])
+    fresh = moments(target)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="begins anew"):
+            target.set_parameters(source.get_parameters())
+        assert_equal(moments(target), fresh)
+        target.learn(32)
+
+
 def test_a_users_groups_take_the_defaults_state_and_exchange_their_own():
     source, target = made().learn(32), own_groups(1)
     target.set_parameters(source.get_parameters())
