@@ -13,7 +13,7 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     v_b    = var_i q_bi                                  (population variance, no gradient)
     w      = clamp(mean_b v_b, clip_min, clip_max)       (mode "batch": one number for the minibatch)
     w_b    = clamp(m^2 / (v_b + 0.1), clip_min, clip_max)         (mode "dsac_t": m averages mean_b sqrt(v_b))
-    w      = r * w + (1 - r)                             (with clip_min = 0: r = 1 once the quantiles have a spread)
+    w      = r * w + (1 - r)                             (with clip_min < 1e-6: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
@@ -51,6 +51,8 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
    with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
 10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
    the norm of PPO's, and the layers before the head learn the slower for it.
+11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
+   from 0. A Box of actions that is neither float32 nor float64 is refused, since a rollout would keep them rounded.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from quantile_critic.actions import MovedActions, check_action_space, counts_from_zero
 from quantile_critic.checks import check_flags, check_keywords, checked_parameters
 from quantile_critic.finite import NonFiniteError, check_rollout, first_not_finite, raise_if_not_finite
 from quantile_critic.log import DeferredLog, reduced
@@ -79,6 +83,7 @@ from quantile_critic.losses import (
     VfClipMode,
     batch_weight,
     clip_quantiles,
+    has_lower_clamp,
     metrics_of_both,
     next_std_average,
     quantile_huber_loss,
@@ -89,6 +94,7 @@ from quantile_critic.losses import (
     variance_scaling_weight,
     weight_before_spread,
 )
+from quantile_critic.optimizers import fitting_optimizer
 from quantile_critic.patch import VarianceGradientScalingMixin
 from quantile_critic.policies import (
     QuantileActorCriticCnnPolicy,
@@ -109,6 +115,7 @@ from quantile_critic.processes import (
     of_all,
     rank,
     shared_settings,
+    stepping_together,
 )
 from quantile_critic.rollout import Rollout, Samples
 from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
@@ -187,7 +194,7 @@ class DistributionalPPO(DeferredLog, PPO):
         returns, needs ``normalize_returns``
     :param use_twin_critics: two critics, each with its loss and weight; the value is the smaller mean, per state
     :param use_variance_gradient_scaling: multiply the value loss by the clamped mean variance of the quantiles
-    :param variance_scaling_clip_min: smallest weight, >= 0
+    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6: none, and 1 before the quantiles part
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
@@ -304,6 +311,7 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _setup_model(self) -> None:
         check_flags(self)
+        check_action_space(self.action_space)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
 
         # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
@@ -325,7 +333,9 @@ class DistributionalPPO(DeferredLog, PPO):
             if self.seed is not None:  # each process steps other environments, with other actions
                 self.set_random_seed(self.seed + rank() * self.n_envs)
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
-            weight = self.variance_scaling_clip_min or min(1.0, self.variance_scaling_clip_max)
+            weight = min(1.0, self.variance_scaling_clip_max)
+            if has_lower_clamp(self.variance_scaling_clip_min):
+                weight = self.variance_scaling_clip_min
             warnings.warn(
                 "use_variance_gradient_scaling with n_quantiles=1: a single quantile has variance 0, so the weight "
                 f"is {weight} throughout (variance_scaling_clip_min={self.variance_scaling_clip_min})"
@@ -358,7 +368,8 @@ class DistributionalPPO(DeferredLog, PPO):
         # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
         self.policy.set_training_mode(False)
         coefficients = self._coefficients()
-        rollout = self._read_rollout(coefficients)
+        with stepping_together(self.device):
+            rollout = self._read_rollout(coefficients)
 
         # Take its returns into the statistics. Targets and old quantiles follow into the new units of the loss.
         self._update_return_statistics()
@@ -368,7 +379,12 @@ class DistributionalPPO(DeferredLog, PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
-        with self._held_settings(), self._undone_if_not_finite(update, before), update.running():
+        with (
+            self._held_settings(),
+            self._undone_if_not_finite(update, before),
+            update.running(),
+            stepping_together(self.device),
+        ):
             for epoch in range(self.n_epochs):
                 self._n_updates += 1
                 for samples, rows in rollout.minibatches(self.batch_size):
@@ -505,7 +521,7 @@ class DistributionalPPO(DeferredLog, PPO):
         scaling = self.loss_settings.scaling or self._scaling()
 
         # The formula is all there is, as long as the clamp keeps the weight above 0.
-        if scaling.mode == "batch" and scaling.clip_min > 0:
+        if scaling.mode == "batch" and has_lower_clamp(scaling.clip_min):
             return self.variance_weight(all_variances, critic)
 
         # Quantiles begin as one; their spread is measured by what it is to explain.
@@ -522,7 +538,7 @@ class DistributionalPPO(DeferredLog, PPO):
         head.std_average[critic] = average
         head.std_average_filled[critic] = filled
         weight = self.variance_weight(variance, critic)
-        if scaling.clip_min > 0:
+        if has_lower_clamp(scaling.clip_min):
             return weight
         return weight_before_spread(weight, head.std_average[critic].square(), squared_error, scaling.clip_max)
 
@@ -788,15 +804,17 @@ class DistributionalPPO(DeferredLog, PPO):
         self._write_what_waits(last=log_interval is not None)
         return self
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        if not counts_from_zero(self.action_space):
+            env = MovedActions(env)
         self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
         if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
         try:
-            return collect_together(self, super().collect_rollouts, *args, **kwargs)
+            return collect_together(self, super().collect_rollouts, env, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
             when = f"before update {self._n_updates} at step {self.num_timesteps}"
             raise_if_not_finite("observations", self._last_obs, when, "environment or VecNormalize", error)
@@ -846,14 +864,27 @@ class DistributionalPPO(DeferredLog, PPO):
         As ``PPO.set_parameters``. The statistics of the returns come with the parameters. Of a plain PPO,
         ``exact_match=False`` takes what fits: the actor and the critic's hidden layers, not its head and the optimizer.
 
-        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles
+        The optimizer's moments and options come with the parameters, also between the default optimizer, which has two
+        groups of parameters, and one with ``optimizer_kwargs``, which has one. A warning names changed options. The
+        state of an optimizer of another class is not taken, and a warning says so.
+
+        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles, or
+            the optimizer's groups are a user's own and differ
         """
         params: Any = load_path_or_dict
         if not isinstance(params, dict):
             _, params, _ = load_from_zip_file(params, device=device, load_data=False)
         params = checked_parameters(params, self.use_twin_critics, exact_match)
         # Copied, as torch's optimizers would go on with the tensors they are given.
-        super().set_parameters(copy.deepcopy(params), exact_match, device)
+        params = copy.deepcopy(params)
+
+        optimizer_state = params.get("policy.optimizer")
+        if optimizer_state is None:
+            super().set_parameters(params, exact_match, device)
+            return
+        with fitting_optimizer(self.policy, optimizer_state, exact_match) as fitting_state:
+            params["policy.optimizer"] = fitting_state
+            super().set_parameters(params, exact_match, device)
 
     @classmethod
     def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:
@@ -864,6 +895,9 @@ class DistributionalPPO(DeferredLog, PPO):
         :raises ValueError: on an archive of a plain PPO, or a value out of its range
         """
         check_keywords(cls, kwargs)
+        # SB3 keeps it under another name.
+        if "stats_window_size" in kwargs:
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         return super().load(path, *args, **kwargs)
 
 

@@ -153,6 +153,12 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
         if length is not None and not (is_integer and length >= 1):
             raise ValueError(f"sequence_length must be None or an integer of at least 1, got {length!r}")
+        for name in ("rollout_buffer_class", "rollout_buffer_kwargs"):
+            if getattr(self, name):
+                raise TypeError(
+                    f"{name} is no parameter of RecurrentDistributionalPPO, nor of RecurrentPPO: the observation space "
+                    "decides the rollout buffer, which keeps the states of the LSTMs"
+                )
         super()._setup_model()
 
     def _compile(self) -> None:

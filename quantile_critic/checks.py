@@ -22,6 +22,18 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 COUNTS = ("batch_size", "n_epochs")
 POSITIVE = ("quantile_huber_kappa", "distributional_vf_clip_variance_factor")
 CLAMPS = ("variance_scaling_clip_min", "variance_scaling_clip_max")
+# Parameters of constructors that no attribute takes from ``load``: what is set there would have no effect.
+NO_KEYWORDS = {
+    "self",
+    "policy",
+    "args",
+    "kwargs",
+    "flags",
+    "monitor_wrapper",
+    "support_multi_env",
+    "supported_action_spaces",
+    "_init_setup_model",
+}
 
 
 def check_flags(model: Any) -> None:
@@ -183,7 +195,7 @@ def check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
         names |= set(vars(blank))
 
     # The first unknown one, with the name that was probably meant.
-    unknown = kwargs.keys() - (names - {"self", "policy", "args", "kwargs"})
+    unknown = kwargs.keys() - (names - NO_KEYWORDS)
     for name in unknown:
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f": did you mean {nearest[0]!r}?" if nearest else ""

@@ -27,6 +27,9 @@ DSAC_T_RATE = 0.005
 # quantiles have about 1, expectiles (a large kappa) about 0.5; two of them, the fewest with a spread, 0.2.
 SPREAD_SHARE = 0.1
 
+# A lower clamp below this holds no weight above 0 in practice: gradients scaled by it drown in Adam's eps.
+NEGLIGIBLE_CLAMP = 1e-6
+
 # Quantiles begin as one, up to rounding: their standard deviation over their size.
 ROUNDING = 1e-6
 
@@ -227,8 +230,8 @@ def variance_scaling_weight(
     :param quantiles: predicted quantiles in the units of the loss, shape (B, N) (any leading shape is accepted)
     :param clip_min: lower clamp, >= 0. At 0, quantiles that are one get the weight 0 and never part: pass the targets
     :param clip_max: upper clamp, >= clip_min
-    :param targets: shape (B,) or (B, M), in the units of the quantiles. They count at ``clip_min=0`` only
-        (``weight_before_spread``)
+    :param targets: shape (B,) or (B, M), in the units of the quantiles. They count without a lower clamp
+        only, below 1e-6 (``weight_before_spread``)
     :return: scalar tensor without gradient, within [clip_min, clip_max]; float32 for half precision
     :raises ValueError: on quantiles without a batch dimension or clamps that are no range
     """
@@ -236,10 +239,18 @@ def variance_scaling_weight(
     weight = batch_weight(variance, clip_min, clip_max)
 
     # A lower clamp keeps every weight above 0.
-    if clip_min > 0 or targets is None:
+    if has_lower_clamp(clip_min) or targets is None:
         return weight
     errors = squared_errors(quantiles.reshape(-1, quantiles.shape[-1]), targets)
     return weight_before_spread(weight, variance.mean(), errors.mean(), clip_max)
+
+
+def has_lower_clamp(clip_min: float) -> bool:
+    """
+    :param clip_min: lower clamp of the weight
+    :return: whether it keeps the weight of equal quantiles large enough for them to part: from 1e-6 on
+    """
+    return clip_min >= NEGLIGIBLE_CLAMP
 
 
 def batch_weight(
@@ -285,7 +296,7 @@ def weight_before_spread(
     clip_max: float,
 ) -> Tensor:
     """
-    Weight without a lower clamp (``clip_min=0``), where the quantiles may be one: r * weight + (1 - r) * 1.
+    Weight without a lower clamp (below 1e-6), where the quantiles may be one: r * weight + (1 - r) * 1.
 
     Both weights are 0 where all quantiles are equal, as they begin. A loss with weight 0 never parts them. So the
     weight moves from 1 to its formula while the spread grows: r = min(1, spread / (0.1 * squared error)).

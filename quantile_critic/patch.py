@@ -11,6 +11,7 @@ from torch import Tensor
 from quantile_critic.losses import (
     batch_weight,
     check_clip_range,
+    has_lower_clamp,
     next_std_average,
     quantile_variance,
     sample_weights,
@@ -42,7 +43,7 @@ class VarianceGradientScalingMixin:
 
     :param args: passed to the host
     :param use_variance_gradient_scaling: whether to scale
-    :param variance_scaling_clip_min: smallest weight, >= 0; at 0 ``weight_before_spread`` holds
+    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6 ``weight_before_spread`` holds
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch" or "dsac_t", as in ``DistributionalPPO``
     :param kwargs: passed to the host
@@ -152,7 +153,7 @@ class VarianceGradientScalingMixin:
             spread = average**2
 
         # Without a lower clamp equal quantiles would never part.
-        if clip_min == 0:
+        if not has_lower_clamp(clip_min):
             weight = weight_before_spread(weight, spread, squared_errors(quantiles, targets).mean(), clip_max)
 
         self._record_weight(weight, variance)

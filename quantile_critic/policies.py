@@ -33,6 +33,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
+from quantile_critic.actions import environment_actions
 from quantile_critic.distributions import LEAN
 from quantile_critic.head import QuantileHead, TwinNet
 from quantile_critic.losses import lower_tail_mean
@@ -88,6 +89,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         self.value_net = QuantileHead(cast(nn.Module, self.value_net), self.n_quantiles, second)
         self._widen_optimizer_state()
         self._set_critic_eps()
+        # Kept for an optimizer that begins anew; empty for those that make their state with the first step.
+        self.first_optimizer_state = {
+            parameter: copy.deepcopy(state) for parameter, state in self.optimizer.state.items() if state
+        }
 
         # Distributions of the same numbers that take less time.
         if type(self.action_dist) in LEAN:
@@ -250,9 +255,14 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         if any(module.training != mode for module in self.modules()):
             super().set_training_mode(mode)
 
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As the host policy's ``predict``, with the start and the dtype of a discrete action space."""
+        actions, states = super().predict(*args, **kwargs)
+        return environment_actions(actions, self.action_space), states
+
     def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """
-        As ``ActorCriticPolicy.forward``.
+        As ``ActorCriticPolicy.forward``; discrete actions count from 0, whatever the space's start.
 
         :raises ValueError: if a log probability is NaN
         """

@@ -7,8 +7,9 @@ What keeps the processes together, in the order of a training:
 1. ``begin_together`` when a model is built: equal settings, the first process's parameters.
 2. ``learning_together`` around ``learn``: parameters are equal, and a signal to end becomes a sentence.
 3. ``collect_together`` and ``ending_together`` around whatever can stop or fail in one process: then all of them end.
-4. ``CommonNoise`` around an optimizer's step: all draw the same random numbers.
-5. ``agree_after_update``: equal buffers, and an error where parameters drift apart.
+4. ``stepping_together`` around reading a rollout and its minibatches: an error in one process ends all.
+5. ``CommonNoise`` around an optimizer's step: all draw the same random numbers.
+6. ``agree_after_update``: equal buffers, and an error where parameters drift apart.
 
 R processes, B rows of each.
 """
@@ -171,11 +172,13 @@ def of_all(rows: Tensor) -> Tensor:
     """
     :param rows: of this process, shape (B, ...), as many as every other one has
     :return: those of all, shape (R * B, ...), without gradient, in rank order; of one process the rows themselves
-    :raises ProcessLostError: if another process has ended
+    :raises ProcessLostError: if another process has ended or fails
+    :raises ProcessesDifferError: if another process has no further rows
     """
     if n_processes() == 1:
         return rows
 
+    agree_to_go_on(rows.device)
     rows = rows.detach().contiguous()
     all_rows = [torch.empty_like(rows) for _ in range(n_processes())]
     with translating_lost_peers():
@@ -207,8 +210,11 @@ def average_over_processes(
     :param values: shape (n,), likewise
     :param parameters: whose gradients, where there are any; the same in all processes
     :return: the averages of the values, shape (n,)
-    :raises ProcessLostError: if another process has ended
+    :raises ProcessLostError: if another process has ended or fails
+    :raises ProcessesDifferError: if another process has no further minibatch
     """
+    agree_to_go_on(values.device)
+
     # One message for all.
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([values, *(gradient.flatten() for gradient in gradients)])
@@ -450,6 +456,59 @@ def collect_together(model: Any, collect: Callable[..., bool], *args: Any, **kwa
     outcomes = ending_together(collected)
     model.num_timesteps = steps_before + sum(steps for _, steps in outcomes)
     return all(goes_on for goes_on, _ in outcomes)
+
+
+@contextmanager
+def stepping_together(device: torch.device) -> Iterator[None]:
+    """
+    Surround the reading of a rollout, or its minibatches: an error in one process ends all, since ``of_all`` and
+    ``average_over_processes`` ask ``agree_to_go_on`` first. Nothing within it may exchange objects.
+
+    :param device: on which the processes exchange tensors
+    :raises ProcessLostError: if another process has ended or fails
+    :raises ProcessesDifferError: if another process has further minibatches
+    """
+    try:
+        yield
+    except (ProcessLostError, ProcessesDifferError):
+        raise
+    except Exception as error:
+        # The error of this process says more than another one's.
+        with suppress(ProcessLostError, ProcessesDifferError):
+            agree_to_go_on(device, error=error)
+        raise
+    agree_to_go_on(device, has_finished=True)
+
+
+def agree_to_go_on(
+    device: torch.device,
+    error: Exception | None = None,
+    has_finished: bool = False,
+) -> None:
+    """
+    Ask all processes whether one fails, before they average: whoever waited there would wait for ever.
+
+    :param device: on which the processes exchange tensors
+    :param error: that ends this process; None: it goes on
+    :param has_finished: whether this process has no further minibatch
+    :raises ProcessLostError: if another process has ended or fails
+    :raises ProcessesDifferError: if some have further minibatches and some have not
+    """
+    if n_processes() == 1:
+        return
+
+    # How many fail, how many have finished.
+    counts = torch.tensor([float(error is not None), float(has_finished)], device=device)
+    with translating_lost_peers():
+        dist.all_reduce(counts)
+    failing, finished = counts.tolist()
+
+    if failing > 0:
+        _exchange(None, error)
+    elif 0 < finished < n_processes():
+        raise ProcessesDifferError(
+            f"{finished:.0f} of {n_processes()} processes have no further minibatch in this update: all need as many"
+        )
 
 
 class CommonNoise:

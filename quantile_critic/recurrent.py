@@ -133,9 +133,11 @@ class RecurrentHost(RecurrentPPO):
     def __init__(
         self,
         *args: Any,
-        rollout_buffer_class: None = None,
-        rollout_buffer_kwargs: None = None,
-        supported_action_spaces: Any = None,
+        rollout_buffer_class: Any = None,
+        rollout_buffer_kwargs: Any = None,
+        supported_action_spaces: Any = None,  # PPO's, which are RecurrentPPO's
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.rollout_buffer_class = rollout_buffer_class
+        self.rollout_buffer_kwargs = rollout_buffer_kwargs or {}

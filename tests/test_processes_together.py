@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -197,6 +198,77 @@ def exchanged(path):
     return processes.broadcast(own), processes.gather(own), ending_together(lambda: own), processes.all_objects(own)
 
 
+def first_observations(path):
+    """Of every environment, and the first random numbers of its generator."""
+    model = made()
+    observations = model.env.reset().tolist()
+    draws = [generator.random() for generator in model.env.get_attr("np_random")]
+    return observations, draws
+
+
+class FailingStep(torch.optim.SGD):
+    """Its step of this number raises, in the second process only."""
+
+    calls = 0
+
+    def __init__(self, *args, fails_at=1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fails_at = fails_at
+
+    def step(self, closure=None):
+        self.calls += 1
+        if self.calls == self.fails_at and processes.rank() == 1:
+            raise OSError("the device is gone")
+        super().step(closure)
+
+
+class FailingLoss(DistributionalPPO):
+    """The third minibatch's loss raises, in the second process only."""
+
+    calls = 0
+    error: Exception = OSError("no loss")
+
+    def _minibatch_loss(self, *args):
+        self.calls += 1
+        if self.calls == 3 and processes.rank() == 1:
+            raise self.error
+        return super()._minibatch_loss(*args)
+
+
+def failing_loss(error):
+    model = FailingLoss("MlpPolicy", make_vec_env("CartPole-v1", 2, seed=0), **SHORT)
+    model.error = error
+    return learned(model)
+
+
+class Fewer(RolloutBuffer):
+    """Gives one minibatch less in the second process."""
+
+    def get(self, batch_size=None):
+        for i, samples in enumerate(super().get(batch_size)):
+            if i == 0 or processes.rank() == 0:
+                yield samples
+
+
+class NanGradient(DistributionalPPO):
+    """The third minibatch's loss is NaN, in the second process only."""
+
+    calls = 0
+
+    def _minibatch_loss(self, *args):
+        loss, metrics = super()._minibatch_loss(*args)
+        self.calls += 1
+        return loss * (np.nan if self.calls == 3 and processes.rank() == 1 else 1.0), metrics
+
+
+def nan_gradient(path):
+    model = NanGradient("MlpPolicy", make_vec_env("CartPole-v1", 2, seed=0), **SHORT)
+    before = parameters(model)
+    with pytest.raises(FloatingPointError, match="Parameters and optimizer were put back"):
+        model.learn(128)
+    return before, parameters(model)
+
+
 def here_and_there(here, elsewhere):
     return elsewhere if processes.rank() == 1 else here
 
@@ -232,6 +304,14 @@ SCENARIOS = {
     "a callback that changes the rate": lambda path: learned(made(), callback=Changing()),
     "one waits in a broadcast": one_waits_in_a_broadcast,
     "exchanged": exchanged,
+    "first observations": first_observations,
+    "a loss that raises": lambda path: failing_loss(OSError("no loss")),
+    "a loss that raises a ValueError": lambda path: failing_loss(ValueError("no loss")),
+    # 2 environments of 32 steps are 2 minibatches, twice.
+    "a first step that raises": lambda path: with_optimizer(FailingStep, fails_at=1),
+    "a last step that raises": lambda path: with_optimizer(FailingStep, fails_at=4),
+    "a loss that is NaN": nan_gradient,
+    "fewer minibatches": lambda path: learned(made(rollout_buffer_class=Fewer)),
     "another network": architecture,
     "another rate": lambda path: setting("learning_rate", 3e-4, 1e-3),
     "another clip range": lambda path: setting("clip_range", 0.2, 0.3),
@@ -321,6 +401,13 @@ def test_buffers_are_averaged_where_they_differ(two):
     assert two[0]["buffers"] == two[1]["buffers"] == ([2.0, torch.tensor(0.1).item()], 3)
 
 
+def test_no_two_environments_of_all_processes_are_the_same(two):
+    """Two each: seeds of two processes one apart would make the second here the first there."""
+    observations, draws = (two[0]["first observations"][i] + two[1]["first observations"][i] for i in (0, 1))
+    assert len({tuple(observation) for observation in observations}) == 4
+    assert len(set(draws)) == 4
+
+
 def test_objects_are_exchanged_in_the_order_of_the_ranks(two):
     each = ["of 0", "of 1"]
     assert two[0]["exchanged"] == ("of 0", each, each, each)
@@ -335,6 +422,7 @@ BOTH = {
     "other parameters before learn": f"{DIFFER} before learn, action_net.bias first",
     "VecNormalize": "ValueError: VecNormalize keeps moments of its own in each process",
     "built before": "RuntimeError: this model was built for 1 process(es), and 2 take part now: build or load it after",
+    "fewer minibatches": "ProcessesDifferError: 1 of 2 processes have no further minibatch in this update",
     "another network": f"{NEED} shape of",
     "another rate": f"{NEED} learning_rate: it is [",
     "another clip range": f"{NEED} clip_range: it is [",
@@ -355,6 +443,10 @@ ONE = {
     "a NaN": (STOPS + "NonFiniteError: ", "NonFiniteError: 2 non-finite number(s) in the rollout's rewards"),
     "an environment that raises": (STOPS + "OSError: the feed is down", "OSError: the feed is down"),
     "one waits in a broadcast": (STOPS + "KeyError: 'disk'", "KeyError: 'disk'"),
+    "a loss that raises": (STOPS + "OSError: no loss", "OSError: no loss"),
+    "a loss that raises a ValueError": (STOPS + "ValueError: no loss", "ValueError: no loss"),
+    "a first step that raises": (STOPS + "OSError: the device is gone", "OSError: the device is gone"),
+    "a last step that raises": (STOPS + "OSError: the device is gone", "OSError: the device is gone"),
 }
 
 
@@ -362,6 +454,13 @@ ONE = {
 def test_an_error_in_one_process_is_a_sentence_in_the_other(name, two):
     for rank in (0, 1):
         assert str(two[rank][name]).startswith(ONE[name][rank])
+
+
+def test_a_nan_in_one_process_is_undone_in_both(two):
+    for rank in (0, 1):
+        before, after = two[rank]["a loss that is NaN"]
+        for old, new in zip(before, after, strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 class Dying(BaseCallback):

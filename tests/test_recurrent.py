@@ -18,6 +18,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
+from quantile_critic import recurrent
+from quantile_critic.sequences import lay_out
 
 HUGE_KAPPA = 2.0**20  # a power of two, so that dividing by it is exact
 AS_PPO = dict(quantile_huber_kappa=HUGE_KAPPA, vf_coef=0.5 * 4 * HUGE_KAPPA, use_variance_gradient_scaling=False)
@@ -221,6 +223,31 @@ def test_sequences_are_no_longer_than_asked_and_begin_where_the_rollouts_policy_
         torch.testing.assert_close(quantiles, part.old_quantiles, rtol=1e-4, atol=1e-5)
         longest = max(longest, part.observations.starts.groups[0][0])
     assert longest == (length or longest) > (0 if length else 7)
+
+
+@pytest.mark.parametrize(
+    ("length", "begins", "chunks"),
+    [
+        # A second sequence begins at row 3; its chunks of 4 steps begin at 3 and 3 + 4.
+        (4, [0, 3], [0, 3, 7]),
+        # Sequences of 1, 5 and 4 steps, chunks of 2.
+        (2, [0, 1, 6], [0, 1, 3, 5, 6, 8]),
+        # The first row continues an earlier sequence: its chunks are counted from there.
+        (3, [5], [0, 3, 5, 8]),
+        (None, [0, 3], [0, 3]),
+    ],
+)
+def test_chunks_are_counted_from_the_first_step_of_their_sequence(length, begins, chunks, monkeypatch):
+    rollout = rollout_of(make(sequence_length=length))
+    given = []
+
+    def recorded(begins, episode_starts):
+        given.extend(np.flatnonzero(begins))
+        return lay_out(begins, episode_starts)
+
+    monkeypatch.setattr(recurrent, "lay_out", recorded)
+    rollout._sequences(np.arange(10), np.isin(np.arange(10), begins))
+    assert given == chunks
 
 
 def test_chunks_cut_gradients_and_long_chunks_are_none():

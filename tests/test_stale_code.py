@@ -23,6 +23,7 @@ import distributional_ppo
 from distributional_ppo import DistributionalPPO
 from quantile_critic import compiled as compiled_module
 from quantile_critic import losses
+from quantile_critic.keys import difference, key_of
 
 pytestmark = needs_compilation
 
@@ -235,6 +236,25 @@ def test_a_changed_number_that_an_own_loss_reads_counts(name):
 
 
 # ---------------------------------------------------------------------------------------- what an own policy may read
+
+
+def test_attributes_of_equal_names_in_two_modules_are_two_parts_of_the_key():
+    """The key of each attribute of each module; a later module's must not stand for an earlier one's."""
+    model = make(DistributionalPPO, False, policy_kwargs=dict(net_arch=dict(pi=[8], vf=[8])))
+    policy = model.policy
+    modules = [policy.mlp_extractor.policy_net[0], policy.mlp_extractor.value_net[0], policy.action_net]
+    before = key_of(policy, ())
+    for module in modules:
+        module.factor = 1.0
+    plain = key_of(policy, ())
+    assert len(plain) == len(before) + 3
+    for module in modules:
+        module.factor = 2.0
+        changed = key_of(policy, ())
+        module.factor = 1.0
+        (name,) = (name for name in plain if plain[name] != changed[name])
+        assert name.endswith(".factor")
+        assert difference(changed, plain) == f"{name} 1.0 -> 2.0"
 
 
 class Extractor(BaseFeaturesExtractor):

@@ -78,6 +78,28 @@ def test_a_critic_without_a_lower_clamp_learns(settings):
     assert model.logger.name_to_value["train/explained_variance"] > 0.8
 
 
+TINY = {
+    "batch": {},
+    "dsac_t": dict(variance_scaling_mode="dsac_t", **NORMALIZED),
+    "twin critics": dict(use_twin_critics=True),
+    "recurrent": dict(kind=RecurrentDistributionalPPO, updates=10),
+}
+
+
+@pytest.mark.parametrize("clip_min", [1e-9, 1e-12, 5e-324])
+@pytest.mark.parametrize("settings", TINY.values(), ids=TINY)
+def test_a_clamp_too_small_to_hold_anything_counts_as_none(settings, clip_min):
+    """A weight of 1e-9 makes gradients of 1e-9, which drown in Adam's eps."""
+    model = trained(variance_scaling_clip_min=clip_min, **settings)
+    assert model.logger.name_to_value["train/explained_variance"] > 0.8
+
+
+@pytest.mark.parametrize(("clip_min", "expected"), [(0.0, 1.0), (9.9e-7, 1.0), (1e-6, 1e-6), (0.1, 0.1)])
+def test_the_smallest_clamp_that_counts(clip_min, expected):
+    weight = variance_scaling_weight(torch.zeros(4, 8), clip_min, 10.0, torch.ones(4))
+    assert weight.item() == pytest.approx(expected)
+
+
 def test_a_lower_clamp_stays_the_formula():
     """Quantiles that are one: variance 0, weight 0.1, whatever the error."""
     weights = [variance_scaling_weight(torch.zeros(4, 8), 0.1, 10.0, targets) for targets in (None, torch.ones(4))]
