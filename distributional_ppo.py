@@ -383,7 +383,11 @@ class DistributionalPPO(DeferredLog, PPO):
         agree_after_update(self.policy, self._n_updates)
         self._log_update(update.metrics(), rollout, coefficients)
 
-    def _minibatch_loss(self, minibatch: Samples, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
+    def _minibatch_loss(
+        self,
+        minibatch: Samples,
+        coefficients: Coefficients,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         PPO's loss (Schulman et al. 2017, eq. 9).
 
@@ -409,7 +413,12 @@ class DistributionalPPO(DeferredLog, PPO):
         metrics["loss"] = loss.detach()
         return loss, {**metrics, **value_metrics}
 
-    def _policy_loss(self, log_prob: Tensor, minibatch: Samples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _policy_loss(
+        self,
+        log_prob: Tensor,
+        minibatch: Samples,
+        clip_range: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         PPO's clipped surrogate (Schulman et al. 2017, eq. 7).
 
@@ -439,7 +448,11 @@ class DistributionalPPO(DeferredLog, PPO):
         }
 
     def _value_loss(
-        self, quantiles: Tensor, targets: Tensor, old: Tensor | None = None, clip_range_vf: float | None = None
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+        old: Tensor | None = None,
+        clip_range_vf: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Clip, quantile-Huber loss, maximum, weight, mean: for each critic; then the sum over the critics.
@@ -490,7 +503,12 @@ class DistributionalPPO(DeferredLog, PPO):
         return torch.stack(losses).sum(), metrics_of_both(logged)
 
     def _weight_of_critic(
-        self, critic: int, variance: Tensor, all_variances: Tensor, quantiles: Tensor, targets: Tensor
+        self,
+        critic: int,
+        variance: Tensor,
+        all_variances: Tensor,
+        quantiles: Tensor,
+        targets: Tensor,
     ) -> Tensor:
         """
         ``variance_weight``, after the average of "dsac_t" has moved; without a lower clamp 1 until there is a spread.
@@ -542,7 +560,11 @@ class DistributionalPPO(DeferredLog, PPO):
             metrics["variance_scaling_clamped"] = at_clamp.float().mean()
         return metrics
 
-    def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
+    def variance_weight(
+        self,
+        variance: Tensor,
+        critic: int = 0,
+    ) -> Tensor:
         """
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
         :param critic: which critic
@@ -657,7 +679,11 @@ class DistributionalPPO(DeferredLog, PPO):
         sampled_targets = self._sampled_targets if self.value_target == "sr_lambda" else None
         return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled_targets)
 
-    def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+    def _rollout(
+        self,
+        clips: bool,
+        sampled: Callable[[Tensor], Tensor] | None,
+    ) -> Rollout:
         """
         :param clips: whether old quantiles are wanted
         :param sampled: makes sampled targets of quantiles; None: the targets are the returns
@@ -683,7 +709,12 @@ class DistributionalPPO(DeferredLog, PPO):
         keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
         return sampled_targets(buffer.rewards, dones, keeps, of_states, after_rollout, terminal, self.gamma)
 
-    def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
+    def _quantiles_after(
+        self,
+        observation: Any,
+        step: int | None = None,
+        env: int = 0,
+    ) -> Tensor:
         """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
         return self.policy.predict_quantiles(observation)
 
@@ -704,7 +735,11 @@ class DistributionalPPO(DeferredLog, PPO):
     # --------------------------------------------------------------------------------------- after the update
 
     @contextlib.contextmanager
-    def _undone_if_not_finite(self, update: EagerUpdate, before: dict[str, dict[str, Any]]) -> Iterator[None]:
+    def _undone_if_not_finite(
+        self,
+        update: EagerUpdate,
+        before: dict[str, dict[str, Any]],
+    ) -> Iterator[None]:
         """
         Undo the update made within it if a NaN or an infinity turned up.
 
@@ -729,7 +764,12 @@ class DistributionalPPO(DeferredLog, PPO):
         if error is not None:
             raise error
 
-    def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout, coefficients: Coefficients) -> None:
+    def _log_update(
+        self,
+        b_metrics: dict[str, np.ndarray],
+        rollout: Rollout,
+        coefficients: Coefficients,
+    ) -> None:
         """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
         record = self.logger.record
 
@@ -788,7 +828,11 @@ class DistributionalPPO(DeferredLog, PPO):
         self._write_what_waits(last=log_interval is not None)
         return self
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(
+        self,
+        *args: Any,
+        **kwargs: Any,
+    ) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
         self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
         if self._policy_step is not None:
@@ -804,7 +848,11 @@ class DistributionalPPO(DeferredLog, PPO):
         finally:
             self.policy.compiled_step = None
 
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+    def _update_info_buffer(
+        self,
+        infos: list[dict[str, Any]],
+        dones: np.ndarray | None = None,
+    ) -> None:
         """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
         if self.value_target == "sr_lambda" and self.rollout_buffer.pos == 0:
             self._truncated = []
@@ -856,7 +904,12 @@ class DistributionalPPO(DeferredLog, PPO):
         super().set_parameters(copy.deepcopy(params), exact_match, device)
 
     @classmethod
-    def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:
+    def load(
+        cls: type[SelfDistributionalPPO],
+        path: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> SelfDistributionalPPO:
         """
         As ``PPO.load``; keywords change the flags of the saved model and are checked like the constructor's.
 

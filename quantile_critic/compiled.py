@@ -97,7 +97,12 @@ class CompiledFunction:
         self._changed = ""  # what the last build of guarded code was for
 
     def prepare(
-        self, key: dict[str, Any], args: tuple[Any, ...], policy: Any, foreign: str | None = None, warn: bool = True
+        self,
+        key: dict[str, Any],
+        args: tuple[Any, ...],
+        policy: Any,
+        foreign: str | None = None,
+        warn: bool = True,
     ) -> bool:
         """
         :param key: what the function reads beside the tensors of its arguments
@@ -129,7 +134,11 @@ class CompiledFunction:
             self._give_up(error, warn)
         return self.call is not None
 
-    def stay_eager(self, message: str, warn: bool = True) -> None:
+    def stay_eager(
+        self,
+        message: str,
+        warn: bool = True,
+    ) -> None:
         """Say once why the function is not used."""
         if warn and not self.has_warned:
             warnings.warn(f"compile=True: {message}")
@@ -142,7 +151,11 @@ class CompiledFunction:
         else:
             print(f"Compiling {self.name}; this may take half a minute, and less the next time.", file=sys.stderr)
 
-    def _give_up(self, error: Exception, warn: bool) -> None:
+    def _give_up(
+        self,
+        error: Exception,
+        warn: bool,
+    ) -> None:
         """Never compile the function again."""
         reason = str(error).strip().partition("\n")[0][:200]
         hint = ". Install g++ or clang" if "Cxx" in type(error).__name__ + reason else ""
@@ -155,11 +168,18 @@ class CompiledFunction:
 
     # ---------------------------------------------------------------------------------- code that torch guards
 
-    def _guarded(self, policy: Any, warn: bool) -> Callable[..., Any]:
+    def _guarded(
+        self,
+        policy: Any,
+        warn: bool,
+    ) -> Callable[..., Any]:
         """:return: the function, which compiles when it is called and whenever torch's guards find a change"""
         inductor = _backend(policy)
 
-        def counting(graph: Any, inputs: list[Any]) -> Any:
+        def counting(
+            graph: Any,
+            inputs: list[Any],
+        ) -> Any:
             self.builds += 1
             self.builds_of_update += 1
             if self._failed_guards:
@@ -232,7 +252,10 @@ def _bare_distribution(dist: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tracing(policy: Any, specialize_float: bool) -> Iterator[None]:
+def _tracing(
+    policy: Any,
+    specialize_float: bool,
+) -> Iterator[None]:
     """Settings of torch.compile while it may read code."""
     config = torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=specialize_float)
     with config, _plain_sizes(policy.observation_space), _known_image_spaces():
@@ -246,7 +269,10 @@ def _backend(policy: Any) -> Callable[..., Any]:
         # The key has the sizes; code that looks at them makes a stream for its error message first, 70 in an update.
         patches |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
 
-    def inductor(graph: Any, inputs: list[Any]) -> Any:
+    def inductor(
+        graph: Any,
+        inputs: list[Any],
+    ) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
         graph._backend_id = None  # torch draws it anew in each process and takes it into the key of its disk cache
@@ -255,7 +281,11 @@ def _backend(policy: Any) -> Callable[..., Any]:
     return inductor
 
 
-def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -> Callable[..., Any]:
+def _compile(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    policy: Any,
+) -> Callable[..., Any]:
     """:return: the compiled function, without guards"""
     options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     with _tracing(policy, specialize_float=True):
@@ -271,7 +301,10 @@ def _compile(function: Callable[..., Any], args: tuple[Any, ...], policy: Any) -
 
 
 def _gradients(
-    update: CompiledUpdate, samples: Samples, rows: Tensor | None, coefficients: Coefficients
+    update: CompiledUpdate,
+    samples: Samples,
+    rows: Tensor | None,
+    coefficients: Coefficients,
 ) -> tuple[tuple[str, ...], Tensor]:
     """Loss and gradients; returns names and values of the metrics."""
     with torch.enable_grad():
@@ -287,7 +320,10 @@ def _gradients(
 
 
 def _update(
-    update: CompiledUpdate, samples: Samples, rows: Tensor | None, coefficients: Coefficients
+    update: CompiledUpdate,
+    samples: Samples,
+    rows: Tensor | None,
+    coefficients: Coefficients,
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
     """Gradients, clipping and the optimizer's step; returns the gradient's norm before clipping, too."""
     names, values = _gradients(update, samples, rows, coefficients)
@@ -388,7 +424,11 @@ class CompiledUpdate(EagerUpdate):
                 self._options.enter_context(super().running())
             yield
 
-    def __call__(self, samples: Samples, rows: Tensor | None) -> bool:
+    def __call__(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> bool:
         """As ``EagerUpdate``."""
         if not self._may_compile:
             return super().__call__(samples, rows)
@@ -415,7 +455,11 @@ class CompiledUpdate(EagerUpdate):
             return True
         return self._step_unless_too_far()
 
-    def _eager_call(self, samples: Samples, rows: Tensor | None) -> bool:
+    def _eager_call(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> bool:
         """An eager minibatch between compiled ones, which keep their gradients where they are."""
         goes_on = super().__call__(samples, rows)
         if self._function is not None:
@@ -424,7 +468,11 @@ class CompiledUpdate(EagerUpdate):
 
     # ----------------------------------------------------------------------------------- before the first minibatch
 
-    def _choose_function(self, samples: Samples, rows: Tensor | None) -> None:
+    def _choose_function(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> None:
         """Compile as much as can be for minibatches such as this one."""
         assert self.tensors is not None
         self._minibatch = _layout_of(samples, rows)
@@ -557,7 +605,10 @@ class CompiledUpdate(EagerUpdate):
             warnings.warn(f"compile=True: the loss does not reach {shown}; no step will move it")
 
 
-def _layout_of(samples: Samples, rows: Tensor | None) -> Any:
+def _layout_of(
+    samples: Samples,
+    rows: Tensor | None,
+) -> Any:
     """What compiled code asks of a minibatch."""
     return layouts(samples) if rows is None else layout(rows)
 
@@ -565,7 +616,10 @@ def _layout_of(samples: Samples, rows: Tensor | None) -> Any:
 # ------------------------------------------------------------------------------------------------ the policy's step
 
 
-def _policy_step(policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
+def _policy_step(
+    policy: QuantileActorCriticPolicy,
+    *args: Any,
+) -> tuple[Any, ...]:
     """:return: what ``forward`` returns, and what the action distribution is made of"""
     with policy.kept_distribution():
         results = policy.forward_unchecked(*args)
@@ -585,7 +639,11 @@ class CompiledStep:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
 
-    def prepare(self, policy: QuantileActorCriticPolicy, *args: Any) -> CompiledStep | None:
+    def prepare(
+        self,
+        policy: QuantileActorCriticPolicy,
+        *args: Any,
+    ) -> CompiledStep | None:
         """
         :param policy: in evaluation mode
         :param args: of its ``forward``: the observations of all environments
@@ -603,7 +661,11 @@ class CompiledStep:
                 key |= contents_of_classes(policy)
             return self if self.function.prepare(key, (policy, *args), policy, foreign) else None
 
-    def __call__(self, policy: QuantileActorCriticPolicy, *args: Any) -> tuple[Any, ...]:
+    def __call__(
+        self,
+        policy: QuantileActorCriticPolicy,
+        *args: Any,
+    ) -> tuple[Any, ...]:
         """As the policy's ``forward_unchecked``; ``action_dist`` becomes the distribution of these actions."""
         if self.function.call is None or layouts(args) != self.layouts:
             return policy.forward_unchecked(*args)

@@ -74,7 +74,10 @@ def layouts(args: Any) -> list[Any]:
     return [layout(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
 
 
-def plain_attributes(label: str, attributes: dict[str, Any]) -> dict[str, Any]:
+def plain_attributes(
+    label: str,
+    attributes: dict[str, Any],
+) -> dict[str, Any]:
     """Numbers, strings, flags and functions of an object, and lists of them: constants of compiled code."""
     constant = (*PLAIN, FunctionType)
     plain: dict[str, Any] = {}
@@ -86,7 +89,11 @@ def plain_attributes(label: str, attributes: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def key_of(policy: QuantileActorCriticPolicy, args: Any, **more: Any) -> dict[str, Any]:
+def key_of(
+    policy: QuantileActorCriticPolicy,
+    args: Any,
+    **more: Any,
+) -> dict[str, Any]:
     """
     :param policy: whose structure it is
     :param args: arguments of the compiled function, whose layouts count
@@ -128,7 +135,10 @@ def _state_of_torch(device: torch.device) -> dict[str, Any]:
     }
 
 
-def difference(new: dict[str, Any], old: dict[str, Any]) -> str:
+def difference(
+    new: dict[str, Any],
+    old: dict[str, Any],
+) -> str:
     """
     :param new: key of now
     :param old: key of before
@@ -152,7 +162,10 @@ def _short(value: Any) -> str:
 # ------------------------------------------------------------------------------------------- code of somebody else
 
 
-def foreign_code(policy: QuantileActorCriticPolicy, loss: Any = None) -> str | None:
+def foreign_code(
+    policy: QuantileActorCriticPolicy,
+    loss: Any = None,
+) -> str | None:
     """
     Find code that is not of ``OURS`` where the loss or the policy runs it: a class of the user, or a method or function
     that somebody has replaced on an instance, a class or a module.
@@ -172,7 +185,10 @@ def foreign_code(policy: QuantileActorCriticPolicy, loss: Any = None) -> str | N
     return next(filter(None, map(_foreign_part, bases)), None) or _foreign_modules(bases)
 
 
-def contents_of_classes(policy: QuantileActorCriticPolicy, loss: Any = None) -> dict[str, Any]:
+def contents_of_classes(
+    policy: QuantileActorCriticPolicy,
+    loss: Any = None,
+) -> dict[str, Any]:
     """
     What torch's guards do not see: methods of a class that somebody replaces, attributes that hide those of a base.
 
@@ -232,7 +248,10 @@ def _foreign_modules(classes: Iterable[type]) -> str | None:
     return next(filter(None, (_foreign_function(vars(sys.modules[name]), name) for name in names)), None)
 
 
-def _foreign_function(names: Mapping[str, Any], label: str) -> str | None:
+def _foreign_function(
+    names: Mapping[str, Any],
+    label: str,
+) -> str | None:
     """The first function among the names of a class or a file that is not of ``OURS``."""
     values = tuple(names.values())
     known, result = _ANSWERS.get(label, ((), None))
@@ -253,7 +272,10 @@ def _foreign_function(names: Mapping[str, Any], label: str) -> str | None:
 _ANSWERS: dict[str, tuple[tuple[Any, ...], str | None]] = {}
 
 
-def _foreign_callable(attributes: dict[str, Any], label: str) -> str | None:
+def _foreign_callable(
+    attributes: dict[str, Any],
+    label: str,
+) -> str | None:
     """The first attribute of an object that can be called and is not of ``OURS``, such as a method of its own."""
     for name, value in attributes.items():
         if not callable(value) or isinstance(value, type | nn.Module):

@@ -19,7 +19,10 @@ REDUCTIONS: dict[str, Literal["min", "max", "last"]] = {
 }
 
 
-def reduced(name: str, values: np.ndarray) -> float:
+def reduced(
+    name: str,
+    values: np.ndarray,
+) -> float:
     """
     :param name: of a metric
     :param values: of the minibatches, shape (n_minibatches,)

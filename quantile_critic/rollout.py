@@ -51,14 +51,20 @@ class Samples(NamedTuple):
         )
 
 
-def rows_of(observations: Any, rows: Any) -> Any:
+def rows_of(
+    observations: Any,
+    rows: Any,
+) -> Any:
     """Some of the observations, an array or tensor or a dict of them."""
     if isinstance(observations, dict):
         return {key: values[rows] for key, values in observations.items()}
     return observations[rows]
 
 
-def on(device: torch.device, tensors: Any) -> Any:
+def on(
+    device: torch.device,
+    tensors: Any,
+) -> Any:
     """A tensor or a dict of them, on the device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), tensors)
 
@@ -79,7 +85,10 @@ def has_own_minibatches(buffer: RolloutBuffer) -> bool:
     return True
 
 
-def by_step(buffer: RolloutBuffer, array: np.ndarray) -> np.ndarray:
+def by_step(
+    buffer: RolloutBuffer,
+    array: np.ndarray,
+) -> np.ndarray:
     """
     :param array: of the buffer, shape (T, E, ...); (M, ...), environment by environment, once it has given minibatches
     :return: shape (M, ...), step by step
@@ -159,7 +168,11 @@ class Rollout:
     def _has_own_minibatches(self) -> bool:
         return has_own_minibatches(self.buffer)
 
-    def _predict(self, observations: Any, batch_size: int) -> Tensor:
+    def _predict(
+        self,
+        observations: Any,
+        batch_size: int,
+    ) -> Tensor:
         """All quantiles in the units of the loss, in parts that take no more memory than training."""
         arrays = arrays_of(observations)
         numbers_of_one = sum(math.prod(array.shape[1:]) for array in arrays)
@@ -201,7 +214,11 @@ class Rollout:
             samples = samples._replace(observations=on(self.device, samples.observations))
         self.samples = samples
 
-    def _in_loss_units(self, data: RolloutBufferSamples, old_quantiles: Tensor | None) -> Samples:
+    def _in_loss_units(
+        self,
+        data: RolloutBufferSamples,
+        old_quantiles: Tensor | None,
+    ) -> Samples:
         """
         :param data: samples of SB3's buffer, raw
         :param old_quantiles: theirs, raw; None: no clipping

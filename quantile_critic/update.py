@@ -23,7 +23,10 @@ from quantile_critic.settings import Coefficients, LossSettings
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+def clip_gradients(
+    parameters: list[nn.Parameter],
+    max_norm: float,
+) -> Tensor:
     """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -89,7 +92,11 @@ class EagerUpdate:
         """The state of the optimizer's options for the time of an update."""
         return self.policy.fast_optimizer()
 
-    def __call__(self, samples: Samples, rows: Tensor | None) -> bool:
+    def __call__(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> bool:
         """
         :param samples: the rollout's, or those of the minibatch
         :param rows: which of them are the minibatch, shape (B,); None: all
@@ -112,7 +119,12 @@ class EagerUpdate:
         self._metrics = b_metrics
         return b_metrics
 
-    def _eager_gradients(self, samples: Samples, rows: Tensor | None, set_to_none: bool = True) -> None:
+    def _eager_gradients(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+        set_to_none: bool = True,
+    ) -> None:
         """Give the parameters the gradients of a minibatch's loss, averaged over the processes."""
         loss, mb_metrics = self.loss(samples.at(rows), self.coefficients)
         values = torch.stack(list(mb_metrics.values()))
