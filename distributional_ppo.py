@@ -206,7 +206,7 @@ class DistributionalPPO(DeferredLog, PPO):
     }
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
-    _settings_of_update: LossSettings | None = None
+    loss_settings: LossSettings  # what the loss reads of the flags, taken anew at the start of each update
 
     def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
@@ -280,30 +280,42 @@ class DistributionalPPO(DeferredLog, PPO):
             device=device,
             _init_setup_model=False,
         )
+
+        # What PPO does not take: the critic and its target.
         self.quantile_huber_kappa = quantile_huber_kappa
         self.value_target = value_target
         self.normalize_returns = normalize_returns
         self.return_stats_rate = return_stats_rate
         self.use_popart = use_popart
+
+        # How far predictions may move.
         self.distributional_vf_clip_mode = distributional_vf_clip_mode
         self.distributional_vf_clip_variance_factor = distributional_vf_clip_variance_factor
         self.clip_range_vf_units = clip_range_vf_units
+
+        # Twin critics, and the weight of the value loss.
         self.use_twin_critics = use_twin_critics
         self.use_variance_gradient_scaling = use_variance_gradient_scaling
         self.variance_scaling_clip_min = variance_scaling_clip_min
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
+
         self.compile = compile
+
+        # What follows from rollouts and updates.
         self._update = EagerUpdate()
         self._policy_step: CompiledStep | None = None  # with ``compile``
         self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
         self._waiting_dump: int | None = None  # iteration whose log waits for its update
         self._has_unwritten_update = False
+
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        # Checked here, so that ``load`` checks them, too.
         check_flags(self)
+        self.loss_settings = self._settings_of_flags()
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
 
         # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
@@ -315,15 +327,21 @@ class DistributionalPPO(DeferredLog, PPO):
 
         if self.compile:
             self._compile()
+
+        # There are no statistics of the returns yet.
         if self.normalize_returns:
-            self.policy.value_net.ret_std.zero_()  # no statistics yet
+            self.policy.value_net.ret_std.zero_()
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
+
+        # All processes begin with the same parameters. Each steps other environments, with other actions.
         self.n_processes = n_processes()
         if self.n_processes > 1:
             begin_together(self.policy, shared_settings(self))
-            if self.seed is not None:  # each process steps other environments, with other actions
+            if self.seed is not None:
                 self.set_random_seed(self.seed + rank() * self.n_envs)
+
+        # Settings that are allowed and probably not meant.
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             weight = self.variance_scaling_clip_min or min(1.0, self.variance_scaling_clip_max)
             warnings.warn(
@@ -355,8 +373,9 @@ class DistributionalPPO(DeferredLog, PPO):
         ending_together(check_rollout, self.rollout_buffer, when)
         before = copy.deepcopy(self.get_parameters())
 
-        # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
+        # Read flags and schedules; then the rollout, as the policy that collected it sees it: old quantiles, targets.
         self.policy.set_training_mode(False)
+        self.loss_settings = self._settings_of_flags()
         coefficients = self._coefficients()
         rollout = self._read_rollout(coefficients)
 
@@ -368,7 +387,7 @@ class DistributionalPPO(DeferredLog, PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
-        with self._held_settings(), self._undone_if_not_finite(update, before), update.running():
+        with self._undone_if_not_finite(update, before), update.running():
             for epoch in range(self.n_epochs):
                 self._n_updates += 1
                 for samples, rows in rollout.minibatches(self.batch_size):
@@ -427,10 +446,12 @@ class DistributionalPPO(DeferredLog, PPO):
         :param clip_range: of the ratio
         :return: what to minimise, and the metrics to log
         """
+        # Advantages, normalised over the minibatches of all processes; a single one has no deviation.
         advantages = minibatch.advantages
-        all_advantages = of_all(advantages) if self.loss_settings.normalize_advantage else advantages
-        if self.loss_settings.normalize_advantage and len(all_advantages) > 1:
-            advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
+        if self.loss_settings.normalize_advantage:
+            all_advantages = of_all(advantages)
+            if len(all_advantages) > 1:
+                advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
 
         # Ratio between the new and the old policy, clipped.
         log_ratio = log_prob - minibatch.old_log_prob
@@ -463,34 +484,42 @@ class DistributionalPPO(DeferredLog, PPO):
         :param clip_range_vf: how far predictions may move from these, in the units of ``clip_range_vf_units``
         :return: what to minimise, and what is logged: means over the critics, with two also of each
         """
-        settings = self.loss_settings
+        scaling = self.loss_settings.scaling
         head = self.policy.value_net
-        old_of_critics = [None] * head.n_critics if old is None else head.split(old)
+        old_of_critics: tuple[Tensor | None, ...] = (None,) * head.n_critics
+        if old is not None:
+            old_of_critics = head.split(old)
 
         losses = []
         logged = []
-        for critic, critic_quantiles in enumerate(head.split(quantiles)):
+        for critic, predicted in enumerate(head.split(quantiles)):
             metrics = {}
-            loss = self._quantile_huber_loss(critic_quantiles, targets, reduction="none")  # (B,)
 
-            # The larger of the unclipped and the clipped loss, sample by sample.
-            critic_old = old_of_critics[critic]
-            if critic_old is not None and clip_range_vf is not None:
-                clipping = settings.clipping or self._clipping()  # the latter for a caller of its own
-                eps = clip_range_vf / (head.ret_std if clipping.units == "raw" else 1.0)
-                clipped = clip_quantiles(critic_quantiles, critic_old, eps, clipping.mode, clipping.variance_factor)
-                loss = torch.max(loss, self._quantile_huber_loss(clipped, targets, reduction="none"))
-                metrics["clip_fraction_vf"] = (clipped != critic_quantiles).float().mean()
+            # The loss of each sample, shape (B,).
+            loss = self._quantile_huber_loss(predicted, targets, reduction="none")
 
-            # The weight, from the unclipped quantiles, multiplies last.
-            variance = quantile_variance(critic_quantiles)  # (B,)
+            # With clipping, the larger of this loss and that of the clipped predictions, sample by sample.
+            predicted_old = old_of_critics[critic]
+            if predicted_old is not None and clip_range_vf is not None:
+                clipped = self._clipped(predicted, predicted_old, clip_range_vf)
+                loss_of_clipped = self._quantile_huber_loss(clipped, targets, reduction="none")
+                loss = torch.max(loss, loss_of_clipped)
+                metrics["clip_fraction_vf"] = (clipped != predicted).float().mean()
+
+            # The weight, from the variance of the unclipped predictions, multiplies last.
+            variance = quantile_variance(predicted)  # (B,)
             all_variances = of_all(variance)
             unscaled = loss.mean()
             scaled = unscaled
-            if settings.scaling is not None:
-                weight = self._weight_of_critic(critic, variance, all_variances, critic_quantiles, targets)
-                scaled = weight * unscaled if settings.scaling.mode == "batch" else (weight * loss).mean()
+            if scaling is not None:
+                squared_error = None
+                if scaling.compares_spread:
+                    squared_error = of_all(squared_errors(predicted, targets)).mean()
+                weight = self._weight(critic, variance, all_variances, squared_error)
                 metrics |= self._weight_metrics(weight)
+
+                # One weight of the minibatch, or one of each sample.
+                scaled = weight * unscaled if scaling.mode == "batch" else (weight * loss).mean()
 
             metrics["value_loss"] = unscaled.detach()
             metrics["quantile_variance_mean"] = all_variances.mean()
@@ -502,13 +531,35 @@ class DistributionalPPO(DeferredLog, PPO):
             return losses[0], logged[0]
         return torch.stack(losses).sum(), metrics_of_both(logged)
 
-    def _weight_of_critic(
+    def _clipped(
+        self,
+        quantiles: Tensor,
+        old: Tensor,
+        clip_range_vf: float,
+    ) -> Tensor:
+        """
+        Hold a critic's predictions near the old ones.
+
+        :param quantiles: in the units of the loss, shape (B, N)
+        :param old: those of the policy that collected the rollout, same shape and units
+        :param clip_range_vf: how far they may move, in the units of ``clip_range_vf_units``
+        :return: shape (B, N), same units
+        """
+        # A caller may clip where the flags do not.
+        clipping = self.loss_settings.clipping or self._clipping()
+
+        # Raw units become those of the loss.
+        eps: Any = clip_range_vf
+        if clipping.units == "raw":
+            eps = clip_range_vf / self.policy.value_net.ret_std
+        return clip_quantiles(quantiles, old, eps, clipping.mode, clipping.variance_factor)
+
+    def _weight(
         self,
         critic: int,
         variance: Tensor,
         all_variances: Tensor,
-        quantiles: Tensor,
-        targets: Tensor,
+        squared_error: Tensor | None,
     ) -> Tensor:
         """
         ``variance_weight``, after the average of "dsac_t" has moved; without a lower clamp 1 until there is a spread.
@@ -516,33 +567,32 @@ class DistributionalPPO(DeferredLog, PPO):
         :param critic: which critic
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
         :param all_variances: likewise, of all processes
-        :param quantiles: its unclipped predictions in the units of the loss, shape (B, N)
-        :param targets: returns, shape (B,), or atoms, (B, N), same units
+        :param squared_error: mean over all processes, scalar, likewise; None: nothing is compared with it
         :return: what the loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
         """
         scaling = self.loss_settings.scaling or self._scaling()
-
-        # The formula is all there is, as long as the clamp keeps the weight above 0.
-        if scaling.mode == "batch" and scaling.clip_min > 0:
-            return self.variance_weight(all_variances, critic)
-
-        # Quantiles begin as one; their spread is measured by what it is to explain.
-        squared_error = of_all(squared_errors(quantiles, targets)).mean()  # ()
         if scaling.mode == "batch":
             weight = self.variance_weight(all_variances, critic)
-            return weight_before_spread(weight, all_variances.mean(), squared_error, scaling.clip_max)
+        else:
+            # The average takes the minibatch in before it is used.
+            head = self.policy.value_net
+            assert squared_error is not None
+            average, filled = next_std_average(
+                head.std_average[critic], head.std_average_filled[critic], all_variances, squared_error
+            )
+            head.std_average[critic] = average
+            head.std_average_filled[critic] = filled
+            weight = self.variance_weight(variance, critic)
 
-        # The average takes the minibatch in before it is used.
-        head = self.policy.value_net
-        average, filled = next_std_average(
-            head.std_average[critic], head.std_average_filled[critic], all_variances, squared_error
-        )
-        head.std_average[critic] = average
-        head.std_average_filled[critic] = filled
-        weight = self.variance_weight(variance, critic)
-        if scaling.clip_min > 0:
+        # A lower clamp keeps every weight above 0.
+        if scaling.clip_min > 0 or squared_error is None:
             return weight
-        return weight_before_spread(weight, head.std_average[critic].square(), squared_error, scaling.clip_max)
+
+        # Without it the quantiles must part first.
+        spread = all_variances.mean()
+        if scaling.mode == "dsac_t":
+            spread = self.policy.value_net.std_average[critic].square()
+        return weight_before_spread(weight, spread, squared_error, scaling.clip_max)
 
     def _weight_metrics(self, weight: Tensor) -> dict[str, Tensor]:
         """
@@ -552,8 +602,12 @@ class DistributionalPPO(DeferredLog, PPO):
         metrics = {"variance_scaling_weight": weight.mean()}
         if weight.ndim > 0 or self.policy.value_net.n_critics > 1:
             scaling = self.loss_settings.scaling or self._scaling()
-            all_weights = of_all(weight) if weight.ndim > 0 else weight
             at_clamp = (weight <= scaling.clip_min) | (weight >= scaling.clip_max)
+
+            # One weight per minibatch is that of all processes already.
+            all_weights = weight
+            if weight.ndim > 0:
+                all_weights = of_all(weight)
             smallest, largest = all_weights.aminmax()
             metrics["variance_scaling_weight_min"] = smallest
             metrics["variance_scaling_weight_max"] = largest
@@ -596,7 +650,8 @@ class DistributionalPPO(DeferredLog, PPO):
         """
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-        # The head's midpoints are those of N quantiles; another number has its midpoints computed.
+
+        # The head's midpoints are those of N quantiles. Those of another number are computed.
         tau: Tensor | None = self.policy.value_net.tau
         if self.policy.value_net.tau.shape[0] != predicted_quantiles.shape[1]:
             tau = None
@@ -604,33 +659,28 @@ class DistributionalPPO(DeferredLog, PPO):
 
         if reduction == "none":
             return loss
-        return loss.mean() if reduction == "mean" else loss.sum()
+        if reduction == "sum":
+            return loss.sum()
+        return loss.mean()
 
-    @property
-    def loss_settings(self) -> LossSettings:
-        """
-        The settings of the loss, which reads no flag but through these. Within an update they are those of its start,
-        elsewhere they follow the flags.
-        """
-        if self._settings_of_update is not None:
-            return self._settings_of_update
+    def _settings_of_flags(self) -> LossSettings:
+        """What the loss reads of the flags as they are now, in Python's numbers."""
+        scaling = None
+        if self.use_variance_gradient_scaling:
+            scaling = self._scaling()
+
+        clipping = None
+        if self._clips_values():
+            clipping = self._clipping()
+
         return LossSettings(
             kappa=float(self.quantile_huber_kappa),
             normalize_advantage=bool(self.normalize_advantage),
-            scaling=self._scaling() if self.use_variance_gradient_scaling else None,
-            clipping=self._clipping() if self._clips_values() else None,
+            scaling=scaling,
+            clipping=clipping,
             has_entropy=bool(self.ent_coef),
             target=self.value_target,
         )
-
-    @contextlib.contextmanager
-    def _held_settings(self) -> Iterator[None]:
-        """Let ``loss_settings`` stay as they are within it."""
-        self._settings_of_update = self.loss_settings
-        try:
-            yield
-        finally:
-            self._settings_of_update = None
 
     def _scaling(self) -> Scaling:
         """How the value loss is weighted, where it is."""
@@ -654,10 +704,12 @@ class DistributionalPPO(DeferredLog, PPO):
     def _coefficients(self) -> Coefficients:
         """The numbers of this update's loss and step, by the schedules."""
         progress = self._current_progress_remaining
+
         # Nothing is clipped before the first statistics of the returns: there are no older predictions to stay near.
         clip_range_vf = None
         if self._clips_values() and bool(self.policy.value_net.ret_std > 0):
             clip_range_vf = self.clip_range_vf(progress)  # type: ignore[misc, operator]
+
         return Coefficients(
             clip_range=self.clip_range(progress),  # type: ignore[operator]
             clip_range_vf=clip_range_vf,
@@ -668,16 +720,21 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _prepare_update(self, coefficients: Coefficients) -> EagerUpdate:
         """The update of a minibatch, ready for this rollout."""
-        largest_kl = None if self.target_kl is None else 1.5 * self.target_kl
+        largest_kl = None
+        if self.target_kl is not None:
+            largest_kl = 1.5 * self.target_kl
+
         noise = CommonNoise(self.seed, self.num_timesteps, self.device)
         self._update.prepare(self._minibatch_loss, self.loss_settings, coefficients, self.policy, largest_kl, noise)
         return self._update
 
     @torch.no_grad()
     def _read_rollout(self, coefficients: Coefficients) -> Rollout:
-        """What the policy, in evaluation mode, says of the rollout that it has collected."""
-        sampled_targets = self._sampled_targets if self.value_target == "sr_lambda" else None
-        return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled_targets)
+        """Old quantiles, calibration and sampled targets of the rollout, by the policy that collected it."""
+        sampled = None
+        if self.value_target == "sr_lambda":
+            sampled = self._sampled_targets
+        return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled)
 
     def _rollout(
         self,
@@ -692,10 +749,13 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
+        # Quantiles of the rollout's states, of those after it, and of those with which truncated episodes ended.
         buffer = self.rollout_buffer
         of_states = self.policy.value_net.of_smaller_mean(quantiles)
         after_rollout = self._quantiles_after(self._last_obs)
-        terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
+        terminal = []
+        for step, env, obs in self._truncated:
+            terminal.append((step, env, self._quantiles_after(obs, step, env)[0]))
 
         # An episode has ended where the next step starts one.
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
@@ -724,7 +784,10 @@ class DistributionalPPO(DeferredLog, PPO):
         if self.normalize_returns:
             returns = array_of_all(self.rollout_buffer.returns, self.device)
             head.observe_returns(returns, self.return_stats_rate, self.use_popart)
-        elif head.ret_mean != 0 or head.ret_std != 1:
+            return
+
+        # Predictions in raw units stay as they are where a loaded model had statistics.
+        if head.ret_mean != 0 or head.ret_std != 1:
             if head.last_layers[0].bias is None:
                 raise ValueError(
                     "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
@@ -770,12 +833,14 @@ class DistributionalPPO(DeferredLog, PPO):
         rollout: Rollout,
         coefficients: Coefficients,
     ) -> None:
-        """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
+        """Record the scalars of an update and write them if ``learn`` asked for it. Undefined scalars are left out."""
         record = self.logger.record
 
-        # One weight per minibatch is its own smallest and largest.
+        # A single weight per minibatch is its smallest and largest, too.
         weights = b_metrics.get("variance_scaling_weight")
+        mean_weight = 1.0
         if weights is not None:
+            mean_weight = float(weights.mean())
             smallest = np.float32(self.variance_scaling_clip_min)
             largest = np.float32(self.variance_scaling_clip_max)
             from_weights = {
@@ -785,25 +850,31 @@ class DistributionalPPO(DeferredLog, PPO):
             }
             b_metrics = {**from_weights, **b_metrics}
 
+        # Metrics of the minibatches.
         for name, values in b_metrics.items():
             record(f"train/{name}", reduced(name, values))
 
-        # What is no mean over the minibatches.
+        # How the value loss spread over them, and its coefficient with the weight.
         record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
-        record("train/vf_coef_effective", self.vf_coef * (1.0 if weights is None else float(weights.mean())))
+        record("train/vf_coef_effective", self.vf_coef * mean_weight)
+
+        # How the critic predicted this rollout before the update; NaN where all returns are equal.
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
         values = array_of_all(rollout.values, self.device)
         returns = array_of_all(rollout.returns, self.device)
         explained_var = explained_variance(values, returns)
-        if np.isfinite(explained_var):  # NaN where all returns are equal
+        if np.isfinite(explained_var):
             record("train/explained_variance", explained_var)
+
+        # The policy, and the numbers of this update.
         if hasattr(self.policy, "log_std"):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
         record("train/clip_range", coefficients.clip_range)
         if coefficients.clip_range_vf is not None:
             record("train/clip_range_vf", coefficients.clip_range_vf)
+
         self._has_unwritten_update = True
         self._write_what_waits()
 
@@ -882,7 +953,7 @@ class DistributionalPPO(DeferredLog, PPO):
     # ---------------------------------------------------------------------------------------- saving and loading
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_truncated", "_update", "_policy_step"]
+        return [*super()._excluded_save_params(), "_truncated", "_update", "_policy_step", "loss_settings"]
 
     def set_parameters(
         self,

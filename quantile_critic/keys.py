@@ -40,13 +40,13 @@ LOSS_METHODS = (
     "_minibatch_loss",
     "_policy_loss",
     "_value_loss",
+    "_clipped",
+    "_weight",
     "_weight_metrics",
     "_quantile_huber_loss",
     "variance_weight",
-    "loss_settings",
     "_scaling",
     "_clipping",
-    "_clips_values",
 )
 # What SB3's policies read of themselves when they act and are evaluated, beside their modules and action_dist.
 POLICY_ATTRIBUTES = (

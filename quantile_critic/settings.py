@@ -27,6 +27,11 @@ class Scaling:
     clip_min: float
     clip_max: float
 
+    @property
+    def compares_spread(self) -> bool:
+        """Whether the weight depends on how the spread of the quantiles compares with their squared error."""
+        return self.mode == "dsac_t" or self.clip_min == 0
+
 
 @dataclass(frozen=True)
 class Clipping:
