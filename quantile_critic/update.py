@@ -28,8 +28,11 @@ def clip_gradients(
     max_norm: float,
 ) -> Tensor:
     """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
+    # The norm of all gradients is that of their norms.
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    # By 1, to the last bit, where the norm is small enough.
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
@@ -76,12 +79,15 @@ class EagerUpdate:
         :param largest_kl: approximate KL divergence above which no further step is made; None: any
         :param common_noise: random numbers that the optimizers of all processes draw alike
         """
+        # What the update reads.
         self.loss = loss
         self.coefficients = coefficients
         self.policy = policy
         self.largest_kl = largest_kl
         self.common_noise = common_noise
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+
+        # What it leaves.
         self.approx_kl = None
         self._names = ()
         self._values = []
@@ -109,6 +115,8 @@ class EagerUpdate:
         """:return: by name the values of all minibatches, shape (n_minibatches,), and ``grad_norm`` of all steps"""
         if self._metrics is not None:
             return self._metrics
+
+        # One transfer from the device for all metrics, one for the norms.
         b_metrics: dict[str, np.ndarray] = {}
         if self._values:
             # (n_metrics, n_minibatches)
@@ -116,6 +124,7 @@ class EagerUpdate:
             b_metrics.update(zip(self._names, columns, strict=True))
         if self._norms:
             b_metrics["grad_norm"] = torch.stack(self._norms).float().cpu().numpy()
+
         self._metrics = b_metrics
         return b_metrics
 
@@ -132,6 +141,7 @@ class EagerUpdate:
         self.policy.optimizer.zero_grad(set_to_none=set_to_none)
         loss.backward()  # type: ignore[no-untyped-call]
 
+        # The metrics travel with the gradients.
         if n_processes() > 1:
             values = average_over_processes(values, self.parameters)
         self._names = tuple(mb_metrics)
