@@ -892,8 +892,11 @@ class DistributionalPPO(DeferredLog, PPO):
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
         self._waiting_dump = None
         self._has_unwritten_update = False
+
+        # The first process writes.
         if rank() > 0:
-            self.set_logger(logger.Logger(None, []))  # the first process writes
+            self.set_logger(logger.Logger(None, []))
+
         with learning_together(self):
             super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
@@ -905,11 +908,15 @@ class DistributionalPPO(DeferredLog, PPO):
         **kwargs: Any,
     ) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
-        self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
+        # A subclass's own ``train`` may not have written its log.
+        self._write_what_waits()
+
+        # The compiled step serves this rollout only.
         if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
+
         try:
             return collect_together(self, super().collect_rollouts, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
@@ -927,9 +934,12 @@ class DistributionalPPO(DeferredLog, PPO):
         """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
         if self.value_target == "sr_lambda" and self.rollout_buffer.pos == 0:
             self._truncated = []
-        if not any(infos):  # nothing has ended
+
+        # Infos are empty where nothing has ended.
+        if not any(infos):
             return
         super()._update_info_buffer(infos, dones)
+
         if self.value_target == "sr_lambda":
             for i, info in enumerate(infos):
                 if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
