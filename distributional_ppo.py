@@ -213,7 +213,6 @@ class DistributionalPPO(DeferredLog, PPO):
     }
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
-    _settings_of_update: LossSettings | None = None
 
     def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
@@ -287,29 +286,40 @@ class DistributionalPPO(DeferredLog, PPO):
             device=device,
             _init_setup_model=False,
         )
+
+        # What PPO does not take: the critic and its target.
         self.quantile_huber_kappa = quantile_huber_kappa
         self.value_target = value_target
         self.normalize_returns = normalize_returns
         self.return_stats_rate = return_stats_rate
         self.use_popart = use_popart
+
+        # How far predictions may move.
         self.distributional_vf_clip_mode = distributional_vf_clip_mode
         self.distributional_vf_clip_variance_factor = distributional_vf_clip_variance_factor
         self.clip_range_vf_units = clip_range_vf_units
+
+        # Twin critics, and the weight of the value loss.
         self.use_twin_critics = use_twin_critics
         self.use_variance_gradient_scaling = use_variance_gradient_scaling
         self.variance_scaling_clip_min = variance_scaling_clip_min
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
+
         self.compile = compile
+
+        # What follows from rollouts and updates.
         self._update = EagerUpdate()
         self._policy_step: CompiledStep | None = None  # with ``compile``
         self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
         self._waiting_dump: int | None = None  # iteration whose log waits for its update
         self._has_unwritten_update = False
+
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        # Checked here, so that ``load`` checks them, too.
         check_flags(self)
         check_action_space(self.action_space)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
@@ -323,15 +333,21 @@ class DistributionalPPO(DeferredLog, PPO):
 
         if self.compile:
             self._compile()
+
+        # There are no statistics of the returns yet.
         if self.normalize_returns:
-            self.policy.value_net.ret_std.zero_()  # no statistics yet
+            self.policy.value_net.ret_std.zero_()
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
+
+        # All processes begin with the same parameters. Each steps other environments, with other actions.
         self.n_processes = n_processes()
         if self.n_processes > 1:
             begin_together(self.policy, shared_settings(self))
-            if self.seed is not None:  # each process steps other environments, with other actions
+            if self.seed is not None:
                 self.set_random_seed(self.seed + rank() * self.n_envs)
+
+        # Settings that are allowed and probably not meant.
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             weight = min(1.0, self.variance_scaling_clip_max)
             if has_lower_clamp(self.variance_scaling_clip_min):
@@ -365,7 +381,7 @@ class DistributionalPPO(DeferredLog, PPO):
         ending_together(check_rollout, self.rollout_buffer, when)
         before = copy.deepcopy(self.get_parameters())
 
-        # Read the rollout as the policy sees it that collected it: old quantiles, calibration, sampled targets.
+        # Read flags and schedules; then the rollout, as the policy that collected it sees it: old quantiles, targets.
         self.policy.set_training_mode(False)
         coefficients = self._coefficients()
         with stepping_together(self.device):
@@ -380,7 +396,6 @@ class DistributionalPPO(DeferredLog, PPO):
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
         with (
-            self._held_settings(),
             self._undone_if_not_finite(update, before),
             update.running(),
             stepping_together(self.device),
@@ -399,7 +414,11 @@ class DistributionalPPO(DeferredLog, PPO):
         agree_after_update(self.policy, self._n_updates)
         self._log_update(update.metrics(), rollout, coefficients)
 
-    def _minibatch_loss(self, minibatch: Samples, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
+    def _minibatch_loss(
+        self,
+        minibatch: Samples,
+        coefficients: Coefficients,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         PPO's loss (Schulman et al. 2017, eq. 9).
 
@@ -425,7 +444,12 @@ class DistributionalPPO(DeferredLog, PPO):
         metrics["loss"] = loss.detach()
         return loss, {**metrics, **value_metrics}
 
-    def _policy_loss(self, log_prob: Tensor, minibatch: Samples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _policy_loss(
+        self,
+        log_prob: Tensor,
+        minibatch: Samples,
+        clip_range: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         PPO's clipped surrogate (Schulman et al. 2017, eq. 7).
 
@@ -434,10 +458,12 @@ class DistributionalPPO(DeferredLog, PPO):
         :param clip_range: of the ratio
         :return: what to minimise, and the metrics to log
         """
+        # Advantages, normalised over the minibatches of all processes; a single one has no deviation.
         advantages = minibatch.advantages
-        all_advantages = of_all(advantages) if self.loss_settings.normalize_advantage else advantages
-        if self.loss_settings.normalize_advantage and len(all_advantages) > 1:
-            advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
+        if self.loss_settings.normalize_advantage:
+            all_advantages = of_all(advantages)
+            if len(all_advantages) > 1:
+                advantages = (advantages - all_advantages.mean()) / (all_advantages.std() + 1e-8)
 
         # Ratio between the new and the old policy, clipped.
         log_ratio = log_prob - minibatch.old_log_prob
@@ -455,7 +481,11 @@ class DistributionalPPO(DeferredLog, PPO):
         }
 
     def _value_loss(
-        self, quantiles: Tensor, targets: Tensor, old: Tensor | None = None, clip_range_vf: float | None = None
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+        old: Tensor | None = None,
+        clip_range_vf: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Clip, quantile-Huber loss, maximum, weight, mean: for each critic; then the sum over the critics.
@@ -466,34 +496,42 @@ class DistributionalPPO(DeferredLog, PPO):
         :param clip_range_vf: how far predictions may move from these, in the units of ``clip_range_vf_units``
         :return: what to minimise, and what is logged: means over the critics, with two also of each
         """
-        settings = self.loss_settings
+        scaling = self.loss_settings.scaling
         head = self.policy.value_net
-        old_of_critics = [None] * head.n_critics if old is None else head.split(old)
+        old_of_critics: tuple[Tensor | None, ...] = (None,) * head.n_critics
+        if old is not None:
+            old_of_critics = head.split(old)
 
         losses = []
         logged = []
-        for critic, critic_quantiles in enumerate(head.split(quantiles)):
+        for critic, predicted in enumerate(head.split(quantiles)):
             metrics = {}
-            loss = self._quantile_huber_loss(critic_quantiles, targets, reduction="none")  # (B,)
 
-            # The larger of the unclipped and the clipped loss, sample by sample.
-            critic_old = old_of_critics[critic]
-            if critic_old is not None and clip_range_vf is not None:
-                clipping = settings.clipping or self._clipping()  # the latter for a caller of its own
-                eps = clip_range_vf / (head.ret_std if clipping.units == "raw" else 1.0)
-                clipped = clip_quantiles(critic_quantiles, critic_old, eps, clipping.mode, clipping.variance_factor)
-                loss = torch.max(loss, self._quantile_huber_loss(clipped, targets, reduction="none"))
-                metrics["clip_fraction_vf"] = (clipped != critic_quantiles).float().mean()
+            # The loss of each sample, shape (B,).
+            loss = self._quantile_huber_loss(predicted, targets, reduction="none")
 
-            # The weight, from the unclipped quantiles, multiplies last.
-            variance = quantile_variance(critic_quantiles)  # (B,)
+            # With clipping, the larger of this loss and that of the clipped predictions, sample by sample.
+            predicted_old = old_of_critics[critic]
+            if predicted_old is not None and clip_range_vf is not None:
+                clipped = self._clipped(predicted, predicted_old, clip_range_vf)
+                loss_of_clipped = self._quantile_huber_loss(clipped, targets, reduction="none")
+                loss = torch.max(loss, loss_of_clipped)
+                metrics["clip_fraction_vf"] = (clipped != predicted).float().mean()
+
+            # The weight, from the variance of the unclipped predictions, multiplies last.
+            variance = quantile_variance(predicted)  # (B,)
             all_variances = of_all(variance)
             unscaled = loss.mean()
             scaled = unscaled
-            if settings.scaling is not None:
-                weight = self._weight_of_critic(critic, variance, all_variances, critic_quantiles, targets)
-                scaled = weight * unscaled if settings.scaling.mode == "batch" else (weight * loss).mean()
+            if scaling is not None:
+                squared_error = None
+                if scaling.compares_spread:
+                    squared_error = of_all(squared_errors(predicted, targets)).mean()
+                weight = self._weight(critic, variance, all_variances, squared_error)
                 metrics |= self._weight_metrics(weight)
+
+                # One weight of the minibatch, or one of each sample.
+                scaled = weight * unscaled if scaling.mode == "batch" else (weight * loss).mean()
 
             metrics["value_loss"] = unscaled.detach()
             metrics["quantile_variance_mean"] = all_variances.mean()
@@ -505,8 +543,35 @@ class DistributionalPPO(DeferredLog, PPO):
             return losses[0], logged[0]
         return torch.stack(losses).sum(), metrics_of_both(logged)
 
-    def _weight_of_critic(
-        self, critic: int, variance: Tensor, all_variances: Tensor, quantiles: Tensor, targets: Tensor
+    def _clipped(
+        self,
+        quantiles: Tensor,
+        old: Tensor,
+        clip_range_vf: float,
+    ) -> Tensor:
+        """
+        Hold a critic's predictions near the old ones.
+
+        :param quantiles: in the units of the loss, shape (B, N)
+        :param old: those of the policy that collected the rollout, same shape and units
+        :param clip_range_vf: how far they may move, in the units of ``clip_range_vf_units``
+        :return: shape (B, N), same units
+        """
+        # A caller may clip where the flags do not.
+        clipping = self.loss_settings.clipping or self._clipping()
+
+        # Raw units become those of the loss.
+        eps: Any = clip_range_vf
+        if clipping.units == "raw":
+            eps = clip_range_vf / self.policy.value_net.ret_std
+        return clip_quantiles(quantiles, old, eps, clipping.mode, clipping.variance_factor)
+
+    def _weight(
+        self,
+        critic: int,
+        variance: Tensor,
+        all_variances: Tensor,
+        squared_error: Tensor | None,
     ) -> Tensor:
         """
         ``variance_weight``, after the average of "dsac_t" has moved; without a lower clamp 1 until there is a spread.
@@ -514,33 +579,32 @@ class DistributionalPPO(DeferredLog, PPO):
         :param critic: which critic
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
         :param all_variances: likewise, of all processes
-        :param quantiles: its unclipped predictions in the units of the loss, shape (B, N)
-        :param targets: returns, shape (B,), or atoms, (B, N), same units
+        :param squared_error: mean over all processes, scalar, likewise; None: nothing is compared with it
         :return: what the loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
         """
         scaling = self.loss_settings.scaling or self._scaling()
-
-        # The formula is all there is, as long as the clamp keeps the weight above 0.
-        if scaling.mode == "batch" and has_lower_clamp(scaling.clip_min):
-            return self.variance_weight(all_variances, critic)
-
-        # Quantiles begin as one; their spread is measured by what it is to explain.
-        squared_error = of_all(squared_errors(quantiles, targets)).mean()  # ()
         if scaling.mode == "batch":
             weight = self.variance_weight(all_variances, critic)
-            return weight_before_spread(weight, all_variances.mean(), squared_error, scaling.clip_max)
+        else:
+            # The average takes the minibatch in before it is used.
+            head = self.policy.value_net
+            assert squared_error is not None
+            average, filled = next_std_average(
+                head.std_average[critic], head.std_average_filled[critic], all_variances, squared_error
+            )
+            head.std_average[critic] = average
+            head.std_average_filled[critic] = filled
+            weight = self.variance_weight(variance, critic)
 
-        # The average takes the minibatch in before it is used.
-        head = self.policy.value_net
-        average, filled = next_std_average(
-            head.std_average[critic], head.std_average_filled[critic], all_variances, squared_error
-        )
-        head.std_average[critic] = average
-        head.std_average_filled[critic] = filled
-        weight = self.variance_weight(variance, critic)
-        if has_lower_clamp(scaling.clip_min):
+        # A lower clamp keeps every weight above 0.
+        if squared_error is None or has_lower_clamp(scaling.clip_min):
             return weight
-        return weight_before_spread(weight, head.std_average[critic].square(), squared_error, scaling.clip_max)
+
+        # Without it the quantiles must part first.
+        spread = all_variances.mean()
+        if scaling.mode == "dsac_t":
+            spread = self.policy.value_net.std_average[critic].square()
+        return weight_before_spread(weight, spread, squared_error, scaling.clip_max)
 
     def _weight_metrics(self, weight: Tensor) -> dict[str, Tensor]:
         """
@@ -550,15 +614,23 @@ class DistributionalPPO(DeferredLog, PPO):
         metrics = {"variance_scaling_weight": weight.mean()}
         if weight.ndim > 0 or self.policy.value_net.n_critics > 1:
             scaling = self.loss_settings.scaling or self._scaling()
-            all_weights = of_all(weight) if weight.ndim > 0 else weight
             at_clamp = (weight <= scaling.clip_min) | (weight >= scaling.clip_max)
+
+            # One weight per minibatch is that of all processes already.
+            all_weights = weight
+            if weight.ndim > 0:
+                all_weights = of_all(weight)
             smallest, largest = all_weights.aminmax()
             metrics["variance_scaling_weight_min"] = smallest
             metrics["variance_scaling_weight_max"] = largest
             metrics["variance_scaling_clamped"] = at_clamp.float().mean()
         return metrics
 
-    def variance_weight(self, variance: Tensor, critic: int = 0) -> Tensor:
+    def variance_weight(
+        self,
+        variance: Tensor,
+        critic: int = 0,
+    ) -> Tensor:
         """
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
         :param critic: which critic
@@ -590,7 +662,8 @@ class DistributionalPPO(DeferredLog, PPO):
         """
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-        # The head's midpoints are those of N quantiles; another number has its midpoints computed.
+
+        # The head's midpoints are those of N quantiles. Those of another number are computed.
         tau: Tensor | None = self.policy.value_net.tau
         if self.policy.value_net.tau.shape[0] != predicted_quantiles.shape[1]:
             tau = None
@@ -598,33 +671,29 @@ class DistributionalPPO(DeferredLog, PPO):
 
         if reduction == "none":
             return loss
-        return loss.mean() if reduction == "mean" else loss.sum()
+        if reduction == "sum":
+            return loss.sum()
+        return loss.mean()
 
     @property
     def loss_settings(self) -> LossSettings:
-        """
-        The settings of the loss, which reads no flag but through these. Within an update they are those of its start,
-        elsewhere they follow the flags.
-        """
-        if self._settings_of_update is not None:
-            return self._settings_of_update
+        """What the loss reads of the flags as they are now, in Python's numbers."""
+        scaling = None
+        if self.use_variance_gradient_scaling:
+            scaling = self._scaling()
+
+        clipping = None
+        if self._clips_values():
+            clipping = self._clipping()
+
         return LossSettings(
             kappa=float(self.quantile_huber_kappa),
             normalize_advantage=bool(self.normalize_advantage),
-            scaling=self._scaling() if self.use_variance_gradient_scaling else None,
-            clipping=self._clipping() if self._clips_values() else None,
+            scaling=scaling,
+            clipping=clipping,
             has_entropy=bool(self.ent_coef),
             target=self.value_target,
         )
-
-    @contextlib.contextmanager
-    def _held_settings(self) -> Iterator[None]:
-        """Let ``loss_settings`` stay as they are within it."""
-        self._settings_of_update = self.loss_settings
-        try:
-            yield
-        finally:
-            self._settings_of_update = None
 
     def _scaling(self) -> Scaling:
         """How the value loss is weighted, where it is."""
@@ -648,10 +717,12 @@ class DistributionalPPO(DeferredLog, PPO):
     def _coefficients(self) -> Coefficients:
         """The numbers of this update's loss and step, by the schedules."""
         progress = self._current_progress_remaining
+
         # Nothing is clipped before the first statistics of the returns: there are no older predictions to stay near.
         clip_range_vf = None
         if self._clips_values() and bool(self.policy.value_net.ret_std > 0):
             clip_range_vf = self.clip_range_vf(progress)  # type: ignore[misc, operator]
+
         return Coefficients(
             clip_range=self.clip_range(progress),  # type: ignore[operator]
             clip_range_vf=clip_range_vf,
@@ -662,18 +733,27 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _prepare_update(self, coefficients: Coefficients) -> EagerUpdate:
         """The update of a minibatch, ready for this rollout."""
-        largest_kl = None if self.target_kl is None else 1.5 * self.target_kl
+        largest_kl = None
+        if self.target_kl is not None:
+            largest_kl = 1.5 * self.target_kl
+
         noise = CommonNoise(self.seed, self.num_timesteps, self.device)
         self._update.prepare(self._minibatch_loss, self.loss_settings, coefficients, self.policy, largest_kl, noise)
         return self._update
 
     @torch.no_grad()
     def _read_rollout(self, coefficients: Coefficients) -> Rollout:
-        """What the policy, in evaluation mode, says of the rollout that it has collected."""
-        sampled_targets = self._sampled_targets if self.value_target == "sr_lambda" else None
-        return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled_targets)
+        """Old quantiles, calibration and sampled targets of the rollout, by the policy that collected it."""
+        sampled = None
+        if self.value_target == "sr_lambda":
+            sampled = self._sampled_targets
+        return self._rollout(clips=coefficients.clip_range_vf is not None, sampled=sampled)
 
-    def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+    def _rollout(
+        self,
+        clips: bool,
+        sampled: Callable[[Tensor], Tensor] | None,
+    ) -> Rollout:
         """
         :param clips: whether old quantiles are wanted
         :param sampled: makes sampled targets of quantiles; None: the targets are the returns
@@ -682,10 +762,13 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
         """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
+        # Quantiles of the rollout's states, of those after it, and of those with which truncated episodes ended.
         buffer = self.rollout_buffer
         of_states = self.policy.value_net.of_smaller_mean(quantiles)
         after_rollout = self._quantiles_after(self._last_obs)
-        terminal = [(step, env, self._quantiles_after(obs, step, env)[0]) for step, env, obs in self._truncated]
+        terminal = []
+        for step, env, obs in self._truncated:
+            terminal.append((step, env, self._quantiles_after(obs, step, env)[0]))
 
         # An episode has ended where the next step starts one.
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
@@ -699,7 +782,12 @@ class DistributionalPPO(DeferredLog, PPO):
         keeps = rng.random(buffer.rewards.shape) < self.gae_lambda
         return sampled_targets(buffer.rewards, dones, keeps, of_states, after_rollout, terminal, self.gamma)
 
-    def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
+    def _quantiles_after(
+        self,
+        observation: Any,
+        step: int | None = None,
+        env: int = 0,
+    ) -> Tensor:
         """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
         return self.policy.predict_quantiles(observation)
 
@@ -709,7 +797,10 @@ class DistributionalPPO(DeferredLog, PPO):
         if self.normalize_returns:
             returns = array_of_all(self.rollout_buffer.returns, self.device)
             head.observe_returns(returns, self.return_stats_rate, self.use_popart)
-        elif head.ret_mean != 0 or head.ret_std != 1:
+            return
+
+        # Predictions in raw units stay as they are where a loaded model had statistics.
+        if head.ret_mean != 0 or head.ret_std != 1:
             if head.last_layers[0].bias is None:
                 raise ValueError(
                     "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
@@ -720,7 +811,11 @@ class DistributionalPPO(DeferredLog, PPO):
     # --------------------------------------------------------------------------------------- after the update
 
     @contextlib.contextmanager
-    def _undone_if_not_finite(self, update: EagerUpdate, before: dict[str, dict[str, Any]]) -> Iterator[None]:
+    def _undone_if_not_finite(
+        self,
+        update: EagerUpdate,
+        before: dict[str, dict[str, Any]],
+    ) -> Iterator[None]:
         """
         Undo the update made within it if a NaN or an infinity turned up.
 
@@ -745,13 +840,20 @@ class DistributionalPPO(DeferredLog, PPO):
         if error is not None:
             raise error
 
-    def _log_update(self, b_metrics: dict[str, np.ndarray], rollout: Rollout, coefficients: Coefficients) -> None:
-        """Record the scalars of an update and write them if ``learn`` asked for it. What is undefined is left out."""
+    def _log_update(
+        self,
+        b_metrics: dict[str, np.ndarray],
+        rollout: Rollout,
+        coefficients: Coefficients,
+    ) -> None:
+        """Record the scalars of an update and write them if ``learn`` asked for it. Undefined scalars are left out."""
         record = self.logger.record
 
-        # One weight per minibatch is its own smallest and largest.
+        # A single weight per minibatch is its smallest and largest, too.
         weights = b_metrics.get("variance_scaling_weight")
+        mean_weight = 1.0
         if weights is not None:
+            mean_weight = float(weights.mean())
             smallest = np.float32(self.variance_scaling_clip_min)
             largest = np.float32(self.variance_scaling_clip_max)
             from_weights = {
@@ -761,25 +863,31 @@ class DistributionalPPO(DeferredLog, PPO):
             }
             b_metrics = {**from_weights, **b_metrics}
 
+        # Metrics of the minibatches.
         for name, values in b_metrics.items():
             record(f"train/{name}", reduced(name, values))
 
-        # What is no mean over the minibatches.
+        # How the value loss spread over them, and its coefficient with the weight.
         record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
-        record("train/vf_coef_effective", self.vf_coef * (1.0 if weights is None else float(weights.mean())))
+        record("train/vf_coef_effective", self.vf_coef * mean_weight)
+
+        # How the critic predicted this rollout before the update; NaN where all returns are equal.
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
         values = array_of_all(rollout.values, self.device)
         returns = array_of_all(rollout.returns, self.device)
         explained_var = explained_variance(values, returns)
-        if np.isfinite(explained_var):  # NaN where all returns are equal
+        if np.isfinite(explained_var):
             record("train/explained_variance", explained_var)
+
+        # The policy, and the numbers of this update.
         if hasattr(self.policy, "log_std"):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
         record("train/clip_range", coefficients.clip_range)
         if coefficients.clip_range_vf is not None:
             record("train/clip_range_vf", coefficients.clip_range_vf)
+
         self._has_unwritten_update = True
         self._write_what_waits()
 
@@ -797,22 +905,36 @@ class DistributionalPPO(DeferredLog, PPO):
         """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
         self._waiting_dump = None
         self._has_unwritten_update = False
+
+        # The first process writes.
         if rank() > 0:
-            self.set_logger(logger.Logger(None, []))  # the first process writes
+            self.set_logger(logger.Logger(None, []))
+
         with learning_together(self):
             super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         self._write_what_waits(last=log_interval is not None)
         return self
 
-    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        *args: Any,
+        **kwargs: Any,
+    ) -> bool:
         """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
+        # Discrete spaces may begin elsewhere than at 0.
         if not counts_from_zero(self.action_space):
             env = MovedActions(env)
-        self._write_what_waits()  # of a ``train``, a subclass's, that has not come here
+
+        # A subclass's own ``train`` may not have written its log.
+        self._write_what_waits()
+
+        # The compiled step serves this rollout only.
         if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             self.policy.compiled_step = self._policy_step.prepare(self.policy, obs)
+
         try:
             return collect_together(self, super().collect_rollouts, env, *args, **kwargs)
         except (ValueError, RuntimeError) as error:
@@ -822,13 +944,20 @@ class DistributionalPPO(DeferredLog, PPO):
         finally:
             self.policy.compiled_step = None
 
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+    def _update_info_buffer(
+        self,
+        infos: list[dict[str, Any]],
+        dones: np.ndarray | None = None,
+    ) -> None:
         """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
         if self.value_target == "sr_lambda" and self.rollout_buffer.pos == 0:
             self._truncated = []
-        if not any(infos):  # nothing has ended
+
+        # Infos are empty where nothing has ended.
+        if not any(infos):
             return
         super()._update_info_buffer(infos, dones)
+
         if self.value_target == "sr_lambda":
             for i, info in enumerate(infos):
                 if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
@@ -887,7 +1016,12 @@ class DistributionalPPO(DeferredLog, PPO):
             super().set_parameters(params, exact_match, device)
 
     @classmethod
-    def load(cls: type[SelfDistributionalPPO], path: Any, *args: Any, **kwargs: Any) -> SelfDistributionalPPO:
+    def load(
+        cls: type[SelfDistributionalPPO],
+        path: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> SelfDistributionalPPO:
         """
         As ``PPO.load``; keywords change the flags of the saved model and are checked like the constructor's.
 

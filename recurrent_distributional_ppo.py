@@ -143,22 +143,28 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
             _init_setup_model=False,
             **flags,
         )
+
+        # What PPO does not take.
         self.batch_size = batch_size
         self.sequence_length = sequence_length
+
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        # Checked here, so that ``load`` checks it, too.
         length = self.sequence_length
         is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
         if length is not None and not (is_integer and length >= 1):
             raise ValueError(f"sequence_length must be None or an integer of at least 1, got {length!r}")
+
         for name in ("rollout_buffer_class", "rollout_buffer_kwargs"):
             if getattr(self, name):
                 raise TypeError(
                     f"{name} is no parameter of RecurrentDistributionalPPO, nor of RecurrentPPO: the observation space "
                     "decides the rollout buffer, which keeps the states of the LSTMs"
                 )
+
         super()._setup_model()
 
     def _compile(self) -> None:
@@ -168,14 +174,24 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         self._policy_step = RecurrentStep()
         warnings.warn("compile=True: the update stays eager, as each minibatch has sequences of other lengths")
 
-    def _rollout(self, clips: bool, sampled: Callable[[Tensor], Tensor] | None) -> Rollout:
+    def _rollout(
+        self,
+        clips: bool,
+        sampled: Callable[[Tensor], Tensor] | None,
+    ) -> Rollout:
         return RecurrentRollout(self.sequence_length, self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
 
-    def _quantiles_after(self, observation: Any, step: int | None = None, env: int = 0) -> Tensor:
+    def _quantiles_after(
+        self,
+        observation: Any,
+        step: int | None = None,
+        env: int = 0,
+    ) -> Tensor:
+        # After the rollout, the states are those that it has left.
         if step is None:
             return self.policy.predict_quantiles(observation, self._last_lstm_states, self._last_episode_starts)
 
-        # Nothing has kept the states after that step: the step is run again from the states before it.
+        # The buffer has no states after a step: run the step again from the states before it.
         policy = self.policy
         states = RolloutStates(self.rollout_buffer)
         row = np.array([step * self.rollout_buffer.n_envs + env])
@@ -185,9 +201,12 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         # Both observations are one sequence of two steps; a buffer keeps discrete parts as (1, 1).
         both = tree_map(lambda first, second: torch.cat([first, second.reshape(first.shape)]), before, after)
         begins = np.array([True, False])
+
         episode_starts = np.array([states.episode_starts[row[0]], False])
         layout, _ = lay_out(begins, episode_starts)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), layout)
+
+        # The second row is the truncated episode's last observation.
         quantiles = policy.quantiles_of_loss(Sequences(both, states.at(row, policy.device), layout))
         return policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles[1:]))
 

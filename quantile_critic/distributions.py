@@ -12,7 +12,13 @@ from torch.distributions import Distribution as TorchDistribution
 
 
 def categorical_of(logits: Tensor) -> Categorical:
-    """torch's, of logits that are normalised; put together as its own ``expand`` does, a sixth of its constructor."""
+    """
+    torch's distribution, put together as its own ``expand`` does: a sixth of its constructor's time.
+
+    :param logits: normalised, shape (B, actions)
+    :return: what ``Categorical(logits=logits)`` is
+    """
+    # Without the constructor's checks.
     categorical = Categorical.__new__(Categorical)
     categorical.logits = logits
     categorical._param = logits
@@ -21,8 +27,18 @@ def categorical_of(logits: Tensor) -> Categorical:
     return categorical
 
 
-def normal_of(loc: Tensor, scale: Tensor) -> Normal:
-    """torch's, of parameters of one shape, likewise."""
+def normal_of(
+    loc: Tensor,
+    scale: Tensor,
+) -> Normal:
+    """
+    torch's distribution, put together likewise.
+
+    :param loc: means, shape (B, actions)
+    :param scale: standard deviations, same shape
+    :return: what ``Normal(loc, scale)`` is
+    """
+    # Without the constructor's checks.
     normal = Normal.__new__(Normal)
     normal.loc = loc
     normal.scale = scale
@@ -31,43 +47,56 @@ def normal_of(loc: Tensor, scale: Tensor) -> Normal:
 
 
 class LeanCategoricalDistribution(CategoricalDistribution):
-    """SB3's, without a look at every number of every batch; the policy looks for NaN once."""
+    """SB3's distribution without torch's checks of each number. ``QuantileActorCriticPolicy.forward`` looks for NaN."""
 
     def proba_distribution(self, action_logits: Tensor) -> LeanCategoricalDistribution:
-        self.distribution = categorical_of(action_logits - action_logits.logsumexp(dim=-1, keepdim=True))
+        normalizer = action_logits.logsumexp(dim=-1, keepdim=True)
+        self.distribution = categorical_of(action_logits - normalizer)
         return self
 
     def log_prob(self, actions: Tensor) -> Tensor:
         distribution = self.distribution
         if type(distribution) is not Categorical or actions.shape != distribution.logits.shape[:-1]:
             return super().log_prob(actions)
+
+        # Each row's logit of its action.
         columns = actions.long().unsqueeze(-1)
         return distribution.logits.gather(-1, columns).squeeze(-1)
 
     def sample(self) -> Tensor:
-        if type(self.distribution) is not Categorical:  # a policy has put another one in its place
+        # A policy of the user may have put another distribution in its place.
+        if type(self.distribution) is not Categorical:
             return super().sample()
+
+        # The draw of torch's own `sample`.
         probs = torch.softmax(self.distribution.logits, dim=-1)
 
         if not torch.compiler.is_compiling():
             return torch.multinomial(probs, 1, replacement=True).squeeze(-1)
 
-        # Multinomial is no part of a graph: count the cumulated probabilities below a uniform number.
+        # A graph cannot hold `multinomial`: count the cumulated probabilities below a uniform number.
         below = probs.cumsum(-1) <= torch.rand_like(probs[..., :1])
         return below.sum(-1).clamp(max=probs.shape[-1] - 1)
 
 
 class LeanDiagGaussianDistribution(DiagGaussianDistribution):
-    """SB3's, likewise."""
+    """SB3's distribution without torch's checks of each number, as ``LeanCategoricalDistribution``."""
 
-    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> LeanDiagGaussianDistribution:
-        self.distribution = normal_of(mean_actions, torch.ones_like(mean_actions) * log_std.exp())
+    def proba_distribution(
+        self,
+        mean_actions: Tensor,
+        log_std: Tensor,
+    ) -> LeanDiagGaussianDistribution:
+        scale = torch.ones_like(mean_actions) * log_std.exp()
+        self.distribution = normal_of(mean_actions, scale)
         return self
 
     def sample(self) -> Tensor:
         distribution = self.distribution
-        if type(distribution) is not Normal:  # likewise
+        # Likewise.
+        if type(distribution) is not Normal:
             return super().sample()
+
         return distribution.loc + torch.randn_like(distribution.loc) * distribution.scale
 
 

@@ -12,7 +12,13 @@ class NonFiniteError(FloatingPointError, ValueError):
     """A NaN or an infinity. A ``ValueError`` too, as what torch's distributions raise in PPO."""
 
 
-def raise_if_not_finite(name: str, array: Any, when: str, check: str, cause: Exception | None = None) -> None:
+def raise_if_not_finite(
+    name: str,
+    array: Any,
+    when: str,
+    check: str,
+    cause: Exception | None = None,
+) -> None:
     """
     :param name: what the array is called in the error
     :param array: numpy array, tensor, a dict of them or None
@@ -36,7 +42,10 @@ def raise_if_not_finite(name: str, array: Any, when: str, check: str, cause: Exc
         ) from cause
 
 
-def check_rollout(buffer: Any, when: str) -> None:
+def check_rollout(
+    buffer: Any,
+    when: str,
+) -> None:
     """
     Look at a rollout before it can reach statistics or parameters.
 
@@ -59,7 +68,10 @@ def check_rollout(buffer: Any, when: str) -> None:
         raise_if_not_finite(name, array, when, check)
 
 
-def first_not_finite(metrics: dict[str, np.ndarray], parameters: Any) -> str | None:
+def first_not_finite(
+    metrics: dict[str, np.ndarray],
+    parameters: Any,
+) -> str | None:
     """
     :param metrics: by name the values of all minibatches of an update
     :param parameters: after it

@@ -19,12 +19,16 @@ REDUCTIONS: dict[str, Literal["min", "max", "last"]] = {
 }
 
 
-def reduced(name: str, values: np.ndarray) -> float:
+def reduced(
+    name: str,
+    values: np.ndarray,
+) -> float:
     """
     :param name: of a metric
     :param values: of the minibatches, shape (n_minibatches,)
     :return: the scalar that is logged
     """
+    # The reduction by name, else the mean.
     reduction = REDUCTIONS.get(name.removesuffix("_1").removesuffix("_2"), "mean")
     if reduction == "min":
         return float(values.min())
@@ -58,7 +62,12 @@ class DeferredLog(OnPolicyAlgorithm):
 
         :param last: write an update, too, that nobody has asked for
         """
-        scalars = {name: value for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
+        # The dump clears them.
+        scalars = {}
+        for name, value in self.logger.name_to_value.items():
+            if name.startswith("train/"):
+                scalars[name] = value
+
         if self._waiting_dump is not None:
             super().dump_logs(self._waiting_dump)
         elif last and self._has_unwritten_update:
@@ -67,6 +76,8 @@ class DeferredLog(OnPolicyAlgorithm):
             return
         self._waiting_dump = None
         self._has_unwritten_update = False
+
+        # SB3's writers leave out what is excluded.
         if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
             for name, value in scalars.items():
                 self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))

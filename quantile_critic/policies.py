@@ -64,15 +64,25 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
     recorded: list[Tensor] | None = None  # quantiles that `predict_values` records while a host method runs
 
-    def __init__(self, *args: Any, n_quantiles: int = 32, n_critics: int = 1, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        n_quantiles: int = 32,
+        n_critics: int = 1,
+        **kwargs: Any,
+    ):
+        # What is ours among the keywords.
         if n_critics not in (1, 2):
             raise ValueError(f"n_critics must be 1 or 2, got {n_critics!r}")
         if not isinstance(n_quantiles, int | np.integer) or isinstance(n_quantiles, bool) or n_quantiles < 1:
             raise ValueError(f"n_quantiles must be an integer of at least 1, got {n_quantiles!r}")
         if kwargs.pop("equal_init", True) is not True:
             raise TypeError("equal_init=False is gone: all quantiles begin as PPO's value. Version 0.1.0 has it")
+
         self.n_quantiles = int(n_quantiles)
         self.n_critics = n_critics
+
+        # Whether the optimizer is the one that SB3's policy makes where the user names no other.
         is_adam = kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam
         self.has_default_optimizer = is_adam and kwargs.get("optimizer_kwargs") is None
 
@@ -81,7 +91,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         self.compiled_step = None
         self.recorded = None
 
-        # The value becomes N quantiles, of one critic or two; the optimizer follows.
+        # The value becomes N quantiles, of a single critic or two; the optimizer follows.
         second: nn.Module | None = None
         if n_critics > 1:
             second, twins = self._add_second_critic()
@@ -98,13 +108,15 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         if type(self.action_dist) in LEAN:
             self.action_dist = LEAN[type(self.action_dist)](cast(Any, self.action_dist).action_dim)
         elif isinstance(self.action_dist, MultiCategoricalDistribution):
-            # numpy's numbers would be variables of a compiled graph
+            # A compiled graph would take numpy's numbers for variables.
             self.action_dist.action_dims = [int(n) for n in self.action_dist.action_dims]
 
     def _add_second_critic(self) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
         """Double the critic's networks; return the second head, and the twin of each parameter."""
         if not hasattr(getattr(self, "mlp_extractor", None), "value_net"):
             raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
+
+        # A head and a value network of its own, drawn with the gains that SB3 uses for them.
         extractor: Any = self.mlp_extractor
         head = self.value_net
         second_head = self._drawn_anew(head, 1.0)
@@ -121,6 +133,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             self.vf_features_extractor = TwinNet(features, second_features, split=False)  # type: ignore[assignment]
             pairs.append((features, second_features))
 
+        # Which parameter stands beside which.
         twins: dict[nn.Parameter, nn.Parameter] = {}
         for first, second in pairs:
             twins.update(zip(first.parameters(), second.parameters(), strict=True))
@@ -130,25 +143,35 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         """Whether each of two critics has a features extractor of its own."""
         return not self.share_features_extractor
 
-    def _drawn_anew(self, module: nn.Module, gain: float) -> nn.Module:
+    def _drawn_anew(
+        self,
+        module: nn.Module,
+        gain: float,
+    ) -> nn.Module:
         """A copy of a module with parameters of its own, drawn as SB3 draws them."""
         duplicate = copy.deepcopy(module)
+
+        # torch's first weights.
         parts: Any = duplicate.modules()
         for part in parts:
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
+
+        # SB3's first weights.
         if self.ortho_init:
             duplicate.apply(partial(self.init_weights, gain=gain))
         return duplicate
 
     def _add_to_optimizer(self, twins: dict[nn.Parameter, nn.Parameter]) -> None:
         """Give the optimizer each parameter's twin, in the same group and with a copy of its state."""
+        # In the policy's order, as parameters are saved.
         place = {id(parameter): i for i, parameter in enumerate(self.parameters())}
         for group in self.optimizer.param_groups:
             with_twins = list(group["params"])
             with_twins += [twins[parameter] for parameter in group["params"] if parameter in twins]
-            # In the policy's order, as they are saved.
             group["params"] = sorted(with_twins, key=lambda parameter: place.get(id(parameter), len(place)))
+
+        # Some optimizers make their state with the instance.
         for first, second in twins.items():
             if first in self.optimizer.state:
                 self.optimizer.state[second] = copy.deepcopy(self.optimizer.state[first])
@@ -157,17 +180,25 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         """Fit the state that some optimizers, such as Adagrad, make with the instance to the widened last layers."""
         for layer in self.value_net.last_layers:
             for parameter in layer.parameters():
-                shape_of_one = (1, *parameter.shape[1:])
-                for name, value in self.optimizer.state.get(parameter, {}).items():
-                    if isinstance(value, Tensor) and value.shape == shape_of_one != parameter.shape:
-                        self.optimizer.state[parameter][name] = value.repeat_interleave(len(parameter), dim=0)
+                narrow_shape = (1, *parameter.shape[1:])
+                if narrow_shape == parameter.shape:
+                    continue
+
+                # What has the shape of the parameter belongs to its elements; what has not, such as a step, does not.
+                state = self.optimizer.state.get(parameter, {})
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == narrow_shape:
+                        state[name] = value.repeat_interleave(len(parameter), dim=0)
 
     def _set_critic_eps(self) -> None:
         """Difference 9 from PPO: another eps for the critic alone, unless the user's code has made the optimizer."""
+        # Another optimizer, or groups, are the user's choice. A single quantile is PPO's critic.
         group, *others = self.optimizer.param_groups
         is_adam = type(self.optimizer) is torch.optim.Adam and group["eps"] == PPO_ADAM_EPS
         if others or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
             return
+
+        # The critic's parameters move into a group of their own.
         ids = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(self.critic_parts)}
         critic = [parameter for parameter in group["params"] if id(parameter) in ids]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
@@ -177,6 +208,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         parameters = super()._get_constructor_parameters()
         parameters["n_quantiles"] = self.n_quantiles
         parameters["n_critics"] = self.n_critics
+
+        # SB3 has entered its eps here: the loaded policy would take it for the user's choice.
         if self.has_default_optimizer:
             parameters["optimizer_kwargs"] = None
         return parameters
@@ -202,10 +235,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     def _plain_state(self) -> dict[str, Tensor] | None:
         """The parameters of SB3's policy with the same actions and values; None where there is no such policy."""
+        # The smaller of two means, and a mean that no bias can take, are no linear layer's.
         head = self.value_net
         last = head.last_layers[0]
         if self.n_critics > 1 or (last.bias is None and head.ret_mean != 0):
             return None
+
+        # All but the head as it is, the head's layers under the names of the plain policy.
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("value_net.")}
         for name, value in head.net.state_dict().items():
             state[f"value_net.{name}"] = value
@@ -218,7 +254,11 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         return state
 
     @classmethod
-    def load(cls, path: Any, device: torch.device | str = "auto") -> Self:
+    def load(
+        cls,
+        path: Any,
+        device: torch.device | str = "auto",
+    ) -> Self:
         """
         As ``BasePolicy.load``; it unpickles, as SB3's does.
 
@@ -226,12 +266,15 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :param device: where the policy is put
         """
         saved = torch.load(path, map_location=get_device(device), weights_only=False)
+
+        # Without a plain policy beside it, everything stands where SB3 looks.
         quantiles = saved.get("quantiles", {"state_dict": saved["state_dict"], "data": {}})
         policy = cls(**saved["data"], **quantiles["data"])
         policy.load_state_dict(quantiles["state_dict"])
         return policy.to(get_device(device))
 
     def __getstate__(self) -> dict[str, Any]:
+        # Compiled code does not pickle.
         return {**super().__getstate__(), "compiled_step": None}  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
@@ -239,11 +282,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         """Use the optimizer's fused (CPU) or foreach form during an update. A form the user chose stays."""
         changed: list[tuple[dict[str, Any], str]] = []
         for group in self.optimizer.param_groups:
+            # None is torch's default of both options, where an optimizer has them.
             if group.get("foreach", True) is None and group.get("fused") is None:
                 has_fused = "fused" in group and self.device.type == "cpu"
                 form = "fused" if has_fused else "foreach"
                 group[form] = True
                 changed.append((group, form))
+
         try:
             yield
         finally:
@@ -260,28 +305,46 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         actions, states = super().predict(*args, **kwargs)
         return environment_actions(actions, self.action_space), states
 
-    def forward(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        obs: PyTorchObs,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
         As ``ActorCriticPolicy.forward``; discrete actions count from 0, whatever the space's start.
 
         :raises ValueError: if a log probability is NaN
         """
+        # Only a rollout sets a compiled step.
         if self.compiled_step is not None and not (args or kwargs or torch.is_grad_enabled()):
             actions, values, log_prob = self.compiled_step(self, obs)
         else:
             actions, values, log_prob = self.forward_unchecked(obs, *args, **kwargs)
+
+        # One look at a sum in place of torch's looks at every number.
         if not torch.compiler.is_compiling() and math.isnan(log_prob.sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return actions, values, log_prob
 
-    def forward_unchecked(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_unchecked(
+        self,
+        obs: PyTorchObs,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """``forward`` without its look for NaN."""
         (actions, values, log_prob), recorded = self._recording(super().forward, obs, *args, **kwargs)
         if not recorded:
             values = self._value(values)
         return actions, values, log_prob
 
-    def predict_values(self, obs: PyTorchObs, *args: Any, **kwargs: Any) -> Tensor:
+    def predict_values(
+        self,
+        obs: PyTorchObs,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         """As the host policy's ``predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
         quantiles = self.quantiles_of_loss(obs, *args, **kwargs)
         if self.recorded is not None:
@@ -294,14 +357,21 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             return quantiles
         return self.value_net.value(quantiles)
 
-    def _recording(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+    def _recording(
+        self,
+        method: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Any, list[Tensor]]:
         """
         :param method: of the host policy
         :return: what it returns, and the quantiles that ``predict_values`` recorded while it ran
         """
+        # Nothing is recorded where the host reads `value_net`, and nothing that an export would have to carry.
         reads_value_net = isinstance(method, MethodType) and method.__func__ in READ_VALUE_NET
         if torch.compiler.is_exporting() or reads_value_net:
             return method(*args, **kwargs), []
+
         recorded: list[Tensor] = []
         self.recorded = recorded
         try:
@@ -309,7 +379,12 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         finally:
             self.recorded = None
 
-    def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def quantiles_of_loss(
+        self,
+        obs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         """
         :param obs: observations as tensors, B of them
         :param args: what else the host policy's ``predict_values`` takes, as ``kwargs``
@@ -318,14 +393,22 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         return super().predict_values(obs, *args, **kwargs)
 
     def evaluate_actions(
-        self, obs: PyTorchObs, actions: Tensor, *args: Any, **kwargs: Any
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """As the host policy's ``evaluate_actions``."""
         quantiles, log_prob, entropy = self.evaluate_quantiles(obs, actions, *args, **kwargs)
         return self._value(quantiles), log_prob, entropy
 
     def evaluate_quantiles(
-        self, obs: Any, actions: Tensor, *args: Any, **kwargs: Any
+        self,
+        obs: Any,
+        actions: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         ``evaluate_actions`` with the quantiles in place of the value.
@@ -340,8 +423,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         with self.kept_distribution():
             results, recorded = self._recording(super().evaluate_actions, obs, actions, *args, **kwargs)
         values, log_prob, entropy = results
-        quantiles = recorded[-1] if recorded else values
 
+        # The host's values are quantiles where it reads `value_net`; else they were recorded.
+        quantiles = values
+        if recorded:
+            quantiles = recorded[-1]
+
+        # Whatever else the host returns is no prediction of this critic.
         shape = (log_prob.shape[0], self.n_critics * self.n_quantiles)
         if quantiles.numel() != shape[0] * shape[1]:
             raise ValueError(
@@ -375,9 +463,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         :return: shape (B, N), raw units, of the critic with the smaller mean; in the order of the midpoints, though
             nothing keeps them from crossing
         """
-        parts = obs.values() if isinstance(obs, dict) else [obs]
+        # Arrays become tensors with a row for each observation, as in `predict`.
+        parts = [obs]
+        if isinstance(obs, dict):
+            parts = list(obs.values())
         if not all(isinstance(part, Tensor) for part in parts):
             obs = self.obs_to_tensor(obs)[0]
+
         return self.value_net.to_raw(self.value_net.of_smaller_mean(self.quantiles_of_loss(obs)))
 
     def quantiles_of_episode(self, observations: Any) -> Tensor:
@@ -387,7 +479,12 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         """
         return self.predict_quantiles(observations)
 
-    def predict_cvar(self, obs: Any, alpha: float, **state: Any) -> Tensor:
+    def predict_cvar(
+        self,
+        obs: Any,
+        alpha: float,
+        **state: Any,
+    ) -> Tensor:
         """
         Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
 
@@ -409,7 +506,8 @@ class QuantileMultiInputActorCriticPolicy(QuantileActorCriticPolicy, MultiInputA
 
 
 def quantile_policy(
-    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy
+    policy_class: type[ActorCriticPolicy],
+    base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy,
 ) -> type[QuantileActorCriticPolicy]:
     """
     A user's own policy class with the quantile critic; its instances pickle through the user's class.
@@ -423,15 +521,19 @@ def quantile_policy(
 
 @functools.cache
 def _quantile_policy(
-    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy]
+    policy_class: type[ActorCriticPolicy],
+    base: type[QuantileActorCriticPolicy],
 ) -> type[QuantileActorCriticPolicy]:
     if hasattr(policy_class, "_process_sequence") and not hasattr(base, "_process_sequence"):
         raise TypeError(f"{policy_class.__name__} is recurrent: it needs RecurrentDistributionalPPO")
+
+    # A class that has the quantile critic already. Training calls the methods that give quantiles.
     if issubclass(policy_class, base):
         for name, instead in (("evaluate_actions", "evaluate_quantiles"), ("predict_values", "quantiles_of_loss")):
             if getattr(policy_class, name) is not getattr(base, name):
-                raise TypeError(f"{policy_class.__name__}.{name} would not be asked in training: override {instead}")
+                raise TypeError(f"training does not call {policy_class.__name__}.{name}: override {instead}")
         return policy_class
+
     if not issubclass(policy_class, base.host):
         raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
 
@@ -441,6 +543,7 @@ def _quantile_policy(
         def __reduce__(self) -> tuple[Any, ...]:
             return blank_quantile_policy, (policy_class, base), self.__getstate__()
 
+    # It shows as the user's class.
     QuantilePolicy.__name__ = f"Quantile{policy_class.__name__}"
     QuantilePolicy.__qualname__ = QuantilePolicy.__name__
     QuantilePolicy.__module__ = policy_class.__module__
@@ -453,7 +556,8 @@ def _quantile_policy(
 
 
 def blank_quantile_policy(
-    policy_class: type[ActorCriticPolicy], base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy
+    policy_class: type[ActorCriticPolicy],
+    base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy,
 ) -> QuantileActorCriticPolicy:
     """An instance without state, for ``pickle`` to fill."""
     quantile_class = quantile_policy(policy_class, base)

@@ -643,9 +643,3 @@ def _digest(tensor: Tensor) -> bytes:
     # The order of elements in memory does not count.
     values = tensor.detach().contiguous().reshape(-1).cpu()
     return hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
-
-
-# Names until version 0.2.
-lost_is_said = translating_lost_peers
-first_says = broadcast
-told_first = gather

@@ -33,12 +33,19 @@ class RolloutStates:
             buffer.hidden_states_vf,
             buffer.cell_states_vf,
         ]
+
+        # The buffer keeps layers before environments until it has given minibatches.
         if not buffer.generator_ready:
             arrays = [array.swapaxes(1, 2) for array in arrays]  # to (T, E, n_layers, H)
+
         self.states = [torch.from_numpy(by_step(buffer, array)) for array in arrays]  # (M, n_layers, H)
         self.episode_starts = by_step(buffer, buffer.episode_starts).flatten() > 0  # (M,)
 
-    def at(self, rows: np.ndarray, device: torch.device) -> RNNStates:
+    def at(
+        self,
+        rows: np.ndarray,
+        device: torch.device,
+    ) -> RNNStates:
         """
         States before the steps of these rows, zero where an episode starts.
 
@@ -46,7 +53,10 @@ class RolloutStates:
         :param device: where they are wanted
         :return: each tensor of shape (n_layers, S, H)
         """
+        # 0 where an episode starts, else 1.
         goes_on = torch.from_numpy(~self.episode_starts[rows]).view(-1, 1, 1)
+
+        # LSTMs want the layers first.
         parts = []
         for state in self.states:
             before = state[rows] * goes_on  # (S, n_layers, H)
@@ -60,12 +70,18 @@ class RecurrentRollout(Rollout):
 
     :param sequence_length: longest sequence; what is longer goes on from the stored states. None: any length
     :param args: of ``Rollout``
-    :raises TypeError: if the buffer's class has a ``get`` of its own, which would not be asked
+    :raises TypeError: if the buffer's class overrides ``get``, which this class does not call
     """
 
-    def __init__(self, sequence_length: int | None, buffer: Any, *args: Any):
+    def __init__(
+        self,
+        sequence_length: int | None,
+        buffer: Any,
+        *args: Any,
+    ):
         if type(buffer).get not in (RecurrentRolloutBuffer.get, RecurrentDictRolloutBuffer.get):
-            raise TypeError(f"{type(buffer).__name__} has a get() of its own, which would not be asked for minibatches")
+            raise TypeError(f"{type(buffer).__name__} overrides get(), which this class does not call for minibatches")
+
         self.sequence_length = sequence_length
         self.states = RolloutStates(buffer)
         super().__init__(buffer, *args)
@@ -73,8 +89,13 @@ class RecurrentRollout(Rollout):
     def _has_own_minibatches(self) -> bool:
         return False
 
-    def _predict(self, observations: Any, batch_size: int | None) -> Tensor:
+    def _predict(
+        self,
+        observations: Any,
+        batch_size: int | None,
+    ) -> Tensor:
         """All quantiles in the units of the loss, each step from its stored states, in parts."""
+        # No more rows at once than training takes, or than are cheap.
         steps = len(self.states.episode_starts)
         size = max(batch_size or steps, 1024)
 
@@ -85,6 +106,7 @@ class RecurrentRollout(Rollout):
             starts = torch.as_tensor(self.states.episode_starts[rows], dtype=torch.float32, device=self.device)
             sequences = Sequences(obs, self.states.at(rows, self.device), starts)
             quantiles.append(self.policy.quantiles_of_loss(sequences))
+
         return torch.cat(quantiles)
 
     def minibatches(self, batch_size: int | None) -> Iterator[tuple[Samples, Tensor | None]]:
@@ -94,6 +116,7 @@ class RecurrentRollout(Rollout):
         :param batch_size: None: all
         :return: for each minibatch its samples, whose observations are ``Sequences``, and None: all of them
         """
+        # The order of all samples.
         steps, envs = self.buffer.rewards.shape
         split = np.random.randint(steps * envs)  # noqa: NPY002  # sb3-contrib's generator
         order = np.roll(np.arange(steps * envs), -split)  # environment by environment
@@ -102,23 +125,31 @@ class RecurrentRollout(Rollout):
         # A sequence begins with an episode, and with the rollout.
         begins = self.states.episode_starts[rows] | (order % steps == 0)
 
+        # Minibatches of consecutive samples.
         size = batch_size or steps * envs
         for first in range(0, steps * envs, size):
             mb_rows = rows[first : first + size]
             mb_begins = begins[first : first + size]
             yield self._sequences(mb_rows, mb_begins), None
 
-    def _sequences(self, rows: np.ndarray, begins: np.ndarray) -> Samples:
+    def _sequences(
+        self,
+        rows: np.ndarray,
+        begins: np.ndarray,
+    ) -> Samples:
         """The samples of these rows, shape (B,), cut into sequences where they must begin."""
+        # The minibatch may cut a sequence, whose rest begins with it.
         begins = begins.copy()
         begins[0] = True
+
+        # Long sequences begin anew after every ``sequence_length`` steps.
         if self.sequence_length is not None:
-            # Long sequences begin anew after every ``sequence_length`` steps.
             first_rows = np.flatnonzero(begins)
             steps = np.arange(len(rows)) - first_rows[np.cumsum(begins) - 1]
             begins |= steps % self.sequence_length == 0
         layout, first_rows = lay_out(begins, self.states.episode_starts[rows])
 
+        # Samples, states before each sequence and layout, where the policy is.
         assert self.samples is not None
         minibatch = self.samples.at(torch.from_numpy(rows).to(self.samples.advantages.device))
         minibatch = Samples._make(on(self.device, tuple(minibatch)))

@@ -22,7 +22,9 @@ class RecurrentStep(CompiledStep):
         """
         recurrent: Any = policy
         n_envs = len(arrays_of(args[0])[0])
-        with torch._dynamo.config.patch(allow_rnn=True):  # one step of it is made of what compiles
+
+        # A single step of an LSTM is made of what compiles.
+        with torch._dynamo.config.patch(allow_rnn=True):
             return super().prepare(
                 policy, args[0], recurrent.initial_states(n_envs), torch.zeros(n_envs, device=policy.device)
             )

@@ -34,9 +34,13 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
     carries_states: ClassVar[bool] = True
     critic_parts: ClassVar[tuple[str, ...]] = (*QuantileActorCriticPolicy.critic_parts, "lstm_critic.", "critic.")
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
-        # A user's class may know of sequences only as sb3-contrib pads them.
+        # A user's class may know sequences only as sb3-contrib pads them.
         bases = type(self).__mro__[type(self).__mro__.index(QuantileActorCriticPolicy) + 1 :]
         names = ("_process_sequence", "evaluate_actions", "predict_values")
         firsts = [next(base for base in bases if name in vars(base)) for name in names]
@@ -46,6 +50,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         return False
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
+        # What the host's constructor takes beside the base policy's parameters.
         layers, _, units = self.lstm_hidden_state_shape
         parameters = {
             "lstm_hidden_size": units,
@@ -57,7 +62,11 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         return {**parameters, **super()._get_constructor_parameters()}
 
     def _process_sequence(  # type: ignore[override]
-        self, features: Tensor, lstm_states: LstmStates, episode_starts: Any, lstm: nn.LSTM
+        self,
+        features: Tensor,
+        lstm_states: LstmStates,
+        episode_starts: Any,
+        lstm: nn.LSTM,
     ) -> tuple[Tensor, LstmStates]:
         """
         As in sb3-contrib, without its loop over the steps where no episode starts within a sequence.
@@ -93,21 +102,32 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         output, states = lstm(sequences.swapaxes(0, 1), states)
         return output.transpose(0, 1).flatten(0, 1), states
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """
         As ``RecurrentActorCriticPolicy.forward``: actions, values, log probabilities and the states after the step.
 
         :raises ValueError: if a log probability is NaN
         """
+        # Only a rollout sets a compiled step.
         if self.compiled_step is not None and not (kwargs or torch.is_grad_enabled()):
             results = self.compiled_step(self, *args)
         else:
             results = self.forward_unchecked(*args, **kwargs)
+
+        # One look at a sum in place of torch's looks at every number.
         if not torch.compiler.is_compiling() and math.isnan(results[2].sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return results
 
-    def forward_unchecked(self, *args: Any, **kwargs: Any) -> Any:
+    def forward_unchecked(
+        self,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """``forward`` without its look for NaN."""
         host_forward = super(QuantileActorCriticPolicy, self).forward
         (actions, values, log_prob, states), recorded = self._recording(host_forward, *args, **kwargs)
@@ -115,7 +135,12 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
             values = self._value(values)
         return actions, values, log_prob, states
 
-    def quantiles_of_loss(self, obs: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def quantiles_of_loss(
+        self,
+        obs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         """
         :param obs: ``Sequences`` of B steps; or observations as tensors, B of them, followed by the critic's states,
             (n_layers, S, H) each, and episode starts, (B,)
@@ -123,6 +148,8 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         """
         if not isinstance(obs, Sequences):
             return super().quantiles_of_loss(obs, *args, **kwargs)
+
+        # Padded for a host that runs sequences itself; its rows without the padding afterwards.
         obs, rows, _ = self._for_host(obs)
         quantiles = super().quantiles_of_loss(obs.observations, obs.states.vf, obs.starts)
         if rows is None:
@@ -130,7 +157,11 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         return quantiles[rows]
 
     def evaluate_quantiles(
-        self, obs: Any, actions: Tensor, *args: Any, **kwargs: Any
+        self,
+        obs: Any,
+        actions: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         ``evaluate_actions`` with the quantiles in place of the value.
@@ -141,16 +172,23 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         """
         if not isinstance(obs, Sequences):
             return super().evaluate_quantiles(obs, actions, *args, **kwargs)
+
+        # Padded and unpadded, likewise.
         obs, rows, actions = self._for_host(obs, actions)
         results = super().evaluate_quantiles(obs.observations, actions, obs.states, obs.starts)
         if rows is None:
             return results
+
         quantiles, log_prob, entropy = results
         if entropy is not None:
             entropy = entropy[rows]
         return quantiles[rows], log_prob[rows], entropy
 
-    def _for_host(self, obs: Sequences, actions: Any = None) -> tuple[Sequences, Tensor | None, Any]:
+    def _for_host(
+        self,
+        obs: Sequences,
+        actions: Any = None,
+    ) -> tuple[Sequences, Tensor | None, Any]:
         """
         Pad sequences where the user's class runs them.
 
@@ -163,6 +201,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         if not (self.runs_own_sequences and isinstance(layout, Layout)):
             return obs, None, actions
 
+        # One group of all sequences, each as long as the longest.
         rows = layout.places_of_one
         longest = layout.groups[0][0]
         n_cells = longest * obs.states.pi[0].shape[1]
@@ -179,12 +218,16 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
     def initial_states(self, n_envs: int) -> RNNStates:
         """:return: zero states of actor and critic for so many environments, as ``forward`` takes and returns them"""
         layers, _, units = self.lstm_hidden_state_shape
+        # Hidden and cell state of the actor, then of the critic.
         zeros = [torch.zeros(layers, n_envs, units, device=self.device) for _ in range(4)]
         return RNNStates((zeros[0], zeros[1]), (zeros[2], zeros[3]))
 
     @torch.no_grad()
     def predict_quantiles(
-        self, obs: Any, lstm_states: Any = None, episode_starts: np.ndarray | Tensor | None = None
+        self,
+        obs: Any,
+        lstm_states: Any = None,
+        episode_starts: np.ndarray | Tensor | None = None,
     ) -> Tensor:
         """
         Quantiles of the return, whose mean is ``predict_values(obs, lstm_states, episode_starts)``.
@@ -195,6 +238,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         :param episode_starts: whether an episode starts with these observations, shape (B,); None: no
         :return: shape (B, N), raw units, of the critic with the smaller mean
         """
+        # Arrays become tensors with a row for each observation, as in `predict`.
         if not all(isinstance(part, Tensor) for part in arrays_of(obs)):
             obs = self.obs_to_tensor(obs)[0]
         size = len(arrays_of(obs)[0])
@@ -206,6 +250,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
             lstm_states = lstm_states.vf
         states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in lstm_states)
 
+        # No episode starts here unless the caller says so.
         if episode_starts is None:
             episode_starts = torch.zeros(size)
         starts = torch.as_tensor(episode_starts).to(self.device, torch.float32)
@@ -220,8 +265,10 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         :param observations: of one episode from its first step on, shape (T, ...)
         :return: shape (T, N), raw units, of the critic with the smaller mean
         """
+        # One sequence, which begins with its episode.
         starts = np.arange(len(observations)) == 0
-        layout = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), lay_out(starts, starts)[0])
+        layout, _ = lay_out(starts, starts)
+        layout = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), layout)
         tensors = torch.as_tensor(observations, device=self.device)
         quantiles = self.quantiles_of_loss(Sequences(tensors, self.initial_states(1), layout))
         return self.value_net.to_raw(self.value_net.of_smaller_mean(quantiles))

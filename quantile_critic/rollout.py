@@ -41,24 +41,34 @@ class Samples(NamedTuple):
         """The samples of these rows, shape (B,); None: all."""
         if rows is None:
             return self
+
+        old_quantiles = self.old_quantiles
+        if old_quantiles is not None:
+            old_quantiles = old_quantiles[rows]
         return Samples(
-            rows_of(self.observations, rows),
-            self.actions[rows],
-            self.old_log_prob[rows],
-            self.advantages[rows],
-            self.targets[rows],
-            None if self.old_quantiles is None else self.old_quantiles[rows],
+            observations=rows_of(self.observations, rows),
+            actions=self.actions[rows],
+            old_log_prob=self.old_log_prob[rows],
+            advantages=self.advantages[rows],
+            targets=self.targets[rows],
+            old_quantiles=old_quantiles,
         )
 
 
-def rows_of(observations: Any, rows: Any) -> Any:
+def rows_of(
+    observations: Any,
+    rows: Any,
+) -> Any:
     """Some of the observations, an array or tensor or a dict of them."""
     if isinstance(observations, dict):
         return {key: values[rows] for key, values in observations.items()}
     return observations[rows]
 
 
-def on(device: torch.device, tensors: Any) -> Any:
+def on(
+    device: torch.device,
+    tensors: Any,
+) -> Any:
     """A tensor or a dict of them, on the device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), tensors)
 
@@ -79,7 +89,10 @@ def has_own_minibatches(buffer: RolloutBuffer) -> bool:
     return True
 
 
-def by_step(buffer: RolloutBuffer, array: np.ndarray) -> np.ndarray:
+def by_step(
+    buffer: RolloutBuffer,
+    array: np.ndarray,
+) -> np.ndarray:
     """
     :param array: of the buffer, shape (T, E, ...); (M, ...), environment by environment, once it has given minibatches
     :return: shape (M, ...), step by step
@@ -133,11 +146,16 @@ class Rollout:
         if sampled_targets is not None and self.has_own_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
-                f"lies: {type(buffer).__name__} has a get() of its own"
+                f"lies: {type(buffer).__name__} overrides get()"
             )
 
-        # A buffer that makes its own minibatches does not say which rows they are: a copy of the critic is asked then.
-        self.frozen = copy.deepcopy(policy) if clips and self.has_own_minibatches else None
+        # A buffer that makes its own minibatches does not say which rows they are. A copy of the critic gives their
+        # old quantiles.
+        self.frozen: QuantileActorCriticPolicy | None = None
+        if clips and self.has_own_minibatches:
+            self.frozen = copy.deepcopy(policy)
+
+        # By row, where the buffer has its observations in one place.
         self.calibration_error: float | None = None
         self.old_quantiles: Tensor | None = None  # (M, C * N), raw
         self.atoms: Tensor | None = None  # (M, N), raw
@@ -159,7 +177,11 @@ class Rollout:
     def _has_own_minibatches(self) -> bool:
         return has_own_minibatches(self.buffer)
 
-    def _predict(self, observations: Any, batch_size: int) -> Tensor:
+    def _predict(
+        self,
+        observations: Any,
+        batch_size: int,
+    ) -> Tensor:
         """All quantiles in the units of the loss, in parts that take no more memory than training."""
         arrays = arrays_of(observations)
         numbers_of_one = sum(math.prod(array.shape[1:]) for array in arrays)
@@ -181,6 +203,7 @@ class Rollout:
         if self.has_own_minibatches:
             return
 
+        # The whole rollout as one batch of SB3's buffer.
         buffer = self.buffer
         observations = observations_by_step(buffer)
         actions = torch.as_tensor(by_step(buffer, buffer.actions), device=self.device)
@@ -201,11 +224,16 @@ class Rollout:
             samples = samples._replace(observations=on(self.device, samples.observations))
         self.samples = samples
 
-    def _in_loss_units(self, data: RolloutBufferSamples, old_quantiles: Tensor | None) -> Samples:
+    def _in_loss_units(
+        self,
+        data: RolloutBufferSamples,
+        old_quantiles: Tensor | None,
+    ) -> Samples:
         """
         :param data: samples of SB3's buffer, raw
         :param old_quantiles: theirs, raw; None: no clipping
         """
+        # Discrete actions are numbers of categories.
         head = self.policy.value_net
         actions = data.actions
         if isinstance(self.policy.action_space, spaces.Discrete):
@@ -217,14 +245,18 @@ class Rollout:
             # any scale of the rewards.
             advantages = torch.ldexp(advantages, -torch.frexp(head.ret_std).exponent)
 
-        targets = data.returns if self.atoms is None else self.atoms
+        targets = data.returns
+        if self.atoms is not None:
+            targets = self.atoms
+        if old_quantiles is not None:
+            old_quantiles = head.to_normalized(old_quantiles)
         return Samples(
             observations=data.observations,
             actions=actions,
             old_log_prob=data.old_log_prob,
             advantages=advantages,
             targets=head.to_normalized(targets),
-            old_quantiles=None if old_quantiles is None else head.to_normalized(old_quantiles),
+            old_quantiles=old_quantiles,
         )
 
     def minibatches(self, batch_size: int) -> Iterator[tuple[Samples, Tensor | None]]:
@@ -243,6 +275,7 @@ class Rollout:
         order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3's generator
         rows = torch.as_tensor(order % steps * envs + order // steps)  # (M,)
 
+        # Rows of samples on the device, or the minibatch's observations sent there.
         observations = self.samples.observations
         is_here = arrays_of(observations)[0].device.type == self.device.type
         b_rows = torch.split(rows, batch_size)

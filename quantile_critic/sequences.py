@@ -34,7 +34,10 @@ class Sequences(NamedTuple):
     starts: Tensor | Layout  # whether an episode starts, (B,); a layout: states of episodes that start are zero already
 
 
-def lay_out(begins: np.ndarray, episode_starts: np.ndarray) -> tuple[Layout, np.ndarray]:
+def lay_out(
+    begins: np.ndarray,
+    episode_starts: np.ndarray,
+) -> tuple[Layout, np.ndarray]:
     """
     :param begins: whether a sequence begins at a row, shape (B,); it does at the first
     :param episode_starts: whether an episode starts at a row, shape (B,); there a sequence begins, too
@@ -57,7 +60,9 @@ def lay_out(begins: np.ndarray, episode_starts: np.ndarray) -> tuple[Layout, np.
     # Find the cell of each row.
     sequence = np.cumsum(begins) - 1  # of each row
     step = np.arange(len(begins)) - first_rows[sequence]
-    places = (offsets[group_of] + rank_in_group)[sequence] + step * sizes[group_of][sequence]
+    first_place = offsets[group_of] + rank_in_group  # of each sequence
+    stride = sizes[group_of]  # cells from one of its steps to the next
+    places = first_place[sequence] + step * stride[sequence]
     places_of_one = rank_of[sequence] * int(lengths.max()) + step
 
     layout = Layout(
@@ -91,7 +96,12 @@ def group_sizes(lengths: np.ndarray) -> list[tuple[int, int]]:
     return group_sizes(lengths[:cut]) + group_sizes(lengths[cut:])
 
 
-def run_sequences(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
+def run_sequences(
+    lstm: nn.LSTM,
+    features: Tensor,
+    states: tuple[Tensor, Tensor],
+    layout: Layout,
+) -> Tensor:
     """
     :param lstm: with H units
     :param features: shape (B, features)
@@ -110,18 +120,22 @@ def run_sequences(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor]
     first_sequence = 0
     for steps, size in layout.groups:
         group = cells[first_cell : first_cell + steps * size].view(steps, size, -1)
-        states_of_group = tuple(state[:, first_sequence : first_sequence + size].contiguous() for state in states)
+        rows = slice(first_sequence, first_sequence + size)
+        states_of_group = tuple(state[:, rows].contiguous() for state in states)
         output, _ = lstm(group, states_of_group)  # (steps, size, H)
         outputs.append(output.reshape(steps * size, -1))
         first_cell += steps * size
         first_sequence += size
 
     # Take the rows out of the cells.
-    all_outputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return all_outputs.index_select(0, layout.places)
+    return torch.cat(outputs).index_select(0, layout.places)
 
 
-def run_step(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def run_step(
+    lstm: nn.LSTM,
+    features: Tensor,
+    states: tuple[Tensor, Tensor],
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """
     One step of each sequence, in a quarter of the time that the LSTM takes for it.
 
@@ -134,10 +148,12 @@ def run_step(lstm: nn.LSTM, features: Tensor, states: tuple[Tensor, Tensor]) -> 
     cells = []
     for layer, weights in enumerate(lstm.all_weights):
         before = [states[0][layer], states[1][layer]]
+
         # A layer's hidden state is the next layer's input.
         features, cell = torch.lstm_cell(features, before, *weights)
         hidden.append(features)
         cells.append(cell)
+
     return features, (torch.stack(hidden), torch.stack(cells))
 
 
@@ -149,5 +165,12 @@ def can_step_by_hand(lstm: nn.LSTM) -> bool:
         return False
     if lstm.training and lstm.dropout:
         return False
-    hooks = (lstm._forward_hooks, lstm._forward_pre_hooks, lstm._backward_hooks, lstm._backward_pre_hooks)
+
+    # A hook acts on calls only.
+    hooks = (
+        lstm._forward_hooks,
+        lstm._forward_pre_hooks,
+        lstm._backward_hooks,
+        lstm._backward_pre_hooks,
+    )
     return not any(hooks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-from quantile_critic.losses import VfClipMode
+from quantile_critic.losses import VfClipMode, has_lower_clamp
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Scaling:
     mode: Literal["batch", "dsac_t"]
     clip_min: float
     clip_max: float
+
+    @property
+    def compares_spread(self) -> bool:
+        """Whether the weight depends on how the spread of the quantiles compares with their squared error."""
+        return self.mode == "dsac_t" or not has_lower_clamp(self.clip_min)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,11 @@ from quantile_critic.losses import quantile_midpoints
 
 
 def next_statistics(
-    mean: float, std: float, updates: int, returns: np.ndarray, rate: float | None
+    mean: float,
+    std: float,
+    updates: int,
+    returns: np.ndarray,
+    rate: float | None,
 ) -> tuple[float, float]:
     """
     Statistics with one rollout's returns taken in: a debiased exponential average of their mean and mean square.
@@ -33,6 +37,7 @@ def next_statistics(
     if rate is not None:
         weight = min(1.0, rate / (1 - (1 - rate) ** updates))  # rounding can exceed 1
 
+    # Of this rollout alone, in double precision.
     batch_mean = returns.mean(dtype=np.float64)
     batch_variance = returns.var(dtype=np.float64)
     new_mean = mean + weight * (batch_mean - mean)
@@ -45,7 +50,12 @@ def next_statistics(
 
 
 def sample_replacement(
-    rewards: Tensor, goes_on: Tensor, keeps: Tensor, following: Tensor, last: Tensor, gamma: float
+    rewards: Tensor,
+    goes_on: Tensor,
+    keeps: Tensor,
+    following: Tensor,
+    last: Tensor,
+    gamma: float,
 ) -> Tensor:
     """
     Targets of "sr_lambda" (Nam et al. 2021): backwards in time, Z_t = r_t + gamma * (1 - d_t) * Zn with Zn = Z_t+1
@@ -59,6 +69,7 @@ def sample_replacement(
     :param gamma: discount factor
     :return: atoms, shape (T, E, N), raw
     """
+    # From the last step back to the first.
     atoms = torch.empty_like(following)
     z = last  # (E, N)
     for t in reversed(range(len(rewards))):
@@ -90,6 +101,7 @@ def sampled_targets(
     :param gamma: discount factor
     :return: atoms, shape (T * E, N), raw
     """
+    # SB3's arrays as tensors, step by step.
     device = quantiles.device
     by_step = quantiles.reshape(*rewards.shape, -1)  # (T, E, N)
     following = torch.cat([by_step[1:], last[None]])
@@ -102,12 +114,16 @@ def sampled_targets(
         following[step, env] = last_quantiles
         goes_on[step, env] = 1.0
 
+    # A sample is kept within its episode only.
     keeps_sample = torch.as_tensor(keeps & ~dones, device=device)
     atoms = sample_replacement(raw, goes_on, keeps_sample, following, last, gamma)
     return atoms.reshape(quantiles.shape)
 
 
-def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
+def calibration_error(
+    quantiles: Tensor,
+    returns: Tensor,
+) -> float:
     """
     Mean over tau of |share of the returns below the quantile - tau|; 0 for a calibrated critic.
 
@@ -115,6 +131,7 @@ def calibration_error(quantiles: Tensor, returns: Tensor) -> float:
     :param returns: shape (M,), same units
     :return: within [0, 1]
     """
+    # Each quantile's share of returns below it, beside the share that it stands for.
     tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
     below = (returns.reshape(-1, 1) < quantiles).to(tau.dtype)
     shares = below.mean(dim=0)  # (N,)

@@ -23,10 +23,16 @@ from quantile_critic.settings import Coefficients, LossSettings
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+def clip_gradients(
+    parameters: list[nn.Parameter],
+    max_norm: float,
+) -> Tensor:
     """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
+    # The norm of all gradients is that of their norms.
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    # By 1, to the last bit, where the norm is small enough.
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
@@ -73,12 +79,15 @@ class EagerUpdate:
         :param largest_kl: approximate KL divergence above which no further step is made; None: any
         :param common_noise: random numbers that the optimizers of all processes draw alike
         """
+        # What the update reads.
         self.loss = loss
         self.coefficients = coefficients
         self.policy = policy
         self.largest_kl = largest_kl
         self.common_noise = common_noise
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+
+        # What it leaves.
         self.approx_kl = None
         self._names = ()
         self._values = []
@@ -89,7 +98,11 @@ class EagerUpdate:
         """The state of the optimizer's options for the time of an update."""
         return self.policy.fast_optimizer()
 
-    def __call__(self, samples: Samples, rows: Tensor | None) -> bool:
+    def __call__(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> bool:
         """
         :param samples: the rollout's, or those of the minibatch
         :param rows: which of them are the minibatch, shape (B,); None: all
@@ -102,6 +115,8 @@ class EagerUpdate:
         """:return: by name the values of all minibatches, shape (n_minibatches,), and ``grad_norm`` of all steps"""
         if self._metrics is not None:
             return self._metrics
+
+        # One transfer from the device for all metrics, one for the norms.
         b_metrics: dict[str, np.ndarray] = {}
         if self._values:
             # (n_metrics, n_minibatches)
@@ -109,10 +124,16 @@ class EagerUpdate:
             b_metrics.update(zip(self._names, columns, strict=True))
         if self._norms:
             b_metrics["grad_norm"] = torch.stack(self._norms).float().cpu().numpy()
+
         self._metrics = b_metrics
         return b_metrics
 
-    def _eager_gradients(self, samples: Samples, rows: Tensor | None, set_to_none: bool = True) -> None:
+    def _eager_gradients(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+        set_to_none: bool = True,
+    ) -> None:
         """Give the parameters the gradients of a minibatch's loss, averaged over the processes."""
         loss, mb_metrics = self.loss(samples.at(rows), self.coefficients)
         values = torch.stack(list(mb_metrics.values()))
@@ -120,6 +141,7 @@ class EagerUpdate:
         self.policy.optimizer.zero_grad(set_to_none=set_to_none)
         loss.backward()  # type: ignore[no-untyped-call]
 
+        # The metrics travel with the gradients.
         if n_processes() > 1:
             values = average_over_processes(values, self.parameters)
         self._names = tuple(mb_metrics)

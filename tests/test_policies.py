@@ -161,7 +161,7 @@ def test_own_evaluate_actions_may_ask_predict_values():
 @pytest.mark.parametrize("name", ["evaluate_actions", "predict_values"])
 def test_what_training_would_not_ask_is_refused(name):
     own = type("Own", (QuantileActorCriticPolicy,), {name: lambda self, *args: None})
-    with pytest.raises(TypeError, match=f"Own.{name} would not be asked in training: override"):
+    with pytest.raises(TypeError, match=f"training does not call Own.{name}: override"):
         DistributionalPPO(own, RandomEnv(), **SHORT)
 
 

@@ -192,10 +192,14 @@ def one_waits_in_a_broadcast(path):
 
 
 def exchanged(path):
-    """Broadcast and gather, by their new and old names."""
-    own = f"of {processes.rank()}"
-    assert (processes.first_says, processes.told_first) == (processes.broadcast, processes.gather)
-    return processes.broadcast(own), processes.gather(own), ending_together(lambda: own), processes.all_objects(own)
+    """Broadcast, gather, and a value of each process in all."""
+    value = f"of {processes.rank()}"
+    return (
+        processes.broadcast(value),
+        processes.gather(value),
+        ending_together(lambda: value),
+        processes.all_objects(value),
+    )
 
 
 def first_observations(path):

@@ -2,6 +2,9 @@
 ``compile=True`` after a change that compiled code reads. Oracle: the same class without it, on the same rollout.
 
 The graphs run as they are traced, without machine code of their own: a change is seen or missed before that.
+
+Cases of one table share a pair of models, whose changes add up: each case compiles once. A change that the pair misses
+fails its case, as both models go on to learn from the same rollouts.
 """
 
 import functools
@@ -33,6 +36,7 @@ NET = dict(net_arch=[8], n_quantiles=4)
 
 FACTOR = 1.0
 FACTORS = [1.0]
+FACTORS_OF_EXTRACTOR = [1.0]
 
 
 class Traced(torch._dynamo.aot_compile_types.SerializableCallable):
@@ -56,6 +60,15 @@ class Traced(torch._dynamo.aot_compile_types.SerializableCallable):
 @pytest.fixture(autouse=True)
 def no_machine_code(monkeypatch):
     monkeypatch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
+
+
+@pytest.fixture(scope="module")
+def any_number_of_builds():
+    """A pair that serves many cases compiles more often than a training should."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_module, "MAX_BUILDS", 1000)
+        patch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
+        yield
 
 
 def make(cls, compile, policy_kwargs=None, policy="MlpPolicy", **flags):
@@ -84,25 +97,36 @@ def assert_alike_after(change, models, updates=1):
 # ------------------------------------------------------------------------------------- what an own loss may read
 
 
-def scaled_by(read):
-    """A user's class, whose weight is multiplied by what ``read`` reads of the model."""
+def scaled_by(*reads):
+    """A user's class, whose weight is multiplied by the mean of what each of ``reads`` reads of the model."""
 
     class Base(DistributionalPPO):
         factor_of_base = 1.0
+        hidden_factor = 1.0
 
         def factor_by_method(self):
             return 1.0
 
+        def factor_of_instance(self):
+            return 1.0
+
+        @property
+        def replaced_factor(self):
+            return 1.0
+
     class Scaled(Base):
         factor_of_class = 1.0
+        factor_by_type = 1.0
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
+            self.helper = types.SimpleNamespace(helpers=[Helper()])
             self.nested = types.SimpleNamespace(inner=types.SimpleNamespace(factor=1.0, name="calm"))
             self.table = {"a": {"b": [1.0, [1.0]]}}
             self.named = Named(factor=1.0)
             self.array = np.array([1.0], dtype=np.float32)
             self.tensor = torch.tensor(1.0)
+            self.filled_tensor = torch.tensor(1.0)
             self.number = np.float32(1.0)
             self.partial = functools.partial(torch.mul, torch.tensor(1.0))
             self.schedule = lambda progress: 1.0
@@ -114,9 +138,19 @@ def scaled_by(read):
             return self._factor
 
         def variance_weight(self, variance, critic=0):
-            return super().variance_weight(variance, critic) * read(self)
+            factors = [read(self) for read in reads]
+            return super().variance_weight(variance, critic) * (sum(factors) / len(factors))
 
     return Scaled
+
+
+class BaseOfHelper:
+    def factor(self):
+        return 1.0
+
+
+class Helper(BaseOfHelper):
+    """An object of the user's that the model holds."""
 
 
 class Named(dict):
@@ -164,7 +198,6 @@ READS = {
         lambda m: 1 + m._current_progress_remaining,
         lambda m: setattr(m, "_current_progress_remaining", 0.25),
     ),
-    "num_timesteps": (lambda m: m.num_timesteps / 10, lambda m: setattr(m, "num_timesteps", 7)),
     "a coefficient read directly": (lambda m: 1 + m.vf_coef, lambda m: setattr(m, "vf_coef", 3.0)),
     "a nested object": (lambda m: m.nested.inner.factor, lambda m: setattr(m.nested.inner, "factor", 3.0)),
     "a nested list": (lambda m: m.table["a"]["b"][1][0], lambda m: m.table["a"]["b"][1].__setitem__(0, 3.0)),
@@ -175,13 +208,13 @@ READS = {
         lambda m: setattr(m, "array", np.array([3.0], dtype=np.float32)),
     ),
     "a tensor that is replaced": (lambda m: m.tensor, lambda m: setattr(m, "tensor", torch.tensor(3.0))),
-    "a tensor that is filled": (lambda m: m.tensor, lambda m: m.tensor.fill_(3.0)),
+    "a tensor that is filled": (lambda m: m.filled_tensor, lambda m: m.filled_tensor.fill_(3.0)),
     "a number of numpy": (lambda m: float(m.number), lambda m: setattr(m, "number", np.float32(3.0))),
     "slots": (lambda m: m.slots.factor, lambda m: setattr(m.slots, "factor", 3.0)),
     "a property": (lambda m: m.factor, lambda m: setattr(m, "_factor", 3.0)),
     "a property that is replaced": (
-        lambda m: m.factor,
-        lambda m: setattr(type(m), "factor", property(lambda self: 3.0)),
+        lambda m: m.replaced_factor,
+        lambda m: setattr(type(m), "replaced_factor", property(lambda self: 3.0)),
     ),
     "functools.partial": (
         lambda m: m.partial(1.0),
@@ -190,22 +223,29 @@ READS = {
     "a schedule": (lambda m: m.schedule(1.0), lambda m: setattr(m, "schedule", lambda progress: 3.0)),
     "a class attribute": (lambda m: m.factor_of_class, lambda m: setattr(type(m), "factor_of_class", 3.0)),
     "a class attribute by type": (
-        lambda m: type(m).factor_of_class,
-        lambda m: setattr(type(m), "factor_of_class", 3.0),
+        lambda m: type(m).factor_by_type,
+        lambda m: setattr(type(m), "factor_by_type", 3.0),
     ),
     "a parent's class attribute": (
         lambda m: m.factor_of_base,
         lambda m: setattr(type(m).__bases__[0], "factor_of_base", 3.0),
     ),
     "an attribute that hides a parent's": (
-        lambda m: m.factor_of_base,
-        lambda m: setattr(type(m), "factor_of_base", 3.0),
+        lambda m: m.hidden_factor,
+        lambda m: setattr(type(m), "hidden_factor", 3.0),
     ),
     "a method that is replaced": (
         lambda m: m.factor_by_method(),
         lambda m: setattr(type(m).__bases__[0], "factor_by_method", lambda self: 3.0),
     ),
-    "an instance's method": (lambda m: m.factor_by_method(), lambda m: setattr(m, "factor_by_method", lambda: 3.0)),
+    "an instance's method": (
+        lambda m: m.factor_of_instance(),
+        lambda m: setattr(m, "factor_of_instance", lambda: 3.0),
+    ),
+    "a method of a helper's class": (
+        lambda m: m.helper.helpers[0].factor(),
+        lambda m: setattr(BaseOfHelper, "factor", lambda self: 3.0),
+    ),
     "a module global": (lambda m: FACTOR, lambda m: set_global(3.0)),
     "a module-level list": (lambda m: sum(FACTORS), lambda m: FACTORS.__setitem__(0, 3.0)),
     "a function's attribute": (lambda m: by_function(), lambda m: setattr(by_function, "factor", 3.0)),
@@ -214,9 +254,10 @@ READS = {
 }
 
 
-@pytest.fixture
-def restored():
-    yield
+@pytest.fixture(scope="module")
+def models_of_reads(any_number_of_builds):
+    """A pair whose weight is the mean of all that ``READS`` reads."""
+    yield twins(scaled_by(*(read for read, _ in READS.values())))
     set_global(1.0)
     FACTORS[:] = [1.0]
     by_function.factor = 1.0
@@ -224,15 +265,44 @@ def restored():
     SET_CLOSURE(1.0)
 
 
-@pytest.mark.usefixtures("restored")
 @pytest.mark.parametrize("name", READS)
-def test_a_changed_number_that_an_own_loss_reads_counts(name):
+def test_a_changed_number_that_an_own_loss_reads_counts(name, models_of_reads):
     read, change = READS[name]
-    models = twins(scaled_by(read))
+    factor = float(read(models_of_reads[1]))
+    assert_alike_after(change, models_of_reads)
+    assert float(read(models_of_reads[1])) != factor
+    assert models_of_reads[1]._update.gradients_only.call is not None
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: float(np.random.rand()),  # noqa: NPY002
+        lambda: torch.as_tensor(np.random.normal(size=2)).sum().float(),  # noqa: NPY002
+    ],
+    ids=["a number", "an array"],
+)
+def test_a_loss_that_draws_from_numpys_generator_stays_eager(draw):
+    """Torch would draw an array from its own generator in place of numpy's."""
+    eager = make(scaled_by(lambda m: 1.0 + draw()), False)
+    compiled = make(scaled_by(lambda m: 1.0 + draw()), True)
+    with pytest.warns(UserWarning, match="gradients is not compiled"):
+        assert train_alike(eager, compiled) < 1e-5
+
+
+def test_a_number_that_moves_with_every_update_counts():
+    """``twins`` learns two updates, the second with twice as many steps; then come a third and a fourth."""
+    models = twins(scaled_by(lambda m: m.num_timesteps / 10))
+    assert_alike_after(lambda m: None, models, updates=2)
     assert models[1]._update.gradients_only.call is not None
-    factor = float(read(models[1]))
-    assert_alike_after(change, models)
-    assert float(read(models[1])) != factor
+
+
+def test_a_counter_of_a_users_class_compiles_nothing_anew():
+    """Torch's guards see its value where the loss reads it."""
+    models = twins(scaled_by(lambda m: 1.0))
+    for n in range(3):
+        assert_alike_after(lambda m, n=n: setattr(type(m), "factor_of_class", float(n)), models)
+    assert models[1]._update.gradients_only.builds == 1
 
 
 # ---------------------------------------------------------------------------------------- what an own policy may read
@@ -270,7 +340,13 @@ class Extractor(BaseFeaturesExtractor):
         self.activation = torch.tanh
 
     def forward(self, observations):
-        factor = self.factor * self.config["layers"][0]["factor"] * self.factor_of_class * FACTORS[0] * self.scale
+        factor = (
+            FACTORS_OF_EXTRACTOR[0]
+            * self.factor
+            * self.config["layers"][0]["factor"]
+            * self.factor_of_class
+            * self.scale
+        )
         return self.activation(observations * factor)
 
 
@@ -278,7 +354,7 @@ POLICY_CHANGES = {
     "an attribute": lambda p: setattr(p.features_extractor, "factor", 3.0),
     "a nested configuration": lambda p: p.features_extractor.config["layers"][0].__setitem__("factor", 3.0),
     "a class attribute": lambda p: setattr(Extractor, "factor_of_class", 3.0),
-    "a module-level list": lambda p: FACTORS.__setitem__(0, 3.0),
+    "a module-level list": lambda p: FACTORS_OF_EXTRACTOR.__setitem__(0, 3.0),
     "a buffer": lambda p: p.features_extractor.scale.fill_(3.0),
     "a function": lambda p: setattr(p.features_extractor, "activation", torch.sigmoid),
     "a method that is replaced": lambda p: setattr(Extractor, "forward", lambda self, x: torch.cos(x)),
@@ -286,19 +362,26 @@ POLICY_CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def models_of_extractor(any_number_of_builds):
+    models = twins(policy_kwargs=dict(features_extractor_class=Extractor))
+    assert_rollout_is_eager(models[1])
+    return models
+
+
 @pytest.fixture
 def restored_extractor(monkeypatch):
     monkeypatch.setattr(Extractor, "factor_of_class", 1.0)
     monkeypatch.setattr(Extractor, "forward", Extractor.forward)
+    yield
+    FACTORS_OF_EXTRACTOR[0] = 1.0
 
 
-@pytest.mark.usefixtures("restored", "restored_extractor")
+@pytest.mark.usefixtures("restored_extractor")
 @pytest.mark.parametrize("name", POLICY_CHANGES)
-def test_what_an_own_extractor_reads_counts_in_updates_and_rollouts(name):
-    models = twins(policy_kwargs=dict(features_extractor_class=Extractor))
-    assert_rollout_is_eager(models[1])
-    assert_alike_after(lambda model: POLICY_CHANGES[name](model.policy), models)
-    assert_rollout_is_eager(models[1])
+def test_what_an_own_extractor_reads_counts_in_updates_and_rollouts(name, models_of_extractor):
+    assert_alike_after(lambda model: POLICY_CHANGES[name](model.policy), models_of_extractor)
+    assert_rollout_is_eager(models_of_extractor[1])
 
 
 def assert_rollout_is_eager(model):
@@ -333,11 +416,24 @@ def test_an_activations_number_counts():
         lambda patch: patch.setattr(torch.nn.Tanh, "forward", lambda self, x: torch.cos(x)),
         lambda patch: patch.setattr(losses, "DSAC_T_BIAS", 1.0),
         lambda patch: patch.setattr(distributional_ppo, "quantile_variance", lambda q: q.detach().square().sum(-1)),
-        lambda patch: patch.setattr(losses.F, "huber_loss", lambda q, y, reduction, delta: (q - y).square()),
+        lambda patch: patch.setattr(losses.F, "huber_loss", lambda q, y, reduction, delta: (q - y).square() ** 2),
+        lambda patch: patch.setattr(losses.F, "linear", lambda x, w, b=None: (x @ w.T + b).sin()),
+        lambda patch: patch.setattr(torch, "clamp", lambda x, *args, **limits: x),
+        lambda patch: patch.setattr(torch.Tensor, "square", lambda x: x.abs()),
         lambda patch: patch.setattr(DistributionalPPO, "_policy_loss", half_of(DistributionalPPO._policy_loss)),
         lambda patch: patch.setattr(DistributionalPPO, "variance_weight", lambda *_: torch.tensor(3.0)),
     ],
-    ids=["a module's forward", "a constant", "a function", "torch's function", "a method of the loss", "the weight"],
+    ids=[
+        "a module's forward",
+        "a constant",
+        "a function",
+        "torch's loss",
+        "torch's layer",
+        "torch's clamp",
+        "a tensor's method",
+        "a method of the loss",
+        "the weight",
+    ],
 )
 def test_code_that_is_replaced_counts(replace, monkeypatch):
     models = twins(variance_scaling_mode="dsac_t", normalize_returns=True)
@@ -355,47 +451,55 @@ def half_of(method):
 
 # ---------------------------------------------------------------------------------- flags, coefficients, the optimizer
 
+
+def set_flag(name, value):
+    return lambda model: setattr(model, name, value)
+
+
+def set_option(name, value):
+    return lambda model: [group.update({name: value}) for group in model.policy.optimizer.param_groups]
+
+
+# What a change switches off comes after what it would hide.
 CHANGES = {
-    "quantile_huber_kappa": lambda m: setattr(m, "quantile_huber_kappa", 0.1),
-    "quantile_huber_kappa of numpy": lambda m: setattr(m, "quantile_huber_kappa", np.float32(0.1)),
-    "normalize_advantage": lambda m: setattr(m, "normalize_advantage", False),
-    "use_variance_gradient_scaling": lambda m: setattr(m, "use_variance_gradient_scaling", False),
-    "variance_scaling_clip_min": lambda m: setattr(m, "variance_scaling_clip_min", 5.0),
-    "variance_scaling_mode": lambda m: setattr(m, "variance_scaling_mode", "dsac_t"),
-    "distributional_vf_clip_mode": lambda m: setattr(m, "distributional_vf_clip_mode", "mean_only"),
-    "distributional_vf_clip_variance_factor": lambda m: setattr(m, "distributional_vf_clip_variance_factor", 1.01),
-    "clip_range_vf": lambda m: setattr(m, "clip_range_vf", lambda _: 0.5),
-    "clip_range_vf to None": lambda m: setattr(m, "clip_range_vf", None),
-    "clip_range": lambda m: setattr(m, "clip_range", lambda _: 0.01),
-    "ent_coef": lambda m: setattr(m, "ent_coef", 0.1),
-    "ent_coef of numpy": lambda m: setattr(m, "ent_coef", np.float32(0.1)),
-    "vf_coef": lambda m: setattr(m, "vf_coef", 2.0),
-    "max_grad_norm": lambda m: setattr(m, "max_grad_norm", 0.01),
-    "learning_rate": lambda m: setattr(m, "lr_schedule", lambda _: 1e-3),
-    "learning_rate of numpy": lambda m: setattr(m, "lr_schedule", lambda _: np.float32(1e-3)),
-    **{
-        name: lambda m, name=name, value=value: [g.update({name: value}) for g in m.policy.optimizer.param_groups]
-        for name, value in {
-            "betas": (0.5, 0.9),
-            "eps": 0.1,
-            "eps of numpy": np.float32(0.1),
-            "weight_decay": 0.1,
-            "maximize": True,
-            "amsgrad": False,
-        }.items()
-    },
+    "quantile_huber_kappa": set_flag("quantile_huber_kappa", 0.1),
+    "quantile_huber_kappa of numpy": set_flag("quantile_huber_kappa", np.float32(0.2)),
+    "normalize_advantage": set_flag("normalize_advantage", False),
+    "variance_scaling_clip_min": set_flag("variance_scaling_clip_min", 5.0),
+    "variance_scaling_mode": set_flag("variance_scaling_mode", "dsac_t"),
+    "distributional_vf_clip_variance_factor": set_flag("distributional_vf_clip_variance_factor", 1.01),
+    "distributional_vf_clip_mode": set_flag("distributional_vf_clip_mode", "mean_only"),
+    "clip_range_vf": set_flag("clip_range_vf", lambda _: 0.5),
+    "clip_range": set_flag("clip_range", lambda _: 0.01),
+    "ent_coef": set_flag("ent_coef", 0.1),
+    "ent_coef of numpy": set_flag("ent_coef", np.float32(0.2)),
+    "vf_coef": set_flag("vf_coef", 2.0),
+    "max_grad_norm": set_flag("max_grad_norm", 0.01),
+    "learning_rate": set_flag("lr_schedule", lambda _: 1e-3),
+    "learning_rate of numpy": set_flag("lr_schedule", lambda _: np.float32(2e-3)),
+    "betas": set_option("betas", (0.5, 0.9)),
+    "weight_decay": set_option("weight_decay", 0.1),
+    "maximize": set_option("maximize", True),
+    "clip_range_vf to None": set_flag("clip_range_vf", None),
+    "use_variance_gradient_scaling": set_flag("use_variance_gradient_scaling", False),
+    "eps": set_option("eps", 0.1),
+    "eps of numpy": set_option("eps", np.float32(0.2)),
 }
-CHANGES["eps of numpy"] = lambda m: [g.update(eps=np.float32(0.1)) for g in m.policy.optimizer.param_groups]
+
+
+@pytest.fixture(scope="module")
+def models_of_changes(any_number_of_builds):
+    """A pair whose whole update is compiled; a larger eps makes less of the rounding of gradients near 0."""
+    flags = dict(clip_range_vf=0.05, distributional_vf_clip_mode="mean_and_variance")
+    models = twins(target_kl=None, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-4)), **flags)
+    assert models[1]._update.whole.call is not None
+    return models
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_flag_or_number_that_a_callback_changes_counts(name):
-    flags = dict(clip_range_vf=0.05, distributional_vf_clip_mode="mean_and_variance")
-    # A larger eps than the critic's own: less is made of the rounding of gradients near 0.
-    models = twins(target_kl=None, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-4)), **flags)
-    assert models[1]._update.whole.call is not None
-    assert_alike_after(CHANGES[name], models)
-    assert models[1]._update.whole.call is not None
+def test_a_flag_or_number_that_a_callback_changes_counts(name, models_of_changes):
+    assert_alike_after(CHANGES[name], models_of_changes)
+    assert models_of_changes[1]._update.whole.call is not None
 
 
 def test_only_what_the_loss_reads_compiles_anew(capfd):

@@ -158,7 +158,13 @@ def test_a_metric_is_reduced_by_its_name_and_no_part_of_it(name, expected):
 
 def test_settings_of_the_loss_follow_the_flags_and_are_python_numbers():
     model = DistributionalPPO(
-        "MlpPolicy", "CartPole-v1", quantile_huber_kappa=np.float32(0.5), ent_coef=np.float32(0.1)
+        "MlpPolicy",
+        "CartPole-v1",
+        n_steps=16,
+        batch_size=16,
+        device="cpu",
+        quantile_huber_kappa=np.float32(0.5),
+        ent_coef=np.float32(0.1),
     )
     assert model.loss_settings == LossSettings(
         kappa=0.5,

@@ -23,7 +23,7 @@ from market_regimes.market.env import MarketCore
 from market_regimes.run import checkpoint
 from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
 from market_regimes.run.probes import figures_by_regime_of_rollout
-from quantile_critic.processes import first_says, told_first
+from quantile_critic.processes import broadcast, gather
 
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
 
@@ -209,7 +209,7 @@ class Training(RolloutBars):
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
         saves = bool(better or self.stopped or self.step >= self.memory.checkpoint_due)
-        first_says((self.stopped, saves))  # which ``Following`` hears
+        broadcast((self.stopped, saves))  # which ``Following`` hears
         if saves:
             self._save()
         super()._on_rollout_start()
@@ -254,7 +254,7 @@ class Training(RolloutBars):
     def _save(self) -> None:
         self.memory.checkpoint_due = self.step + self.run.checkpoint_every
         self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
-        tensors, state = checkpoint.with_others(*checkpoint.capture(self.algorithm), told_first(None)[1:])
+        tensors, state = checkpoint.with_others(*checkpoint.capture(self.algorithm), gather(None)[1:])
         checkpoint.write(self.folder, self.step, tensors, {**state, "training": asdict(self.memory)})
         self._write_best()
         checkpoint.prune(self.folder, self.memory.best_step)
@@ -284,7 +284,7 @@ class Following(_Callback):
         if self.resumed:
             checkpoint.restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
-        self.stopped, saves = first_says(None)
+        self.stopped, saves = broadcast(None)
         if saves:
             self._give()
 
@@ -299,4 +299,4 @@ class Following(_Callback):
         """This process's part of a checkpoint, without the parameters, which all share."""
         tensors, state = checkpoint.capture(self.algorithm)
         del tensors["parameters"]
-        told_first((tensors, state))
+        gather((tensors, state))

@@ -35,7 +35,7 @@ from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
-from quantile_critic.processes import ProcessLostError, first_says, lost_is_said, n_processes, rank
+from quantile_critic.processes import ProcessLostError, broadcast, n_processes, rank, translating_lost_peers
 
 
 class Study:
@@ -105,7 +105,7 @@ class Study:
         :raises ProcessLostError: if another process of the same training ends before
         """
         config_text = self.configured.text() if config_text is None else config_text
-        folder: Path = first_says(self._new_folder(config_text) if rank() == 0 else None)
+        folder: Path = broadcast(self._new_folder(config_text) if rank() == 0 else None)
         print(f"training in {folder}", flush=True)
         self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
         return folder
@@ -159,14 +159,14 @@ class Study:
         self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
     ) -> None:
         """Train in the first process and write, follow it in the others; say where what went wrong stands."""
-        step = first_says(self.model.num_timesteps)
+        step = broadcast(self.model.num_timesteps)
         if step != self.model.num_timesteps:
             raise ValueError(
                 f"the processes of the training in {folder} read different checkpoints, of steps {step} and "
                 f"{self.model.num_timesteps}: let all see the same folder"
             )
         try:
-            with lost_is_said():
+            with translating_lost_peers():
                 if rank() == 0:
                     self._learn_and_write(folder, config_text, memory, resumed)
                 else:
