@@ -295,15 +295,31 @@ def sharpe_per_row(returns: np.ndarray) -> np.ndarray:
     return ratios
 
 
-def share_below(returns: pd.Series, of_copies: np.ndarray) -> float | None:
+@dataclass(frozen=True)
+class Rank:
     """
-    Rank of a Sharpe ratio among those of shifted copies. Where timing is luck, the agent is one of n + 1 that are drawn
-    alike; then the share is at least 0.95, or at most 0.05, with a probability of no more than 5 % each.
+    Rank of an agent's Sharpe ratio among those of its shifted copies.
 
+    :param copies: number of copies that have a Sharpe ratio
+    :param below: how many of them have a lower one
+    :param equal: how many have the same
+    """
+
+    copies: int
+    below: int
+    equal: int
+
+    @property
+    def share(self) -> float:
+        """Share of the copies and the agent that lie below the agent, equal ones and the agent itself by half."""
+        return (self.below + (self.equal + 1) / 2) / (self.copies + 1)
+
+
+def rank_among(returns: pd.Series, of_copies: np.ndarray) -> Rank | None:
+    """
     :param returns: of the agent's account
     :param of_copies: Sharpe ratios of its n copies, per row, NaN where undefined
-    :return: share of the copies and the agent that lie below the agent, equal ones and the agent itself by half; None
-        where the agent's ratio or all others are undefined
+    :return: the agent's rank; None where its own ratio or all others are undefined
     """
     agent = float(sharpe_per_row(returns.to_numpy()[:, None])[0])
     others = of_copies[np.isfinite(of_copies)]
@@ -311,7 +327,7 @@ def share_below(returns: pd.Series, of_copies: np.ndarray) -> float | None:
         return None
     equal = np.isclose(others, agent, rtol=1e-9, atol=1e-12)
     below = (others < agent) & ~equal
-    return float((below.sum() + (equal.sum() + 1) / 2) / (len(others) + 1))
+    return Rank(len(others), int(below.sum()), int(equal.sum()))
 
 
 def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:

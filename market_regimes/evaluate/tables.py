@@ -53,7 +53,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
 
     name = "share_of_random_timings_below_agent"
     if name in result:
-        print(f"random timings with a lower Sharpe ratio than the agent: {figure_text(name, result[name])}")
+        print(f"rank of the agent among its random timings, equal ones by half: {figure_text(name, result[name])}")
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")

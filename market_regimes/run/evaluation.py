@@ -18,7 +18,7 @@ from market_regimes.evaluate.figures import (
     figures,
     figures_by_regime,
     joint,
-    share_below,
+    rank_among,
     share_of_attainable,
     summary,
 )
@@ -96,7 +96,7 @@ def compared(
     :param seed: of the random timings
     :param step: that the agent was trained to
     :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
-        their ``summary``, with the step, the share of the random timings whose Sharpe ratio is lower, the
+        their ``summary``, with the step, the ``Rank`` of the agent among the random timings, the
         ``share_of_attainable`` and the ``robustness`` of the agent's lead over buy-and-hold
     """
     shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
@@ -105,10 +105,13 @@ def compared(
     sharpes = {name: own["sharpe_ratio"] for name, own in result["joint"].items()}
     sharpe = sharpes["agent"]
     result["share_of_attainable"] = share_of_attainable(sharpe, sharpes["buy and hold"], sharpes.get("informed rule"))
-    result["random_timings"] = len(sharpe_of_shifts)
-    result["share_of_random_timings_below_agent"] = (
-        None if sharpe is None else share_below(joint(agent)["return"], sharpe_of_shifts)
-    )
+
+    # The agent's rank among its copies, of which those without a Sharpe ratio do not count.
+    rank = None if sharpe is None else rank_among(joint(agent)["return"], sharpe_of_shifts)
+    result["random_timings"] = 0 if rank is None else rank.copies
+    result["random_timings_below_agent"] = None if rank is None else rank.below
+    result["random_timings_equal_to_agent"] = None if rank is None else rank.equal
+    result["share_of_random_timings_below_agent"] = None if rank is None else rank.share
     held = joint(strategies["buy and hold"])
     result["robustness"] = robustness(agent, held, segments, trading, bars_per_year)
     return strategies, result

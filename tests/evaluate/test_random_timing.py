@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, random_timing
-from market_regimes.evaluate.figures import joint, share_below
+from market_regimes.evaluate.figures import joint, rank_among
 from market_regimes.market.segments import Market, Segment
 
 BARS, WARM, COPIES = 60, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases
@@ -52,7 +52,7 @@ def shares_of_noise(segments, agents, common, hold=1, seed=1):
         positions = np.repeat(coins, hold, axis=0)[: shape[0]].astype(float)
         agent = backtest(segments, costs, of_days(segments, positions))
         _, ratios = random_timing(segments, costs, agent, seed=i, runs=COPIES)
-        shares.append(share_below(joint(agent)["return"], ratios))
+        shares.append(rank_among(joint(agent)["return"], ratios).share)
     return np.array(shares)
 
 
@@ -84,7 +84,7 @@ def test_one_hundred_copies_leave_a_twentieth_too():
     """Of 101 that are drawn alike those of the ranks 97 to 101, and 1 to 5, are beyond luck: 4.95 % each."""
     returns = pd.Series([0.02, 0.0])
     own = 1 / np.sqrt(2)  # mean 0.01, standard deviation 0.01 * root 2
-    by_count = [share_below(returns, np.where(np.arange(100) < below, own - 1, own + 1)) for below in range(101)]
+    by_count = [rank_among(returns, np.where(np.arange(100) < below, own - 1, own + 1)).share for below in range(101)]
     assert [below for below, share in enumerate(by_count) if share >= 0.95] == [96, 97, 98, 99, 100]
     assert [below for below, share in enumerate(by_count) if share <= 0.05] == [0, 1, 2, 3, 4]
     assert [round(100 * share) for share in by_count] == list(range(101))  # which the sentence says
@@ -93,18 +93,18 @@ def test_one_hundred_copies_leave_a_twentieth_too():
 def test_equal_ratios_count_half():
     returns = pd.Series([0.02, 0.0])
     own = 1 / np.sqrt(2)
-    assert share_below(returns, np.full(9, own)) == 0.5
-    assert share_below(returns, np.array([own, own - 1, own - 1])) == pytest.approx((2 + (1 + 1) / 2) / 4)
-    assert share_below(returns, np.array([own - 1, np.nan, own + 1])) == 0.5  # an undefined one is no copy
-    assert share_below(returns, np.full(3, np.nan)) is None
-    assert share_below(pd.Series([0.01, 0.01]), np.array([1.0])) is None
+    assert rank_among(returns, np.full(9, own)).share == 0.5
+    assert rank_among(returns, np.array([own, own - 1, own - 1])).share == pytest.approx((2 + (1 + 1) / 2) / 4)
+    assert rank_among(returns, np.array([own - 1, np.nan, own + 1])).share == 0.5  # an undefined one is no copy
+    assert rank_among(returns, np.full(3, np.nan)) is None
+    assert rank_among(pd.Series([0.01, 0.01]), np.array([1.0])) is None
 
 
 def test_an_agent_whose_position_never_changes_is_as_good_as_its_copies():
     segments = segments_of(3)
     agent = backtest(segments, TradingCosts(fee_bp=5.0), lambda known: np.full(len(known.bar), 0.5))
     shifted, ratios = random_timing(segments, TradingCosts(fee_bp=5.0), agent, seed=0)
-    assert share_below(joint(agent)["return"], ratios) == 0.5
+    assert rank_among(joint(agent)["return"], ratios).share == 0.5
     for symbol in agent:
         pd.testing.assert_frame_equal(shifted[symbol], agent[symbol])
 
