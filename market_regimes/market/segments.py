@@ -306,7 +306,8 @@ def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
         symbols = "both" if len(found) == 2 else f"all {len(found)}"
         raise ValueError(
             f"{least.symbol} has {least.bars_per_year:g} bars per year and {most.symbol} {most.bars_per_year:g}: one "
-            f"run needs one number. The account that holds {symbols} has {rows:g} rows a year: market.bars_per_year={rows:g}"
+            f"run needs one number. The account that holds {symbols} has {rows:g} rows a year: "
+            f"market.bars_per_year={rows:g}"
         )
     common = float(np.median(counts)) if stated is None else float(stated)
     if len(found) == 1:

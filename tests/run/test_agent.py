@@ -207,9 +207,9 @@ def test_several_symbols_in_a_frame_are_one_account_as_in_a_file(many, tmp_path,
         assert other.market.bars_per_year == one.market.bars_per_year
         assert other.market.account_rows_per_year == one.market.account_rows_per_year
         assert other.market.account_rows_per_year / other.market.bars_per_year == pytest.approx(10 / 9, rel=0.01)
+    fridays = table[(table["symbol"] == "A") & (day[table.index].dt.day_of_week == 4)].assign(symbol="C")
     with pytest.raises(ValueError, match="one run needs bars of one length"):
-        fridays = table[(table["symbol"] == "A") & (day[table.index].dt.day_of_week == 4)]
-        agent.segments(pd.concat([table, fridays.assign(symbol="C")]))
+        agent.segments(pd.concat([table, fridays]))
 
 
 def test_the_frame_given_is_not_changed(finished, make_prices):
