@@ -22,27 +22,29 @@ def verdict_of(result: dict[str, Any]) -> str:
         fill leave of it
     """
     agent = result["joint"]["agent"]
-    held = result["joint"].get("buy and hold")
-    if held is None:
+    hold = result["joint"].get("buy and hold")
+    if hold is None:
         return (
             f"Mean return {agent['mean_reward']:.2f} over new episodes, standard deviation {agent['std_reward']:.2f}."
         )
-    own = agent["sharpe_ratio"]
-    other = held["sharpe_ratio"]
+    ratio_of_hold = hold["sharpe_ratio"]
     figures = result["robustness"]
-    if own is None:
-        return _without_ratio(agent, other)
+    if agent["sharpe_ratio"] is None:
+        return _without_ratio(agent, ratio_of_hold)
+
+    # Ruin, and periods that are too short for more.
+    ratio = f"Sharpe ratio {agent['sharpe_ratio']:.2f}"
     symbols = len(result["symbols"])
     if figures["ruined"] and len(figures["ruined"]) == symbols:
-        return f"{_ruin(figures['ruined'], symbols)}; Sharpe ratio {own:.2f}, {_of_hold(other)}."
+        return f"{_ruin(figures['ruined'], symbols)}; {ratio}, {_of_hold(ratio_of_hold)}."
     if is_too_short(figures["years"]):
-        return _too_short(figures["years"], "one seed", f"Sharpe ratio {own:.2f}", other)
+        return _too_short(figures["years"], "one seed", ratio, ratio_of_hold)
 
+    # The lead, the timing, and what later fills and costs leave of them.
     later = figures["sharpe_ratio_one_bar_later"]
-    ratio = f"Sharpe ratio {own:.2f}"
     if figures["fills_at_close"]:  # nobody trades at a close that is still to come
         ratio += f" ({figure_text('', later)} with orders filled one bar later)"
-    against = _against(ratio, other, figures, "one seed")
+    against = _against(ratio, ratio_of_hold, figures, "one seed")
     sentences = [f"{against}; {_timing(result)}."]
     if figures["ruined"]:
         sentences.append(f"{_ruin(figures['ruined'], symbols)}.")

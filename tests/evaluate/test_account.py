@@ -10,7 +10,7 @@ import pytest
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.equal_weights import equal_weights
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
 from market_regimes.evaluate.rules import buy_and_hold
 from market_regimes.market.segments import Market, Segment
 
@@ -386,3 +386,23 @@ def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cas
     np.testing.assert_allclose(together["return"], expected, atol=1e-12)
     assert together["position"].iloc[10] == pytest.approx(0.5, abs=0.02)
     assert together["position"].iloc[-1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_symbol_is_annualised_by_its_bars_and_the_account_by_its_rows():
+    """A stock beside a coin: 252 bars a year alone, 365 rows together. Turnover of one purchase over T bars: 252 / T."""
+    stock = walk(1)
+    days = pd.date_range("2001-01-01", periods=BARS)
+    weekend = days.day_of_week >= 5
+    segments = segments_of(market("STOCK", days, stock, kept=~weekend), market("COIN", days, walk(2)))
+    hold = backtest(segments, FREE, buy_and_hold)
+    result = summary({"agent": hold}, 252.0, 365.0)
+    for symbol in ("STOCK", "COIN"):
+        returns = hold[symbol]["return"]
+        alone = result["symbols"][symbol]["agent"]
+        assert alone["sharpe_ratio"] == pytest.approx(sqrt(252) * returns.mean() / returns.std())
+        assert alone["turnover_per_year"] == pytest.approx(252 / len(returns))
+        assert alone["bars"] == len(returns)
+    returns = joint(hold)["return"]
+    together = result["joint"]["agent"]
+    assert together["sharpe_ratio"] == pytest.approx(sqrt(365) * returns.mean() / returns.std())
+    assert together["turnover_per_year"] == pytest.approx(365 / len(returns), rel=0.05)  # of shares of later equity
