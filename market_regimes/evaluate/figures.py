@@ -187,7 +187,8 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
 
     def capital(at_bars: np.ndarray, after_bars: np.ndarray) -> np.ndarray:
         """Money before each row from the first bar on: before the row's first bar, or what the last bar left."""
-        return np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], after_bars[last.clip(0)])
+        money: np.ndarray = np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], after_bars[last.clip(0)])
+        return money
 
     def summed(values: np.ndarray) -> np.ndarray:
         """Over the bars of each row."""
@@ -212,7 +213,8 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
 def _capital(frame: pd.DataFrame, prefix: str) -> np.ndarray:
     """Money before each bar of a symbol, net or with the prefix ``gross_``, shape (T,)."""
     if f"{prefix}capital" in frame:
-        return frame[f"{prefix}capital"].to_numpy()
+        capital: np.ndarray = frame[f"{prefix}capital"].to_numpy()
+        return capital
     return before(frame[f"{prefix}equity"].to_numpy())
 
 

@@ -160,6 +160,18 @@ def test_a_symbol_that_is_listed_late_keeps_all_of_its_targets(seed):
         assert shifted[symbol]["target"].tolist() != frame["target"].tolist()
 
 
+@pytest.mark.parametrize("runs", [1, 2, 5, 6])
+@pytest.mark.parametrize("kind", [{}, {"late": True}, {"lacking": 0.1}])
+def test_the_copy_shown_has_the_median_ratio_of_its_account(kind, runs):
+    """Of an even number of copies it is the lower one of the two in the middle."""
+    segments = segments_of(2, **kind)
+    positions = np.random.default_rng(6).random((BARS + WARM, 2))
+    agent = backtest(segments, TradingCosts(fee_bp=2.0), of_days(numbers_of_days(segments), positions))
+    shifted, ratios = random_timing(segments, TradingCosts(fee_bp=2.0), agent, seed=1, runs=runs)
+    returns = joint(shifted)["return"]
+    assert returns.mean() / returns.std() == pytest.approx(np.sort(ratios)[(runs - 1) // 2], rel=1e-9)
+
+
 def test_no_copy_is_the_agent_and_none_is_there_twice():
     (segment,) = segments_of(1)
     positions = np.random.default_rng(5).random((BARS + WARM, 1))
