@@ -389,7 +389,7 @@ def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cas
 
 
 def test_a_symbol_is_annualised_by_its_bars_and_the_account_by_its_rows():
-    """A stock beside a coin: 252 bars a year alone, 365 rows together. Turnover of one purchase over T bars: 252 / T."""
+    """A stock beside a coin: 252 bars a year alone, 365 rows together. One purchase over T bars: 252 / T a year."""
     stock = walk(1)
     days = pd.date_range("2001-01-01", periods=BARS)
     weekend = days.day_of_week >= 5

@@ -172,6 +172,25 @@ def test_the_copy_shown_has_the_median_ratio_of_its_account(kind, runs):
     assert returns.mean() / returns.std() == pytest.approx(np.sort(ratios)[(runs - 1) // 2], rel=1e-9)
 
 
+def test_a_symbol_that_is_listed_late_is_shifted_by_the_same_number():
+    """Both have one target a day. Where the day that a copy takes lies in the life of both, they have its target."""
+    segments = segments_of(2, late=True)
+    positions = np.repeat(np.random.default_rng(7).random((BARS + WARM, 1)), 2, axis=1)
+    agent = backtest(segments, TradingCosts(), of_days(numbers_of_days(segments), positions))
+    first = BARS - len(agent["S1"])
+    assert first > 0
+    targets = agent["S0"]["target"].to_numpy()
+    for seed in range(4):
+        shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
+        whole = shifted["S0"]["target"].to_numpy()
+        late = shifted["S1"]["target"].to_numpy()
+        (shift,) = (s for s in range(1, BARS) if np.array_equal(whole, np.roll(targets, -s)))
+        source = (np.arange(first, BARS) + shift) % BARS
+        inside = source >= first
+        assert inside.any()
+        assert late[inside].tolist() == targets[source[inside]].tolist()
+
+
 def test_no_copy_is_the_agent_and_none_is_there_twice():
     (segment,) = segments_of(1)
     positions = np.random.default_rng(5).random((BARS + WARM, 1))
