@@ -208,6 +208,21 @@ def test_two_bars_of_one_symbol_in_a_row_compound():
     assert together["return"].to_numpy()[rows + 1] == pytest.approx(close[rows + WARM + 1] / both - 1)
 
 
+def test_equal_weights_hold_a_symbol_through_its_second_bar_in_a_row():
+    """Filled at opens that equal the closes: both earn the first bar, then B's half alone earns its second one."""
+    close = walk(9)
+    stamps = list(DAYS)
+    twice = [40, 80, 120, 160]
+    for day in twice:
+        stamps[day] = DAYS[day - 1] + pd.Timedelta(hours=16)
+    both = joint(equal_weights(segments_of(market("A", DAYS, close), market("B", stamps, close)), FREE))
+    rows = np.array(twice) - 1 - WARM
+    growth = close[1:] / close[:-1]
+    of_both = growth[rows + WARM - 1]
+    of_b = growth[rows + WARM]
+    assert both["return"].to_numpy()[rows] == pytest.approx(of_both * (1 + (of_b - 1) / 2) - 1)
+
+
 def test_one_symbol_keeps_its_own_frame():
     frames = backtest(segments_of(market("A", DAYS, walk(0))), FREE, buy_and_hold)
     assert joint(frames) is frames["A"]
