@@ -5,10 +5,10 @@ from market_regimes.market.regimes import REGIME_BOUNDS
 from market_regimes.market.segments import market_of, read_bars
 
 
-def load_markets(entries, volatility_index="auto", bars_per_year=None):
+def load_markets(entries, volatility_index="auto", bars_per_year=None, **options):
     """The markets of shipped data, files and folders."""
     config = MarketConfig(
-        [str(entry) for entry in entries], volatility_index, bars_per_year, regime_bounds=REGIME_BOUNDS
+        [str(entry) for entry in entries], volatility_index, bars_per_year, regime_bounds=REGIME_BOUNDS, **options
     )
     nowhere = range(10**9, 10**9)
     return [market_of(bars, config, nowhere, nowhere.stop) for bars in read_bars(config)]

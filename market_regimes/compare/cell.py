@@ -27,6 +27,7 @@ from market_regimes.compare.measurements import (
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.evaluate.backtest import backtest, discounted
+from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule
 from market_regimes.market.env import REWARD_SCALE
@@ -133,6 +134,8 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
         "informed": informed(segments, of_rules),
     }
     others = {name: joint(backtest(segments, of_rules, rule)) for name, rule in rules.items() if rule is not None}
+    if len(segments) > 1:
+        others["equal"] = joint(equal_weights(segments, of_rules))
     result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
     result["test_attained"] = share_of_attainable(
         result["test_sharpe"], result["hold_sharpe"], result.get("informed_sharpe")

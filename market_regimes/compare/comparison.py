@@ -20,6 +20,8 @@ from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
 from market_regimes.files import read_json, write_file
 from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
 
+MAX_REASONS = 3  # that a refusal lists
+
 
 def cells_of(
     compare: CompareConfig, run: RunConfig, algorithms: Variants, variants: Variants, folds: Sequence[Fold]
@@ -31,7 +33,7 @@ def cells_of(
     :param variants: as configured, for the keys in ``RESERVED``
     :param folds: from ``folds_of``
     :return: all cells of usable folds, seed by seed, so that a stopped comparison has all variants of some seeds
-    :raises ValueError: if a variant refers to none, or there is no baseline
+    :raises ValueError: if a variant refers to none, there is no baseline, or no fold can be used
     """
     if compare.baseline not in variants:
         raise ValueError(f"compare.baseline={compare.baseline} is none of the variants {', '.join(variants)}")
@@ -43,7 +45,7 @@ def cells_of(
         if kl is not None and not (isinstance(kl, int | float) and kl > 0):
             raise ValueError(f"variants.{name}.adaptive_kl must be a number above 0, got {kl}")
         check_chosen_before(keys, name)
-    return [
+    cells = [
         Cell(
             fold.label,
             fold.name,
@@ -59,6 +61,23 @@ def cells_of(
         for seed, fold, (name, keys) in product(seeds_of(compare.seeds), folds, variants.items())
         if why_not(fold, keys) is None
     ]
+    if not cells:
+        raise ValueError(_no_cell(variants, folds))
+    return cells
+
+
+def _no_cell(variants: Variants, folds: Sequence[Fold]) -> str:
+    """Why no variant can be run on any fold."""
+    reasons = dict.fromkeys(
+        f"{fold.label}, {fold.name}: {why_not(fold, keys)}" for fold, keys in product(folds, variants.values())
+    )
+    text = "; ".join(list(reasons)[:MAX_REASONS])
+    if len(reasons) > MAX_REASONS:
+        text += f"; and {len(reasons) - MAX_REASONS} more"
+    return (
+        f"there is nothing to compare, since no fold can be used: {text}. Give longer data, or other periods by "
+        "compare.first_test, compare.train_years and compare.test_years"
+    )
 
 
 class Comparison:

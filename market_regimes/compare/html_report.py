@@ -44,12 +44,15 @@ MAX_LINES = 5  # variants beside the baseline that can be told apart in one pane
 MAX_POINTS = 200  # of a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe & Ito's, for all eyes
 DASHES = ("-", "--", ":")
-RULES = {  # columns of ``Tables.daily``, their names, and their lines in the pictures of equity
+# Columns of ``Tables.daily``, their names, and their lines in the pictures of equity.
+RULES: dict[str, tuple[str, Any]] = {
     "hold": ("buy-and-hold", "-"),
+    "equal": ("equal weights", (0, (5, 1, 1, 1, 1, 1))),
     "own": ("own rule", "-."),
     "fitted": ("fitted rule", "--"),
     "informed": ("informed rule", ":"),
 }
+SHOWN_WHERE_PRESENT = {"equal", "own"}  # the first needs several symbols, the second is the user's
 # Columns of ``Tables.sharpe`` that a report shows in any case.
 SEEDS_TOGETHER = ("sharpe_seeds_together", "lead_over_hold", "lead_low", "lead_high", "attained_seeds_together")
 BASELINE = {"color": "0.55", "linestyle": "-"}
@@ -142,6 +145,7 @@ def write_report(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     environment.globals["seeds_needed_text"] = seeds_needed_text
+    rules = {key: label for key, (label, _) in RULES.items() if key not in SHOWN_WHERE_PRESENT or key in tables.sharpe}
     template = environment.from_string(
         (resources.files("market_regimes.compare") / "report.html.j2").read_text("utf-8")
     )
@@ -160,7 +164,7 @@ def write_report(
         main=_effect_table(effects[effects["metric"].isin(main)], ALL),
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
         sharpe=_with(tables.sharpe, (*RULES, *SEEDS_TOGETHER)).to_dict("records"),
-        rules={key: label for key, (label, _) in RULES.items() if key != "own" or key in tables.sharpe},
+        rules=rules,
         all_markets=ALL,
     )
     write_file(path, page)

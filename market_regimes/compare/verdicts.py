@@ -23,6 +23,7 @@ from market_regimes.compare.hypotheses import METRICS, answered, by_variant, eff
 from market_regimes.compare.statistics import Effect, deflated_sharpe, seeds_needed_text, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
 from market_regimes.evaluate.figures import share_of_attainable
+from market_regimes.evaluate.robustness import sharpe_ratio
 from market_regimes.evaluate.tables import figure_text, median
 from market_regimes.files import write_file
 from market_regimes.run.provenance import versions
@@ -152,7 +153,7 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
         returns = returns[[name for name in dict.fromkeys(days["variant"]) if name in returns]].dropna()
         known = [name for name in RULES if name in days and days[name].notna().any()]
         rules = days.groupby(["fold", "date"])[known].first().reindex(returns.index)
-        of_rules = {name: held.mean() / held.std() * np.sqrt(bars_per_year) for name, held in rules.items()}
+        of_rules = {name: _sharpe_ratio(column, bars_per_year) for name, column in rules.items()}
         sharpes = returns.mean() / returns.std().where(returns.std() > 0)
         for variant in returns:
             own = returns[variant].to_numpy()
@@ -184,6 +185,12 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
+    """Annualised, NaN where the returns do not vary."""
+    ratio = sharpe_ratio(returns.to_numpy(float), bars_per_year)
+    return np.nan if ratio is None else ratio
 
 
 def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str, sentences: Sequence[str] = ()) -> None:

@@ -75,7 +75,10 @@ def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: T
     frames = {}
     rows = rows_of_bars(segments)
     for i, segment in enumerate(segments):
-        market, bars = segment.market, slice(segment.first + 1, segment.last + 1)
+        market = segment.market
+        bars = slice(segment.first + 1, segment.last + 1)
+
+        # What was earned and held, then what the market did.
         columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
         columns["equity"] = (1 + columns["return"]).cumprod()
         columns["gross_equity"] = (1 + columns["gross_return"]).cumprod()
@@ -122,24 +125,28 @@ def random_timing(
     shifts = _shifts(len(stamps), runs, seed)
 
     # The targets of every symbol in every copy, bar by bar: (bars, copies * symbols).
-    targets = np.zeros((max(len(frame) for frame in agent.values()), len(shifts) * len(segments)))
+    symbols = len(segments)
+    bars = max(len(frame) for frame in agent.values())
+    targets = np.zeros((bars, len(shifts) * symbols))
     for i, (frame, row) in enumerate(zip(agent.values(), rows, strict=True)):
-        targets[: len(frame), i :: len(segments)] = _shifted(frame["target"].to_numpy(), row, len(stamps), shifts)
+        targets[: len(frame), i::symbols] = _shifted(frame["target"].to_numpy(), row, len(stamps), shifts)
 
-    core = MarketCore(segments, len(shifts) * len(segments), costs, episode_bars=None)
+    # All copies trade at once.
+    core = MarketCore(segments, len(shifts) * symbols, costs, episode_bars=None)
     steps = iter(np.clip(targets, *costs.bounds))
     arrays = _run(core, lambda: next(steps))
 
     # The equity of each copy's account is the mean over those of its symbols.
     equity = np.zeros((len(stamps), len(shifts)))
     for i, row in enumerate(rows):
-        own = (1 + arrays["return"][: len(row), i :: len(segments)]).cumprod(axis=0)
-        last = np.searchsorted(row, np.arange(len(stamps)), side="right") - 1
-        equity += np.where(last[:, None] >= 0, own[last.clip(0)], 1.0) / len(segments)
+        equity_of_symbol = (1 + arrays["return"][: len(row), i::symbols]).cumprod(axis=0)
+        last_bar = np.searchsorted(row, np.arange(len(stamps)), side="right") - 1
+        equity += np.where(last_bar[:, None] >= 0, equity_of_symbol[last_bar.clip(0)], 1.0) / symbols
     sharpe = sharpe_per_row(equity / before(equity) - 1)
 
+    # The copy in the middle; undefined ratios are sorted to the end.
     median = int(np.argsort(sharpe)[(np.isfinite(sharpe).sum() - 1) // 2])
-    chosen = slice(median * len(segments), (median + 1) * len(segments))
+    chosen = slice(median * symbols, (median + 1) * symbols)
     return _frames(segments, {name: values[:, chosen] for name, values in arrays.items()}, costs), sharpe
 
 
@@ -160,10 +167,12 @@ def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray
         own targets in every copy: those that the shift moves out of its life fill, in their order, the rows that it
         leaves empty
     """
-    first, last = row[0], row[-1]
+    first = row[0]
+    last = row[-1]
     alive = np.arange(first, last + 1)
     by_row = targets[np.searchsorted(row, alive, side="right") - 1]  # kept where there is no bar
 
+    # The row that each row takes its target from; what lies outside of the symbol's life is filled in order.
     source = (alive[:, None] + shifts) % rows
     if len(alive) < rows:
         for column in source.T:

@@ -77,8 +77,10 @@ class _Quotes:
         shape = (len(stamps), len(segments))
         has_bar = np.zeros(shape, dtype=bool)
         alive = np.zeros(shape, dtype=bool)
-        until_fill, after_fill = np.ones(shape), np.ones(shape)
-        order_bar, last_bar = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        until_fill = np.ones(shape)
+        after_fill = np.ones(shape)
+        order_bar = np.zeros(shape, dtype=np.int64)
+        last_bar = np.zeros(shape, dtype=np.int64)
         at_open = np.array([fills_at_open(segment.market, costs) for segment in segments])
         fills = [prices_of_fills(s.market, opens) for s, opens in zip(segments, at_open, strict=True)]
         offset = np.cumsum([0, *(len(segment.market.close) for segment in segments)])
@@ -113,7 +115,8 @@ def _ledger(quotes: _Quotes, costs: TradingCosts) -> dict[str, np.ndarray]:
     rows, symbols = quotes.has_bar.shape
     kept = {name: np.zeros((rows, symbols)) for name in ("profit", "trade", "cost", "target", "value")}
     capital = np.zeros(rows)
-    value, cash = np.zeros(symbols), 1.0
+    value = np.zeros(symbols)
+    cash = 1.0
     interest_rate = costs.cash_rate / quotes.rows_per_year
 
     for row in range(rows):
@@ -140,7 +143,9 @@ def _ledger(quotes: _Quotes, costs: TradingCosts) -> dict[str, np.ndarray]:
 
         # The new holding earns the rest of the row.
         value = value * quotes.after_fill[row]
-        kept["trade"][row], kept["cost"][row], kept["value"][row] = trade, cost, value
+        kept["trade"][row] = trade
+        kept["cost"][row] = cost
+        kept["value"][row] = value
         kept["profit"][row] = value - start - trade - cost + interest
 
     return {"capital": capital, **{name: values * symbols for name, values in kept.items()}}
@@ -169,8 +174,9 @@ def _orders(
         left = (equity - cost.sum()) * share_there - untraded
         target = max(left, 0.0) / traded.sum()
         trade = np.where(traded, target - value, 0.0)
-        before, cost = cost, _costs(quotes, costs, row, trade, equity)
-        if np.abs(cost - before).sum() <= CONVERGED * equity:
+        previous = cost
+        cost = _costs(quotes, costs, row, trade, equity)
+        if np.abs(cost - previous).sum() <= CONVERGED * equity:
             break
     return trade, cost
 
@@ -196,19 +202,22 @@ def _frame(
     """One symbol's part in the account, as ``equal_weights`` describes it."""
     rows = quotes.has_bar[:, k]
     bars = quotes.last_bar[rows, k]
-    capital, gross_capital = net["capital"][rows], gross["capital"][rows]
-    of = {name: values[rows, k] / capital for name, values in net.items() if name != "capital"}
+    capital = net["capital"][rows]
+    gross_capital = gross["capital"][rows]
+    shares = {name: values[rows, k] / capital for name, values in net.items() if name != "capital"}
+    profit = shares["profit"]
+    gross_profit = gross["profit"][rows, k] / gross_capital
     market = segment.market
     return pd.DataFrame(
         {
-            "return": of["profit"],
-            "gross_return": gross["profit"][rows, k] / gross_capital,
-            "target": of["target"],
-            "position": of["value"] / (1 + of["profit"]),
-            "trade": of["trade"],
-            "cost": of["cost"],
-            "equity": capital * (1 + of["profit"]),
-            "gross_equity": gross_capital * (1 + gross["profit"][rows, k] / gross_capital),
+            "return": profit,
+            "gross_return": gross_profit,
+            "target": shares["target"],
+            "position": shares["value"] / (1 + profit),
+            "trade": shares["trade"],
+            "cost": shares["cost"],
+            "equity": capital * (1 + profit),
+            "gross_equity": gross_capital * (1 + gross_profit),
             "index": market.index[bars],
             "regime": np.array(REGIMES)[market.regime[bars]],
             "row": quotes.stamps[rows].astype(np.int64),

@@ -42,8 +42,9 @@ def joint(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     if len(frames) == 1:
         return next(iter(frames.values()))
     account = _Account.of(frames)
-    net, gross = ((1.0 + account.money[name].sum(axis=1).cumsum()) for name in ("return", "gross_return"))
-    return account.frame(account.alive, before(net), before(gross))
+    equity = 1.0 + account.money["return"].sum(axis=1).cumsum()
+    gross_equity = 1.0 + account.money["gross_return"].sum(axis=1).cumsum()
+    return account.frame(account.alive, before(equity), before(gross_equity))
 
 
 def joint_in(frames: dict[str, pd.DataFrame], regimes: Collection[str]) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def joint_in(frames: dict[str, pd.DataFrame], regimes: Collection[str]) -> pd.Da
 
 
 def _by_regimes(frames: dict[str, pd.DataFrame]) -> Callable[[Collection[str]], pd.DataFrame]:
-    """``joint_in`` as a function of the regimes, for those who ask for several."""
+    """``joint_in`` as a function of the regimes, which builds the account once."""
     if len(frames) == 1:
         (frame,) = frames.values()
         return lambda regimes: frame[frame["regime"].isin(regimes)]
@@ -103,32 +104,42 @@ class _Account:
         """:return: as ``joint_in`` describes"""
         inside = self.alive & np.isin(self.regime, [REGIMES.index(name) for name in regimes])
         rows = (inside & self.has_bar).any(axis=1)
-        net, gross = (np.where(inside, self.money[name], 0.0).sum(axis=1) for name in ("capital", "gross_capital"))
-        return self.frame(inside, net, gross, rows)
+        capital = np.where(inside, self.money["capital"], 0.0).sum(axis=1)
+        gross_capital = np.where(inside, self.money["gross_capital"], 0.0).sum(axis=1)
+        return self.frame(inside, capital, gross_capital, rows)
 
     def frame(
-        self, inside: np.ndarray, net: np.ndarray, gross: np.ndarray, rows: np.ndarray | slice = slice(None)
+        self,
+        inside: np.ndarray,
+        capital: np.ndarray,
+        gross_capital: np.ndarray,
+        rows: np.ndarray | slice = slice(None),
     ) -> pd.DataFrame:
         """
         :param inside: which symbols count in which rows, shape (R, K)
-        :param net: money in them before each row, shape (R,)
-        :param gross: the same without fees, slippage and financing, shape (R,)
+        :param capital: money in them before each row, shape (R,)
+        :param gross_capital: the same without fees, slippage and financing, shape (R,)
         :param rows: which rows there are
         :return: as ``joint`` describes
         """
-        of = {name: np.where(inside, values, 0.0).sum(axis=1)[rows] for name, values in self.money.items()}
-        net, gross = net[rows], gross[rows]
+        sums = {name: np.where(inside, values, 0.0).sum(axis=1)[rows] for name, values in self.money.items()}
+        capital = capital[rows]
+        gross_capital = gross_capital[rows]
+
+        # Money becomes shares of what there was before the row, the position of what there is after it.
         columns = {
-            "return": of["return"] / net,
-            "gross_return": of["gross_return"] / gross,
-            "target": of["target"] / net,
-            "position": of["position"] / (net + of["return"]),
-            "trade": of["trade"] / net,
-            "cost": of["cost"] / net,
+            "return": sums["return"] / capital,
+            "gross_return": sums["gross_return"] / gross_capital,
+            "target": sums["target"] / capital,
+            "position": sums["position"] / (capital + sums["return"]),
+            "trade": sums["trade"] / capital,
+            "cost": sums["cost"] / capital,
         }
         frame = pd.DataFrame(columns, index=pd.DatetimeIndex(self.stamps[rows], name="date"))
         frame["equity"] = (1 + frame["return"]).cumprod()
         frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
+
+        # The index is the mean over the symbols that count.
         weights = inside[rows].astype(float)
         frame["index"] = (weights * self.index[rows]).sum(axis=1) / weights.sum(axis=1)
         return frame
@@ -158,10 +169,8 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
     :param rows: of the account
     :return: the fields of ``_Account`` for this symbol, money in shares of its own capital at the start, shapes (R,)
     """
-    net, gross = (
-        frame[name].to_numpy() if name in frame else before(frame[equity].to_numpy())
-        for name, equity in (("capital", "equity"), ("gross_capital", "gross_equity"))
-    )
+    net = _capital(frame, "")
+    gross = _capital(frame, "gross_")
     after = net * (1 + frame["return"].to_numpy())
     gross_after = gross * (1 + frame["gross_return"].to_numpy())
 
@@ -172,14 +181,14 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
     has_bar = np.zeros(rows, dtype=bool)
     has_bar[row] = True
 
-    def kept(values: np.ndarray) -> np.ndarray:
-        """What a symbol has since its last bar, 0 where it is not alive."""
+    def since_last_bar(values: np.ndarray) -> np.ndarray:
+        """Values of the last bar up to each row, 0 where the symbol is not alive."""
         return np.where(alive, values[last.clip(0)], 0.0)
 
     def capital(at_bars: np.ndarray, after_bars: np.ndarray) -> np.ndarray:
-        """Money before each row: before its first bar, or what the last bar left."""
-        held = np.where(last >= 0, after_bars[last.clip(0)], 1.0)
-        return np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], held)
+        """Money before each row from the first bar on: before the row's first bar, or what the last bar left."""
+        money: np.ndarray = np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], after_bars[last.clip(0)])
+        return money
 
     def summed(values: np.ndarray) -> np.ndarray:
         """Over the bars of each row."""
@@ -196,9 +205,17 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
         "gross_return": summed(gross_after - gross),
         "trade": summed(net * frame["trade"].abs().to_numpy()),
         "cost": summed(net * frame["cost"].to_numpy()),
-        "target": kept(net * frame["target"].to_numpy()),
-        "position": kept(after * frame["position"].abs().to_numpy()),
+        "target": since_last_bar(net * frame["target"].to_numpy()),
+        "position": since_last_bar(after * frame["position"].abs().to_numpy()),
     }
+
+
+def _capital(frame: pd.DataFrame, prefix: str) -> np.ndarray:
+    """Money before each bar of a symbol, net or with the prefix ``gross_``, shape (T,)."""
+    if f"{prefix}capital" in frame:
+        capital: np.ndarray = frame[f"{prefix}capital"].to_numpy()
+        return capital
+    return before(frame[f"{prefix}equity"].to_numpy())
 
 
 def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None]:
@@ -253,34 +270,35 @@ def summary(
         "regimes", the ``figures_by_regime``. Equal weights are no strategy of one symbol
     """
 
-    def of(frames: dict[str, pd.DataFrame], per_year: float) -> dict[str, Any]:
+    def all_figures(frames: dict[str, pd.DataFrame], per_year: float) -> dict[str, Any]:
         return {**figures(joint(frames), per_year), "regimes": figures_by_regime(frames, per_year)}
 
+    # The account that holds all symbols.
     per_account = bars_per_year if rows_per_year is None else rows_per_year
-    symbols = next(iter(strategies.values()))
-    apart = {
+    account = {name: all_figures(frames, per_account) for name, frames in strategies.items()}
+
+    # Each symbol alone, by the strategies that need no other symbol.
+    separable = {
         name: frames for name, frames in strategies.items() if not any("capital" in frame for frame in frames.values())
     }
-    return {
-        "joint": {name: of(frames, per_account) for name, frames in strategies.items()},
-        "symbols": {
-            symbol: {name: of({symbol: frames[symbol]}, bars_per_year) for name, frames in apart.items()}
-            for symbol in symbols
-        },
+    symbols = {
+        symbol: {name: all_figures({symbol: frames[symbol]}, bars_per_year) for name, frames in separable.items()}
+        for symbol in next(iter(strategies.values()))
     }
+    return {"joint": account, "symbols": symbols}
 
 
-def share_of_attainable(agent: float | None, held: float | None, informed: float | None) -> float | None:
+def share_of_attainable(agent: float | None, hold: float | None, informed: float | None) -> float | None:
     """
     :param agent: Sharpe ratio of the agent
-    :param held: of buy-and-hold
-    :param informed: of the rule that knows the law, None: nobody knows it
+    :param hold: that of buy-and-hold
+    :param informed: that of the rule that knows the law, None: nobody knows it
     :return: 0 for an agent as good as buy-and-hold, 1 for one as good as the informed rule; None where that rule is
         not the better of the two, or a Sharpe ratio is undefined
     """
-    if agent is None or held is None or informed is None or informed <= held:
+    if agent is None or hold is None or informed is None or informed <= hold:
         return None
-    return (agent - held) / (informed - held)
+    return (agent - hold) / (informed - hold)
 
 
 def sharpe_per_row(returns: np.ndarray) -> np.ndarray:
@@ -295,15 +313,31 @@ def sharpe_per_row(returns: np.ndarray) -> np.ndarray:
     return ratios
 
 
-def share_below(returns: pd.Series, of_copies: np.ndarray) -> float | None:
+@dataclass(frozen=True)
+class Rank:
     """
-    Rank of a Sharpe ratio among those of shifted copies. Where timing is luck, the agent is one of n + 1 that are drawn
-    alike; then the share is at least 0.95, or at most 0.05, with a probability of no more than 5 % each.
+    Rank of an agent's Sharpe ratio among those of its shifted copies.
 
+    :param copies: number of copies that have a Sharpe ratio
+    :param below: how many of them have a lower one
+    :param equal: how many have the same
+    """
+
+    copies: int
+    below: int
+    equal: int
+
+    @property
+    def share(self) -> float:
+        """Share of the copies and the agent that lie below the agent, equal ones and the agent itself by half."""
+        return (self.below + (self.equal + 1) / 2) / (self.copies + 1)
+
+
+def rank_among(returns: pd.Series, of_copies: np.ndarray) -> Rank | None:
+    """
     :param returns: of the agent's account
     :param of_copies: Sharpe ratios of its n copies, per row, NaN where undefined
-    :return: share of the copies and the agent that lie below the agent, equal ones and the agent itself by half; None
-        where the agent's ratio or all others are undefined
+    :return: the agent's rank; None where its own ratio or all others are undefined
     """
     agent = float(sharpe_per_row(returns.to_numpy()[:, None])[0])
     others = of_copies[np.isfinite(of_copies)]
@@ -311,7 +345,7 @@ def share_below(returns: pd.Series, of_copies: np.ndarray) -> float | None:
         return None
     equal = np.isclose(others, agent, rtol=1e-9, atol=1e-12)
     below = (others < agent) & ~equal
-    return float((below.sum() + (equal.sum() + 1) / 2) / (len(others) + 1))
+    return Rank(len(others), int(below.sum()), int(equal.sum()))
 
 
 def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:

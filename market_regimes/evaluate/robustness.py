@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,11 +111,11 @@ def sharpe_difference(
 
 
 def robustness(
-    agent: Frames, held: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+    agent: Frames, hold: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
 ) -> dict[str, Any]:
     """
     :param agent: its ``backtest``
-    :param held: the account of buy-and-hold on the same bars, from ``joint``
+    :param hold: the account of buy-and-hold on the same bars, from ``joint``
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold
     :param bars_per_year: what annualises
@@ -123,20 +123,20 @@ def robustness(
         interval as ``_low`` and ``_high`` and its ``_std_error``; ``sharpe_ratio_one_bar_later``; ``break_even`` in
         words and ``break_even_cost_bp``; ``fills_at_close``; ``ruined``, per symbol the bar. None: undefined
     """
-    together = joint(agent)
-    returns = together["return"].to_numpy()
-    difference = sharpe_difference(returns, held["return"].to_numpy(), bars_per_year)
+    account = joint(agent)
+    difference = sharpe_difference(account["return"].to_numpy(), hold["return"].to_numpy(), bars_per_year)
+    interval = {} if difference is None else asdict(difference)
 
     # The agent's targets again, one bar later and at other costs.
     later = joint(replayed(agent, segments, trading, delay=1))
-    break_even, cost = _break_even(agent, held, segments, trading, bars_per_year)
+    break_even, cost = _break_even(agent, hold, segments, trading, bars_per_year)
 
     return {
-        "years": len(together) / bars_per_year,
-        "sharpe_difference": None if difference is None else difference.value,
-        "sharpe_difference_low": None if difference is None else difference.low,
-        "sharpe_difference_high": None if difference is None else difference.high,
-        "sharpe_difference_std_error": None if difference is None else difference.std_error,
+        "years": len(account) / bars_per_year,
+        "sharpe_difference": interval.get("value"),
+        "sharpe_difference_low": interval.get("low"),
+        "sharpe_difference_high": interval.get("high"),
+        "sharpe_difference_std_error": interval.get("std_error"),
         "sharpe_ratio_one_bar_later": sharpe_ratio(later["return"].to_numpy(), bars_per_year),
         "break_even": break_even,
         "break_even_cost_bp": cost,
@@ -176,7 +176,7 @@ def replayed(
 
 
 def _break_even(
-    agent: Frames, held: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+    agent: Frames, hold: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
 ) -> tuple[str, float | None]:
     """
     The smallest cost at which the agent's Sharpe ratio is no longer above buy-and-hold's. Fee and slippage together
@@ -186,20 +186,18 @@ def _break_even(
     """
     from scipy import optimize  # here, as arch above
 
-    together = joint(agent)
+    account = joint(agent)
     now = trading.fee_bp + trading.slippage_bp
-    if not together["trade"].abs().sum() > 0:
+    if not account["trade"].abs().sum() > 0:
         return NO_TURNOVER, None
 
-    def ratio_at(account: pd.DataFrame, cost: float) -> float | None:
+    def ratio_at(traded: pd.DataFrame, cost: float) -> float | None:
         """Sharpe ratio at another cost, to first order: every trade pays the difference."""
-        more = (cost - now) / 1e4 * account["trade"].abs().to_numpy()
-        return sharpe_ratio(account["return"].to_numpy() - more, bars_per_year)
+        more = (cost - now) / 1e4 * traded["trade"].abs().to_numpy()
+        return sharpe_ratio(traded["return"].to_numpy() - more, bars_per_year)
 
     def lead(cost: float) -> float:
-        own = ratio_at(together, cost)
-        other = ratio_at(held, cost)
-        return np.nan if own is None or other is None else own - other
+        return _difference(ratio_at(account, cost), ratio_at(hold, cost))
 
     # Leads fall as costs rise, but for an agent that trades less than buy-and-hold: the first change of sign counts.
     costs = np.concatenate([[0.0], np.geomspace(0.01, MAX_COST_BP, 60)])
@@ -217,14 +215,20 @@ def _break_even(
 
     # Newton's steps towards the exact root, where every order is filled anew at that cost.
     for _ in range(2):
-        account = joint(replayed(agent, segments, trading, cost_bp=cost))
-        own = sharpe_ratio(account["return"].to_numpy(), bars_per_year)
-        other = ratio_at(held, cost)
+        again = joint(replayed(agent, segments, trading, cost_bp=cost))
+        remaining = _difference(sharpe_ratio(again["return"].to_numpy(), bars_per_year), ratio_at(hold, cost))
         slope = (lead(1.01 * cost) - lead(0.99 * cost)) / (0.02 * cost)
-        if own is None or other is None or not slope < 0:
+        if not np.isfinite(remaining) or not slope < 0:
             break
-        cost = float(np.clip(cost - (own - other) / slope, 0.5 * cost, 2 * cost))
+        cost = float(np.clip(cost - remaining / slope, 0.5 * cost, 2 * cost))
     return AT_A_COST, cost
+
+
+def _difference(ratio: float | None, ratio_of_hold: float | None) -> float:
+    """NaN where a Sharpe ratio is undefined."""
+    if ratio is None or ratio_of_hold is None:
+        return np.nan
+    return ratio - ratio_of_hold
 
 
 def _ruined(agent: Frames) -> dict[str, str]:

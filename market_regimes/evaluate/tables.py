@@ -42,7 +42,8 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     :param result: from ``Study.evaluate``
     :param title: what was evaluated
     """
-    strategies, symbols = result["joint"], result["symbols"]
+    strategies = result["joint"]
+    symbols = result["symbols"]
     console = Console()
     console.print(_overall(strategies, title))
     if any(figures.get("regimes") for figures in strategies.values()):
@@ -53,7 +54,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
 
     name = "share_of_random_timings_below_agent"
     if name in result:
-        print(f"random timings with a lower Sharpe ratio than the agent: {figure_text(name, result[name])}")
+        print(f"rank of the agent among its random timings, equal ones by half: {figure_text(name, result[name])}")
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
@@ -63,7 +64,8 @@ def print_summary(result: dict[str, Any], title: str) -> None:
 
 def _print_lead(figures: dict[str, Any]) -> None:
     """:param figures: from ``robustness``"""
-    low, high = (figure_text("", figures[f"sharpe_difference_{end}"]) for end in ("low", "high"))
+    low = figure_text("", figures["sharpe_difference_low"])
+    high = figure_text("", figures["sharpe_difference_high"])
     difference = figure_text("", figures["sharpe_difference"])
     print(f"Sharpe ratio minus that of buy-and-hold: {difference}, 95 % interval {low} to {high}")
     later = figure_text("", figures["sharpe_ratio_one_bar_later"])

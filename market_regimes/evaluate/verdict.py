@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from market_regimes.evaluate.backtest import RANDOM_RUNS
 from market_regimes.evaluate.robustness import AHEAD, AT_A_COST, BEHIND, MAX_COST_BP, is_too_short, over_seeds
 from market_regimes.evaluate.tables import figure_text, median
 
-LUCK = 0.95  # share of the shifted copies that must be worse, or not worse, before timing counts as more than luck
+LUCK = 0.05  # probability with which an agent without timing may be called better than luck, or worse
 ALIKE = 0.005  # differences of Sharpe ratios below it are not shown
+BETTER = "is better than luck"
+WORSE = "is worse than luck"
+UNTOLD = "cannot be told from luck"
 
 
 def verdict_of(result: dict[str, Any]) -> str:
@@ -20,28 +22,30 @@ def verdict_of(result: dict[str, Any]) -> str:
         fill leave of it
     """
     agent = result["joint"]["agent"]
-    held = result["joint"].get("buy and hold")
-    if held is None:
+    hold = result["joint"].get("buy and hold")
+    if hold is None:
         return (
             f"Mean return {agent['mean_reward']:.2f} over new episodes, standard deviation {agent['std_reward']:.2f}."
         )
-    own = agent["sharpe_ratio"]
-    other = held["sharpe_ratio"]
+    ratio_of_hold = hold["sharpe_ratio"]
     figures = result["robustness"]
-    if own is None:
-        return _without_ratio(agent, other)
+    if agent["sharpe_ratio"] is None:
+        return _without_ratio(agent, ratio_of_hold)
+
+    # Ruin, and periods that are too short for more.
+    ratio = f"Sharpe ratio {agent['sharpe_ratio']:.2f}"
     symbols = len(result["symbols"])
     if figures["ruined"] and len(figures["ruined"]) == symbols:
-        return f"{_ruin(figures['ruined'], symbols)}; Sharpe ratio {own:.2f}, {_of_hold(other)}."
+        return f"{_ruin(figures['ruined'], symbols)}; {ratio}, {_of_hold(ratio_of_hold)}."
     if is_too_short(figures["years"]):
-        return _too_short(figures["years"], "one seed", f"Sharpe ratio {own:.2f}", other)
+        return _too_short(figures["years"], "one seed", ratio, ratio_of_hold)
 
+    # The lead, the timing, and what later fills and costs leave of them.
     later = figures["sharpe_ratio_one_bar_later"]
-    ratio = f"Sharpe ratio {own:.2f}"
     if figures["fills_at_close"]:  # nobody trades at a close that is still to come
         ratio += f" ({figure_text('', later)} with orders filled one bar later)"
-    against = _against(ratio, other, figures, "one seed")
-    sentences = [f"{against}; {_timing(result['share_of_random_timings_below_agent'])}."]
+    against = _against(ratio, ratio_of_hold, figures, "one seed")
+    sentences = [f"{against}; {_timing(result)}."]
     if figures["ruined"]:
         sentences.append(f"{_ruin(figures['ruined'], symbols)}.")
     return " ".join([*sentences, *_costs_and_delay(figures)])
@@ -78,8 +82,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     if other is not None:
         sentence += f"; {figures['seeds_above']} of {seeds} have a higher ratio"
 
-    shares = [result["share_of_random_timings_below_agent"] for result in results]
-    timed = sum(share is not None and share >= LUCK for share in shares)
+    timed = sum(_relation_to_luck(result) == BETTER for result in results)
     sentence += f"; the timing of {timed} is better than luck."
     return " ".join([sentence, *_exceptions(figures, all_robustness), *_costs_and_delay_of_seeds(all_robustness)])
 
@@ -140,15 +143,41 @@ def _too_short(years: float, seeds: str, ratio: str, other: float | None) -> str
     return f"Too short to tell: {reason}; {ratio}, {seeds}, {_of_hold(other)}."
 
 
-def _timing(share: float) -> str:
-    """:param share: of the agent's trades at random times that have a lower Sharpe ratio"""
-    below = round(share * RANDOM_RUNS)
-    copies = f"{below} of {RANDOM_RUNS} shifted copies are worse"
-    if share >= LUCK:
-        return f"its timing is better than luck: {copies}"
-    if share <= 1 - LUCK:
-        return f"its timing is worse than luck: {copies}"
-    return f"its timing cannot be told from luck: {copies}"
+def _timing(result: dict[str, Any]) -> str:
+    """
+    :param result: of one evaluation, with the agent's rank among its shifted copies
+    :return: whether the agent's timing can be told from luck
+    """
+    copies = result["random_timings"]
+    relation = _relation_to_luck(result)
+    if not copies:
+        return f"its timing {relation}: no shifted copy has a Sharpe ratio"
+
+    # With few copies even the best of all may be so by luck.
+    words = f"its timing {relation}: {result['random_timings_below_agent']} of {copies} shifted copies are worse"
+    equal = result["random_timings_equal_to_agent"]
+    if equal:
+        words += f", {equal} as good"
+    return words
+
+
+def _relation_to_luck(result: dict[str, Any]) -> str:
+    """
+    Without timing the agent is one of n + 1 that are drawn alike, so that each rank has a probability of 1 / (n + 1).
+    Equal copies count against both answers.
+
+    :param result: of one evaluation, with the agent's rank among its n shifted copies
+    """
+    copies = result["random_timings"]
+    if not copies:
+        return UNTOLD
+    below = result["random_timings_below_agent"]
+    equal = result["random_timings_equal_to_agent"]
+    if copies - below + 1 <= LUCK * (copies + 1):
+        return BETTER
+    if below + equal + 1 <= LUCK * (copies + 1):
+        return WORSE
+    return UNTOLD
 
 
 def _costs_and_delay(figures: dict[str, Any]) -> list[str]:

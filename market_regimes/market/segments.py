@@ -240,9 +240,19 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     for name, option in config.own_columns.items():
         for bars in found:
             column_of(bars, name, option)
+    return in_one_account(found, config.bars_per_year)
+
+
+def in_one_account(found: list[Bars], stated: float | None) -> list[Bars]:
+    """
+    :param found: bars of every symbol
+    :param stated: bars per year, None: those of the bars
+    :return: the same with one number of bars per year, and the rows per year of the account that holds them all
+    :raises ValueError: if no account can hold them: bars of different lengths, unknown zones, or unlike years
+    """
     _check_lengths(found)
     _check_zones(found)
-    return _with_one_year(found, config.bars_per_year)
+    return _with_one_year(found, stated)
 
 
 def _check_zones(found: list[Bars]) -> None:
@@ -292,10 +302,12 @@ def _with_one_year(found: list[Bars], stated: float | None) -> list[Bars]:
     counts = sorted(bars.bars_per_year for bars in found)
     if stated is None and counts[-1] > counts[0] * (1 + ALIKE):
         least, most = (next(b for b in found if b.bars_per_year == count) for count in (counts[0], counts[-1]))
-        rows = _rows_per_year([least, most])
+        rows = _rows_per_year(found)
+        symbols = "both" if len(found) == 2 else f"all {len(found)}"
         raise ValueError(
             f"{least.symbol} has {least.bars_per_year:g} bars per year and {most.symbol} {most.bars_per_year:g}: one "
-            f"run needs one number. The account that holds both has {rows:g} rows a year: market.bars_per_year={rows:g}"
+            f"run needs one number. The account that holds {symbols} has {rows:g} rows a year: "
+            f"market.bars_per_year={rows:g}"
         )
     common = float(np.median(counts)) if stated is None else float(stated)
     if len(found) == 1:

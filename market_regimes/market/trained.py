@@ -152,7 +152,12 @@ def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range)
         raise ValueError(f"{bars.source} has no column volatility_index, which the run saw in training")
     check_features(bars, config, needed)
     check_traded(bars, config, needed[:-1])
-    bars = replace(bars, bars_per_year=known.bars_per_year)
+
+    # The run's year counts. The account's rows keep their number per bar.
+    rows = bars.rows_per_year
+    if rows is not None:
+        rows *= known.bars_per_year / bars.bars_per_year
+    bars = replace(bars, bars_per_year=known.bars_per_year, rows_per_year=rows)
     # The bounds are the run's. Two of them may be equal where they are quantiles; a configuration refuses that.
     index = replace(config, volatility_index="real" if known.own_index else "estimated", regime_bounds=REGIME_BOUNDS)
     market = market_of(bars, index, needed, needed[-1])

@@ -25,7 +25,7 @@ from market_regimes.market.clock import clock_of
 from market_regimes.market.env import Known, MarketCore, spaces_of
 from market_regimes.market.load import read_frame
 from market_regimes.market.read import SUFFIXES, is_readable
-from market_regimes.market.segments import Segment, read_bars
+from market_regimes.market.segments import Segment, in_one_account, read_bars
 from market_regimes.market.trained import Trained, filled_otherwise, said_of, segments_seen
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
@@ -250,6 +250,7 @@ class Agent:
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
             bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
+            bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))
         return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)

@@ -18,7 +18,7 @@ from market_regimes.evaluate.figures import (
     figures,
     figures_by_regime,
     joint,
-    share_below,
+    rank_among,
     share_of_attainable,
     summary,
 )
@@ -39,15 +39,16 @@ def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
     :param bars_per_year: what annualises
     :return: what an evaluation during training logs
     """
-    together = joint(frames)
-    all_figures = figures(together, bars_per_year)
+    account = joint(frames)
+    all_figures = figures(account, bars_per_year)
     scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
-    scores["mean_reward"] = float(REWARD_SCALE * np.log1p(together["return"]).sum())
-    by_regime = figures_by_regime(frames, bars_per_year).items()
-    return scores | {
-        f"sharpe_{regime}": cell["sharpe_ratio"] if (cell["bars"] or 0) >= MIN_BARS_OF_RATIO else None
-        for regime, cell in by_regime
-    }
+    scores["mean_reward"] = float(REWARD_SCALE * np.log1p(account["return"]).sum())
+
+    # By regime, where there are enough bars.
+    for regime, cell in figures_by_regime(frames, bars_per_year).items():
+        enough = (cell["bars"] or 0) >= MIN_BARS_OF_RATIO
+        scores[f"sharpe_{regime}"] = cell["sharpe_ratio"] if enough else None
+    return scores
 
 
 def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, Frames]:
@@ -66,11 +67,13 @@ def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, 
         "fitted rule": fitted(segments, free),
         "informed rule": informed(segments, free),
     }
-    found = {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
+    backtests = {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
     if len(segments) == 1:
-        return found
-    held = found.pop("buy and hold")
-    return {"buy and hold": held, "equal weights": equal_weights(segments, free), **found}
+        return backtests
+
+    # Equal weights stand beside buy-and-hold.
+    hold = backtests.pop("buy and hold")
+    return {"buy and hold": hold, "equal weights": equal_weights(segments, free), **backtests}
 
 
 def benchmark_scores(benchmarks: dict[str, Frames], bars_per_year: float) -> dict[str, float | None]:
@@ -96,21 +99,26 @@ def compared(
     :param seed: of the random timings
     :param step: that the agent was trained to
     :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
-        their ``summary``, with the step, the share of the random timings whose Sharpe ratio is lower, the
+        their ``summary``, with the step, the ``Rank`` of the agent among the random timings, the
         ``share_of_attainable`` and the ``robustness`` of the agent's lead over buy-and-hold
     """
     shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
     strategies = {"agent": agent, **benchmarks(segments, trading), "random timing": shifted}
     result = {**summary(strategies, segments[0].market.bars_per_year, bars_per_year), "step": step}
-    sharpes = {name: own["sharpe_ratio"] for name, own in result["joint"].items()}
+    sharpes = {name: all_figures["sharpe_ratio"] for name, all_figures in result["joint"].items()}
     sharpe = sharpes["agent"]
     result["share_of_attainable"] = share_of_attainable(sharpe, sharpes["buy and hold"], sharpes.get("informed rule"))
-    result["random_timings"] = len(sharpe_of_shifts)
-    result["share_of_random_timings_below_agent"] = (
-        None if sharpe is None else share_below(joint(agent)["return"], sharpe_of_shifts)
-    )
-    held = joint(strategies["buy and hold"])
-    result["robustness"] = robustness(agent, held, segments, trading, bars_per_year)
+
+    # The agent's rank among its copies, of which those without a Sharpe ratio do not count.
+    rank = None if sharpe is None else rank_among(joint(agent)["return"], sharpe_of_shifts)
+    result["random_timings"] = 0 if rank is None else rank.copies
+    result["random_timings_below_agent"] = None if rank is None else rank.below
+    result["random_timings_equal_to_agent"] = None if rank is None else rank.equal
+    result["share_of_random_timings_below_agent"] = None if rank is None else rank.share
+
+    # How far the lead over buy-and-hold carries.
+    hold = joint(strategies["buy and hold"])
+    result["robustness"] = robustness(agent, hold, segments, trading, bars_per_year)
     return strategies, result
 
 
@@ -137,15 +145,21 @@ def write_evaluation(
     :return: first and last day, for titles
     """
     write_file(folder / f"evaluation-{name}.json", json.dumps(result, indent=2))
-    together, agent = {each: joint(frames) for each, frames in strategies.items()}, strategies["agent"]
-    days = " to ".join(str(day) for day in together["agent"].index[[0, -1]].date)
+    accounts = {each: joint(frames) for each, frames in strategies.items()}
+    agent = strategies["agent"]
+
+    # Title, pictures, tables.
+    days = " to ".join(str(day) for day in accounts["agent"].index[[0, -1]].date)
     title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {name}: {days}"
-    picture_of_equity(together, folder / f"equity-{name}.png", title)
+    picture_of_equity(accounts, folder / f"equity-{name}.png", title)
     trades(agent, fill_times(segments, trading)).to_csv(folder / f"trades-{name}.csv")
     positions(agent, segments).to_csv(folder / f"positions-{name}.csv", index=False)
-    returns, held = together["agent"]["return"], together["buy and hold"]["return"]
+
+    # The tear sheet, which quantstats cannot make of all returns.
+    returns = accounts["agent"]["return"]
+    returns_of_hold = accounts["buy and hold"]["return"]
     try:
-        tear_sheet(returns, held, folder / f"tearsheet-{name}.html", title, bars_per_year)
+        tear_sheet(returns, returns_of_hold, folder / f"tearsheet-{name}.html", title, bars_per_year)
     except ValueError as error:
         print(f"tearsheet-{name}.html is left out: {error}", file=sys.stderr)
     return days
@@ -157,13 +171,8 @@ def name_of(data: Sequence[str], segments: Sequence[Segment]) -> str:
     :param segments: of them
     :return: name of an evaluation on them, fit for a file's name: the first file and the days whose returns are earned
     """
-    first, last = (
-        str(bound([segment.market.dates[bar] for segment, bar in bars]).astype("M8[D]"))
-        for bound, bars in (
-            (min, [(s, s.first + 1) for s in segments]),
-            (max, [(s, s.last) for s in segments]),
-        )
-    )
+    first = min(segment.market.dates[segment.first + 1] for segment in segments).astype("M8[D]")
+    last = max(segment.market.dates[segment.last] for segment in segments).astype("M8[D]")
     stems = [Path(entry).stem or "data" for entry in data[:1]]
     more = [f"and-{len(data) - 1}-more"] if len(data) > 1 else []
-    return "-".join([*stems, *more, first, "to", last])
+    return "-".join([*stems, *more, str(first), "to", str(last)])

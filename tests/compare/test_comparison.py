@@ -132,6 +132,27 @@ def test_just_enough_bars(tmp_path, make_prices, last_training_day, first_test, 
     assert fold.missing == missing
 
 
+@pytest.mark.parametrize(
+    ("bars", "first_test", "variants", "words"),
+    [
+        (400, None, {"baseline": {}}, "2001-07 to 2002-02: its training period has 199 bars, 252 are needed"),
+        (300, "2001-10-01", {"baseline": {}}, "its test period has 27 bars, 60 are needed"),
+        (600, "2001-12-01", {"baseline": {"chosen_before": "2003-01-01"}}, "chosen by what it did before 2003-01-01"),
+    ],
+)
+def test_a_comparison_without_a_usable_fold_is_refused_with_the_reason(
+    tmp_path, make_prices, bars, first_test, variants, words
+):
+    """It printed the reasons and wrote an empty report. Half of 399 days is 199; 2001-10-01 is the day after 273."""
+    make_prices(bars, frequency="D", start="2001-01-01").to_csv(tmp_path / "short.csv", index=False)
+    market = MarketConfig(data=str(tmp_path / "short.csv"), bars_per_year=365)
+    compare = CompareConfig(first_test=first_test, embargo_days=0)
+    folds = folds_of(compare, market)
+    algorithms = {name: {} for name in variants}
+    with pytest.raises(ValueError, match=f"there is nothing to compare.*{words}.*compare.first_test"):
+        cells_of(compare, RunConfig(), algorithms, variants, folds)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_symbol_with_the_most_bars_decides(tmp_path, make_prices, order):
     """400 days before the test, of which one symbol has every other one."""

@@ -10,7 +10,7 @@ import pytest
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.equal_weights import equal_weights
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
 from market_regimes.evaluate.rules import buy_and_hold
 from market_regimes.market.segments import Market, Segment
 
@@ -208,6 +208,21 @@ def test_two_bars_of_one_symbol_in_a_row_compound():
     assert together["return"].to_numpy()[rows + 1] == pytest.approx(close[rows + WARM + 1] / both - 1)
 
 
+def test_equal_weights_hold_a_symbol_through_its_second_bar_in_a_row():
+    """Filled at opens that equal the closes: both earn the first bar, then B's half alone earns its second one."""
+    close = walk(9)
+    stamps = list(DAYS)
+    twice = [40, 80, 120, 160]
+    for day in twice:
+        stamps[day] = DAYS[day - 1] + pd.Timedelta(hours=16)
+    both = joint(equal_weights(segments_of(market("A", DAYS, close), market("B", stamps, close)), FREE))
+    rows = np.array(twice) - 1 - WARM
+    growth = close[1:] / close[:-1]
+    of_both = growth[rows + WARM - 1]
+    of_b = growth[rows + WARM]
+    assert both["return"].to_numpy()[rows] == pytest.approx(of_both * (1 + (of_b - 1) / 2) - 1)
+
+
 def test_one_symbol_keeps_its_own_frame():
     frames = backtest(segments_of(market("A", DAYS, walk(0))), FREE, buy_and_hold)
     assert joint(frames) is frames["A"]
@@ -386,3 +401,23 @@ def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cas
     np.testing.assert_allclose(together["return"], expected, atol=1e-12)
     assert together["position"].iloc[10] == pytest.approx(0.5, abs=0.02)
     assert together["position"].iloc[-1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_symbol_is_annualised_by_its_bars_and_the_account_by_its_rows():
+    """A stock beside a coin: 252 bars a year alone, 365 rows together. One purchase over T bars: 252 / T a year."""
+    stock = walk(1)
+    days = pd.date_range("2001-01-01", periods=BARS)
+    weekend = days.day_of_week >= 5
+    segments = segments_of(market("STOCK", days, stock, kept=~weekend), market("COIN", days, walk(2)))
+    hold = backtest(segments, FREE, buy_and_hold)
+    result = summary({"agent": hold}, 252.0, 365.0)
+    for symbol in ("STOCK", "COIN"):
+        returns = hold[symbol]["return"]
+        alone = result["symbols"][symbol]["agent"]
+        assert alone["sharpe_ratio"] == pytest.approx(sqrt(252) * returns.mean() / returns.std())
+        assert alone["turnover_per_year"] == pytest.approx(252 / len(returns))
+        assert alone["bars"] == len(returns)
+    returns = joint(hold)["return"]
+    together = result["joint"]["agent"]
+    assert together["sharpe_ratio"] == pytest.approx(sqrt(365) * returns.mean() / returns.std())
+    assert together["turnover_per_year"] == pytest.approx(365 / len(returns), rel=0.05)  # of shares of later equity

@@ -537,4 +537,4 @@ def test_the_table_shows_each_figure_as_it_is(frames, capsys):
         ["bars", "97"],
     ):
         assert row in rows
-    assert "random timings with a lower Sharpe ratio than the agent: 87.5 %" in " ".join(rows[-1])
+    assert "rank of the agent among its random timings, equal ones by half: 87.5 %" in " ".join(rows[-1])

@@ -7,10 +7,10 @@ from scipy.stats import binom
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest, random_timing
-from market_regimes.evaluate.figures import joint, share_below
+from market_regimes.evaluate.figures import joint, rank_among
 from market_regimes.market.segments import Market, Segment
 
-BARS, WARM, COPIES = 60, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases
+BARS, WARM, COPIES = 40, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases
 
 
 def segments_of(symbols, late=False, lacking=0.0, seed=0):
@@ -31,13 +31,18 @@ def segments_of(symbols, late=False, lacking=0.0, seed=0):
     return found
 
 
-def of_days(segments, positions):
+def numbers_of_days(segments):
+    """Number of the business day of each bar, shape (symbols, bars), 0 beyond a symbol's last."""
+    numbers = np.zeros((len(segments), max(len(segment.market.dates) for segment in segments)), dtype=int)
+    for k, segment in enumerate(segments):
+        days = segment.market.dates.astype("M8[D]")
+        numbers[k, : len(days)] = np.busday_count(np.datetime64("2001-01-01"), days)
+    return numbers
+
+
+def of_days(number, positions):
     """The trading rule whose target for a day is that day's row of positions, (days, symbols)."""
-    first = np.datetime64("2001-01-01", "s")
-    numbers = [np.busday_count(first.astype("M8[D]"), segment.market.dates.astype("M8[D]")) for segment in segments]
-    return lambda known: np.array(
-        [positions[numbers[k][bar], k] for k, bar in zip(known.symbol, known.bar, strict=True)]
-    )
+    return lambda known: positions[number[known.symbol, known.bar], known.symbol]
 
 
 def shares_of_noise(segments, agents, common, hold=1, seed=1):
@@ -45,46 +50,60 @@ def shares_of_noise(segments, agents, common, hold=1, seed=1):
     rng = np.random.default_rng(seed)
     costs = TradingCosts(fee_bp=1.0)
     shares = []
+    number = numbers_of_days(segments)
     for i in range(agents):
         shape = (BARS + WARM, len(segments))
         by_one_coin = rng.random(shape) < common
         coins = np.where(by_one_coin, rng.random((shape[0], 1)), rng.random(shape)) < 0.5
-        positions = np.repeat(coins, hold, axis=0)[: shape[0]].astype(float)
-        agent = backtest(segments, costs, of_days(segments, positions))
+        stretches = np.repeat(coins[: BARS // hold], hold, axis=0).astype(float)
+
+        # Stretches begin anywhere, so that the agent and its shifted copies are drawn alike.
+        positions = np.zeros(shape)
+        positions[WARM - 1 : -1] = np.roll(stretches, rng.integers(hold), axis=0)
+        agent = backtest(segments, costs, of_days(number, positions))
         _, ratios = random_timing(segments, costs, agent, seed=i, runs=COPIES)
-        shares.append(share_below(joint(agent)["return"], ratios))
+        rank = rank_among(joint(agent)["return"], ratios)
+        if rank is not None:  # else it never held anything
+            shares.append(rank.share)
     return np.array(shares)
 
 
-@pytest.mark.parametrize(
-    ("symbols", "agents", "common", "hold", "kind"),
-    [
-        (1, 300, 1.0, 1, {}),
-        (1, 300, 1.0, 5, {}),
-        (20, 60, 0.0, 1, {}),
-        (20, 60, 0.5, 1, {}),
-        (20, 60, 1.0, 1, {}),
-        (6, 120, 1.0, 5, {}),
-        (6, 120, 1.0, 1, {"late": True}),
-        (6, 120, 1.0, 1, {"lacking": 0.1}),
-    ],
-)
-def test_timing_by_luck_is_better_than_luck_in_a_twentieth_of_cases_and_worse_in_another(
-    symbols, agents, common, hold, kind
-):
+CASES = {
+    "one symbol": (1, 100, 1.0, 1, {}),
+    "one symbol, stretches": (1, 100, 1.0, 5, {}),
+    "20 symbols, each by its own coin": (20, 20, 0.0, 1, {}),
+    "20 symbols, half by one coin": (20, 20, 0.5, 1, {}),
+    "20 symbols, all by one coin": (20, 20, 1.0, 1, {}),
+    "6 symbols, stretches": (6, 30, 1.0, 5, {}),
+    "6 symbols, half of them listed later": (6, 30, 1.0, 1, {"late": True}),
+    "6 symbols that lack other days": (6, 30, 1.0, 1, {"lacking": 0.1}),
+}
+
+
+@pytest.fixture(scope="module")
+def shares():
+    """Per case the shares of its agents. The seed of the agents differs, so that all cases together are independent."""
+    return {
+        name: shares_of_noise(segments_of(symbols, **kind), agents, common, hold, seed=seed)
+        for seed, (name, (symbols, agents, common, hold, kind)) in enumerate(CASES.items())
+    }
+
+
+@pytest.mark.parametrize("name", [*CASES, "all cases together"])
+def test_timing_by_luck_is_better_than_luck_in_a_twentieth_of_cases_and_worse_in_another(name, shares):
     """A number of its own for each symbol would call 44 to 48 % of those with common positions worse than luck."""
-    shares = shares_of_noise(segments_of(symbols, **kind), agents, common, hold)
-    low, high = binom.ppf([0.001, 0.999], agents, 0.05)
-    assert low <= (shares >= 0.95).sum() <= high
-    assert low <= (shares <= 0.05).sum() <= high
-    assert abs(shares.mean() - 0.5) < 3.3 * np.sqrt(1 / 12 / agents)
+    of_case = np.concatenate([*shares.values()]) if name not in shares else shares[name]
+    low, high = binom.ppf([0.001, 0.999], len(of_case), 0.05)
+    assert low <= (of_case >= 0.95).sum() <= high
+    assert low <= (of_case <= 0.05).sum() <= high
+    assert abs(of_case.mean() - 0.5) < 3.3 * np.sqrt(1 / 12 / len(of_case))
 
 
 def test_one_hundred_copies_leave_a_twentieth_too():
     """Of 101 that are drawn alike those of the ranks 97 to 101, and 1 to 5, are beyond luck: 4.95 % each."""
     returns = pd.Series([0.02, 0.0])
     own = 1 / np.sqrt(2)  # mean 0.01, standard deviation 0.01 * root 2
-    by_count = [share_below(returns, np.where(np.arange(100) < below, own - 1, own + 1)) for below in range(101)]
+    by_count = [rank_among(returns, np.where(np.arange(100) < below, own - 1, own + 1)).share for below in range(101)]
     assert [below for below, share in enumerate(by_count) if share >= 0.95] == [96, 97, 98, 99, 100]
     assert [below for below, share in enumerate(by_count) if share <= 0.05] == [0, 1, 2, 3, 4]
     assert [round(100 * share) for share in by_count] == list(range(101))  # which the sentence says
@@ -93,18 +112,18 @@ def test_one_hundred_copies_leave_a_twentieth_too():
 def test_equal_ratios_count_half():
     returns = pd.Series([0.02, 0.0])
     own = 1 / np.sqrt(2)
-    assert share_below(returns, np.full(9, own)) == 0.5
-    assert share_below(returns, np.array([own, own - 1, own - 1])) == pytest.approx((2 + (1 + 1) / 2) / 4)
-    assert share_below(returns, np.array([own - 1, np.nan, own + 1])) == 0.5  # an undefined one is no copy
-    assert share_below(returns, np.full(3, np.nan)) is None
-    assert share_below(pd.Series([0.01, 0.01]), np.array([1.0])) is None
+    assert rank_among(returns, np.full(9, own)).share == 0.5
+    assert rank_among(returns, np.array([own, own - 1, own - 1])).share == pytest.approx((2 + (1 + 1) / 2) / 4)
+    assert rank_among(returns, np.array([own - 1, np.nan, own + 1])).share == 0.5  # an undefined one is no copy
+    assert rank_among(returns, np.full(3, np.nan)) is None
+    assert rank_among(pd.Series([0.01, 0.01]), np.array([1.0])) is None
 
 
 def test_an_agent_whose_position_never_changes_is_as_good_as_its_copies():
     segments = segments_of(3)
     agent = backtest(segments, TradingCosts(fee_bp=5.0), lambda known: np.full(len(known.bar), 0.5))
     shifted, ratios = random_timing(segments, TradingCosts(fee_bp=5.0), agent, seed=0)
-    assert share_below(joint(agent)["return"], ratios) == 0.5
+    assert rank_among(joint(agent)["return"], ratios).share == 0.5
     for symbol in agent:
         pd.testing.assert_frame_equal(shifted[symbol], agent[symbol])
 
@@ -116,7 +135,7 @@ def test_symbols_that_are_held_together_are_held_together_in_the_copies():
     """
     (whole,), lacking = segments_of(1), segments_of(2, lacking=0.1, seed=4)[1]
     positions = np.repeat(np.random.default_rng(2).random((BARS + WARM, 1)), 2, axis=1)
-    agent = backtest([whole, lacking], TradingCosts(), of_days([whole, lacking], positions))
+    agent = backtest([whole, lacking], TradingCosts(), of_days(numbers_of_days([whole, lacking]), positions))
     targets = agent["S0"]["target"]
     of_b = agent["S1"]["target"].reindex(targets.index).ffill()
     assert of_b.notna().all()
@@ -134,17 +153,48 @@ def test_symbols_that_are_held_together_are_held_together_in_the_copies():
 def test_a_symbol_that_is_listed_late_keeps_all_of_its_targets(seed):
     segments = segments_of(2, late=True)
     positions = np.random.default_rng(3).random((BARS + WARM, 2))
-    agent = backtest(segments, TradingCosts(), of_days(segments, positions))
+    agent = backtest(segments, TradingCosts(), of_days(numbers_of_days(segments), positions))
     shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
     for symbol, frame in agent.items():
         assert sorted(shifted[symbol]["target"]) == sorted(frame["target"])
         assert shifted[symbol]["target"].tolist() != frame["target"].tolist()
 
 
+@pytest.mark.parametrize("runs", [1, 2, 5, 6])
+@pytest.mark.parametrize("kind", [{}, {"late": True}, {"lacking": 0.1}])
+def test_the_copy_shown_has_the_median_ratio_of_its_account(kind, runs):
+    """Of an even number of copies it is the lower one of the two in the middle."""
+    segments = segments_of(2, **kind)
+    positions = np.random.default_rng(6).random((BARS + WARM, 2))
+    agent = backtest(segments, TradingCosts(fee_bp=2.0), of_days(numbers_of_days(segments), positions))
+    shifted, ratios = random_timing(segments, TradingCosts(fee_bp=2.0), agent, seed=1, runs=runs)
+    returns = joint(shifted)["return"]
+    assert returns.mean() / returns.std() == pytest.approx(np.sort(ratios)[(runs - 1) // 2], rel=1e-9)
+
+
+def test_a_symbol_that_is_listed_late_is_shifted_by_the_same_number():
+    """Both have one target a day. Where the day that a copy takes lies in the life of both, they have its target."""
+    segments = segments_of(2, late=True)
+    positions = np.repeat(np.random.default_rng(7).random((BARS + WARM, 1)), 2, axis=1)
+    agent = backtest(segments, TradingCosts(), of_days(numbers_of_days(segments), positions))
+    first = BARS - len(agent["S1"])
+    assert first > 0
+    targets = agent["S0"]["target"].to_numpy()
+    for seed in range(4):
+        shifted, _ = random_timing(segments, TradingCosts(), agent, seed=seed, runs=1)
+        whole = shifted["S0"]["target"].to_numpy()
+        late = shifted["S1"]["target"].to_numpy()
+        (shift,) = (s for s in range(1, BARS) if np.array_equal(whole, np.roll(targets, -s)))
+        source = (np.arange(first, BARS) + shift) % BARS
+        inside = source >= first
+        assert inside.any()
+        assert late[inside].tolist() == targets[source[inside]].tolist()
+
+
 def test_no_copy_is_the_agent_and_none_is_there_twice():
     (segment,) = segments_of(1)
     positions = np.random.default_rng(5).random((BARS + WARM, 1))
-    agent = backtest([segment], TradingCosts(fee_bp=0.0), of_days([segment], positions))
+    agent = backtest([segment], TradingCosts(fee_bp=0.0), of_days(numbers_of_days([segment]), positions))
     _, ratios = random_timing([segment], TradingCosts(fee_bp=0.0), agent, seed=0)
     returns = agent["S0"]["return"]
     assert len(ratios) == len(set(ratios.round(12))) == BARS - 1

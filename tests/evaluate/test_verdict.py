@@ -24,7 +24,9 @@ def result(own, held, share=0.5, interval=None, cost=None, **changed):
     return {
         "joint": {"agent": {"sharpe_ratio": own, "exposure": 0.5}, "buy and hold": {"sharpe_ratio": held}},
         "symbols": {"A": {}},
-        "share_of_random_timings_below_agent": share,
+        "random_timings": 0 if share is None else 100,
+        "random_timings_below_agent": None if share is None else round(100 * share),
+        "random_timings_equal_to_agent": None if share is None else 0,
         "robustness": robustness | changed,
     }
 
@@ -48,29 +50,29 @@ def result(own, held, share=0.5, interval=None, cost=None, **changed):
             "its lead. With orders filled one bar later its Sharpe ratio is 0.97.",
         ),
         (
-            result(1.204, 0.67, 0.95, (0.01, 1.06), break_even=AHEAD),
+            result(1.204, 0.67, 0.96, (0.01, 1.06), break_even=AHEAD),
             "Beat buy-and-hold: Sharpe ratio 1.20 against 0.67, difference +0.53 [+0.01, +1.06], one seed; its "
             "timing is "
-            "better than luck: 95 of 100 shifted copies are worse. Its lead outlasts costs of 500 bp of the "
+            "better than luck: 96 of 100 shifted copies are worse. Its lead outlasts costs of 500 bp of the "
             "traded value. "
             "With orders filled one bar later its Sharpe ratio is 0.95.",
         ),
         (
-            result(-0.5, 0.25, 0.05, (-1.5, -0.01)),
+            result(-0.5, 0.25, 0.04, (-1.5, -0.01)),
             "Lost to buy-and-hold: Sharpe ratio -0.50 against 0.25, difference -0.75 [-1.50, -0.01], one seed; "
             "its timing "
-            "is worse than luck: 5 of 100 shifted copies are worse. It has no lead even at no cost. With orders filled "
+            "is worse than luck: 4 of 100 shifted copies are worse. It has no lead even at no cost. With orders filled "
             "one bar later its Sharpe ratio is -0.75.",
         ),
         (
-            result(0.67, 0.67, 0.06, (0.0, 0.0), break_even=ALIKE),
+            result(0.67, 0.67, 0.05, (0.0, 0.0), break_even=ALIKE),
             "Level with buy-and-hold: Sharpe ratio 0.67 against 0.67, difference +0.00 [+0.00, +0.00], one seed; its "
-            "timing cannot be told from luck: 6 of 100 shifted copies are worse. With orders filled one bar later its "
+            "timing cannot be told from luck: 5 of 100 shifted copies are worse. With orders filled one bar later its "
             "Sharpe ratio is 0.42.",
         ),
         (
-            result(0.45, None, 0.94),
-            "Sharpe ratio 0.45, one seed; buy-and-hold has none; its timing cannot be told from luck: 94 of 100 "
+            result(0.45, None, 0.95),
+            "Sharpe ratio 0.45, one seed; buy-and-hold has none; its timing cannot be told from luck: 95 of 100 "
             "shifted "
             "copies are worse. It has no lead even at no cost. With orders filled one bar later its Sharpe ratio "
             "is 0.20.",
@@ -143,7 +145,7 @@ def test_the_verdict_on_several_seeds_is_one_for_all():
         result(0.7, 0.67, 0.99, cost=2.0),
         result(0.1, 0.67, 0.5),
         result(None, 0.67, None, break_even="no turnover"),
-        result(0.5, 0.67, 0.95, cost=0.5),
+        result(0.5, 0.67, 0.96, cost=0.5),
     ]
     assert verdict_of_seeds(results) == (
         "Cannot be told from buy-and-hold: mean Sharpe ratio 0.43 against 0.67, difference -0.24 [-0.83, +0.35], "
@@ -184,3 +186,35 @@ def test_short_periods_and_fills_at_the_close_of_several_seeds(changed, words):
 def test_seeds_that_were_ruined_are_named():
     results = [result(0.7, 0.67, 0.99, ruined={"A": "2008-10-08"}), result(0.1, 0.67, 0.5)]
     assert " 1 of 2 seeds were ruined. " in verdict_of_seeds(results)
+
+
+@pytest.mark.parametrize(
+    ("copies", "below", "equal", "words"),
+    [
+        (100, 96, 0, "is better than luck: 96 of 100 shifted copies are worse"),  # 5 of 101 ranks are so high: 4.95 %
+        (100, 95, 0, "cannot be told from luck: 95 of 100 shifted copies are worse"),  # 6 of 101: 5.94 %
+        (100, 4, 0, "is worse than luck: 4 of 100 shifted copies are worse"),
+        (100, 5, 0, "cannot be told from luck: 5 of 100 shifted copies are worse"),
+        (19, 19, 0, "is better than luck: 19 of 19 shifted copies are worse"),  # 1 of 20: 5 %
+        (18, 18, 0, "cannot be told from luck: 18 of 18 shifted copies are worse"),  # 1 of 19: 5.3 %
+        (9, 9, 0, "cannot be told from luck: 9 of 9 shifted copies are worse"),  # 1 of 10: 10 %
+        (9, 0, 0, "cannot be told from luck: 0 of 9 shifted copies are worse"),
+        (51, 49, 0, "cannot be told from luck: 49 of 51 shifted copies are worse"),  # 3 of 52: 5.8 %
+        (51, 50, 0, "is better than luck: 50 of 51 shifted copies are worse"),  # 2 of 52: 3.8 %
+        (100, 0, 100, "cannot be told from luck: 0 of 100 shifted copies are worse, 100 as good"),
+        (100, 95, 5, "cannot be told from luck: 95 of 100 shifted copies are worse, 5 as good"),
+        (100, 0, 5, "cannot be told from luck: 0 of 100 shifted copies are worse, 5 as good"),
+        (0, None, None, "cannot be told from luck: no shifted copy has a Sharpe ratio"),
+    ],
+)
+def test_the_sentence_counts_the_copies_that_were_drawn_and_their_ranks_hold_a_twentieth(copies, below, equal, words):
+    """An agent without timing has each of the n + 1 ranks with equal probability."""
+    one = result(0.9, 0.5, 0.5, (-0.1, 0.7))
+    one |= {
+        "random_timings": copies,
+        "random_timings_below_agent": below,
+        "random_timings_equal_to_agent": equal,
+    }
+    assert f"; its timing {words}." in verdict_of(one)
+    timed = int("better" in words)
+    assert f"the timing of {2 * timed} is better than luck." in verdict_of_seeds([one, one])

@@ -189,6 +189,29 @@ def test_frames_files_and_folders_give_the_same(finished, tmp_path, make_prices)
         agent.signal(frame.assign(close=frame["close"].where(frame.index != 2, -1.0)))
 
 
+def test_several_symbols_in_a_frame_are_one_account_as_in_a_file(many, tmp_path, make_prices):
+    """
+    A and B lack every other Monday in turn, so that of 10 bars each has 9, and the account has a row per business day.
+    Of the 52 Mondays of a year each lacks 26.
+    """
+    agent = Agent.load(many[1])
+    table = several(make_prices)[lambda table: table["symbol"] != "C"]
+    day = pd.to_datetime(table["date"])
+    week = day.dt.isocalendar().week.astype(int)
+    lacks = (day.dt.day_of_week == 0) & (week % 2 == np.where(table["symbol"] == "A", 0, 1))
+    table = table[~lacks]
+    table.to_csv(tmp_path / "two.csv", index=False)
+    of_file = agent.segments(tmp_path / "two.csv")
+    of_frame = agent.segments(table)
+    for one, other in zip(of_file, of_frame, strict=True):
+        assert other.market.bars_per_year == one.market.bars_per_year
+        assert other.market.account_rows_per_year == one.market.account_rows_per_year
+        assert other.market.account_rows_per_year / other.market.bars_per_year == pytest.approx(10 / 9, rel=0.01)
+    fridays = table[(table["symbol"] == "A") & (day[table.index].dt.day_of_week == 4)].assign(symbol="C")
+    with pytest.raises(ValueError, match="one run needs bars of one length"):
+        agent.segments(pd.concat([table, fridays]))
+
+
 def test_the_frame_given_is_not_changed(finished, make_prices):
     _, folder, _ = finished
     frame = make_prices(300).rename(columns={"close": "Close"})

@@ -187,11 +187,12 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     bands = [(band.value, band.lower, band.upper) for chart in charts.values() for band in chart.margin.series]
     assert all(len(tags) == 1 for tags in lines)  # TensorBoard gives all lines of a chart one colour
     assert bands == [tuple(f"train/variance_scaling_weight{end}" for end in ("", "_min", "_max"))]
-    assert len(charts) == len(lines) + len(bands) == 27
+    assert len(charts) == len(lines) + len(bands) == 28
     tags = {tag.rstrip("$") for tags in (*lines, *bands) for tag in tags}
     rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
     rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
     rare |= {"eval/sharpe_own_rule"}  # the user's own
+    rare |= {"eval/sharpe_equal_weights"}  # there is one symbol
     rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500
     assert tags - set(known) <= rare
     assert "train/value_error_calm" in tags & set(known)
