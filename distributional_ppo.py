@@ -52,7 +52,7 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
 10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
    the norm of PPO's, and the layers before the head learn the slower for it.
 11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
-   from 0. A Box of actions that is neither float32 nor float64 is refused, since a rollout would keep them rounded.
+   from 0. A warning names a Box that is neither float32 nor float64: a rollout keeps its actions rounded.
 """
 
 from __future__ import annotations

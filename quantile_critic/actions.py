@@ -7,6 +7,7 @@ have another dtype. So actions are moved where they leave: to the environment in
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ BOX_DTYPES = (np.float32, np.float64)
 def check_action_space(space: spaces.Space[Any]) -> None:
     """
     :param space: of the environment's actions
-    :raises ValueError: if its actions cannot be given to the last bit
+    :raises ValueError: on MultiDiscrete of more than one dimension, which SB3's distribution cannot split
     """
+    # PPO trains on such boxes, so this is a warning.
     if isinstance(space, spaces.Box) and space.dtype not in BOX_DTYPES:
-        raise ValueError(
-            f"a Box of actions must have dtype float32 or float64, got {space.dtype}: a rollout would keep the actions "
-            "rounded, and the update would reinforce others than those taken. Integers: use Discrete or MultiDiscrete"
+        warnings.warn(
+            f"a Box of actions should have dtype float32 or float64, got {space.dtype}: SB3's rollout buffer keeps the "
+            "actions rounded, and the update reinforces others than those taken. Discrete or MultiDiscrete serve integers"
         )
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise ValueError(f"MultiDiscrete actions must have one dimension, got shape {space.nvec.shape}: flatten them")

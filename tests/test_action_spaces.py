@@ -52,6 +52,14 @@ class Checking(gym.Env):
         return self.observe(), reward, self.steps >= 9, False, {}
 
 
+class Tolerant(Checking):
+    """Takes any action, as many environments do."""
+
+    def step(self, action):
+        self.steps += 1
+        return self.observe(), float(np.ravel(action)[0]), self.steps >= 9, False, {}
+
+
 def made(space, kind=DistributionalPPO, n_envs=2, vec_env=DummyVecEnv, policy=None, **flags):
     env = vec_env([lambda: Checking(space)] * n_envs)
     env.seed(0)
@@ -130,9 +138,11 @@ def test_ppo_steps_outside_the_space():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16])
-def test_boxes_whose_actions_a_rollout_would_round_are_refused(dtype, kind):
-    with pytest.raises(ValueError, match=rf"float32 or float64, got {np.dtype(dtype)}.*MultiDiscrete"):
-        made(spaces.Box(0, 3, (2,), dtype), kind)
+def test_boxes_whose_actions_a_rollout_rounds_train_as_with_ppo_and_are_warned_of(dtype, kind):
+    env = DummyVecEnv([lambda: Tolerant(spaces.Box(0, 3, (2,), dtype))] * 2)
+    with pytest.warns(UserWarning, match=rf"float32 or float64, got {np.dtype(dtype)}.*MultiDiscrete"):
+        model = kind(KINDS[kind], env, policy_kwargs=dict(net_arch=[8], n_quantiles=4), **SHORT)
+    assert model.learn(64).num_timesteps == 64
 
 
 def test_boxes_of_float64_and_of_two_dimensions_train():
