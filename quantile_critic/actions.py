@@ -26,8 +26,9 @@ def check_action_space(space: spaces.Space[Any]) -> None:
     # PPO trains on such boxes, so this is a warning.
     if isinstance(space, spaces.Box) and space.dtype not in BOX_DTYPES:
         warnings.warn(
-            f"a Box of actions should have dtype float32 or float64, got {space.dtype}: SB3's rollout buffer keeps the "
-            "actions rounded, and the update reinforces others than those taken. Discrete or MultiDiscrete serve integers"
+            f"a Box of actions should have dtype float32 or float64, got {space.dtype}: the rollout buffer keeps "
+            "actions rounded, and the update reinforces others than those taken. For integers use Discrete or "
+            "MultiDiscrete"
         )
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise ValueError(f"MultiDiscrete actions must have one dimension, got shape {space.nvec.shape}: flatten them")

@@ -95,7 +95,8 @@ def explained(message: str, known: dict[str, Any]) -> str:
     if refused is not None and known.get(refused[1]) is not None:
         given = re.search(r"(?:Given value:|Got value:|invalid \w+ value:) (.*)$", message)
         return f"{refused[1]} wants {form_of(known[refused[1]])}" + (f", got {given[1]}" if given else "")
-    words = [word for word in re.findall(r"\w+(?:\.\w+)+", message) if word.rpartition(".")[2] not in FILES]
+    # Names of Python's classes, as in Study.resume, are no keys.
+    words = [word for word in re.findall(r"\b[a-z]\w*(?:\.\w+)+", message) if word.rpartition(".")[2] not in FILES]
     words += re.findall(r"invalid choice: '(\w+)'", message)
     foreign = re.search(r"does not accept option '([\w.]+)'", message)
     if foreign is not None:

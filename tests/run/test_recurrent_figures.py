@@ -45,8 +45,11 @@ def quantiles_at(model, step, env):
     states = [torch.as_tensor(getattr(buffer, f"{name}_states_vf")[step, :, [env]]) for name in ("hidden", "cell")]
     states = tuple(state.reshape(1, 1, 8) for state in states)
     start = torch.as_tensor(buffer.episode_starts[step, [env]])
-    raw = model.policy.predict_quantiles(torch.as_tensor(buffer.observations[step, [env]]), states, start)
-    return (raw - head.ret_mean) / head.ret_std
+    observation = torch.as_tensor(buffer.observations[step, [env]])
+    with_gradient = model.policy.quantiles_of_loss(observation, states, start)
+    raw = model.policy.predict_quantiles(observation, states, start)
+    torch.testing.assert_close(with_gradient, (raw - head.ret_mean) / head.ret_std)
+    return with_gradient
 
 
 def test_minibatches_are_consecutive_steps_of_one_environment_after_another(rollout):

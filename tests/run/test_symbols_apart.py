@@ -22,12 +22,16 @@ SYMBOLS = ("A", "B", "C")
 class Critic:
     """Predicts four quantiles that begin at the first number of the observation."""
 
+    carries_states = False
+
     def __init__(self):
         self.policy = self
 
     def predict_quantiles(self, observations):
         first = torch.as_tensor(observations, dtype=torch.float32)[:, :1]
         return first + torch.tensor([0.0, 1.0, 3.0, 7.0]) * (1 + first.abs())
+
+    quantiles_of_episode = predict_quantiles
 
 
 def market_of(number):

@@ -130,7 +130,8 @@ def test_gradient_norm_by_regime_with_the_loss_of_sb3_contrib(rollout):
     for i in (0, 1):
         steps, envs = np.argwhere(regime == i).T
         chosen = np.linspace(0, len(steps) - 1, 256).astype(int)
-        quantiles = model.policy.predict_quantiles(buffer.observations[steps[chosen], envs[chosen]])
+        observations = torch.as_tensor(buffer.observations[steps[chosen], envs[chosen]])
+        quantiles = head.to_raw(model.policy.quantiles_of_loss(observations))
         targets = torch.as_tensor(buffer.returns[steps[chosen], envs[chosen]])[:, None]
         model.policy.zero_grad()
         quantile_huber_loss(
