@@ -213,6 +213,7 @@ class DistributionalPPO(DeferredLog, PPO):
     }
     policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
     policy: QuantileActorCriticPolicy
+    _settings_of_update: LossSettings | None = None  # held within an update; None: the flags count as they are
 
     def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
@@ -396,6 +397,7 @@ class DistributionalPPO(DeferredLog, PPO):
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
         with (
+            self._held_settings(),
             self._undone_if_not_finite(update, before),
             update.running(),
             stepping_together(self.device),
@@ -677,7 +679,25 @@ class DistributionalPPO(DeferredLog, PPO):
 
     @property
     def loss_settings(self) -> LossSettings:
-        """What the loss reads of the flags as they are now, in Python's numbers."""
+        """
+        What the loss reads of the flags. An update holds those of its start, which compiled code takes for constants;
+        elsewhere they are the flags as they are now.
+        """
+        if self._settings_of_update is not None:
+            return self._settings_of_update
+        return self._settings_of_flags()
+
+    @contextlib.contextmanager
+    def _held_settings(self) -> Iterator[None]:
+        """Hold ``loss_settings`` for the time of an update."""
+        self._settings_of_update = self._settings_of_flags()
+        try:
+            yield
+        finally:
+            self._settings_of_update = None
+
+    def _settings_of_flags(self) -> LossSettings:
+        """The settings by the flags as they are now, in Python's numbers."""
         scaling = None
         if self.use_variance_gradient_scaling:
             scaling = self._scaling()

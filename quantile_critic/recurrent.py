@@ -80,7 +80,9 @@ class RecurrentRollout(Rollout):
         *args: Any,
     ):
         if type(buffer).get not in (RecurrentRolloutBuffer.get, RecurrentDictRolloutBuffer.get):
-            raise TypeError(f"{type(buffer).__name__} overrides get(), which this class does not call for minibatches")
+            raise TypeError(
+                f"{type(buffer).__name__} has a get() of its own, which this class does not call for minibatches"
+            )
 
         self.sequence_length = sequence_length
         self.states = RolloutStates(buffer)

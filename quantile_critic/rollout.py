@@ -146,7 +146,7 @@ class Rollout:
         if sampled_targets is not None and self.has_own_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
-                f"lies: {type(buffer).__name__} overrides get()"
+                f"lies: {type(buffer).__name__} has a get() of its own"
             )
 
         # A buffer that makes its own minibatches does not say which rows they are. A copy of the critic gives their

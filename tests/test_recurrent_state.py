@@ -224,7 +224,7 @@ def test_a_buffer_of_ones_own_is_refused():
     model.rollout_buffer.__class__ = type(
         "Own", (kind,), {"get": lambda self, batch_size=None: kind.get(self, batch_size)}
     )
-    with pytest.raises(TypeError, match=r"Own overrides get\(\)"):
+    with pytest.raises(TypeError, match=r"Own has a get\(\) of its own"):
         model.learn(96)
 
 

@@ -66,7 +66,7 @@ def test_old_quantiles_are_those_of_the_policy_that_collected_the_rollout(buffer
 
 @pytest.mark.parametrize("buffer_class", [Reversed, Halved])
 def test_sampled_targets_of_a_foreign_order_are_refused(buffer_class):
-    with pytest.raises(ValueError, match=rf"sr_lambda.*{buffer_class.__name__} overrides get\(\)"):
+    with pytest.raises(ValueError, match=rf"sr_lambda.*{buffer_class.__name__} has a get\(\) of its own"):
         make(rollout_buffer_class=buffer_class, value_target="sr_lambda").learn(128)
 
 
