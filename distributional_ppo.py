@@ -680,8 +680,8 @@ class DistributionalPPO(DeferredLog, PPO):
     @property
     def loss_settings(self) -> LossSettings:
         """
-        What the loss reads of the flags. An update holds those of its start, which compiled code takes for constants;
-        elsewhere they are the flags as they are now.
+        The settings of the loss. An update holds those of its start, which compiled code takes for constants;
+        elsewhere they follow the flags.
         """
         if self._settings_of_update is not None:
             return self._settings_of_update
