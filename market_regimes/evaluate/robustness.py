@@ -12,7 +12,7 @@ import pandas as pd
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.backtest import backtest
-from market_regimes.evaluate.figures import joint
+from market_regimes.evaluate.figures import NO_SPREAD, joint, sharpe_per_row
 from market_regimes.market.env import RUIN_EQUITY, Known, fills_at_open
 from market_regimes.market.segments import Segment
 
@@ -24,7 +24,6 @@ LEVEL = 0.95  # of the intervals
 YEAR_SLACK = 0.02  # a calendar year of stocks has 248 to 254 bars
 MAX_COST_BP = 500.0  # up to which a break-even cost is searched
 NO_LEAD = 1e-9  # difference of Sharpe ratios that rounding makes
-NO_SPREAD = 1e-12  # standard deviation at which returns count as constant
 
 AT_A_COST = "at a cost"
 BEHIND = "behind at no cost"
@@ -65,12 +64,8 @@ def sharpe_ratio(returns: np.ndarray, bars_per_year: float) -> float | None:
     :param bars_per_year: what annualises
     :return: mean over standard deviation, annualised, risk-free rate 0; None without spread
     """
-    if len(returns) < 2:
-        return None
-    spread = returns.std(ddof=1)
-    if not spread > NO_SPREAD:
-        return None
-    return float(math.sqrt(bars_per_year) * returns.mean() / spread)
+    per_row = float(sharpe_per_row(returns[:, None])[0])
+    return math.sqrt(bars_per_year) * per_row if np.isfinite(per_row) else None
 
 
 def sharpe_difference(
@@ -94,8 +89,7 @@ def sharpe_difference(
         return None
 
     def difference(both: np.ndarray) -> np.ndarray:
-        spread = both.std(axis=0, ddof=1)
-        ratios = np.divide(both.mean(axis=0), spread, out=np.zeros(2), where=spread > NO_SPREAD)
+        ratios = np.nan_to_num(sharpe_per_row(both))  # a draw without spread counts as 0
         return np.array([math.sqrt(bars_per_year) * (ratios[0] - ratios[1])])
 
     # The mean length of a block follows from how long the gap of the two series remembers.
@@ -129,7 +123,7 @@ def robustness(
 
     # The agent's targets again, one bar later and at other costs.
     later = joint(replayed(agent, segments, trading, delay=1))
-    break_even, cost = _break_even(agent, hold, segments, trading, bars_per_year)
+    break_even, cost = _break_even(agent, account, hold, segments, trading, bars_per_year)
 
     return {
         "years": len(account) / bars_per_year,
@@ -176,17 +170,27 @@ def replayed(
 
 
 def _break_even(
-    agent: Frames, hold: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+    agent: Frames,
+    account: pd.DataFrame,
+    hold: pd.DataFrame,
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    bars_per_year: float,
 ) -> tuple[str, float | None]:
     """
     The smallest cost at which the agent's Sharpe ratio is no longer above buy-and-hold's. Fee and slippage together
     count; interest and costs in currency stay as configured, and both pay the same.
 
+    :param agent: its ``backtest``, whose targets are filled anew at other costs
+    :param account: ``joint`` of it
+    :param hold: the account of buy-and-hold on the same bars
+    :param segments: what was traded
+    :param trading: what trading costs and what the agent may hold
+    :param bars_per_year: what annualises
     :return: in words, and in basis points of the traded value where there is one
     """
     from scipy import optimize  # here, as arch above
 
-    account = joint(agent)
     now = trading.fee_bp + trading.slippage_bp
     if not account["trade"].abs().sum() > 0:
         return NO_TURNOVER, None
