@@ -149,10 +149,10 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
     import numpy as np
 
     from market_regimes.config import MarketConfig
-    from market_regimes.market.bars import Bars
-    from market_regimes.market.env import MarketCore, MarketVecEnv
+    from market_regimes.market.environment import MarketCore, MarketVecEnv
     from market_regimes.market.monitor import EpisodeMonitor
     from market_regimes.market.segments import Segment, market_of, read_bars
+    from market_regimes.prices.bars import Bars
 
     period, found = range(60, 2500), read_bars(MarketConfig())[:1]
     if n_symbols is not None:

@@ -42,7 +42,7 @@ def nothing_is_drawn():
     """Pictures stay blank and tear sheets are left out: they take half the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "draw", lambda figure, renderer: None)
-        patch.setattr("market_regimes.run.evaluation.tear_sheet", lambda *args: None)
+        patch.setattr("market_regimes.evaluate.evaluation.tear_sheet", lambda *args: None)
         yield
 
 
@@ -59,7 +59,7 @@ def drawing():
     """Within it pictures are drawn and tear sheets written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "draw", DRAW)
-        patch.setattr("market_regimes.run.evaluation.tear_sheet", tear_sheet)
+        patch.setattr("market_regimes.evaluate.evaluation.tear_sheet", tear_sheet)
         yield
 
 

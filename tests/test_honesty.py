@@ -16,13 +16,13 @@ import pytest
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest, random_timing
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
-from market_regimes.market.env import MarketCore, MarketEnv, MarketVecEnv
-from market_regimes.market.load import Bars
+from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
 from market_regimes.market.regimes import bounds_in
 from market_regimes.market.segments import Market, Segment, market_of, period_of, segments_of
+from market_regimes.prices.load import Bars
 from market_regimes.run.study import Study
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)

@@ -58,7 +58,7 @@ def test_the_parts_know_nothing_of_the_algorithm_and_the_patch_only_the_losses()
 
 
 # Each may import those before it, and itself.
-PACKAGES = ("config", "files", "market", "evaluate", "run", "compare", "commands")
+PACKAGES = ("config", "files", "prices", "market", "evaluate", "run", "compare", "tune", "commands")
 # Nothing in the house imports these; the package's own file names what users import from it.
 COMMAND_LINE = {"train_model_multi_patch", "market_regimes.__init__"}
 MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))
@@ -101,8 +101,8 @@ def test_an_import_for_types_counts(tmp_path):
 def test_the_callback_and_the_trading_rules_get_no_more_than_they_need():
     assert "market_regimes.run.study" not in imported(HOUSE["market_regimes.run.callback"])
     rules = imported(HOUSE["market_regimes.evaluate.rules"])
-    assert "market_regimes.market.env.Known" in rules
-    assert "market_regimes.market.env.MarketCore" not in rules
+    assert "market_regimes.market.environment.Known" in rules
+    assert "market_regimes.market.environment.MarketCore" not in rules
 
 
 def test_without_the_compiler_all_else_works(monkeypatch):

@@ -1,4 +1,4 @@
-"""The command ``tune``: from a configuration to the best one. Its trials are tested in tests/compare/test_tuning.py."""
+"""The command ``tune``: from a configuration to the best one. Its trials are tested in tests/tune/test_search.py."""
 
 import re
 import sys
@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from market_regimes.commands import parsers
-from market_regimes.compare import tuning
-from market_regimes.compare.space import check_key, distribution_of
+from market_regimes.tune import search as tuning
+from market_regimes.tune.space import check_key, distribution_of
 from train_model_multi_patch import main
 
 CONFIG = """

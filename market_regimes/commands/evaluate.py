@@ -21,13 +21,13 @@ from market_regimes.commands.building import (
 from market_regimes.commands.progress import Tell, working
 from market_regimes.commands.report import report
 from market_regimes.config import CheckpointName, PeriodName, seeds_of
+from market_regimes.evaluate.evaluation import name_of
 from market_regimes.market.segments import Segment, Segments
-from market_regimes.market.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
 from market_regimes.run.agent import Agent
-from market_regimes.run.evaluation import name_of
 from market_regimes.run.folder import acting_device
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.study import Study
+from market_regimes.run.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
 
 Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
 

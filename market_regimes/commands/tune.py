@@ -15,10 +15,10 @@ from market_regimes.commands.parsers import tune_parser
 from market_regimes.commands.progress import working
 from market_regimes.commands.report import program
 from market_regimes.compare.folds import Fold
-from market_regimes.compare.space import check_key, distribution_of, ends_of, nested
-from market_regimes.compare.tuning import Search, conclude, folds_before_test, run_search
 from market_regimes.config import TuneConfig
 from market_regimes.files import new_folder, write_file
+from market_regimes.tune.search import Search, conclude, folds_before_test, run_search
+from market_regimes.tune.space import check_key, distribution_of, ends_of, nested
 
 MAY_CHANGE = {"run.progress_bar", "trials", "workers"}  # when a search is resumed
 

@@ -26,11 +26,11 @@ from market_regimes.compare.measurements import (
 )
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.evaluate.backtest import backtest, discounted
 from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
+from market_regimes.evaluate.play import backtest, discounted
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule
-from market_regimes.market.env import REWARD_SCALE
+from market_regimes.market.environment import REWARD_SCALE
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run.agent import predicted_and_realised

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
-from market_regimes.market.bars import Bars
 from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.features import column_of
-from market_regimes.market.load import check_zones
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
+from market_regimes.prices.bars import Bars
+from market_regimes.prices.load import check_zones
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from distributional_ppo import DistributionalPPO, quantile_huber_loss
 from market_regimes.compare.probe import Probe
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.run.callback import RolloutBars
 from market_regimes.run.inputs import is_recurrent, quantiles_of_loss

@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.segments import Segment
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 

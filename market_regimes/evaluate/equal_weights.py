@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import rows_of_bars
-from market_regimes.market.currency import CurrencyCosts
-from market_regimes.market.env import fills_at_open, prices_of_fills
+from market_regimes.evaluate.play import rows_of_bars
+from market_regimes.market.costs import CurrencyCosts
+from market_regimes.market.environment import fills_at_open, prices_of_fills
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from market_regimes.config import SYNTHETIC, TradingCosts
-from market_regimes.market.env import Known
+from market_regimes.market.environment import Known
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 from market_regimes.market.shipped import LAW

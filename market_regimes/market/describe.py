@@ -10,11 +10,8 @@ from typing import Any, get_args
 import numpy as np
 
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName
-from market_regimes.market.bar_length import bar_length
-from market_regimes.market.bars import Bars
-from market_regimes.market.env import fills_at_open, with_fill
+from market_regimes.market.environment import fills_at_open, with_fill
 from market_regimes.market.features import described_features
-from market_regimes.market.load import check_zones
 from market_regimes.market.periods import date_text, with_periods
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import (
@@ -26,6 +23,9 @@ from market_regimes.market.segments import (
     segments_of,
     takes_own_index,
 )
+from market_regimes.prices.bar_length import bar_length
+from market_regimes.prices.bars import Bars
+from market_regimes.prices.load import check_zones
 
 FILLS = {"next_open": "at the next open", "close": "at the close"}
 SHOWN = 5  # symbols that are named where a sentence holds for many

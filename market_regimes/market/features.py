@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.bars import Bars
 from market_regimes.market.periods import date_text
+from market_regimes.prices.bars import Bars
 
 
 def column_of(bars: Bars, name: str, option: str) -> np.ndarray:

@@ -14,9 +14,6 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, MarketConfig, PeriodName
-from market_regimes.market.bar_length import BarLength, Calendar, bar_length
-from market_regimes.market.bars import Bars
-from market_regimes.market.calendar import DAYS_PER_YEAR, bars_per_year
 from market_regimes.market.features import (
     check_features,
     check_traded,
@@ -24,9 +21,7 @@ from market_regimes.market.features import (
     own_targets,
     seen_features,
 )
-from market_regimes.market.load import read_files
 from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
-from market_regimes.market.read import SUFFIXES, is_readable
 from market_regimes.market.regimes import (
     REGIME_BOUNDS,
     WARM_UP,
@@ -37,7 +32,12 @@ from market_regimes.market.regimes import (
 )
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.shipped import shipped
-from market_regimes.market.table import ReadOptions
+from market_regimes.prices.bar_length import BarLength, Calendar, bar_length
+from market_regimes.prices.bars import Bars
+from market_regimes.prices.calendar import DAYS_PER_YEAR, bars_per_year
+from market_regimes.prices.load import read_files
+from market_regimes.prices.read import SUFFIXES, is_readable
+from market_regimes.prices.table import ReadOptions
 
 WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
 MIN_SCALED = 20  # bars after the warm-up that scale a symbol's observations, where others are traded beside it

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, VolatilityIndex
-from market_regimes.market.bars import Bars
-from market_regimes.market.calendar import DAYS_PER_YEAR
 from market_regimes.market.regimes import estimated_index, ewma_volatility
+from market_regimes.prices.bars import Bars
+from market_regimes.prices.calendar import DAYS_PER_YEAR
 
 
 def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]:

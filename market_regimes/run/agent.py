@@ -18,18 +18,17 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, MarketConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest, discounted
+from market_regimes.evaluate.evaluation import compared, write_evaluation
 from market_regimes.evaluate.pictures import picture_of_returns
+from market_regimes.evaluate.play import backtest, discounted
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.clock import clock_of
-from market_regimes.market.env import Known, MarketCore, spaces_of
-from market_regimes.market.load import read_frame
-from market_regimes.market.read import SUFFIXES, is_readable
+from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.segments import Segment, in_one_account, read_bars
-from market_regimes.market.trained import Trained, filled_otherwise, said_of, segments_seen
+from market_regimes.prices.load import read_frame
+from market_regimes.prices.read import SUFFIXES, is_readable
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
-from market_regimes.run.evaluation import compared, write_evaluation
+from market_regimes.run.clock import clock_of
 from market_regimes.run.export import export_onnx
 from market_regimes.run.folder import Configured, acting_device, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
@@ -42,6 +41,7 @@ from market_regimes.run.signal import (
     warnings_of,
     warnings_of_ruin,
 )
+from market_regimes.run.trained import Trained, filled_otherwise, said_of, segments_seen
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies

@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import RunConfig
 from market_regimes.files import write_file
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.run import checkpoint
 from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
 from market_regimes.run.probes import figures_by_regime_of_rollout

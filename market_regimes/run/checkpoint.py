@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import CheckpointName
 from market_regimes.files import read_json, sync_folder, write_file
-from market_regimes.market.env import MarketVecEnv
+from market_regimes.market.environment import MarketVecEnv
 from quantile_critic.processes import n_processes, rank
 
 FOLDER = "checkpoints"

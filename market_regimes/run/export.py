@@ -19,11 +19,11 @@ from torch.utils._pytree import tree_map_only
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
-from market_regimes.market.env import INDEX_SCALE
+from market_regimes.market.environment import INDEX_SCALE
 from market_regimes.market.regimes import decay_of
 from market_regimes.market.segments import WINDOW
-from market_regimes.market.trained import Trained
 from market_regimes.run.inputs import is_recurrent
+from market_regimes.run.trained import Trained
 from quantile_critic.sequences import run_step
 
 TRACED = 2  # observations in the example that is traced: of 1 torch makes a constant

@@ -13,9 +13,9 @@ import yaml
 from market_regimes.config import ArgumentError, MarketConfig, RunConfig, TradingCosts
 from market_regimes.files import check_keys, read_json, write_file
 from market_regimes.market.segments import Segments
-from market_regimes.market.trained import Trained, trained_on
 from market_regimes.run.algorithm import is_found
 from market_regimes.run.provenance import check_data_version
+from market_regimes.run.trained import Trained, trained_on
 
 SCALING = "scaling.json"
 

@@ -13,7 +13,7 @@ import numpy as np
 import distributional_ppo
 from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
-from market_regimes.market.env import fills_at_open
+from market_regimes.market.environment import fills_at_open
 from market_regimes.market.segments import Market, Segments, digest
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar

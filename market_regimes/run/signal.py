@@ -15,17 +15,17 @@ from rich.table import Table
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import ArgumentError, TradingCosts
-from market_regimes.evaluate.backtest import orders
+from market_regimes.evaluate.play import orders
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.clock import Clock
-from market_regimes.market.env import MarketCore, fills_at_open
-from market_regimes.market.next_bar import closing_time, missing_bar
+from market_regimes.market.environment import MarketCore, fills_at_open
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
 from market_regimes.market.scaling import Range, log_returns
 from market_regimes.market.segments import WINDOW, Market, Segment
-from market_regimes.market.trained import Trained
+from market_regimes.run.clock import Clock
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
+from market_regimes.run.next_bar import closing_time, missing_bar
+from market_regimes.run.trained import Trained
 from quantile_critic.losses import lower_tail_mean
 
 # Positions of several symbols, as Python and as the command line gives them.

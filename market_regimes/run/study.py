@@ -18,13 +18,14 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
-from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
+from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import found_from_anywhere, new_folder, write_file
 from market_regimes.market.describe import read_data
-from market_regimes.market.env import MarketCore, MarketVecEnv, with_fill
+from market_regimes.market.environment import MarketCore, MarketVecEnv, with_fill
 from market_regimes.market.monitor import EpisodeMonitor
 from market_regimes.market.segments import Segments
 from market_regimes.run import checkpoint
@@ -32,7 +33,6 @@ from market_regimes.run.agent import Destination, decision, evaluate_on, returns
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
-from market_regimes.run.evaluation import benchmark_scores, benchmarks, scores_of
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
 from quantile_critic.processes import ProcessLostError, broadcast, n_processes, rank, translating_lost_peers

@@ -9,7 +9,7 @@ from markets import load_markets
 
 from market_regimes.compare.probe import EPISODE_BARS, EPISODES, SEED, STRIDE, Probe, horizon
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 

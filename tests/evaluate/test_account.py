@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
+from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import buy_and_hold
 from market_regimes.market.segments import Market, Segment
 

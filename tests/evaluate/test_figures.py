@@ -12,9 +12,9 @@ import quantstats
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest, random_timing
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
 from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, picture_of_returns, tear_sheet
+from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.tables import print_summary
 from market_regimes.market.segments import Market, Segment
 from market_regimes.run.study import Study

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.evaluate.backtest import backtest, fill_times, trades
+from market_regimes.evaluate.play import backtest, fill_times, trades
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segment, market_of, read_bars
 

@@ -12,16 +12,16 @@ from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.folds import folds_of
 from market_regimes.compare.verdicts import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import own_rule
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, read_data, said
-from market_regimes.market.load import read_frame
 from market_regimes.market.segments import segments_of
-from market_regimes.market.trained import segments_seen, trained_on, without_own_rule
-from market_regimes.run.evaluation import benchmarks
+from market_regimes.prices.load import read_frame
 from market_regimes.run.study import Study
+from market_regimes.run.trained import segments_seen, trained_on, without_own_rule
 
 ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=32, batch_size=64, n_epochs=1, gamma=0.95)
 PERIODS = dict(

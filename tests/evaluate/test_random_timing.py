@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import backtest, random_timing
 from market_regimes.evaluate.figures import joint, rank_among
+from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.market.segments import Market, Segment
 
 BARS, WARM, COPIES = 40, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases

@@ -13,8 +13,8 @@ from markets import load_shipped
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate import robustness as module
-from market_regimes.evaluate.backtest import backtest
 from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.robustness import (
     AHEAD,
     ALIKE,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.backtest import backtest, trades
 from market_regimes.evaluate.figures import figures
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.evaluate.play import backtest, trades
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Market, Segment
 
 HISTORY = [100.0 + i % 3 for i in range(21)]  # 20 returns before the first decision, the last close is 102

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markets import covered, load_markets, load_shipped
 
 from market_regimes.config import MarketConfig, TradingCosts
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.periods import check_periods, date_text, period_of
 from market_regimes.market.regimes import REGIMES, bounds_in, estimated_index, ewma_volatility, regimes
 from market_regimes.market.segments import Segment, market_of, oddities, read_bars

@@ -16,7 +16,7 @@ from market_regimes.market.describe import (
     warnings_of,
 )
 from market_regimes.market.segments import oddities, read_bars
-from market_regimes.market.trained import already_seen, trained_on
+from market_regimes.run.trained import already_seen, trained_on
 
 PRICES = ["open", "high", "low", "close"]
 

@@ -9,13 +9,13 @@ import pytest
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig
-from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.play import backtest
 from market_regimes.market.describe import described, lines_of, read_data, said
-from market_regimes.market.env import MarketCore, MarketVecEnv
-from market_regimes.market.load import read_frame
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.scaling import FeatureScaling, Scaling
 from market_regimes.market.segments import read_bars, segments_of
-from market_regimes.market.trained import Trained, segments_seen, trained_on
+from market_regimes.prices.load import read_frame
+from market_regimes.run.trained import Trained, segments_seen, trained_on
 
 PERIODS = dict(
     train=("2000-01-03", "2001-03-30"), validation=("2001-04-02", "2001-08-31"), test=("2001-09-03", "2002-03-29")

@@ -8,14 +8,14 @@ from markets import load_markets
 from scipy import stats
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest
+from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, joint, share_of_attainable
+from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
-from market_regimes.market.env import WINDOW, MarketCore
+from market_regimes.market.environment import WINDOW, MarketCore
 from market_regimes.market.regimes import bounds_in
 from market_regimes.market.segments import Segment, market_of, segments_of
 from market_regimes.market.shipped import LAW, synthetic
-from market_regimes.run.evaluation import benchmarks
 
 COSTS = TradingCosts()
 

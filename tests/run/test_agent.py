@@ -18,7 +18,7 @@ import yaml
 
 import market_regimes
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.evaluate.backtest import positions
+from market_regimes.evaluate.play import positions
 from market_regimes.run.folder import Configured
 from market_regimes.run.study import Study as StudyOfModule
 from train_model_multi_patch import main

@@ -15,13 +15,13 @@ import torch
 from stable_baselines3.common.vec_env import VecNormalize
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.evaluate.backtest import orders
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.evaluate.play import orders
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import segments_of
-from market_regimes.market.trained import trained_on
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.export import layout_of
 from market_regimes.run.folder import Configured
+from market_regimes.run.trained import trained_on
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parents[2]

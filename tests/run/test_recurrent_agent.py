@@ -12,8 +12,8 @@ from test_recurrent import AS_PPO, plain_state
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.backtest import backtest
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.evaluate.play import backtest
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import segments_of
 from market_regimes.run.agent import Agent, decision, predicted_and_realised
 from market_regimes.run.inputs import inputs_of_rollout, quantiles_of_episode

@@ -8,7 +8,7 @@ from sb3_contrib.common.utils import quantile_huber_loss
 from test_training import KeepRollout
 
 from distributional_ppo import RecurrentDistributionalPPO
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment, period_of
 from market_regimes.run.inputs import inputs_of_rollout

@@ -44,7 +44,7 @@ def no_pictures():
     blank = SimpleNamespace(savefig=lambda path: None)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("picture_of_equity", "tear_sheet"):
-            patch.setattr(f"market_regimes.run.evaluation.{name}", lambda *arguments: None)
+            patch.setattr(f"market_regimes.evaluate.evaluation.{name}", lambda *arguments: None)
         patch.setattr("market_regimes.run.agent.returns_picture", lambda *arguments: blank)
         patch.setattr("market_regimes.run.study.returns_picture", lambda *arguments: None)
         patch.setattr("market_regimes.run.study.picture_of_training", lambda *arguments: None)

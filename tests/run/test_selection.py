@@ -15,7 +15,7 @@ import torch
 from markets import load_markets
 
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.regimes import REGIMES
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.study import Study
@@ -80,7 +80,10 @@ def annual_sharpe(returns, bars_per_year):
 
 @pytest.mark.parametrize("bars_per_year", [52.0, 252.0, 8760.0])
 def test_the_score_is_that_of_the_validation_period_held_throughout(prices, monkeypatch, no_figures, bars_per_year):
-    monkeypatch.setattr("market_regimes.run.evaluation.MIN_BARS_OF_RATIO", 20)  # 60 in runs, and these bars are few
+    # 60 in runs, and these bars are few.
+    monkeypatch.setattr(
+        "market_regimes.evaluate.evaluation.MIN_BARS_OF_RATIO", 20
+    )  # 60 in runs, and these bars are few
     table, path = prices
     scores, _ = holding(study_of(path, market=dict(bars_per_year=bars_per_year, regime_bounds=(15, 25, 40)))).score()
     returns, days = held(table, "validation")

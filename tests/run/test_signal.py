@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.market.env import MarketCore
+from market_regimes.market.environment import MarketCore
 from market_regimes.run.signal import LastDecision, at_last_bar, position_of, positions_held, replayed, signals_of
 from train_model_multi_patch import main
 

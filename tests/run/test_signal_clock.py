@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study
-from market_regimes.market.clock import clock_of
+from market_regimes.run.clock import clock_of
 from market_regimes.run.signal import warnings_of_time
 from train_model_multi_patch import main
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.evaluate.backtest import backtest, positions, trades
 from market_regimes.evaluate.figures import summary
+from market_regimes.evaluate.play import backtest, positions, trades
 from market_regimes.market.segments import Market, Segment
 from market_regimes.run.signal import LastDecision, signals_of
 

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.market.env import MarketCore, MarketVecEnv
+from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment, period_of
 from market_regimes.run.callback import Terminated, Training, until_interrupted

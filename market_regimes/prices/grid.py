@@ -1,0 +1,119 @@
+"""Rows that stand between the times at which a file's bars are stamped: a snapshot of today after daily bars."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from market_regimes.prices.bar_length import BarLength, bar_length
+
+HOUR, DAY = 3600, 86_400  # seconds
+OFTEN = 3  # rows from which a time of the day belongs to the grid
+REGULAR = 0.9  # share of the rows that lie on a grid, if there is one
+MORNING = 8 * HOUR  # before it no session ends
+ROUND = 300  # seconds: sessions end at whole five minutes
+WEEK_GAP = 4  # days: holidays bring the stamps of two weeks no nearer
+MONTH_GAP = 20  # days: the Chinese New Year brings the stamps of two months no nearer than 23
+SLACK = 1  # days by which a stamp may lie farther from a month's end than any before
+
+
+def off_grid(dates: np.ndarray) -> tuple[np.ndarray, str]:
+    """
+    :param dates: times of the bars by their file's clock, datetime64[s], increasing, shape (T,) with T >= 2
+    :return: mask of the rows off the grid, shape (T,), and what the grid is: "1 day, stamped at 00:00"; no row is off
+        where the bars have no regular times
+    """
+    length = bar_length(dates)
+    if length.unit == "second":
+        bad = _between_bars(dates, length.count)
+        text = f"bars of {length}"
+    else:
+        bad = _at_odd_times(dates)
+        text = f"bars of {length}, stamped at {_clock(_usual(_seconds_of_day(dates)))}"
+    if bad.mean() > 1 - REGULAR:
+        bad = np.zeros(len(dates), dtype=bool)
+    return bad | _in_odd_days(dates, length), text
+
+
+def _seconds_of_day(dates: np.ndarray) -> np.ndarray:
+    seconds: np.ndarray = dates.astype("M8[s]").astype(np.int64) % DAY
+    return seconds
+
+
+def _usual(values: np.ndarray) -> int:
+    found, counts = np.unique(values, return_counts=True)
+    return int(found[np.argmax(counts)])
+
+
+def _clock(second: int) -> str:
+    return f"{second // HOUR:02d}:{second % HOUR // 60:02d}" + (f":{second % 60:02d}" if second % 60 else "")
+
+
+def _frequent(values: np.ndarray) -> list[int]:
+    found, counts = np.unique(values, return_counts=True)
+    return [int(value) for value in found[counts >= OFTEN]]
+
+
+def _between_bars(dates: np.ndarray, length: int) -> np.ndarray:
+    """
+    Rows shorter than a day whose remainder by the bar's length is rare.
+
+    A session from 9:30 has bars at half past and a last one at 16:00, when it ends: so the grid is that of the largest
+    number that divides the length and the usual remainder, if it is no small part of a bar.
+    """
+    remainder = dates.astype("M8[s]").astype(np.int64) % length
+    usual = _usual(remainder)
+    on_grid = np.isin(remainder, _frequent(remainder))
+    step = math.gcd(length, usual)
+    if step >= length / 4:
+        on_grid |= remainder % step == 0
+    if length > HOUR:  # summer time moves bars of four hours that are stamped in UTC
+        on_grid |= np.isin(remainder, [(usual + HOUR) % length, (usual - HOUR) % length])
+    return ~on_grid
+
+
+def _at_odd_times(dates: np.ndarray) -> np.ndarray:
+    """
+    Rows of a day or more at a time of the day that is rare.
+
+    Summer time moves midnights that are stamped in UTC by an hour. Half days end early, where bars are stamped at the
+    close; where they are stamped at midnight, no row has a time.
+    """
+    seconds = _seconds_of_day(dates)
+    frequent = _frequent(seconds)
+    usual = _usual(seconds)
+    on_grid = np.isin(seconds, [(second + shift) % DAY for second in frequent for shift in (0, HOUR, -HOUR)])
+    on_grid |= (seconds > MORNING) & (seconds < usual) & (seconds % ROUND == 0)
+    return ~on_grid
+
+
+def _in_odd_days(dates: np.ndarray, length: BarLength) -> np.ndarray:
+    """Rows that come too soon after the one before, and a last one on a day on which no bar is stamped."""
+    days = dates.astype("M8[D]")
+    bad = np.zeros(len(days), dtype=bool)
+    gap = np.diff(days).astype(np.int64)
+    if length.unit == "day" and length.count in (1, 7):
+        weekday = (days.astype(np.int64) + 3) % 7  # day 0 of the epoch was a Thursday
+        bad[1:] |= (length.count == 7) & (gap < WEEK_GAP)
+        bad[-1] |= bool((weekday[:-1] != weekday[-1]).all()) and (length.count == 7 or weekday[-1] >= 5)
+    if length.unit == "month":
+        bad[1:] |= gap < MONTH_GAP * length.count
+        bad[-1] |= _is_odd_in_month(days) or _is_odd_month(days, length.count)
+    return bad
+
+
+def _is_odd_in_month(days: np.ndarray) -> bool:
+    """Whether the last stamp is farther from its month's start, or end, than those before."""
+    months = days.astype("M8[M]")
+    since_start = (days - months.astype("M8[D]")).astype(np.int64)
+    until_end = ((months + 1).astype("M8[D]") - days).astype(np.int64)
+    distance = since_start if np.ptp(since_start[:-1]) <= np.ptp(until_end[:-1]) else until_end
+    before = distance[:-1]
+    return not before.min() - SLACK <= distance[-1] <= before.max() + SLACK
+
+
+def _is_odd_month(days: np.ndarray, count: int) -> bool:
+    """Whether the last bar of a quarter or a year is stamped in another month of it than all before."""
+    phase = days.astype("M8[M]").astype(np.int64) % count
+    return bool((phase[:-1] != phase[-1]).all())

@@ -1,0 +1,98 @@
+"""When a bar closes, and which bar is missing, by the spacing of the bars that there are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from market_regimes.prices.bar_length import BarLength, bar_length
+
+RECENT = np.timedelta64(28, "D")  # four weeks: one holiday hides no weekday, and a change of the clock is soon over
+STAMPS = 24  # last bars whose stamps show what they name: the beginning of a bar or its end
+SECOND, DAY = np.timedelta64(1, "s"), np.timedelta64(1, "D")
+FRIDAY, SATURDAY = 4, 5  # from Monday, 0
+LATE_IN_MONTH, EARLY_IN_MONTH = 25, 7  # days from which on, and up to which, a stamp names a month's end or beginning
+
+
+def closing_time(dates: np.ndarray) -> np.datetime64:
+    """
+    When the last bar is over, whatever its stamp names. A file does not say when a session ends, so a day ends at
+    midnight, and a stamp that may name a bar's beginning is taken for it.
+
+    - shorter than a day: one length after the stamp
+    - a day: the midnight after the stamp; one day after it where stamps at another time fall on weekends, too
+    - a week: the midnight after the stamp where stamps are Fridays or Saturdays, which end it; else a week after it
+    - months: the end of the month of the stamp where stamps are late in it, else as many months after its beginning
+
+    :param dates: times of the bars by their file's clock, datetime64[s], increasing, at least two
+    :return: by the same clock, datetime64[s]
+    """
+    length = bar_length(dates)
+    last: np.datetime64 = dates[-1].astype("M8[s]")
+    midnight: np.datetime64 = (last.astype("M8[D]") + 1).astype("M8[s]")
+    later: np.datetime64 = last + np.timedelta64(length.count, "D")
+    stamps = dates[-STAMPS:].astype("M8[s]")
+    weekdays = _weekdays(stamps)
+    if length.unit == "second":
+        later = last + np.timedelta64(length.count, "s")
+        return later
+    if length.unit == "month":
+        return _end_of_month(stamps, length)
+    if length.count == 1:
+        at_midnight = np.median(stamps.astype(np.int64) % 86_400) == 0
+        return midnight if at_midnight or (weekdays < SATURDAY).all() else later
+    if length.count == 7 and np.bincount(weekdays).argmax() in (FRIDAY, SATURDAY):
+        return midnight
+    return later
+
+
+def _weekdays(times: np.ndarray) -> np.ndarray:
+    """Weekdays, 0 on Mondays: day 0 of the epoch was a Thursday."""
+    weekdays: np.ndarray = (times.astype("M8[D]").astype(np.int64) + 3) % 7
+    return weekdays
+
+
+def _end_of_month(stamps: np.ndarray, length: BarLength) -> np.datetime64:
+    months = stamps.astype("M8[M]")
+    days = (stamps.astype("M8[D]") - months.astype("M8[D]")).astype(np.int64) + 1
+    usual = np.median(days)
+    is_late = usual >= LATE_IN_MONTH
+    after: np.datetime64 = (months[-1] + (1 if is_late else length.count)).astype("M8[s]")
+    if EARLY_IN_MONTH < usual < LATE_IN_MONTH:
+        after = after + np.timedelta64(int(days[-1]) - 1, "D")
+    return after
+
+
+def missing_bar(dates: np.ndarray, now: np.datetime64) -> np.datetime64 | None:
+    """
+    The newest bar that must have closed by now. A bar counts as closed one spacing after its time, so that neither
+    files that name a bar by its beginning nor those that name it by its end are expected too early.
+
+    :param dates: times of the bars, datetime64[s], increasing
+    :param now: by the clock of these times
+    :return: its time, None: the bars reach up to it
+    """
+    days = np.unique(dates.astype("M8[D]"))
+    gap = np.median(np.diff(days).astype(int)) if len(days) > 1 else 1.0
+    if gap > 1:  # weekly or rarer
+        spacing = round(float(gap) * 86_400) * SECOND
+        late = int((now - dates[-1]) // spacing) - 1
+        return dates[-1] + late * spacing if late > 0 else None
+    recent = dates[dates > dates[-1] - RECENT]
+    inside = np.diff(recent)[np.diff(recent.astype("M8[D]")).astype(int) == 0]
+    spacing = (
+        np.median(inside.astype(int)).astype(int) * SECOND if 2 * len(inside) > len(recent) else DAY.astype("m8[s]")
+    )
+    expected = [time for time in _calendar(recent, now) if time > dates[-1] and time + spacing <= now]
+    return max(expected, default=None)
+
+
+def _calendar(recent: np.ndarray, now: np.datetime64) -> list[np.datetime64]:
+    """Times of the week before now at which the recent weeks had bars, in most of them."""
+    weeks = max(1, int((recent[-1] - recent[0]) / np.timedelta64(7, "D")))
+    seconds = recent.astype("M8[s]").astype(np.int64)
+    week = 7 * 86_400
+    slots, count = np.unique(seconds % week, return_counts=True)
+    begin = int(now.astype("M8[s]").astype(np.int64)) // week
+    return [
+        np.datetime64(int(turn * week + slot), "s") for slot in slots[2 * count >= weeks] for turn in (begin - 1, begin)
+    ]

@@ -1,0 +1,1 @@
+"""The search for settings: trials, space, processes."""
