@@ -57,7 +57,7 @@ def test_version_comes_from_one_place(dist):
 
 
 @pytest.mark.parametrize(
-    "name", ["tests/conftest.py", "tests/prices/exports.py", "constraints.txt", "benchmarks/learning.yaml"]
+    "name", ["tests/conftest.py", "tests/exports.py", "constraints.txt", "benchmarks/learning.yaml"]
 )
 def test_sdist_can_run_its_tests(dist, name):
     assert name in sdist_names(dist)
