@@ -24,7 +24,7 @@ COMMANDS = {
 PROGRAM = """
 import json, os, sys
 import train_model_multi_patch
-from market_regimes.run import evaluation
+from market_regimes.evaluate import evaluation
 
 evaluation.tear_sheet = lambda *args: None
 for name, arguments in json.loads(sys.argv[1]).items():
