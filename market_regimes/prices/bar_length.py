@@ -1,8 +1,7 @@
-"""How long a bar is, and which bars of several symbols belong to the same row of a calendar."""
+"""How long a bar is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +9,8 @@ import numpy as np
 
 SHARE_OF_A_DAY = 0.2  # share of the steps within one date from which bars are shorter than a day
 SHARE_OF_NEXT_DAY = 0.2  # share of the steps to the next date from which bars are daily, however many are missing
-SHARE_ALIKE = 0.5  # share of the instants of another symbol from which two clocks show the same bars
-MAX_PHASES = 8  # starts of a row that are tried, beside that of the clock
 DAY = 86_400  # seconds
 SINCE_MONDAY = 3  # days from a Monday to day 0 of the epoch, a Thursday
-SUNDAY = 6  # from Monday, 0
 # Days from one bar to the next -> months of a bar; calendar months differ in length.
 MONTHS = {(27, 32): 1, (88, 93): 3, (180, 185): 6, (360, 372): 12}
 NAMES = {("day", 7): "week", ("month", 3): "quarter", ("month", 12): "year"}
@@ -83,139 +79,3 @@ def bar_length(dates: np.ndarray) -> BarLength:
     if 6 <= gap <= 8:
         return BarLength("day", 7)
     return BarLength("day", max(1, round(gap)))
-
-
-@dataclass(frozen=True)
-class Calendar:
-    """
-    The rows of one account that holds several symbols.
-
-    :param rows: per symbol the row of each of its bars, not decreasing, shapes (T,)
-    :param stamps: time of each row, datetime64[s], increasing, shape (R,)
-    """
-
-    rows: list[np.ndarray]
-    stamps: np.ndarray
-
-    @classmethod
-    def of(cls, dates: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> Calendar:
-        """
-        :param dates: per symbol the times of its bars by its file's clock, datetime64[s], increasing, shapes (T,)
-        :param instants: the same in UTC
-        :return: rows that are each one period of the bars. A row's time is the earliest of its bars by their clock; in
-            UTC where the clocks of the files differ
-        """
-        alike = all(
-            np.array_equal(dates[0], these) and np.array_equal(instants[0], those)
-            for these, those in zip(dates, instants, strict=True)
-        )
-        if alike:
-            return cls([np.arange(len(dates[0]))] * len(dates), dates[0])
-
-        # Number the periods, then leave out those without a bar.
-        clocks = _common_clocks(dates, instants)
-        numbers = _numbers(clocks, instants)
-        together = np.concatenate(numbers)
-        rows_present, row = np.unique(together, return_inverse=True)
-        ends = np.cumsum([len(one) for one in numbers])[:-1]
-
-        # One clock names the rows where all files share it.
-        stamps = _earliest(np.concatenate(clocks), row, len(rows_present))
-        if (np.diff(stamps).astype(np.int64) <= 0).any():
-            stamps = _earliest(np.concatenate(instants), row, len(rows_present))
-        return cls(np.split(row, ends), stamps)
-
-
-def _earliest(times: np.ndarray, row: np.ndarray, rows: int) -> np.ndarray:
-    """The earliest time of each row, datetime64[s], shape (rows,)."""
-    seconds = np.full(rows, np.iinfo(np.int64).max)
-    np.minimum.at(seconds, row, times.astype("M8[s]").astype(np.int64))
-    return seconds.astype("M8[s]")
-
-
-def _numbers(clocks: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Number of the period of each bar, per symbol; periods are as long as the shortest of the symbols' bars."""
-    lengths = [bar_length(clock) for clock in clocks if len(clock) > 1]
-    length = min(lengths, key=_seconds, default=BarLength("day", 1))
-    if length.unit == "second":
-        return _in_fewest_rows([these.astype("M8[s]").astype(np.int64) for these in instants], length.count)
-    if length == BarLength("day", 7):
-        return _in_fewest_weeks([clock.astype("M8[D]").astype(np.int64) for clock in clocks])
-    if length.unit == "day" and length.count != 1:
-        return _in_fewest_rows([clock.astype("M8[D]").astype(np.int64) for clock in clocks], length.count)
-    return [length.rows(clock, these) for clock, these in zip(clocks, instants, strict=True)]
-
-
-def _in_fewest_weeks(days: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """
-    Weeks begin on Mondays. A stamp of Sunday may name the week that ends then or the one that begins: where symbols are
-    stamped on Sundays and others are not, the beginning is the one by which there are fewer weeks.
-
-    :param days: per symbol, since the epoch, shapes (T,)
-    :return: number of the week of each bar, per symbol
-    """
-    by_monday = [(these + SINCE_MONDAY) // 7 for these in days]
-    sundays = [bool(((these + SINCE_MONDAY) % 7 == SUNDAY).mean() > SHARE_ALIKE) for these in days]
-    if all(sundays) or not any(sundays):
-        return by_monday
-    by_sunday = [(these + SINCE_MONDAY + 1) // 7 for these in days]
-    return min((by_monday, by_sunday), key=_cost_of_rows)
-
-
-def _cost_of_rows(rows: Sequence[np.ndarray]) -> tuple[int, int]:
-    """How many bars of a symbol share a row with the one before, and how many rows there are."""
-    shared = sum(int((np.diff(these) == 0).sum()) for these in rows)
-    return shared, len(np.unique(np.concatenate(rows)))
-
-
-def _seconds(length: BarLength) -> int:
-    """Roughly how long a bar is, to order lengths."""
-    return length.count * {"second": 1, "day": DAY, "month": 30 * DAY}[length.unit]
-
-
-def _in_fewest_rows(times: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """
-    Rows of ``count`` units whose start is chosen so that stamps of one period share a row: bars at 9:30 and 10:00 of
-    every hour do so in rows that begin at half past.
-
-    :param times: per symbol, whole units, shapes (T,)
-    :param count: units of a row
-    :return: number of the row of each bar, per symbol. The start is the one at which the fewest bars of a symbol share
-        a row, then the one with the fewest rows, then that of the clock
-    """
-    starts, frequency = np.unique(np.concatenate(times) % count, return_counts=True)
-    most_frequent = starts[np.argsort(-frequency, kind="stable")][:MAX_PHASES]
-
-    def cost(start: int) -> tuple[int, int]:
-        return _cost_of_rows([(these - start) // count for these in times])
-
-    best = min([0, *most_frequent.tolist()], key=cost)
-    return [(these - best) // count for these in times]
-
-
-def _common_clocks(dates: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """
-    The files' clocks; one clock for those that show the same instants in different zones.
-
-    A day by the clock is the day of the file's place: midnight in Tokyo and midnight in New York are one day. The same
-    daily bars converted to another zone lie on the day before; there the clock of the first file counts for both.
-    """
-    clocks: list[np.ndarray] = []
-    for these, those in zip(dates, instants, strict=True):
-        clock = these
-        for known, reference in zip(clocks, instants, strict=False):
-            if _shows_the_same(known, reference, these, those):
-                offset = (known - reference)[np.searchsorted(reference, those, side="right").clip(1) - 1]
-                clock = those + offset
-                break
-        clocks.append(clock)
-    return clocks
-
-
-def _shows_the_same(one: np.ndarray, its: np.ndarray, two: np.ndarray, their: np.ndarray) -> bool:
-    """Whether two symbols have mostly the same instants while their clocks, not both at midnight, differ."""
-    shared, at_one, at_two = np.intersect1d(its, their, assume_unique=True, return_indices=True)
-    if len(shared) < SHARE_ALIKE * min(len(its), len(their)) or np.array_equal(one[at_one], two[at_two]):
-        return False
-    midnight = [bool((clock.astype("M8[D]") == clock).all()) for clock in (one, two)]
-    return not all(midnight)

@@ -6,7 +6,8 @@ import pytest
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.segments import read_bars
-from market_regimes.prices.bar_length import BarLength, Calendar, bar_length
+from market_regimes.prices.bar_length import BarLength, bar_length
+from market_regimes.prices.calendar import Calendar
 
 
 def stamps(index):

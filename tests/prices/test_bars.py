@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.prices.bars import MIN_BARS, Bars, Columns, bars_before, checked_bars
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import Rows
-from market_regimes.prices.times import Times
+from market_regimes.prices import read_prices
+from market_regimes.prices.bars import MIN_BARS, Bars, bars_before, check_bars
+from market_regimes.prices.rows import Rows
+from market_regimes.prices.symbols import SymbolRows
+from market_regimes.prices.zones import Times
 
 
 @pytest.fixture
@@ -25,24 +26,24 @@ def write(tmp_path, make_prices):
     return write
 
 
-def columns_of(table, **changes):
+def rows_of(table, **changes):
     """A table of prices as the checks get it."""
     seconds = table["date"].to_numpy().astype("M8[s]")
     rows = Rows("prices.csv", np.arange(1, len(table) + 1), table["date"].astype(str))
     cells = {name: table[name] for name in table if name != "date"}
     numbers = {name: column.to_numpy(dtype=float) for name, column in cells.items()}
-    return replace(Columns("A", rows, Times(seconds, seconds), numbers, cells, {}, [], []), **changes)
+    return replace(SymbolRows("A", rows, Times(seconds, seconds), numbers, cells), **changes)
 
 
 def test_good_bars_pass_as_they_are(make_prices):
     table = make_prices(100)
-    bars = checked_bars(columns_of(table))
+    bars = check_bars(rows_of(table))
     assert np.array_equal(bars.open, table["open"])
     assert np.array_equal(bars.close, table["close"])
     assert np.array_equal(bars.volume, table["volume"])
     assert (bars.bars_per_year, bars.zone, bars.fill) == (252.0, None, "open")
     assert bars.volatility_index is None
-    assert bars.assumptions == []
+    assert bars.notes.assumptions == ()
 
 
 def test_adjusted_prices_keep_the_ratio_of_open_and_close(make_prices):
@@ -50,7 +51,7 @@ def test_adjusted_prices_keep_the_ratio_of_open_and_close(make_prices):
     table = make_prices(100)
     split = table.assign(adjusted_close=table["close"] / 2)
     split.loc[50:, ["open", "high", "low", "close"]] /= 2
-    bars = checked_bars(columns_of(split))
+    bars = check_bars(rows_of(split))
     assert bars.close == pytest.approx((table["close"] / 2).to_numpy(), rel=1e-12)
     assert bars.open == pytest.approx((table["open"] / 2).to_numpy(), rel=1e-12)
 
@@ -122,7 +123,7 @@ def test_bad_data_are_refused_in_one_sentence(write, make_prices, kind, name):
             expected = expected.replace(" after the header", ".*")
     path = write(table.reset_index(drop=True), name)
     with pytest.raises(ValueError, match=expected) as refusal:
-        read_files([path])
+        read_prices([path])
     assert "\n" not in str(refusal.value)
     assert path in str(refusal.value)
 
@@ -135,7 +136,7 @@ def test_files_that_are_no_table_are_refused(tmp_path, content, expected):
     for name in ("prices.csv", "prices.parquet", "prices.csv.gz", "prices.zip"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=expected if name == "prices.csv" else "cannot be read"):
-            read_files([str(tmp_path / name)])
+            read_prices([str(tmp_path / name)])
 
 
 def test_paths_that_are_no_data_are_refused(tmp_path):
@@ -145,22 +146,22 @@ def test_paths_that_are_no_data_are_refused(tmp_path):
         (str(tmp_path), "holds no file"),
     ):
         with pytest.raises(ValueError, match=expected):
-            read_files([entry])
+            read_prices([entry])
 
 
 def test_prices_may_lie_a_little_outside_their_range(make_prices):
     table = make_prices(100)
     inside = table.assign(close=table["high"] * 1.0099, open=table["low"] * 0.9901)
-    assert np.array_equal(checked_bars(columns_of(inside)).close, inside["close"])
+    assert np.array_equal(check_bars(rows_of(inside)).close, inside["close"])
     for name, edge, factor in (("close", "high", 1.0101), ("open", "low", 0.9899)):
         with pytest.raises(ValueError, match=f"row 1 .*{name} of A is outside its low and high; 99 more"):
-            checked_bars(columns_of(table.assign(**{name: table[edge] * factor})))
+            check_bars(rows_of(table.assign(**{name: table[edge] * factor})))
 
 
 def test_a_symbol_needs_sixty_bars(make_prices):
-    assert len(checked_bars(columns_of(make_prices(MIN_BARS))).dates) == 60
+    assert len(check_bars(rows_of(make_prices(MIN_BARS))).dates) == 60
     with pytest.raises(ValueError, match=r"has 59 row\(s\) of A, from 2000-01-03 to 2000-03-23: at least 60"):
-        checked_bars(columns_of(make_prices(MIN_BARS - 1)))
+        check_bars(rows_of(make_prices(MIN_BARS - 1)))
 
 
 def test_order_is_that_of_instants(make_prices):
@@ -170,19 +171,19 @@ def test_order_is_that_of_instants(make_prices):
         (hours - np.arange(100) // 50 * np.timedelta64(3600, "s"), hours, "UTC"),
         (hours, hours, "x"),
     ):
-        bars = checked_bars(columns_of(table, times=Times(clock, hours, "x")))
+        bars = check_bars(rows_of(table, times=Times(clock, hours, "x")))
         assert np.array_equal(bars.dates, dates)
         assert bars.zone == zone
-    backwards = checked_bars(columns_of(table, times=Times(hours[::-1], hours[::-1])))
+    backwards = check_bars(rows_of(table, times=Times(hours[::-1], hours[::-1])))
     assert np.array_equal(backwards.dates, hours)
     assert np.array_equal(backwards.close, table["close"][::-1])
-    assert "newest first: sorted" in backwards.assumptions
+    assert "newest first: sorted" in backwards.notes.assumptions
 
 
 def test_an_index_may_be_missing_here_and_there(write):
     own = np.full(600, 33.0)
     own[:50] = np.nan
-    (bars,) = read_files([write(vix=own)])
+    (bars,) = read_prices([write(vix=own)])
     np.testing.assert_array_equal(bars.volatility_index, own)
 
 
@@ -190,7 +191,7 @@ def test_less_than_a_week_is_said(make_prices):
     table = make_prices(100).assign(date=pd.date_range("2000-01-03", periods=100, freq="min"))
     assert (
         "less than a week of bars: market.bars_per_year states their number in a year"
-        in checked_bars(columns_of(table)).assumptions
+        in check_bars(rows_of(table)).notes.assumptions
     )
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from arch.data import nasdaq, sp500
 
-from market_regimes.prices.calendar import bars_per_year
+from market_regimes.prices.years import bars_per_year
 
 
 def days(frequency, first="2010-01-01", last="2019-12-31"):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.prices.load import read_files, read_frame
+from market_regimes.prices import read_frame, read_prices
 
 DAYS = pd.bdate_range("2019-01-02", "2020-12-31")
 NAMES = ["Open", "High", "Low", "Close", "Volume"]
@@ -86,7 +86,7 @@ def same_bars(bars, table):
 @pytest.mark.parametrize("name", DAILY)
 def test_daily_bars_are_those_of_the_plain_file(tmp_path, name):
     (tmp_path / name).write_text(DAILY[name]())
-    first, *others = sorted(read_files([str(tmp_path / name)]), key=lambda bars: bars.symbol != "SPY")
+    first, *others = sorted(read_prices([str(tmp_path / name)]), key=lambda bars: bars.symbol != "SPY")
     same_bars(first, prices(DAYS))
     for bars in others:
         same_bars(bars, prices(DAYS, seed=1))
@@ -95,7 +95,7 @@ def test_daily_bars_are_those_of_the_plain_file(tmp_path, name):
 
 def test_a_compressed_file_whose_index_has_no_name(tmp_path):
     prices(DAYS).to_csv(tmp_path / "unnamed.csv.gz")
-    (bars,) = read_files([str(tmp_path / "unnamed.csv.gz")])
+    (bars,) = read_prices([str(tmp_path / "unnamed.csv.gz")])
     same_bars(bars, prices(DAYS))
     assert bars.symbol == "unnamed"
 
@@ -107,7 +107,7 @@ def test_hours_whose_date_and_time_stand_apart(tmp_path):
     written.insert(0, "Date", hours.strftime("%Y-%m-%d"))
     written.insert(1, "Time", hours.strftime("%H:%M"))
     written.to_csv(tmp_path / "date_and_time.csv", index=False)
-    (bars,) = read_files([str(tmp_path / "date_and_time.csv")])
+    (bars,) = read_prices([str(tmp_path / "date_and_time.csv")])
     same_bars(bars, table)
 
 
@@ -131,7 +131,7 @@ def test_a_ticker_of_one_letter_is_no_field(tmp_path, tickers, level, form):
         both.to_csv(tmp_path / "p.csv")
     elif form == "parquet":
         both.to_parquet(tmp_path / "p.parquet")
-    found = read_frame(both, None) if form == "frame" else read_files([str(tmp_path / f"p.{form}")])
+    found = read_frame(both, None) if form == "frame" else read_prices([str(tmp_path / f"p.{form}")])
     assert sorted(bars.symbol for bars in found) == sorted(tickers)
     for bars in found:
         same_bars(bars, tables[bars.symbol])

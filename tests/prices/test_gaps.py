@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from exports import BARS, csv_of, equals, make_bars, texts, write_to, yfinance
 
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import ReadOptions, read_prices
 
 FEATURE = ReadOptions(own={"volume": "market.features"})
 
@@ -45,56 +44,58 @@ def test_indian_volumes_and_prices_are_read(daily, write):
     cells = texts(table).assign(
         **{name: [indian(int(value)) for value in table[name]] for name in ("Open", "High", "Low", "Close", "Volume")}
     )
-    (bars,) = read_files([write(csv_of(cells))])
+    (bars,) = read_prices([write(csv_of(cells))])
     assert indian(8594000) == "85,94,000"
     assert equals(bars, table)
     assert np.array_equal(bars.volume, table["Volume"])
-    assert any(sentence.startswith("commas separate lakhs and crores: ") for sentence in bars.assumptions)
+    assert any(sentence.startswith("commas separate lakhs and crores: ") for sentence in bars.notes.assumptions)
 
 
 @pytest.mark.parametrize("text", ["8x", "85,9,000", "1.2M shares", "12 L", "5%", "high", "12 34", "True"])
 def test_a_volume_that_is_no_number_is_refused_where_an_option_needs_it_and_said_elsewhere(daily, write, text):
     path = write(with_volume(daily, text))
     with pytest.raises(ValueError, match=r"row 3 .*2000-01-05\): volume is not a finite number, it is ") as refusal:
-        read_files([path], FEATURE)
+        read_prices([path], FEATURE)
     assert repr(text) in str(refusal.value)
-    (bars,) = read_files([path])
+    (bars,) = read_prices([path])
     assert np.isnan(bars.volume[2])
     assert np.isfinite(np.delete(bars.volume, 2)).all()
-    assert f"volume is no number in 1 row(s), the first 2000-01-05, {text!r}: taken as missing" in bars.assumptions
-    assert "commas separate thousands" not in bars.assumptions
+    assert (
+        f"volume is no number in 1 row(s), the first 2000-01-05, {text!r}: taken as missing" in bars.notes.assumptions
+    )
+    assert "commas separate thousands" not in bars.notes.assumptions
 
 
 @pytest.mark.parametrize("mark", ["", "-", "--", "N/A", "n.a.", "null", "\u2014", "#N/A N/A", "\\N"])
 @pytest.mark.parametrize("options", [ReadOptions(), FEATURE])
 def test_a_missing_mark_stays_missing_and_is_said(daily, write, mark, options):
-    (bars,) = read_files([write(with_volume(daily, mark))], options)
+    (bars,) = read_prices([write(with_volume(daily, mark))], options)
     assert np.isnan(bars.volume[2])
     assert np.isfinite(np.delete(bars.volume, 2)).all()
-    assert "volume is missing in 1 row(s), the first 2000-01-05" in bars.assumptions
+    assert "volume is missing in 1 row(s), the first 2000-01-05" in bars.notes.assumptions
 
 
 def test_gaps_of_an_index_and_of_a_feature_are_said(daily, write):
     table = daily.assign(vix=[np.nan] * 3 + [20.0] * (BARS - 3), mood=[1.0, np.nan] + [2.0] * (BARS - 2))
-    (bars,) = read_files([write(table.to_csv())], ReadOptions(own={"mood": "market.features"}))
-    assert "volatility_index is missing in 3 row(s), the first 2000-01-03" in bars.assumptions
-    assert "mood is missing in 1 row(s), the first 2000-01-04" in bars.assumptions
-    assert not any("volume" in sentence for sentence in bars.assumptions)
+    (bars,) = read_prices([write(table.to_csv())], ReadOptions(own={"mood": "market.features"}))
+    assert "volatility_index is missing in 3 row(s), the first 2000-01-03" in bars.notes.assumptions
+    assert "mood is missing in 1 row(s), the first 2000-01-04" in bars.notes.assumptions
+    assert not any("volume" in sentence for sentence in bars.notes.assumptions)
 
 
 def test_gaps_are_those_of_their_symbol(daily, write):
     other = daily.astype({"Volume": float})
     other.iloc[4, 4] = np.nan
-    first, second = read_files([write(yfinance({"A": daily, "B": other}).to_csv())])
-    assert not any("volume" in sentence for sentence in first.assumptions)
-    assert "volume is missing in 1 row(s), the first 2000-01-07" in second.assumptions
+    first, second = read_prices([write(yfinance({"A": daily, "B": other}).to_csv())])
+    assert not any("volume" in sentence for sentence in first.notes.assumptions)
+    assert "volume is missing in 1 row(s), the first 2000-01-07" in second.notes.assumptions
 
 
 def test_a_target_in_percent_is_refused(daily, write):
     path = write(csv_of(texts(daily).assign(held="50%", mood="50%")))
     own = {"mood": "market.features", "held": "market.benchmark_positions"}
     with pytest.raises(ValueError, match=r"row 1 .*held is not a finite number, it is '50%'"):
-        read_files([path], ReadOptions(own=own))
-    (bars,) = read_files([path], ReadOptions(own={"mood": "market.features"}))
+        read_prices([path], ReadOptions(own=own))
+    (bars,) = read_prices([path], ReadOptions(own={"mood": "market.features"}))
     assert (bars.extra["mood"] == 50).all()
-    assert "percent signs removed: 50% is 50" in bars.assumptions
+    assert "percent signs removed: 50% is 50" in bars.notes.assumptions

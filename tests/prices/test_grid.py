@@ -9,9 +9,8 @@ from exports import make_bars, write_to
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.segments import read_bars
+from market_regimes.prices import ReadOptions, read_frame, read_prices
 from market_regimes.prices.grid import off_grid
-from market_regimes.prices.load import read_files, read_frame
-from market_regimes.prices.table import ReadOptions
 
 DAYS = pd.bdate_range("2019-07-01", "2020-05-04")  # ends on a Monday
 HOURS = [9.5, 10.5, 11.5, 12.5, 13.5, 14.5, 15.5]
@@ -168,32 +167,32 @@ def test_it_is_refused_with_the_option_that_decides(table, tmp_path, newest_firs
     path = partial(write_to, tmp_path)(rows.to_csv())
     number = 1 if newest_first else len(table)
     with pytest.raises(ValueError, match="between them") as refusal:
-        read_files([path])
+        read_prices([path])
     assert str(refusal.value) == (
         f"{path}, row {number} after the header (date 2020-05-05 15:42:10): prices has bars of 1 day, stamped "
         "at 00:00, and this row lies between them: market.off_grid=drop leaves it out, "
         "market.off_grid=keep takes it for a bar"
     )
-    (dropped,) = read_files([path], ReadOptions(off_grid="drop"))
+    (dropped,) = read_prices([path], ReadOptions(off_grid="drop"))
     (kept,) = read_bars(MarketConfig(path, off_grid="keep"))
     assert np.array_equal(dropped.close, table["Close"][:-1])
     assert np.array_equal(kept.close, table["Close"])
     note = "1 row(s) between bars of 1 day, stamped at 00:00, the first 2020-05-05 15:42:10: market.off_grid says so"
-    assert f"dropped {note}" in dropped.assumptions
-    assert f"kept {note}" in kept.assumptions
+    assert f"dropped {note}" in dropped.notes.assumptions
+    assert f"kept {note}" in kept.notes.assumptions
 
 
 def test_a_frame_is_refused_alike(table):
     with pytest.raises(ValueError, match=r"row 222 .*market\.off_grid=drop"):
         read_frame(table, "A")
-    (bars,) = read_frame(table, "A", off_grid="drop")
+    (bars,) = read_frame(table, "A", ReadOptions(off_grid="drop"))
     assert len(bars.dates) == len(table) - 1
 
 
 def test_each_symbol_has_a_grid_of_its_own(table, make_prices, tmp_path):
     other = make_bars(make_prices, len(DAYS), seed=1).set_index(DAYS.rename("Date") + pd.Timedelta(hours=16))
     long = pd.concat([table[:-1].assign(symbol="A"), other.assign(symbol="B")])
-    first, second = read_files([write_to(tmp_path, long.to_csv())])
+    first, second = read_prices([write_to(tmp_path, long.to_csv())])
     assert len(first.dates) == len(second.dates) == len(DAYS)
 
 

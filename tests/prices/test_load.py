@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from exports import BARS, NAMES, csv_of, equals, make_bars, milliseconds, renamed, texts, write_to
 
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import ReadOptions, read_prices
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +41,14 @@ ZONES = {
 @pytest.mark.parametrize("kind", ZONES)
 def test_an_exchanges_day_stays_its_day(daily, write, kind):
     text, zone = ZONES[kind]
-    (bars,) = read_files([write(csv_of(texts(daily, text)))])
+    (bars,) = read_prices([write(csv_of(texts(daily, text)))])
     assert equals(bars, daily)
     assert bars.zone == zone
 
 
 def test_a_parquet_file_keeps_its_clock(daily, tmp_path):
     daily.tz_localize("Asia/Tokyo").to_parquet(tmp_path / "zoned.parquet")
-    (bars,) = read_files([str(tmp_path / "zoned.parquet")])
+    (bars,) = read_prices([str(tmp_path / "zoned.parquet")])
     assert equals(bars, daily)
     assert bars.zone == "Asia/Tokyo"
 
@@ -59,10 +58,10 @@ def test_offsets_that_change_keep_the_clock(make_prices, write):
     days = pd.bdate_range("2000-03-20", "2000-04-14", tz="America/New_York")
     times = [day + pd.Timedelta(hours=10 + hour) for day in days for hour in range(5)]
     table = make_bars(make_prices, len(times)).set_index(pd.DatetimeIndex(times, name="Datetime"))
-    (bars,) = read_files([write(table.to_csv())])
+    (bars,) = read_prices([write(table.to_csv())])
     assert sorted({str(time)[11:16] for time in bars.dates}) == ["10:00", "11:00", "12:00", "13:00", "14:00"]
     assert bars.zone == "-05:00/-04:00"
-    assert bars.assumptions == []
+    assert bars.notes.assumptions == ()
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -73,10 +72,10 @@ def test_the_hour_that_a_clock_shows_twice_is_ordered_by_instant(make_prices, wr
     table = table[::-1] if newest_first else table
     table.to_parquet(tmp_path / "zoned.parquet")
     for path in (write(table.to_csv()), str(tmp_path / "zoned.parquet")):
-        (bars,) = read_files([path])
+        (bars,) = read_prices([path])
         assert np.array_equal(bars.dates, instants.tz_localize(None).to_numpy().astype("M8[s]"))
         assert bars.zone == "UTC"
-        assert "the clock goes back on 2000-10-29: dates are in UTC" in bars.assumptions
+        assert "the clock goes back on 2000-10-29: dates are in UTC" in bars.notes.assumptions
         assert np.array_equal(bars.close, table["Close"].sort_index())
 
 
@@ -90,15 +89,15 @@ def test_hours_from_two_columns(make_prices, write, tmp_path):
         ("%m/%d/%Y", "%I:%M %p", None),
         ("%Y-%m-%d", "%H:%M+02:00", "+02:00"),
     ):
-        (bars,) = read_files([write(csv_of(texts(table, date).assign(Time=hours.strftime(time))))])
+        (bars,) = read_prices([write(csv_of(texts(table, date).assign(Time=hours.strftime(time))))])
         assert equals(bars, table)
         assert bars.zone == zone
     frame = table.reset_index(drop=True).assign(date=hours.normalize(), time=hours.time)
     frame.to_parquet(tmp_path / "prices.parquet")
-    assert equals(read_files([str(tmp_path / "prices.parquet")])[0], table)
+    assert equals(read_prices([str(tmp_path / "prices.parquet")])[0], table)
     with pytest.raises(ValueError, match=r"row 3 .*the time is not one of a day.*it is '25:00'"):
-        read_files([write(csv_of(texts(table).assign(time=["10:00"] * 2 + ["25:00"] + ["11:00"] * 397)))])
-    (bars,) = read_files(
+        read_prices([write(csv_of(texts(table).assign(time=["10:00"] * 2 + ["25:00"] + ["11:00"] * 397)))])
+    (bars,) = read_prices(
         [write(csv_of(texts(table).assign(Date=hours.strftime("%y-%d-%m"), Time=hours.strftime("%Hh%M"))))],
         ReadOptions(columns={"time": "Time"}, date_format="%y-%d-%m %Hh%M"),
     )
@@ -114,21 +113,21 @@ def few(daily, date):
 def test_day_and_month_are_not_guessed(daily, write):
     text, table = few(daily, "%d/%m/%Y")
     with pytest.raises(ValueError, match=r"01/01/2000 may have the day or the month first.*market\.date_format"):
-        read_files([write(text)])
-    (bars,) = read_files([write(text)], ReadOptions(date_format="day_first"))
+        read_prices([write(text)])
+    (bars,) = read_prices([write(text)], ReadOptions(date_format="day_first"))
     assert equals(bars, table)
     text, table = few(daily, "%m/%d/%Y %H:%M")
-    assert equals(read_files([write(text)], ReadOptions(date_format="month_first"))[0], table)
-    assert equals(read_files([write(text)], ReadOptions(date_format="%m/%d/%Y %H:%M"))[0], table)
+    assert equals(read_prices([write(text)], ReadOptions(date_format="month_first"))[0], table)
+    assert equals(read_prices([write(text)], ReadOptions(date_format="%m/%d/%Y %H:%M"))[0], table)
     text = csv_of(texts(daily, "%d/%m/%y"))
     with pytest.raises(
         ValueError, match=r"year of two digits, as in 03/01/00, leaves the order open: set market\.date_format"
     ):
-        read_files([write(text)])
+        read_prices([write(text)])
     for stated in ("%d/%m/%y", "day_first"):
-        assert equals(read_files([write(text)], ReadOptions(date_format=stated))[0], daily)
+        assert equals(read_prices([write(text)], ReadOptions(date_format=stated))[0], daily)
     text = csv_of(texts(daily, "%d. %m. %Y, 00h +0900"))
-    (bars,) = read_files([write(text)], ReadOptions(date_format="%d. %m. %Y, %Hh %z"))
+    (bars,) = read_prices([write(text)], ReadOptions(date_format="%d. %m. %Y, %Hh %z"))
     assert equals(bars, daily)
     assert bars.zone == "+09:00"
 
@@ -230,7 +229,7 @@ def test_what_is_ambiguous_is_refused_in_one_sentence(daily, write, kind):
     make, expected = REFUSED[kind]
     path = write(make(daily))
     with pytest.raises(ValueError, match=expected) as refusal:
-        read_files([path])
+        read_prices([path])
     assert str(refusal.value).startswith(path)
     assert "\n" not in str(refusal.value)
 
@@ -251,21 +250,21 @@ DISORDER = {
 
 @pytest.mark.parametrize("kind", DISORDER)
 def test_rows_in_any_order_are_sorted_where_their_dates_have_one_reading(daily, write, kind):
-    (bars,) = read_files([write(DISORDER[kind](daily))])
+    (bars,) = read_prices([write(DISORDER[kind](daily))])
     assert equals(bars, daily)
-    assert "rows not in the order of their dates: sorted" in bars.assumptions
+    assert "rows not in the order of their dates: sorted" in bars.notes.assumptions
 
 
 def test_a_stated_order_of_day_and_month_sorts_too(daily, write):
     path = write(csv_of(texts(shuffled(daily), "%d/%m/%Y")))
-    assert equals(read_files([path], ReadOptions(date_format="day_first"))[0], daily)
+    assert equals(read_prices([path], ReadOptions(date_format="day_first"))[0], daily)
 
 
 def test_the_decimal_mark_may_be_stated(daily, write):
     text = REFUSED["thousands or decimals"][0](daily)
     shown = pd.read_csv(io.StringIO(text), sep=";", decimal=",")["Close"]
-    assert np.array_equal(read_files([write(text)], ReadOptions(decimal=","))[0].close, shown)
-    assert np.array_equal(read_files([write(text)], ReadOptions(decimal="."))[0].close, (1000 * shown).round())
+    assert np.array_equal(read_prices([write(text)], ReadOptions(decimal=","))[0].close, shown)
+    assert np.array_equal(read_prices([write(text)], ReadOptions(decimal="."))[0].close, (1000 * shown).round())
 
 
 def test_decimal_commas_that_come_late(make_prices, write):
@@ -275,13 +274,13 @@ def test_decimal_commas_that_come_late(make_prices, write):
     cells = texts(table).assign(
         Close=["100"] * 250 + ["100,25"] * 50, Volume=[f"{volume:,}".replace(",", ".") for volume in table["Volume"]]
     )
-    (bars,) = read_files([write(csv_of(cells, sep=";"))])
+    (bars,) = read_prices([write(csv_of(cells, sep=";"))])
     assert np.array_equal(bars.close, table["Close"])
     assert np.array_equal(bars.volume, table["Volume"])
 
 
 def test_a_name_may_state_the_zone(daily, write):
-    (bars,) = read_files([write(csv_of(texts(daily).rename(columns={"Date": "Gmt time"})))])
+    (bars,) = read_prices([write(csv_of(texts(daily).rename(columns={"Date": "Gmt time"})))])
     assert equals(bars, daily)
     assert bars.zone == "UTC"
 
@@ -289,4 +288,4 @@ def test_a_name_may_state_the_zone(daily, write):
 def test_a_first_row_with_more_cells_than_names_is_refused(daily, write):
     text = daily.to_csv().replace("2000-01-03,", "2000-01-03,1,", 1)
     with pytest.raises(ValueError, match="has rows with more fields than its header"):
-        read_files([write(text)])
+        read_prices([write(text)])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.prices.numbers import convention_of, numbers_of
+from market_regimes.prices.numerals import convention_of, numbers_of
 
 NAN = np.nan
 
@@ -123,7 +123,7 @@ def test_a_volume_in_percent_is_none():
     ],
 )
 def test_only_what_the_cells_hold_is_said(cells, expected):
-    assert convention_of("file", [pd.Series(cells)], ".").said == expected
+    assert convention_of("file", [pd.Series(cells)], ".").notes.assumptions == tuple(expected)
 
 
 def test_columns_that_hold_no_text():

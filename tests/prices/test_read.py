@@ -16,7 +16,7 @@ from exports import BARS, EXPORTS, equals, make_bars, texts, write_to, yfinance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from market_regimes.prices.load import read_files
+from market_regimes.prices import read_prices
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,10 @@ def write(tmp_path):
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_exports_equal_the_plain_file(daily, write, kind):
     table = daily * np.array([100, 100, 100, 100, 1]) if kind.startswith("thousands") else daily
-    (bars,) = read_files([write(EXPORTS[kind](table.round(4)))])
+    (bars,) = read_prices([write(EXPORTS[kind](table.round(4)))])
     assert equals(bars, table.round(4))
     assert bars.symbol == "prices"
-    for sentence in bars.assumptions:
+    for sentence in bars.notes.assumptions:
         assert len(sentence) < 120
         assert "\n" not in sentence
 
@@ -66,7 +66,7 @@ SAID = {
 @pytest.mark.parametrize("kind", SAID)
 def test_what_was_assumed_is_said(daily, write, kind):
     table = daily * 100 if kind == "thousands" else daily
-    assert read_files([write(EXPORTS[kind](table))])[0].assumptions == SAID[kind]
+    assert read_prices([write(EXPORTS[kind](table))])[0].notes.assumptions == tuple(SAID[kind])
 
 
 def test_parquet_with_any_index(make_prices, daily, tmp_path):
@@ -86,7 +86,7 @@ def test_parquet_with_any_index(make_prices, daily, tmp_path):
     for name, frame in frames.items():
         path = tmp_path / f"{name}.parquet"
         frame.to_parquet(path)
-        (bars,) = read_files([str(path)])
+        (bars,) = read_prices([str(path)])
         assert equals(bars, daily)
         assert bars.symbol == name
     long = pd.concat({"A": daily, "B": other}, names=["symbol"])
@@ -98,7 +98,7 @@ def test_parquet_with_any_index(make_prices, daily, tmp_path):
         frame.to_parquet(tmp_path / f"{name}.parquet")
         if name == "long, unnamed":
             continue
-        first, second = read_files([str(tmp_path / f"{name}.parquet")])
+        first, second = read_prices([str(tmp_path / f"{name}.parquet")])
         assert first.symbol == "A"
         assert equals(first, daily)
         assert equals(second, other)
@@ -113,14 +113,14 @@ def test_compressed_files_and_folders(daily, write, tmp_path):
     write(archive.getvalue(), "b.zip")
     write(text, "c.TXT")
     write("notes", "readme.md")
-    bars = read_files([str(tmp_path)])
+    bars = read_prices([str(tmp_path)])
     assert [one.symbol for one in bars] == ["a", "b", "c"]
     assert all(equals(one, daily) for one in bars)
     with pytest.raises(ValueError, match=r"the symbol a is in .*a\.csv and in .*a\.csv\.gz"):
-        read_files([str(tmp_path), write(text, "a.csv")])
+        read_prices([str(tmp_path), write(text, "a.csv")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no file that ends in"):
-        read_files([str(tmp_path / "empty")])
+        read_prices([str(tmp_path / "empty")])
 
 
 def test_spreadsheets(daily, tmp_path):
@@ -128,9 +128,9 @@ def test_spreadsheets(daily, tmp_path):
     with pd.ExcelWriter(path) as book:
         daily.to_excel(book, sheet_name="bars", startrow=2)
         daily.to_excel(book, sheet_name="more")
-    (bars,) = read_files([str(path)])
+    (bars,) = read_prices([str(path)])
     assert equals(bars, daily)
-    assert "sheet bars; not read: more" in bars.assumptions
+    assert "sheet bars; not read: more" in bars.notes.assumptions
 
 
 def test_spreadsheets_with_every_kind_of_cell(daily, tmp_path):
@@ -148,7 +148,7 @@ def test_spreadsheets_with_every_kind_of_cell(daily, tmp_path):
     }
     for name, frame in frames.items():
         frame.to_excel(tmp_path / f"{name}.xlsx", index=name == "two header rows")
-        (bars,) = read_files([str(tmp_path / f"{name}.xlsx")])
+        (bars,) = read_prices([str(tmp_path / f"{name}.xlsx")])
         assert equals(bars, daily), name
         assert bars.symbol == name
 
@@ -157,7 +157,7 @@ def test_a_spreadsheet_without_its_reader_names_the_extra(daily, tmp_path, monke
     daily.to_excel(tmp_path / "prices.xlsx")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(ValueError, match=r"prices\.xlsx is a spreadsheet, which needs the extra excel \(openpyxl\)"):
-        read_files([str(tmp_path / "prices.xlsx")])
+        read_prices([str(tmp_path / "prices.xlsx")])
 
 
 CELLS = st.one_of(st.floats(), st.integers(-(10**20), 10**20), st.text(max_size=8), st.dates(), st.none())
@@ -171,7 +171,7 @@ def test_any_cells_give_one_sentence_or_checked_bars(tmp_path, make_prices, cell
         table.iloc[row, column] = value
     table.to_csv(tmp_path / "prices.csv", index=False)
     try:
-        (bars,) = read_files([str(tmp_path / "prices.csv")])
+        (bars,) = read_prices([str(tmp_path / "prices.csv")])
     except ValueError as refusal:
         assert type(refusal) is ValueError  # noqa: PT017
         assert "\n" not in str(refusal)  # noqa: PT017
@@ -191,6 +191,6 @@ def test_no_file_makes_a_library_fail(tmp_path, content):
         for name in ("prices.csv", "prices.csv.gz", "prices.zip", "prices.parquet"):
             (tmp_path / name).write_bytes(header + content)
             with pytest.raises(ValueError, match="prices") as refusal:  # 60 rows do not fit
-                read_files([str(tmp_path / name)])
+                read_prices([str(tmp_path / name)])
             assert type(refusal.value) is ValueError
             assert "\n" not in str(refusal.value)

@@ -9,9 +9,8 @@ from exports import BARS, csv_of, equals, make_bars, texts, write_to, yfinance
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.segments import read_bars
-from market_regimes.prices.columns import without_side
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import ReadOptions, read_prices
+from market_regimes.prices.sides import without_side
 
 FIELDS = ["Open", "High", "Low", "Close"]
 
@@ -56,45 +55,45 @@ def test_two_sides_are_asked_for_and_one_is_read(daily, write, form, case):
     )
     path = write(table.to_csv())
     with pytest.raises(ValueError, match=r"are one instrument: set market.side to bid or ask"):
-        read_files([path])
-    (bid,) = read_files([path], ReadOptions(side="bid"))
-    (ask,) = read_files([path], ReadOptions(side="ask"))
+        read_prices([path])
+    (bid,) = read_prices([path], ReadOptions(side="bid"))
+    (ask,) = read_prices([path], ReadOptions(side="ask"))
     assert equals(bid, daily)
     assert ask.close == pytest.approx(1.5 * daily["Close"].to_numpy())
     assert bid.symbol.upper() == ("EURUSD" if "symbol" in form else "PRICES")
-    assert "prices are those of the ask: market.side says so" in ask.assumptions
+    assert "prices are those of the ask: market.side says so" in ask.notes.assumptions
     with pytest.raises(ValueError, match=r"has no closes of the mid, which market.side names"):
-        read_files([path], ReadOptions(side="mid"))
+        read_prices([path], ReadOptions(side="mid"))
 
 
 @pytest.mark.parametrize("names", [["Bid", "Ask"], ["bid", "offer"], ["BID", "ASK"], ["EURUSD.Bid", "EURUSD.Ask"]])
 def test_quotes_without_a_field_are_closes(daily, write, names):
     path = write(pd.DataFrame({names[0]: daily["Close"], names[1]: daily["Close"] * 2}).to_csv())
     with pytest.raises(ValueError, match=r"set market.side to bid or ask"):
-        read_files([path])
-    assert equals(read_files([path], ReadOptions(side="bid"))[0], daily, close_only=True)
+        read_prices([path])
+    assert equals(read_prices([path], ReadOptions(side="bid"))[0], daily, close_only=True)
 
 
 def test_one_side_alone_is_read_and_said(daily, write):
-    (bars,) = read_files([write(daily.add_prefix("Bid ").to_csv())])
+    (bars,) = read_prices([write(daily.add_prefix("Bid ").to_csv())])
     assert equals(bars, daily)
-    assert (bars.symbol, bars.assumptions) == ("prices", ["prices are those of the bid"])
+    assert (bars.symbol, bars.notes.assumptions) == ("prices", ("prices are those of the bid",))
     assert np.array_equal(bars.volume, daily["Volume"])
 
 
 def test_a_close_without_a_side_is_traded_beside_quotes(daily, write):
     quotes = daily[["Close"]].set_axis(["Bid"], axis=1).assign(Ask=2.0, Mid=3.0)
     for closes in (daily, daily.rename(columns={"Close": "Last"})):
-        (bars,) = read_files([write(closes.join(quotes).to_csv())])
+        (bars,) = read_prices([write(closes.join(quotes).to_csv())])
         assert equals(bars, daily)
-        assert bars.assumptions == []
-        (ask,) = read_files([write(closes.join(quotes).to_csv())], ReadOptions(side="ask"))
+        assert bars.notes.assumptions == ()
+        (ask,) = read_prices([write(closes.join(quotes).to_csv())], ReadOptions(side="ask"))
         assert (ask.close == 2).all()
 
 
 def test_sides_may_be_stated_column_by_column(daily, write):
     path = write(daily.add_prefix("Bid ").join(2 * daily.add_prefix("Ask ")).to_csv())
-    (bars,) = read_files([path], ReadOptions(columns={"close": "Bid Close", "open": "Bid Open"}))
+    (bars,) = read_prices([path], ReadOptions(columns={"close": "Bid Close", "open": "Bid Open"}))
     assert equals(bars, daily)
 
 
@@ -110,18 +109,18 @@ def test_sides_of_two_header_rows_long_tables_and_files(daily, write, tmp_path):
         str(tmp_path / "folder"),
     ):
         with pytest.raises(ValueError, match=r"set market.side to (bid or ask|ask or bid)"):
-            read_files([path])
-        (bars,) = read_files([path], ReadOptions(side="bid"))
+            read_prices([path])
+        (bars,) = read_prices([path], ReadOptions(side="bid"))
         assert equals(bars, daily)
 
 
 def test_words_that_hold_a_side_and_tickers_stay_what_they_are(daily, write):
     closes = pd.DataFrame({"BID": daily["Close"], "AAPL": daily["Close"], "MIDU": daily["Close"]})
-    assert [bars.symbol for bars in read_files([write(closes.to_csv())])] == ["BID", "AAPL", "MIDU"]
+    assert [bars.symbol for bars in read_prices([write(closes.to_csv())])] == ["BID", "AAPL", "MIDU"]
     for name in ("Midcap", "Task", "Bidirectional", "Mid Cap", "Bid Ask Spread", "Forbid"):
         split = without_side(name)
         assert split in (None, ("mid", "Cap"))
-    (bars,) = read_files([write(daily.assign(**{"Mid Cap": 1.0, "Bid Ask Spread": 0.1}).to_csv())])
+    (bars,) = read_prices([write(daily.assign(**{"Mid Cap": 1.0, "Bid Ask Spread": 0.1}).to_csv())])
     assert equals(bars, daily)
 
 
@@ -131,17 +130,17 @@ def test_closes_under_any_names_are_read_where_they_are_stated(daily, make_price
     table = pd.DataFrame({names[0]: daily["Close"], names[1]: other["Close"], "vix": 20.0})
     path = write(table.to_csv())
     with pytest.raises(ValueError, match=rf"market.closes=\[{names[0]}, {names[1]}\] reads columns as closes"):
-        read_files([path])
+        read_prices([path])
     for closes in (names, "all"):
-        first, second = read_files([path], ReadOptions(closes=closes))
+        first, second = read_prices([path], ReadOptions(closes=closes))
         assert [first.symbol, second.symbol] == names
         assert equals(first, daily, close_only=True)
         assert equals(second, other, close_only=True)
         assert (first.volatility_index == 20).all()
-    (only,) = read_files([path], ReadOptions(closes=[names[1]]))
+    (only,) = read_prices([path], ReadOptions(closes=[names[1]]))
     assert equals(only, other, close_only=True)
     with pytest.raises(ValueError, match=r"has no column MSFT, which market.closes names: it has Date"):
-        read_files([path], ReadOptions(closes=["MSFT"]))
+        read_prices([path], ReadOptions(closes=["MSFT"]))
 
 
 def test_the_configuration_hands_the_options_on(daily, write):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from market_regimes.prices.table import Rows
-from market_regimes.prices.times import add_time_of_day, is_day, read_times, time_of_day
+from market_regimes.prices.dates import add_time_of_day, is_day, parse_dates, time_of_day
+from market_regimes.prices.rows import Rows
+from market_regimes.prices.zones import with_instants
 
 DAYS = [datetime(2015, 1, 2), datetime(2015, 1, 13), datetime(2016, 2, 29), datetime(2020, 12, 31)]
 MOMENTS = [
@@ -22,7 +23,7 @@ MOMENTS = [
 
 def read(cells, date_format=None):
     cells = pd.Series(cells)
-    return read_times(Rows("file", np.arange(1, len(cells) + 1), cells), cells, date_format)
+    return parse_dates(Rows("file", np.arange(1, len(cells) + 1), cells), cells, date_format)
 
 
 def clock(moments):
@@ -82,7 +83,7 @@ def test_epochs(unit, power, first):
         times = read(cells)
         assert np.array_equal(times.clock, clock(moments))
         assert times.zone == "UTC"
-        assert times.said == [f"dates are epoch {unit} in UTC"]
+        assert times.notes.assumptions == (f"dates are epoch {unit} in UTC",)
     assert np.array_equal(read([float(s) for s in seconds]).clock, clock(moments))
 
 
@@ -134,7 +135,8 @@ def test_a_zone_of_unknown_offset_orders_by_the_clock():
     times = read(["2015-01-02 09:30 IST", "2015-01-03 09:30 IST"])
     assert np.array_equal(times.instant, times.clock)
     assert times.zone == "IST"
-    assert times.said == ["bars are ordered by the clock of IST, whose offset is not stated"]
+    notes = with_instants(times, "A", "file", None).notes
+    assert notes.assumptions == ("bars are ordered by the clock of IST, whose offset is not stated",)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_times_of_the_day(cells, expected):
 def test_a_zone_beside_the_time_moves_the_instant():
     days = pd.Series(["2015-01-02", "2015-01-03"])
     rows = Rows("file", np.array([1, 2]), days)
-    times = add_time_of_day(rows, read_times(rows, days), pd.Series(["09:30+09:00", "09:30+09:00"]))
+    times = add_time_of_day(rows, parse_dates(rows, days), pd.Series(["09:30+09:00", "09:30+09:00"]))
     assert times.clock.astype(str).tolist() == ["2015-01-02T09:30:00", "2015-01-03T09:30:00"]
     assert times.instant.astype(str).tolist() == ["2015-01-02T00:30:00", "2015-01-03T00:30:00"]
     assert times.zone == "+09:00"
@@ -214,10 +216,10 @@ def test_a_zone_beside_the_time_moves_the_instant():
 def test_a_time_that_stands_twice_is_not_added_twice():
     dates = pd.Series(["2015-01-02 09:30", "2015-01-03 10:30"])
     rows = Rows("file", np.array([1, 2]), dates)
-    both = add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "10:30"]))
+    both = add_time_of_day(rows, parse_dates(rows, dates), pd.Series(["09:30", "10:30"]))
     assert both.clock.astype(str).tolist() == ["2015-01-02T09:30:00", "2015-01-03T10:30:00"]
     with pytest.raises(ValueError, match=r"row 2 .*the date has a time of its own, and another column has another"):
-        add_time_of_day(rows, read_times(rows, dates), pd.Series(["09:30", "11:30"]))
+        add_time_of_day(rows, parse_dates(rows, dates), pd.Series(["09:30", "11:30"]))
 
 
 @pytest.mark.parametrize(

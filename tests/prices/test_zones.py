@@ -13,8 +13,7 @@ from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, TuneConfig
 from market_regimes.market.describe import read_data
 from market_regimes.market.segments import read_bars
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import ReadOptions, read_prices
 from market_regimes.tune.search import folds_before_test
 
 NEW_YORK = "America/New_York"
@@ -50,11 +49,11 @@ def instants(table, zone):
 
 def test_a_name_in_the_cells_gives_instants(session, write):
     table = session()
-    (bars,) = read_files([write(csv_of(texts(table, f"%Y-%m-%d %H:%M {NEW_YORK}")))])
+    (bars,) = read_prices([write(csv_of(texts(table, f"%Y-%m-%d %H:%M {NEW_YORK}")))])
     assert equals(bars, table)
     assert np.array_equal(bars.instants, instants(table, NEW_YORK))
     assert (bars.instants[-1] - bars.instants[0]) % np.timedelta64(1, "D") == np.timedelta64(3, "h")  # 4 h less 1
-    assert (bars.zone, bars.has_instants, bars.assumptions) == (NEW_YORK, True, [])
+    assert (bars.zone, bars.has_instants, bars.notes.assumptions) == (NEW_YORK, True, ())
 
 
 @pytest.mark.parametrize("zone", [NEW_YORK, "Asia/Tokyo", "-05:00", "+05:30", "EST", "UTC"])
@@ -69,7 +68,7 @@ def test_a_stated_zone_gives_instants_and_leaves_the_clock(session, write, zone,
     expected = instants(table, zone) if shift is None else table.index.to_numpy() + np.timedelta64(int(shift * 60), "m")
     assert np.array_equal(bars.instants, expected.astype("M8[s]"))
     assert bars.zone == zone
-    assert f"in the zone {zone}: market.zone says so" in bars.assumptions
+    assert f"in the zone {zone}: market.zone says so" in bars.notes.assumptions
 
 
 def test_the_hour_that_a_stated_zones_clock_shows_twice_is_ordered(make_prices, write):
@@ -80,8 +79,8 @@ def test_the_hour_that_a_stated_zones_clock_shows_twice_is_ordered(make_prices, 
     for rows in (table, table[::-1]):
         path = write(rows.to_csv())
         with pytest.raises(ValueError, match=r"the bar before at the same date; where a clock went back, market\.zone"):
-            read_files([path])
-        (bars,) = read_files([path], ReadOptions(zone="Europe/Berlin"))
+            read_prices([path])
+        (bars,) = read_prices([path], ReadOptions(zone="Europe/Berlin"))
         assert np.array_equal(bars.dates, half_hours.tz_localize(None).to_numpy().astype("M8[s]"))
         assert np.array_equal(bars.close, table["Close"])
 
@@ -89,7 +88,7 @@ def test_the_hour_that_a_stated_zones_clock_shows_twice_is_ordered(make_prices, 
 def test_a_midnight_that_summer_time_skips_is_the_first_hour_of_its_day(make_prices, write):
     """In Brazil clocks went from 23:59 to 1:00 on 2017-10-15 and 2018-11-04."""
     table = make_bars(make_prices, 600, frequency="D", start="2017-06-01")
-    (bars,) = read_files([write(table.to_csv())], ReadOptions(zone="America/Sao_Paulo"))
+    (bars,) = read_prices([write(table.to_csv())], ReadOptions(zone="America/Sao_Paulo"))
     assert equals(bars, table)
     position = int(np.flatnonzero(bars.dates == np.datetime64("2018-11-04"))[0])
     assert str(bars.instants[position]) == "2018-11-04T03:00:00"  # 1:00 at -02:00
@@ -99,12 +98,12 @@ def test_a_midnight_that_summer_time_skips_is_the_first_hour_of_its_day(make_pri
 def test_symbols_of_one_table_may_have_zones_of_their_own(session, write):
     table = session()
     rows = [texts(table, f"%Y-%m-%d %H:%M {zone}").assign(symbol=zone) for zone in (NEW_YORK, "Europe/Berlin")]
-    first, second = read_files([write(csv_of(pd.concat(rows)))])
+    first, second = read_prices([write(csv_of(pd.concat(rows)))])
     assert (first.zone, second.zone) == (NEW_YORK, "Europe/Berlin")
     assert np.array_equal(first.instants, instants(table, NEW_YORK))
     assert np.array_equal(second.instants, instants(table, "Europe/Berlin"))
     rows = [texts(table, f"%Y-%m-%d %H:%M{zone}").assign(symbol=zone) for zone in ("-05:00", "+01:00")]
-    first, second = read_files([write(csv_of(pd.concat(rows)))])
+    first, second = read_prices([write(csv_of(pd.concat(rows)))])
     assert (first.zone, second.zone) == ("-05:00", "+01:00")
 
 
@@ -114,7 +113,7 @@ def test_the_same_instants_in_two_zones_are_the_same_instants(session, write):
     a = write(table.to_csv(), "a.csv")
     b = write(table.tz_convert("Europe/Berlin").to_csv(), "b.csv")
     c = write(pd.concat([late, late.set_index(late.index + pd.Timedelta(days=14))]).to_csv(), "c.csv")
-    first, second, third = read_files([a, b, c])
+    first, second, third = read_prices([a, b, c])
     assert np.array_equal(first.instants, second.instants)
     assert set(late.index.tz_convert("UTC").tz_localize(None).to_numpy().astype("M8[s]")) <= set(third.instants)
     assert (first.zone, second.zone, third.zone) == ("-05:00/-04:00", "+01:00/+02:00", "-04:00")
@@ -144,9 +143,9 @@ def test_files_without_zones_meet_by_their_clocks_and_that_is_said(session, writ
     paths = [write(session(seed=seed).to_csv(), f"{seed}.csv") for seed in (0, 1)]
     note = "no zone is stated: bars of several files meet by their clocks; market.zone states it"
     for bars in read_bars(MarketConfig(paths)):
-        assert note in bars.assumptions
+        assert note in bars.notes.assumptions
     for config in (MarketConfig(paths, zone="UTC"), MarketConfig(paths[0])):
-        assert all(note not in bars.assumptions for bars in read_bars(config))
+        assert all(note not in bars.notes.assumptions for bars in read_bars(config))
 
 
 MIXED = {
@@ -167,7 +166,7 @@ def test_offsets_that_no_summer_time_explains_are_refused(daily, write, kind, ne
     table = texts(daily, "%Y-%m-%d 00:00:00")
     table["Date"] = table["Date"] + zones
     with pytest.raises(ValueError, match=expected.split(".*")[1] if newest_first else expected):
-        read_files([write(csv_of(table[::-1] if newest_first else table))])
+        read_prices([write(csv_of(table[::-1] if newest_first else table))])
 
 
 @pytest.mark.parametrize("zone", [NEW_YORK, "Europe/London", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tokyo"])
@@ -175,7 +174,7 @@ def test_offsets_that_no_summer_time_explains_are_refused(daily, write, kind, ne
 def test_summer_time_passes_and_is_named(make_prices, write, zone, form):
     days = pd.bdate_range("2015-01-01", periods=1500, tz=zone)
     table = make_bars(make_prices, 1500).set_index(days.rename("Date"))
-    (bars,) = read_files([write(csv_of(texts(table, form)))])
+    (bars,) = read_prices([write(csv_of(texts(table, form)))])
     assert np.array_equal(bars.dates, days.tz_localize(None).to_numpy().astype("M8[s]"))
     if form.endswith("%z"):
         offsets = list(dict.fromkeys(datetime.strftime(day, "%z") for day in days))
@@ -206,7 +205,7 @@ def test_an_offset_that_no_place_has_is_no_zone(daily, write, zone):
     """Offsets reach from -12:00 to +14:00."""
     path = write(csv_of(texts(daily)))
     with pytest.raises(ValueError, match="neither a zone like America/New_York nor an offset"):
-        read_files([path], ReadOptions(zone=zone))
+        read_prices([path], ReadOptions(zone=zone))
 
 
 @pytest.mark.parametrize(
@@ -223,9 +222,9 @@ def test_a_zone_whose_clock_skips_times_of_the_file_is_refused(write, zone, skip
     table = pd.DataFrame({"Date": hours, "Close": 100 + np.arange(len(hours)) % 7})
     path = write(table.to_csv(index=False))
     with pytest.raises(ValueError, match=f"never showed {skipped}"):
-        read_files([path], ReadOptions(zone=zone))
+        read_prices([path], ReadOptions(zone=zone))
 
-    (bars,) = read_files([path], ReadOptions(zone="-05:00"))
+    (bars,) = read_prices([path], ReadOptions(zone="-05:00"))
     assert len(bars.dates) == len(hours)
 
 
@@ -234,7 +233,7 @@ def test_a_midnight_that_summer_time_skips_is_a_day(write):
     days = pd.date_range("2018-09-01", periods=100)
     table = pd.DataFrame({"Date": days, "Close": 100 + np.arange(100) % 7})
     path = write(table.to_csv(index=False))
-    (bars,) = read_files([path], ReadOptions(zone="America/Sao_Paulo"))
+    (bars,) = read_prices([path], ReadOptions(zone="America/Sao_Paulo"))
     assert bars.instants[days.get_loc("2018-11-04")] == np.datetime64("2018-11-04T03:00:00")  # 01:00 at -02:00
 
 
@@ -267,7 +266,7 @@ def test_every_command_refuses_a_zone_that_would_do_nothing(daily, write, search
 @pytest.mark.parametrize("stated", ["Asia/Tokyo", "+09:00", {"prices": "Asia/Tokyo"}, {"prices.csv": "+09:00"}])
 def test_a_stated_zone_that_the_file_states_too_is_no_contradiction(daily, write, stated):
     data = read_data(MarketConfig(write(daily.tz_localize("Asia/Tokyo").to_csv()), zone=stated))
-    assert (data.read[0].zone, data.read[0].assumptions) == ("+09:00", [])
+    assert (data.read[0].zone, data.read[0].notes.assumptions) == ("+09:00", ())
 
 
 def test_a_stated_zone_is_of_the_files_without_one_and_the_others_say_so(daily, tmp_path):
@@ -275,8 +274,8 @@ def test_a_stated_zone_is_of_the_files_without_one_and_the_others_say_so(daily, 
     (tmp_path / "b.csv").write_text(daily.tz_localize("Asia/Tokyo").to_csv())
     first, second = read_data(MarketConfig(str(tmp_path), zone=NEW_YORK)).read
     assert (first.zone, second.zone) == (NEW_YORK, "+09:00")
-    assert f"in the zone {NEW_YORK}: market.zone says so" in first.assumptions
-    assert f"the file states +09:00 itself: market.zone={NEW_YORK} is not used" in second.assumptions
+    assert f"in the zone {NEW_YORK}: market.zone says so" in first.notes.assumptions
+    assert f"the file states +09:00 itself: market.zone={NEW_YORK} is not used" in second.notes.assumptions
 
 
 @pytest.mark.parametrize(("of_file", "stated"), [("Europe/London", "UTC"), ("UTC", "Europe/London")])
