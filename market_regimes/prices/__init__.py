@@ -7,9 +7,9 @@ From paths to the bars of every symbol. All other packages import from here.
     bars.close, bars.notes.assumptions
 """
 
-from market_regimes.prices.bar_length import BarLength, bar_length
 from market_regimes.prices.bars import Bars, bars_before
 from market_regimes.prices.calendar import Calendar
+from market_regimes.prices.length import BarLength, bar_length
 from market_regimes.prices.notes import Notes
 from market_regimes.prices.options import ReadOptions
 from market_regimes.prices.paths import SUFFIXES, is_readable

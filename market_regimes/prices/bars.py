@@ -81,8 +81,10 @@ class Bars:
         if rows is None:
             numbers = np.arange(1, len(self.dates) + 1)
             rows = Rows(self.source, numbers, pd.Series(self.dates), has_header=False)
-        cells = None if values is None else pd.Series(values)
-        rows.refuse(bad, problem, cells)
+        if values is None:
+            rows.refuse(bad, problem)
+        else:
+            rows.refuse(bad, problem, pd.Series(values))
 
 
 def bars_before(bars: Bars, day: str) -> Bars:
@@ -91,6 +93,7 @@ def bars_before(bars: Bars, day: str) -> Bars:
     :param day: ISO date
     :return: the bars before that day, perhaps none
     """
+    # Cut every array to the bars before the day.
     count = int(np.searchsorted(bars.dates, np.datetime64(day, "D")))
     arrays: dict[str, Any] = {
         name: value[:count] for name, value in vars(bars).items() if isinstance(value, np.ndarray)
@@ -117,9 +120,13 @@ def check_bars(rows: SymbolRows, off_grid: str | None = None) -> Bars:
     opens, close = _adjusted(rows)
     _check_count(rows)
     _check_ratios(rows, opens, close)
+
     for sentence in _oddities(rows, dates):
         rows = rows.noting(sentence)
 
+    fill: Literal["open", "close"] = "close"
+    if "open" in rows.numbers:
+        fill = "open"
     return Bars(
         rows.symbol,
         rows.rows.source,
@@ -131,7 +138,7 @@ def check_bars(rows: SymbolRows, off_grid: str | None = None) -> Bars:
         extra=rows.extra,
         bars_per_year=bars_per_year(dates),
         zone=zone,
-        fill="open" if "open" in rows.numbers else "close",
+        fill=fill,
         notes=rows.notes,
         rows=rows.rows,
         instants=rows.times.instant,
@@ -141,6 +148,7 @@ def check_bars(rows: SymbolRows, off_grid: str | None = None) -> Bars:
 
 def _in_order(rows: SymbolRows) -> SymbolRows:
     """Oldest first by instant; disorder is refused where it may show that dates are misread or mistyped."""
+    # Newest first is an order; another disorder may be a sign of misread dates.
     step = np.diff(rows.times.instant).astype(int)
     if (step < 0).any() and (step <= 0).all():
         rows = rows.take(np.arange(len(step), -1, -1)).noting("newest first: sorted")
@@ -157,6 +165,7 @@ def _in_order(rows: SymbolRows) -> SymbolRows:
     repeated = np.zeros(len(times.instant), dtype=bool)
     repeated[1:] = times.instant[1:] == times.instant[:-1]
     rows.rows.refuse(repeated, problem)
+
     return rows
 
 
@@ -178,14 +187,19 @@ def _check_disorder(rows: SymbolRows, step: np.ndarray) -> None:
     hours = (times.clock - days).astype("m8[h]").astype(int)
     within_day = np.concatenate([[False], np.diff(days).astype(int) == 0])
     if hours.min() >= 1 and hours.max() == 12:
-        rows.rows.refuse(backwards & within_day, f"{problem}; a clock of twelve hours needs am and pm")
+        rows.rows.refuse(
+            backwards & within_day,
+            f"{problem}; a clock of twelve hours needs am and pm",
+        )
 
     # One row far from its place has a mistyped date rather than a wrong place; two neighbours may be swapped.
     rank = np.argsort(np.argsort(times.instant, kind="stable"), kind="stable")
+
     far = np.abs(rank - np.arange(len(rank))) > NEAR
     if 0 < far.sum() <= NEAR:
         rows.rows.refuse(
-            far, f"the date of {rows.symbol} is far from those of the rows around it: correct it, or sort by date"
+            far,
+            f"the date of {rows.symbol} is far from those of the rows around it: correct it, or sort by date",
         )
 
 
@@ -216,6 +230,8 @@ def _on_grid(rows: SymbolRows, option: str | None) -> SymbolRows:
     dates, _, _ = _dates(rows)
     if len(dates) < MIN_BARS:
         return rows
+
+    # The option decides about rows off the grid.
     bad, grid = off_grid(dates)
     if not bad.any():
         return rows
@@ -226,6 +242,7 @@ def _on_grid(rows: SymbolRows, option: str | None) -> SymbolRows:
             "market.off_grid=keep takes it for a bar",
         )
 
+    # Name the first of them, and the option.
     first = rows.rows.day(int(np.argmax(bad)))
     where = f"{bad.sum()} row(s) between {grid}, the first {first}: market.off_grid says so"
     if option == "drop":
@@ -244,23 +261,35 @@ def _dates(rows: SymbolRows) -> tuple[np.ndarray, str | None, SymbolRows]:
     if not len(back):
         return times.clock, times.zone, rows
     day = str(times.clock[back[0] + 1])[:10]
-    return times.instant, "UTC", rows.noting(f"the clock goes back on {day}: dates are in UTC")
+
+    return (
+        times.instant,
+        "UTC",
+        rows.noting(f"the clock goes back on {day}: dates are in UTC"),
+    )
 
 
 def _check_prices(rows: SymbolRows) -> None:
     """Refuse prices that are no positive numbers, or that contradict one another within a bar."""
     numbers = rows.numbers
     refuse = rows.rows.refuse
+
     for name in TRADED:
         if name in numbers:
             cells = rows.cells[name]
-            refuse(~np.isfinite(numbers[name]), f"{name} of {rows.symbol} is not a finite number", cells)
+            refuse(
+                ~np.isfinite(numbers[name]),
+                f"{name} of {rows.symbol} is not a finite number",
+                cells,
+            )
             refuse(numbers[name] <= 0, f"{name} of {rows.symbol} is not positive", cells)
 
+    # Low, high, open and close of a bar must agree.
     low = numbers.get("low")
     high = numbers.get("high")
     if low is not None and high is not None:
         refuse(high < low, f"high of {rows.symbol} is below its low")
+
     for name in ("open", "close"):
         if name not in numbers:
             continue
@@ -274,6 +303,8 @@ def _check_prices(rows: SymbolRows) -> None:
 def _adjusted(rows: SymbolRows) -> tuple[np.ndarray, np.ndarray]:
     """Opening and closing prices, both multiplied by the factor that adjusts the close."""
     numbers = rows.numbers
+
+    # A file may have adjusted closes alone.
     raw = numbers.get("close", numbers.get("adjusted_close"))
     assert raw is not None, "a layout has one of the two"
     opens = numbers.get("open", raw)
@@ -296,18 +327,24 @@ def _check_count(rows: SymbolRows) -> None:
 
 def _check_ratios(rows: SymbolRows, opens: np.ndarray, close: np.ndarray) -> None:
     """Refuse a price that is far from the close before."""
+    # The first bar has no close before it.
     before = np.concatenate([close[:1], close[:-1]])
     for name, prices in (("open", opens), ("close", close)):
         ratio = prices / before
         ratio[0] = 1.0
         wild = (ratio > MAX_BAR_RATIO) | (ratio < 1 / MAX_BAR_RATIO)
-        rows.rows.refuse(wild, f"{name} of {rows.symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar")
+        rows.rows.refuse(
+            wild,
+            f"{name} of {rows.symbol} changed by a factor beyond {MAX_BAR_RATIO:g} in one bar",
+        )
 
 
 def _oddities(rows: SymbolRows, dates: np.ndarray) -> list[str]:
     """Unusual but usable prices and dates, a sentence each."""
     numbers = rows.numbers
     sentences = []
+
+    # Prices at which orders fill.
     if "adjusted_close" in numbers:
         sentences.append("the adjusted close is traded, and open is scaled as it is")
     if "open" not in numbers:
@@ -316,6 +353,8 @@ def _oddities(rows: SymbolRows, dates: np.ndarray) -> list[str]:
         sentences.append("open equals close in every bar: an order at the open gets the price of the close")
     if "open" in numbers and not {"high", "low"} <= numbers.keys():
         sentences.append("no high and low: open and close are not checked against them")
+
+    # A short file does not show how many bars a year has.
     if dates[-1] - dates[0] < np.timedelta64(7, "D"):
         sentences.append("less than a week of bars: market.bars_per_year states their number in a year")
     return sentences
@@ -327,8 +366,11 @@ def _index(rows: SymbolRows) -> np.ndarray | None:
     if values is None:
         return None
     name = f"volatility_index of {rows.symbol}"
+
+    # Missing values may stay, others must be positive numbers.
     cells = rows.cells["volatility_index"]
     rows.rows.refuse(np.isnan(values) & ~is_missing(cells), f"{name} is not a number", cells)
     rows.rows.refuse(values <= 0, f"{name} is not positive")
     rows.rows.refuse(values > MAX_INDEX, f"{name} is over 1,000,000")
+
     return values

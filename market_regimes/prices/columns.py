@@ -13,7 +13,12 @@ COLUMNS = ("date", "time", "symbol", *FIELDS)  # those that ``market.columns`` s
 
 # Names in lower case with underscores. The first group that a file has decides, so that "last" is the close only where
 # there is no "close".
-MAYBE_DATES = ("day", "index", "unnamed_0", "level_0")  # where they hold dates: others hold weekdays or row numbers
+MAYBE_DATES = (
+    "day",
+    "index",
+    "unnamed_0",
+    "level_0",
+)  # where they hold dates: others hold weekdays or row numbers
 ALIASES: dict[str, tuple[str, ...]] = {
     "date": (
         "date datetime timestamp date_time time_stamp gmt_time utc_time local_time unix unix_timestamp epoch open_time "
@@ -33,7 +38,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "close close_last close_price closing closing_price price_close px_close last_close c",
         "price last px_last settle settlement settlement_price last_price",
     ),
-    "volume": ("volume", "vol trade_volume total_volume v", "real_volume", "tickvol tick_volume base_volume"),
+    "volume": (
+        "volume",
+        "vol trade_volume total_volume v",
+        "real_volume",
+        "tickvol tick_volume base_volume",
+    ),
 }
 TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.items()}
 
@@ -60,6 +70,7 @@ def plain(name: object) -> str:
 
     # Words that capitals or other marks separate.
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
+
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
@@ -69,9 +80,11 @@ def role_of(name: object) -> str | None:
     for role, tiers in TIERS.items():
         if any(text in tier for tier in tiers):
             return role
+
     for role, pattern in PATTERNS.items():
         if pattern.fullmatch(text):
             return role
+
     return None
 
 
@@ -85,10 +98,12 @@ def candidates(role: str, names: Iterable[str]) -> list[str]:
     texts = {name: plain(unnumbered(name)) for name in names}
     if role in PATTERNS:
         return [name for name, text in texts.items() if PATTERNS[role].fullmatch(text)]
+
     for tier in TIERS[role]:
         of_tier = [name for name, text in texts.items() if text in tier]
         if of_tier:
             return of_tier
+
     return []
 
 
@@ -104,4 +119,5 @@ def split_pair(name: str) -> tuple[str, str] | None:
     # The longest field of those that stand on either side of a mark.
     pairs = [(right, left) for left, right in parts if left and role_of(right) in FIELDS]
     pairs += [(left, right) for left, right in parts if right and role_of(left) in FIELDS]
+
     return max(pairs, key=lambda pair: len(pair[0]), default=None)

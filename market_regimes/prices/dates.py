@@ -14,7 +14,13 @@ from market_regimes.prices.days import numbers_of_days, read_day
 from market_regimes.prices.notes import Notes
 from market_regimes.prices.numerals import is_text
 from market_regimes.prices.rows import Rows
-from market_regimes.prices.zones import ZONE, Times, by_unique, in_written_zones, seconds_of
+from market_regimes.prices.zones import (
+    ZONE,
+    Times,
+    by_unique,
+    in_written_zones,
+    seconds_of,
+)
 
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,:]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
 # In the syntax of RE2, which Arrow uses, and of Python. Times without colons need a T or a day of eight digits before
@@ -30,7 +36,12 @@ WITH_COLONS = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,:]\d+)?)?(?: ?([AaPp])\.?[Mm]\
 WITHOUT_COLONS = r"(\d{2})(?:(\d{2})(\d{2})?)?()"
 EPOCH_CELL = r"-?\d{9,19}(?:\.0*)?"
 
-EPOCHS = ((1e17, 9, "nanoseconds"), (1e14, 6, "microseconds"), (1e11, 3, "milliseconds"), (0.0, 0, "seconds"))
+EPOCHS = (
+    (1e17, 9, "nanoseconds"),
+    (1e14, 6, "microseconds"),
+    (1e11, 3, "milliseconds"),
+    (0.0, 0, "seconds"),
+)
 EPOCH_1973 = 1e8  # seconds; a smaller number may be anything
 EPOCH_2100 = 4.1e9  # seconds
 SERIAL_DAYS = (15_000, 80_000)  # of a spreadsheet: 1941 to 2119
@@ -53,6 +64,7 @@ def is_day(text: str) -> bool:
     if parts is None:
         return False
     day = parts["day1"] or parts["day2"] or parts["day3"]
+
     return read_day(day) is not None
 
 
@@ -89,12 +101,17 @@ def parse_dates(rows: Rows, cells: pd.Series, date_format: str | None = None) ->
 
     # Numbers are epochs or serial days, unless their digits spell dates.
     texts = cells.astype(str).str.strip()
+
     is_numeric = cells.dtype.kind in "iuf"
     if is_numeric or _looks_numeric(texts):
-        numbers = pd.to_numeric(cells if is_numeric else texts, errors="coerce")
+        spelled = texts
+        if is_numeric:
+            spelled = cells
+        numbers = pd.to_numeric(spelled, errors="coerce")
         if not _are_digits_of_dates(numbers):
             return _from_numbers(rows, numbers)
         texts = numbers.astype("Int64").astype(str)
+
     return _from_text(rows, texts, date_format)
 
 
@@ -111,9 +128,13 @@ def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
     # Digits alone lack the zeros before them.
     if ":" not in str(clock.iloc[0]):
         longest = int(clock.str.len().max())
-        clock = clock.str.zfill(4 if longest <= 4 else 6)
+        width = 4
+        if longest > 4:
+            width = 6
+        clock = clock.str.zfill(width)
         if longest <= 2 and set(clock) != {"0000"}:
             clock = clock.str.replace(r".*", "", regex=True)  # 9 may be an hour or a minute
+
     return by_unique(clock, _seconds_of_day), zones.where(zones != texts, "")
 
 
@@ -132,7 +153,11 @@ def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
     added = seconds.astype("m8[s]")
     present = days.clock - days.clock.astype("M8[D]")
     if present.astype(int).any():
-        rows.refuse(present != added, "the date has a time of its own, and another column has another time", cells)
+        rows.refuse(
+            present != added,
+            "the date has a time of its own, and another column has another time",
+            cells,
+        )
         return days
 
     times = in_written_zones(rows, days.clock + added, zones, days.notes)
@@ -148,6 +173,7 @@ def _from_times(rows: Rows, cells: pd.Series) -> Times:
         return Times(seconds_of(cells), seconds_of(cells))
     clock = cells.dt.tz_localize(None)
     instant = cells.dt.tz_convert("UTC").dt.tz_localize(None)
+
     return Times(seconds_of(clock), seconds_of(instant), str(cells.dt.tz), has_instants=True)
 
 
@@ -163,23 +189,32 @@ def _are_digits_of_dates(numbers: pd.Series) -> bool:
     values = numbers.to_numpy(dtype=np.float64)
     if np.isnan(values).any() or (values % 1).any():
         return False
+
     for scale in (1, 10**4, 10**6, 10**9):
         within = (values >= 19000101 * scale) & (values < 21010101 * scale)
         if within.all():
             digits = pd.Series(np.unique(values // scale)).astype("int64").astype(str)
             days = pd.to_datetime(digits, format="%Y%m%d", errors="coerce")
             return bool(days.notna().mean() > 0.9)
+
     return False
 
 
 def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
     """Times of epochs or of a spreadsheet's serial days."""
     rows.refuse(numbers.isna().to_numpy(), NOT_ISO)
+
     sizes = np.abs(numbers.to_numpy(dtype=np.float64))
     if ((sizes >= SERIAL_DAYS[0]) & (sizes < SERIAL_DAYS[1])).all():
         seconds = np.round((sizes - SERIAL_EPOCH) * DAY_SECONDS)
         times = seconds.astype(np.int64).astype("M8[s]")
-        return Times(times, times, None, Notes(("dates are serial days of a spreadsheet, 1 being 1900-01-01",)))
+        return Times(
+            times,
+            times,
+            None,
+            Notes(("dates are serial days of a spreadsheet, 1 being 1900-01-01",)),
+        )
+
     rows.refuse(
         np.full(len(sizes), sizes.max() < EPOCH_1973),
         "the date is a number of an unknown kind; market.date_format states its format",
@@ -195,14 +230,23 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
 
     values = numbers.to_numpy()
     whole = np.zeros(len(sizes), np.int64)
+
     units = []
     for least, power, unit in EPOCHS:
         of_unit = (shown >= least) & (shown < 1000 * max(least, EPOCH_1973))
         if of_unit.any():
             units.append(unit)
             whole[of_unit] = np.floor_divide(values[of_unit], 10**power)
+
     times = whole.astype("M8[s]")
-    return Times(times, times, "UTC", Notes((f"dates are epoch {' and '.join(units)} in UTC",)), has_instants=True)
+
+    return Times(
+        times,
+        times,
+        "UTC",
+        Notes((f"dates are epoch {' and '.join(units)} in UTC",)),
+        has_instants=True,
+    )
 
 
 def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
@@ -215,8 +259,12 @@ def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
 
     without_zone = re.sub(r" ?%[zZ]", "", date_format)
     parsed = pd.to_datetime(texts.str.strip(), format=without_zone, errors="coerce")
-    rows.refuse(parsed.isna().to_numpy(), f"the date does not fit market.date_format, {date_format}")
+    rows.refuse(
+        parsed.isna().to_numpy(),
+        f"the date does not fit market.date_format, {date_format}",
+    )
     notes = Notes((f"dates as market.date_format says, {date_format}",))
+
     return in_written_zones(rows, seconds_of(parsed), zones, notes)
 
 
@@ -224,11 +272,12 @@ def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
     """Times of written dates: their days, clocks and zones apart."""
     parts = pc.extract_regex(pa.array(texts, pa.large_string()), PARTS)
     days, notes = numbers_of_days(rows.source, _joined(parts, "day"), date_format)
-    seconds = by_unique(_joined(parts, "time"), lambda text: _seconds_of_day(text) if text else 0.0)
+    seconds = by_unique(_joined(parts, "time"), _seconds_of_clock)
     rows.refuse(np.isnan(days) | np.isnan(seconds), NOT_ISO)
 
     clock = days.astype("M8[D]").astype("M8[s]") + seconds.astype("m8[s]")
     times = in_written_zones(rows, clock, _joined(parts, "zone"), notes)
+
     return replace(times, is_inferred=bool(notes.assumptions) and date_format is None)
 
 
@@ -237,6 +286,13 @@ def _joined(parts: pa.Array, name: str) -> pd.Series:
     groups = [pc.struct_field(parts, field.name) for field in parts.type if field.name.startswith(name)]
     joined = pc.binary_join_element_wise(*groups, pa.scalar("", pa.large_string()))
     return pd.Series(pc.fill_null(joined, "").to_pandas())
+
+
+def _seconds_of_clock(text: str) -> float:
+    """Seconds since midnight, 0 where a date has no time."""
+    if not text:
+        return 0.0
+    return _seconds_of_day(text)
 
 
 def _seconds_of_day(text: str) -> float:

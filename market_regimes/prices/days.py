@@ -11,7 +11,20 @@ import pandas as pd
 
 from market_regimes.prices.notes import Notes
 
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTHS = (
+    "jan",
+    "feb",
+    "mar",
+    "apr",
+    "may",
+    "jun",
+    "jul",
+    "aug",
+    "sep",
+    "oct",
+    "nov",
+    "dec",
+)
 EPOCH = date(1970, 1, 1)
 YEAR_FIRST = r"(\d{4})([-/. ])(\d{1,2})\2(\d{1,2})"
 YEAR_LAST = r"(\d{1,2})([-/. ])(\d{1,2})\2(\d{4}|\d{2})"
@@ -46,7 +59,13 @@ def read_day(text: str) -> Day | None:
 
     match = re.fullmatch(YEAR_LAST, text)
     if match:
-        return Day(f"{match[2]}{len(match[4])}", int(match[4]), int(match[3]), int(match[1]), is_open=True)
+        return Day(
+            f"{match[2]}{len(match[4])}",
+            int(match[4]),
+            int(match[3]),
+            int(match[1]),
+            is_open=True,
+        )
     return _read_month_name(text)
 
 
@@ -58,15 +77,18 @@ def numbers_of_days(source: str, texts: pd.Series, date_format: str | None) -> t
     :return: days since 1970-01-01, NaN where there is none in the form of most rows, shape (T,); and what decided
     :raises ValueError: if nothing decides whether the day or the month comes first
     """
+    # Parse each text once.
     codes, uniques = pd.factorize(texts)
     written = {str(text): read_day(str(text)) for text in uniques}
 
     # The form of most rows is that of the file.
     counts = np.bincount(codes[codes >= 0], minlength=len(uniques))
+
     weights: dict[str, int] = {}
     for day, count in zip(written.values(), counts, strict=True):
         if day is not None:
             weights[day.form] = weights.get(day.form, 0) + int(count)
+
     form = max(weights, key=lambda form: weights[form], default="")
     of_form = {text: day for text, day in written.items() if day is not None and day.form == form}
 
@@ -78,6 +100,7 @@ def numbers_of_days(source: str, texts: pd.Series, date_format: str | None) -> t
         notes = Notes((sentence,))
 
     numbers = np.array([_number_of(of_form.get(text), month_first) for text in written] + [np.nan])
+
     return numbers[codes], notes
 
 
@@ -90,6 +113,7 @@ def _read_month_name(text: str) -> Day | None:
         name = match["m"][:3].lower()
         if name in MONTHS:
             return Day("name", int(match["y"]), MONTHS.index(name) + 1, int(match["d"]))
+
     return None
 
 
@@ -108,7 +132,9 @@ def _number_of(written: Day | None, month_first: bool) -> float:
     month = written.month
     day = written.day
     if month_first and written.is_open:
-        month, day = day, month
+        month = written.day
+        day = written.month
+
     try:
         return float((date(year, month, day) - EPOCH).days)
     except ValueError:
@@ -117,9 +143,13 @@ def _number_of(written: Day | None, month_first: bool) -> float:
 
 def _order(source: str, days: dict[str, Day], date_format: str | None) -> tuple[bool, str]:
     """Whether the month comes first where the year comes last, and the sentence that says what decided it."""
+    # The user decides; years of two digits leave even a day above 12 open.
     text = next(iter(days))
     if date_format is not None:
-        return date_format == "month_first", f"{date_format.replace('_', ' ')}: market.date_format says so"
+        return (
+            date_format == "month_first",
+            f"{date_format.replace('_', ' ')}: market.date_format says so",
+        )
     if days[text].form.endswith("2"):
         raise ValueError(
             f"{source}: a year of two digits, as in {text}, leaves the order open: set market.date_format, for example "
@@ -128,6 +158,7 @@ def _order(source: str, days: dict[str, Day], date_format: str | None) -> tuple[
 
     # A number above 12 is a day.
     day_first = next((text for text, day in days.items() if day.day > 12 >= day.month), None)
+
     month_first = next((text for text, day in days.items() if day.month > 12 >= day.day), None)
     if day_first and month_first:
         raise ValueError(

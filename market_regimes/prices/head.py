@@ -14,7 +14,11 @@ from market_regimes.prices.rows import MISSING
 NUMBER = re.compile(r"[-+=]*\W{0,3}\d[\d.,'\u2019\s]*(?:[eE][-+]?\d+)?\s?(?:[%KMBT]|\W)?")
 UNNAMED = "Unnamed: "  # as pandas calls a column without a name
 FIRST_ROWS = 20  # of the data, that show what a column holds
-EVENTS = ("dividends", "stock_splits", "capital_gains")  # beside fields in the files of yfinance
+EVENTS = (
+    "dividends",
+    "stock_splits",
+    "capital_gains",
+)  # beside fields in the files of yfinance
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,19 @@ def read_head(rows: list[list[str]], stated: set[str]) -> Head:
     data = rows[skip:]
     width = max((len(row) for row in data[:FIRST_ROWS]), default=0)
     names = _names_of_width(levels[0], width, data)
+
     if len(levels) == 1:
-        notes = Notes((f"{header} line(s) before the header skipped",)) if header else Notes()
+        notes = Notes()
+        if header:
+            notes = Notes((f"{header} line(s) before the header skipped",))
         return Head(names, skip, texts=_text_columns(names, data, stated), notes=notes)
 
+    # Two rows name columns by a field and a symbol.
     labels = list(zip(levels[0][1:], levels[1][1:], strict=True))
     names[1:] = unique_names([f"{field} {symbol}" for field, symbol in labels])
     pairs = dict(zip(names[1:], labels, strict=True))
     notes = Notes(("two header rows: fields and symbols",))
+
     return Head(names, skip, pairs=pairs, texts=_text_columns(names, data, stated), notes=notes)
 
 
@@ -76,12 +85,15 @@ def unique_names(names: list[str]) -> list[str]:
     result: list[str] = []
     for position, name in enumerate(names):
         name = name or f"{UNNAMED}{position}"
+
+        # Count up to the first free name.
         copies = 0
         unique = name
         while unique in result:
             copies += 1
             unique = f"{name}.{copies}"
         result.append(unique)
+
     return result
 
 
@@ -150,6 +162,8 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     """
     names = rows[header]
     skip = header + 1
+
+    # The second row of names stands below the fields, or above them.
     second = None
     if _are_fields(names):
         if _names_symbols_below(rows, header):
@@ -198,6 +212,7 @@ def _names_index(row: list[str]) -> bool:
 
 def _are_symbols(row: list[str]) -> bool:
     """Whether a row of a header holds symbols; 600519 is one where the row's name is that of symbols."""
+    # The name of the row decides, else its cells.
     if plain(row[0]) in ("ticker", "tickers", "symbol", "symbols"):
         return True
     if any(_is_number(cell) or is_day(cell) for cell in row):
@@ -209,6 +224,8 @@ def _names_of_width(names: list[str], width: int, data: list[list[str]]) -> list
     """The names, all different, and one more where the rows of data have a cell more."""
     if width != len(names) + 1:
         return unique_names(names)
+
+    # An empty last cell is one that a separator at the end of each row makes.
     longer = any(row[-1] for row in data if len(row) == width)
     if not longer:
         return unique_names([*names, ""])
@@ -233,5 +250,7 @@ def _holds_unnamed_days(name: str, position: int, data: list[list[str]]) -> bool
     """Whether a column whose name tells no role has days in the first rows."""
     if not name.isdecimal() and role_of(name) is not None:
         return False
+
+    # Cells of the column in the first rows; short rows lack it.
     cells = [row[position] for row in data[:FIRST_ROWS] if position < len(row) and row[position]]
     return bool(cells) and all(is_day(cell) for cell in cells)

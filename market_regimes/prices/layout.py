@@ -21,7 +21,12 @@ from market_regimes.prices.columns import (
 from market_regimes.prices.dates import holds_days, holds_times_of_day
 from market_regimes.prices.head import UNNAMED
 from market_regimes.prices.notes import NO_NOTES, Notes
-from market_regimes.prices.numerals import holds_numbers, is_text, numbers_of, spells_numbers
+from market_regimes.prices.numerals import (
+    holds_numbers,
+    is_text,
+    numbers_of,
+    spells_numbers,
+)
 from market_regimes.prices.options import ReadOptions
 from market_regimes.prices.sides import Quote, quotes_of
 from market_regimes.prices.table import Table
@@ -79,15 +84,21 @@ def layout_of(table: Table, options: ReadOptions) -> Layout:
     if table.frame.empty:
         raise ValueError(f"{table.source} has {'a header and ' * table.has_header}no rows")
     stated = options.stated
+
+    # Columns that the user names must be there.
     absent = sorted({name for name in stated.values() if name and name not in table.names})
     if absent:
         raise ValueError(
             f"{table.source} has no column {', '.join(absent)}, which market.columns names: {_columns_of(table)}"
         )
 
+    # Names or contents, then the columns that neither tells.
     layout = _by_names(table, options) if table.has_header else _by_contents(table, options)
+
+    # Dates and closes must be there; one of several dates may be the time of the day.
     _check_complete(layout)
     layout = _with_time_of_day(layout)
+
     return replace(layout, own=tuple(_own_columns(layout, options.own)))
 
 
@@ -96,13 +107,22 @@ def _by_contents(table: Table, options: ReadOptions) -> Layout:
     contents = contents_of(table, options)
     numbers = ", ".join(f"{field} is column {column}" for field, column in contents.fields.items())
     notes = table.notes.and_assumed(f"no header: {numbers}")
-    return Layout(table, [contents.date], contents.symbol, {"": contents.fields}, time=contents.time, notes=notes)
+    return Layout(
+        table,
+        [contents.date],
+        contents.symbol,
+        {"": contents.fields},
+        time=contents.time,
+        notes=notes,
+    )
 
 
 def _by_names(table: Table, options: ReadOptions) -> Layout:
     """The layout of a file whose columns have names."""
     stated = options.stated
     names = [name for name in table.names if name not in stated.values()]
+
+    # Columns of one side of a quote are no fields, nor are single letters.
     quotes = quotes_of(names, table.pairs)
     free = _without_tickers([name for name in names if name not in table.pairs and name not in quotes])
     dates, notes = _dates(table, stated, free)
@@ -112,6 +132,7 @@ def _by_names(table: Table, options: ReadOptions) -> Layout:
     if "symbol" in stated:
         symbol = stated["symbol"] or None
     layout = Layout(table, dates, symbol, {}, stated.get("time") or None, notes=table.notes + notes)
+
     return _with_fields(layout, _fields(table, stated, {name: name for name in free}), quotes, options)
 
 
@@ -132,6 +153,8 @@ def _with_fields(layout: Layout, fields: Fields, quotes: dict[str, Quote], optio
     :param options: what the user states
     """
     table = layout.table
+
+    # What the user states comes first, then quotes, then names of a field and a symbol.
     if options.closes is not None:
         return replace(layout, fields=_stated_closes(layout, options))
     if quotes and (options.side is not None or not any(field in fields for field in CLOSES)):
@@ -156,8 +179,11 @@ def _with_time_of_day(layout: Layout) -> Layout:
     time = layout.time
     if time is None and len(layout.dates) > 1:
         frame = layout.table.frame
+
+        # A column of dates whose name has a time in it may hold times of the day.
         named = [name for name in layout.dates if "time" in name.lower()]
         time = next((name for name in named if holds_times_of_day(frame[name])), None)
+
     dates = [name for name in layout.dates if name != time]
     if not dates:  # the only column of dates is no column of times
         return replace(layout, time=None)
@@ -172,6 +198,8 @@ def _own_columns(layout: Layout, own: Mapping[str, str]) -> list[str]:
     :raises ValueError: in one sentence, if there is no such column, it stands for something else, or several differ
     """
     table = layout.table
+
+    # What each column is read as.
     roles: dict[str | None, str] = dict.fromkeys(layout.dates, "date")
     roles |= {layout.symbol: "symbol", layout.time: "time"}
     roles |= {column: role for fields in layout.fields.values() for role, column in fields.items()}
@@ -181,6 +209,8 @@ def _own_columns(layout: Layout, own: Mapping[str, str]) -> list[str]:
     for name, option in own.items():
         if name == "volume" and "volume" in roles.values():
             continue
+
+        # An option may name a column, or the field of every symbol.
         columns = [column for column, field in fields.items() if name in (column, field)]
         _check_meaning(table, name, option, columns, roles)
         if not columns:
@@ -188,14 +218,23 @@ def _own_columns(layout: Layout, own: Mapping[str, str]) -> list[str]:
             raise ValueError(
                 f"{table.source} has no column {name}, which {option} names: {_columns_of(table)}{_nearest(name, free)}"
             )
+
+        # Two columns of one name must be equal.
         copy = f"{name}.1"
         if copy in fields and not _are_same(table, [name, copy]):
             raise ValueError(f"{table.source} has two columns {name}, which {option} names: give them two names")
         result += columns
+
     return result
 
 
-def _check_meaning(table: Table, name: str, option: str, columns: list[str], roles: dict[str | None, str]) -> None:
+def _check_meaning(
+    table: Table,
+    name: str,
+    option: str,
+    columns: list[str],
+    roles: dict[str | None, str],
+) -> None:
     """:raises ValueError: if columns that an option names stand for something else"""
     role = next((roles[column] for column in columns if column in roles), None)
     if role is None and name in FIELDS:
@@ -215,9 +254,12 @@ def _check_meaning(table: Table, name: str, option: str, columns: list[str], rol
 
 def _nearest(name: str, names: Sequence[str]) -> str:
     """The end of a sentence on the nearest of the names, "" if none is near."""
+    # Capitals make no difference.
     by_lower = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; {by_lower[near[0]]} is nearest" if near else ""
+    if not near:
+        return ""
+    return f"; {by_lower[near[0]]} is nearest"
 
 
 def _columns_of(table: Table) -> str:
@@ -228,11 +270,15 @@ def _columns_of(table: Table) -> str:
 def _check_complete(layout: Layout) -> None:
     """:raises ValueError: if there is no date, or no close"""
     table = layout.table
-    missing = [] if layout.dates else ["date"]
+    missing = []
+    if not layout.dates:
+        missing.append("date")
+
     for fields in layout.fields.values():
         if "close" not in fields and ("adjusted_close" not in fields or "open" in fields):
             missing.append("close")
             break
+
     if not missing:
         return
 
@@ -240,8 +286,12 @@ def _check_complete(layout: Layout) -> None:
     hint = ""
     if not layout.columns_of(*TRADED):
         names = [name for name in table.names if name not in layout.dates]
-        numeric = [name for name in names if holds_numbers(table.frame[name])] or ["AAPL", "JPM"]
+        numeric = [name for name in names if holds_numbers(table.frame[name])] or [
+            "AAPL",
+            "JPM",
+        ]
         hint = f"; market.closes=[{', '.join(numeric[:2])}] reads columns as closes, one symbol each"
+
     raise ValueError(
         f"{table.source} lacks the column(s) {', '.join(missing)}: {_columns_of(table)}; market.columns states what "
         f"they are{hint}"
@@ -261,6 +311,7 @@ def _only(table: Table, role: str, columns: Mapping[str, str]) -> str | None:
     :param columns: name that tells the role -> the table's name of the column
     :raises ValueError: if two columns that differ may have the role
     """
+    # Equal columns are no conflict.
     names = candidates(role, columns)
     if not names:
         return None
@@ -268,6 +319,7 @@ def _only(table: Table, role: str, columns: Mapping[str, str]) -> str | None:
         raise ValueError(
             f"{table.source} has two columns for {role}: {names[0]} and {names[1]}; market.columns states which to use"
         )
+
     return columns[names[0]]
 
 
@@ -280,9 +332,13 @@ def _fields(table: Table, stated: Mapping[str, str], columns: Mapping[str, str])
     """
     fields = {}
     for role in FIELDS:
-        column = stated[role] if role in stated else _only(table, role, columns)
+        if role in stated:
+            column: str | None = stated[role]
+        else:
+            column = _only(table, role, columns)
         if column:
             fields[role] = column
+
     return fields
 
 
@@ -305,11 +361,13 @@ def _of_one_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], state
     # Columns without a side serve every symbol.
     side = stated or sides[0]
     shared = {role: name for role, name in fields.items() if role in ("volume", "volatility_index")}
+
     of_symbols = {}
     for symbol in dict.fromkeys(quote.symbol for quote in closing.values() if quote.side == side):
         columns = {quote.field: name for name, quote in quotes.items() if (quote.side, quote.symbol) == (side, symbol)}
         of_symbols[symbol] = shared | _fields(table, {}, columns)
 
+    # Say which side is traded.
     note = f"prices are those of the {side}"
     if stated:
         note += ": market.side says so"
@@ -321,6 +379,8 @@ def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
     table = layout.table
     names = [name for name in table.names if name not in layout.dates and name not in options.own]
     index = candidates("volatility_index", names)
+
+    # All columns of numbers, but for an index, volumes and dates.
     closes = options.closes or []
     if closes == "all":
         possible = [name for name in names if name not in index and not name.startswith(UNNAMED)]
@@ -329,11 +389,13 @@ def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
     if isinstance(closes, str):
         closes = [closes]
 
+    # Columns that the user names must be there.
     absent = [name for name in closes if name not in names]
     if absent or not closes:
         raise ValueError(
             f"{table.source} has no column {', '.join(absent)}, which market.closes names: {_columns_of(table)}"
         )
+
     shared = {}
     if index and index[0] not in closes:
         shared["volatility_index"] = index[0]
@@ -343,12 +405,14 @@ def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
 def _paired(table: Table, stated: Mapping[str, str], pairs: Mapping[str, tuple[str, str]]) -> dict[str, Fields]:
     """Fields of every symbol that has a close, where names consist of a field and a symbol."""
     stated_fields = {role: name for role, name in stated.items() if role in FIELDS and name}
+
     of_symbols = {}
     for symbol in dict.fromkeys(symbol for _, symbol in pairs.values()):
         columns = {field: name for name, (field, owner) in pairs.items() if owner == symbol}
         fields = _fields(table, {}, columns) | stated_fields
         if any(close in fields for close in CLOSES):
             of_symbols[symbol] = fields
+
     return of_symbols
 
 
@@ -358,6 +422,8 @@ def _wide(layout: Layout, names: list[str]) -> Layout | None:
     index = candidates("volatility_index", names)
     volumes = [name for name in names if plain(name) == "volume"]
     possible = [name for name in names if name not in index and name not in volumes]
+
+    # Names in capitals that hold numbers are symbols.
     symbols = [
         name
         for name in possible
@@ -372,11 +438,15 @@ def _wide(layout: Layout, names: list[str]) -> Layout | None:
         if extremes_of(prices):
             return None
 
+    # Say which symbols these are.
     note = f"one column of closes per symbol: {', '.join(symbols[:NAMED_SYMBOLS])}"
     if len(symbols) > NAMED_SYMBOLS:
         note += ", ..."
-    shared = {"volatility_index": index[0]} if index else {}
+    shared = {}
+    if index:
+        shared["volatility_index"] = index[0]
     fields = {name.strip(): {"close": name, **shared} for name in symbols}
+
     return replace(layout, fields=fields, notes=layout.notes.and_assumed(note))
 
 
@@ -386,6 +456,8 @@ def _dates(table: Table, stated: Mapping[str, str], free: list[str]) -> tuple[li
         return [stated["date"]], Notes()
     frame = table.frame
     named = [name for name in candidates("date", free) if frame[name].dtype != bool]
+
+    # A name that is a date's decides.
     if named and plain(named[0]) not in MAYBE_DATES:
         return named, Notes()
 

@@ -11,7 +11,13 @@ from market_regimes.prices.columns import TRADED
 from market_regimes.prices.head import UNNAMED
 from market_regimes.prices.layout import Layout
 from market_regimes.prices.notes import Notes
-from market_regimes.prices.numerals import convention_of, is_number_or_text, is_text, numbers_of, unreadable
+from market_regimes.prices.numerals import (
+    convention_of,
+    is_number_or_text,
+    is_text,
+    numbers_of,
+    unreadable,
+)
 from market_regimes.prices.options import ReadOptions
 from market_regimes.prices.rows import Rows, is_missing
 
@@ -68,6 +74,7 @@ def read_numbers(layout: Layout, options: ReadOptions) -> Numbers:
     priced = np.logical_or.reduce(list(has_price.values()))
     rows = Rows(table.source, frame.index.to_numpy(), frame[layout.dates[0]], table.has_header)
     notes = layout.notes + convention.notes + _notes_on_dropped(rows, priced, _own_values(layout, frame, ~priced))
+
     if not priced.all():
         rows = rows.take(priced)
         frame = frame.loc[priced]
@@ -82,6 +89,7 @@ def read_numbers(layout: Layout, options: ReadOptions) -> Numbers:
     extra = own | {name: values for name, values in possible.items() if values is not None}
 
     notes = replace(notes, unused_columns=tuple(name for name in unused if name != layout.dates[0]))
+
     return Numbers(layout, rows, frame, has_price, of_fields, extra, uses_volume, notes)
 
 
@@ -99,7 +107,9 @@ def _notes_on_dropped(rows: Rows, priced: np.ndarray, lost: list[str]) -> Notes:
         raise ValueError(f"{rows.source} has no prices in any row")
 
     first = rows.day(dropped[0])
-    values = f", and with them values of {', '.join(lost)}" if lost else ""
+    values = ""
+    if lost:
+        values = f", and with them values of {', '.join(lost)}"
     if len(dropped) == 1 and dropped[0] == len(priced) - 1:
         return Notes((f"dropped the last row ({first}), which has no prices{values}",))
     return Notes((f"dropped {len(dropped)} row(s) without prices, the first {first}{values}",))
@@ -123,6 +133,7 @@ def _own_numbers(layout: Layout, rows: Rows, cells: pd.Series, decimal: str, opt
     is_share = options.own.get(field) == TARGETS  # 50 % would be read as 50 times the equity
     checked = numbers_of(cells, decimal, multiples=True, percent=not is_share)
     rows.refuse(unreadable(cells, checked), f"{name} is not a finite number", cells)
+
     return numbers_of(cells, decimal, multiples=True)
 
 
@@ -133,12 +144,14 @@ def _numbers_of_fields(
     volumes = layout.columns_of("volume")
     prices = set(layout.columns) - set(volumes)
     numbers = {name: numbers_of(frame[name], decimal) for name in prices}
+
     for name in volumes:
         cells = frame[name]
         values = numbers_of(cells, decimal, multiples=True, percent=False)
         if uses_volume:
             rows.refuse(unreadable(cells, values), "volume is not a finite number", cells)
         numbers[name] = np.where(np.isfinite(values), values, np.nan)
+
     return numbers
 
 
@@ -150,6 +163,9 @@ def _numbers_if_any(cells: pd.Series, decimal: str) -> np.ndarray | None:
         first = numbers_of(cells.iloc[:FIRST_CELLS], decimal, multiples=True)
         if not np.isfinite(first).any():
             return None
+
     values = numbers_of(cells, decimal, multiples=True)
     finite = np.isfinite(values)
-    return values if finite.any() and (finite | is_missing(cells)).all() else None
+    if not finite.any() or not (finite | is_missing(cells)).all():
+        return None
+    return values

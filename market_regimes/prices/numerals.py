@@ -25,7 +25,11 @@ THOUSANDS = {
     ".": SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+|{LAKHS})(?:\.\d*)?$",
     ",": SIGN + r"\d{1,3}(?:\.\d{3})+(?:,\d*)?$",
 }
-GROUPED = {".": THOUSANDS["."], ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$"}
+THOUSANDS_MARK = {".": ",", ",": "."}
+GROUPED = {
+    ".": THOUSANDS["."],
+    ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$",
+}
 
 # Spaces and apostrophes separate groups of three digits, or Indian ones; elsewhere between digits they mean nothing.
 MARKS = f"[{SPACE}{APOSTROPHE}]"
@@ -73,7 +77,12 @@ def is_number_or_text(column: pd.Series) -> bool:
     return column.dtype != bool and column.dtype.kind not in "mM"
 
 
-def convention_of(source: str, columns: list[pd.Series], decimal: str | None = None, read_by: str = ".") -> Convention:
+def convention_of(
+    source: str,
+    columns: list[pd.Series],
+    decimal: str | None = None,
+    read_by: str = ".",
+) -> Convention:
     """
     :param source: the file, for refusals
     :param columns: the columns of prices and volumes: a file writes all numbers alike
@@ -84,10 +93,14 @@ def convention_of(source: str, columns: list[pd.Series], decimal: str | None = N
     """
     cells = [column for column in columns if is_text(column)]
     texts = [_bare(column) for column in cells]
+
     if decimal is None:
-        has_marks = any(_any(text, r",|\..*\.") for text in texts)
-        decimal = _decimal_of(source, columns, texts, read_by) if has_marks else read_by
+        decimal = read_by
+        if any(_any(text, r",|\..*\.") for text in texts):
+            decimal = _decimal_of(source, columns, texts, read_by)
+
     sentences = _assumed_of_cells(cells, texts, decimal) + _assumed_of_words(texts, decimal)
+
     return Convention(decimal, Notes(tuple(sentences)))
 
 
@@ -106,6 +119,7 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent
 
     # Take away all but digits and the marks between them.
     text = _bare(column)
+
     factor: np.ndarray | float = 1.0
     if multiples:
         if percent:
@@ -115,8 +129,8 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent
     # Write every number with a decimal point and without thousands.
     grouped = text.str.contains(GROUPED[decimal], regex=True)
     if grouped.any():
-        thousands = "," if decimal == "." else "."
-        pointed = text.str.replace(thousands, "", regex=False).str.replace(",", ".", regex=False)
+        pointed = text.str.replace(THOUSANDS_MARK[decimal], "", regex=False)
+        pointed = pointed.str.replace(",", ".", regex=False)
         text = text.where(~grouped, pointed)
     if decimal == ",":  # 1.5 is no number where decimals follow a comma
         text = text.mask(text.str.contains(".", regex=False) & ~grouped, "")
@@ -124,6 +138,7 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent
     # Whatever else is left is no number.
     text = text.mask(~text.str.contains(r"^[-+]?[\d.]+(?:[eE][-+]?\d+)?$", regex=True), "")
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
     return np.asarray(numbers) * factor
 
 
@@ -190,6 +205,7 @@ def _without_multiples(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
     if not present.any():
         return text, factor
     factor[present] = words[present].map(WORDS).to_numpy(dtype=np.float64)
+
     return text.str.replace(SUFFIX, "", regex=True), factor
 
 
@@ -249,6 +265,7 @@ def _first_of(texts: Iterable[pd.Series], pattern: str) -> str | None:
         matches = text.str.contains(pattern, regex=True).to_numpy(dtype=bool)
         if matches.any():
             return str(text.iloc[int(np.argmax(matches))])
+
     return None
 
 

@@ -33,13 +33,16 @@ class ReadOptions:
     off_grid: str | None = None
 
     def __post_init__(self) -> None:
+        # Names that this program does not have.
         unknown = [name for name in self.stated if name not in COLUMNS]
         if unknown:
             raise ValueError(f"market.columns: {', '.join(unknown)} is none of {', '.join(COLUMNS)}")
 
+        # A mark before decimals.
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"market.decimal is '.' or ',', got {self.decimal!r}")
 
+        # An order of day and month, or a format.
         orders = (None, "day_first", "month_first")
         if self.date_format not in orders and "%" not in str(self.date_format):
             raise ValueError(

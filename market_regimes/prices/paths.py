@@ -25,6 +25,7 @@ SUFFIXES = (*TEXT, *COMPRESSED, PARQUET, SPREADSHEET)
 
 def suffix_of(path: Path) -> str:
     """:return: the end of a name without the compression's: ".csv" for prices.csv.gz"""
+    # The compression is the last suffix.
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if not suffixes:
         return ""
@@ -67,6 +68,7 @@ def files_in(entries: Sequence[str]) -> list[Path]:
     for entry in entries:
         path = Path(entry)
         if path.is_dir():
+            # A folder is read by the names of its files.
             readable = sorted(file for file in path.iterdir() if is_readable(file))
             if not readable:
                 raise ValueError(f"the folder {path} holds no file that ends in {', '.join(SUFFIXES)}")
@@ -77,4 +79,5 @@ def files_in(entries: Sequence[str]) -> list[Path]:
             raise ValueError(
                 f"market.data: {path} does not end in {', '.join(SUFFIXES)}, nor is it a folder of such files"
             )
+
     return files

@@ -8,7 +8,22 @@ import numpy as np
 import pandas as pd
 
 # Words that stand for "no value" in the exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
-MISSING = {"", "null", "(null)", "\\n", "nan", "na", "n/a", "n.a.", "#n/a", "#n/a n/a", "none", "nil", "nat", "<na>"}
+MISSING = {
+    "",
+    "null",
+    "(null)",
+    "\\n",
+    "nan",
+    "na",
+    "n/a",
+    "n.a.",
+    "#n/a",
+    "#n/a n/a",
+    "none",
+    "nil",
+    "nat",
+    "<na>",
+}
 MISSING |= {"-", "--", "\u2013", "\u2014", "."}
 QUOTED = 40  # characters of a cell in a refusal
 

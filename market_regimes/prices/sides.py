@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from market_regimes.prices.columns import CLOSES, FIELDS, TICKER, role_of, split_pair
 
-SIDES = {"bid": "bid", "bids": "bid", "ask": "ask", "asks": "ask", "offer": "ask", "mid": "mid", "midpoint": "mid"}
+SIDES = {
+    "bid": "bid",
+    "bids": "bid",
+    "ask": "ask",
+    "asks": "ask",
+    "offer": "ask",
+    "mid": "mid",
+    "midpoint": "mid",
+}
 SIDE = "(bids?|asks?|offer|midpoint|mid)"
 PRICE = "(open|high|low|close|last|price|volume|vol)"
 
@@ -50,8 +58,11 @@ def without_side(name: str) -> tuple[str, str] | None:
     side = sides[0]
     before = re.sub(r"[\s._:|/(\[-]+$", "", text[: side.start()])
     after = re.sub(r"^[\s._:|/)\]-]+", "", text[side.end() :])
-    mark = "_" if "_" in name else " "
+    mark = " "
+    if "_" in name:
+        mark = "_"
     rest = mark.join(part for part in (before, after) if part)
+
     return SIDES[side[1].lower()], rest
 
 
@@ -61,7 +72,9 @@ def quotes_of(names: Iterable[str], pairs: Mapping[str, tuple[str, str]]) -> dic
     :param pairs: of columns that the file names by a field and a symbol: column -> (field, symbol)
     :return: the columns that hold one side of a quote: Bid Close and close_ask are no symbols called Bid and ask
     """
+    # Beside a side there stands a field, a field and a symbol, or nothing.
     possible = _possible_quotes(names, pairs)
+
     quotes = {}
     for name, quote in possible.items():
         pair = split_pair(quote.field)
@@ -83,6 +96,7 @@ def _possible_quotes(names: Iterable[str], pairs: Mapping[str, tuple[str, str]])
     """The columns whose name, field or symbol has a side; Mid Cap is among them."""
     possible = {}
     for name in names:
+        # The side may stand in the field or in the symbol.
         field, symbol = pairs.get(name, (name, ""))
         of_field = without_side(field)
         of_symbol = without_side(symbol)
@@ -92,4 +106,5 @@ def _possible_quotes(names: Iterable[str], pairs: Mapping[str, tuple[str, str]])
         elif of_symbol is not None and role_of(field) in FIELDS:
             side, rest = of_symbol
             possible[name] = Quote(side, field, rest)
+
     return possible

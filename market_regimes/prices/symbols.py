@@ -97,6 +97,8 @@ def split_symbols(timed: TimedNumbers, zone: str | dict[str, str] | None) -> Ite
 def _positions_of_symbols(numbers: Numbers) -> Iterator[tuple[str, np.ndarray]]:
     """Each symbol of the column of symbols with the positions of its rows; the file's name where there is none."""
     layout = numbers.layout
+
+    # Without a column of symbols the file's name is the symbol.
     if layout.symbol is None:
         yield stem_of(Path(numbers.rows.source)), np.arange(len(numbers.frame))
         return
@@ -107,6 +109,7 @@ def _positions_of_symbols(numbers: Numbers) -> Iterator[tuple[str, np.ndarray]]:
     codes, symbols = pd.factorize(cells.astype(str).str.split().str.join(" "))
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes))[:-1]
+
     for symbol, positions in zip(symbols, np.split(order, ends), strict=True):
         yield str(symbol), positions
 
@@ -129,6 +132,7 @@ def _extra(numbers: Numbers, owner: str, priced: np.ndarray) -> dict[str, np.nda
         name, symbol = _field_and_owner(numbers, column, owner)
         if symbol == owner:
             extra[name] = values[priced]
+
     return extra
 
 
@@ -142,27 +146,33 @@ def _unused(numbers: Numbers, fields: Fields) -> Notes:
 
 def _columns_with_gaps(numbers: Numbers, owner: str, fields: Fields) -> dict[str, str]:
     """The columns besides prices that may have gaps: the index, the volume, and those that options name."""
-    columns = {field: fields[field] for field in ("volatility_index", "volume") if field in fields}
+    # The fields that may have gaps, then the columns of options.
+    columns: dict[str, str] = {field: fields[field] for field in ("volatility_index", "volume") if field in fields}
     for column in numbers.layout.own:
         name, symbol = _field_and_owner(numbers, column, owner)
         if symbol == owner:
             columns[name] = column
+
     return columns
 
 
 def _noting_gaps(rows: SymbolRows, numbers: Numbers, name: str, column: str, priced: np.ndarray) -> SymbolRows:
     """The rows with a note on the cells of a column that hold no number, and one on those that hold nothing."""
     cells = numbers.frame[column].iloc[priced]
+
+    # A field's numbers, or those of another column.
     values = rows.numbers.get(name)
     if values is None:
         values = rows.extra[name]
 
+    # Texts that are no number.
     bad = unreadable(cells, values)
     if bad.any():
         first = int(np.argmax(bad))
         where = f"{bad.sum()} row(s), the first {rows.rows.day(first)}, {str(cells.iloc[first])[:QUOTED]!r}"
         rows = rows.noting(f"{name} is no number in {where}: taken as missing")
 
+    # Empty cells and words for no value.
     missing = is_missing(cells)
     if missing.any():
         first = int(np.argmax(missing))

@@ -20,11 +20,24 @@ from typing import IO, Any
 
 import pandas as pd
 
-from market_regimes.prices.head import UNNAMED, EmptyFileError, Head, fields_come_second, read_head, unique_names
+from market_regimes.prices.head import (
+    UNNAMED,
+    EmptyFileError,
+    Head,
+    fields_come_second,
+    read_head,
+    unique_names,
+)
 from market_regimes.prices.notes import NO_NOTES, Notes
 from market_regimes.prices.numerals import COMMA_ONLY, POINT_ONLY
 from market_regimes.prices.options import ReadOptions
-from market_regimes.prices.paths import ARCHIVE, COMPRESSED, PARQUET, SPREADSHEET, suffix_of
+from market_regimes.prices.paths import (
+    ARCHIVE,
+    COMPRESSED,
+    PARQUET,
+    SPREADSHEET,
+    suffix_of,
+)
 
 DELIMITERS = "\t;|,"  # in this order: decimals may have commas where another mark separates columns
 HEAD_BYTES = 1 << 18
@@ -72,6 +85,7 @@ def read_table(path: Path, options: ReadOptions) -> Table:
     :return: its rows
     :raises ValueError: in one sentence if it is no table
     """
+    # The suffix tells the format.
     stated = set(options.stated.values()) - {""}
     try:
         if suffix_of(path) == PARQUET:
@@ -95,6 +109,7 @@ def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
     :param frame: with one or two levels of names
     :return: its rows
     """
+    # Rows are counted from 1.
     counted = frame.set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0)
     if frame.columns.nlevels != 2:
         names = unique_names([str(name) for name in frame.columns])
@@ -107,6 +122,7 @@ def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
     names = unique_names([" ".join(part for part in label if part) for label in labels])
     pairs = {name: label for name, label in zip(names, labels, strict=True) if all(label)}
     notes = Notes(("two levels of names: fields and symbols",))
+
     return Table(source, counted.set_axis(names, axis=1), pairs, notes=notes)
 
 
@@ -129,12 +145,17 @@ def _read_text(path: Path, stated: set[str], decimal: str | None) -> Table:
     """Rows of a file of text, whose first bytes tell its encoding."""
     with _open(path) as file:
         start = file.read(HEAD_BYTES)
+
+    # The byte order mark tells the encoding.
     encoding = next((name for bom, name in BOMS.items() if start.startswith(bom)), "utf-8")
+
     try:
         return _read_csv(path, stated, decimal, start, encoding)
     except UnicodeDecodeError:
         if encoding != "utf-8":
             raise
+
+    # A file that is no UTF-8 is one of Windows.
     table = _read_csv(path, stated, decimal, start, "cp1252")
     return replace(table, notes=table.notes.and_assumed("not UTF-8: read as Windows-1252"))
 
@@ -150,14 +171,25 @@ def _read_csv(path: Path, stated: set[str], decimal: str | None, start: bytes, e
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = []
     ends = [0]
+
     for row in islice(reader, HEAD_ROWS):
         rows.append([cell.strip() for cell in row])
         ends.append(reader.line_num)
-    head = read_head(rows, stated)
 
+    # All rows, with what the first ones tell.
+    head = read_head(rows, stated)
     decimal = decimal or _decimal(rows[head.skip :], delimiter)
     read_by = partial(_parse, path, head, ends[head.skip], delimiter, encoding)
-    return Table(str(path), read_by(decimal), head.pairs, head.has_header, head.notes, decimal, read_by)
+
+    return Table(
+        str(path),
+        read_by(decimal),
+        head.pairs,
+        head.has_header,
+        head.notes,
+        decimal,
+        read_by,
+    )
 
 
 def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, decimal: str) -> pd.DataFrame:
@@ -181,6 +213,7 @@ def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, dec
                 low_memory=False,
             )
         except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
+            # Other errors are told by the parser itself.
             if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
                 raise
             hint = f"it separates columns by {delimiter!r}"
@@ -189,6 +222,7 @@ def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, dec
             raise _NotATableError(f"has rows with more fields than its header: {hint}") from error
         except pd.errors.EmptyDataError:
             frame = pd.DataFrame(columns=head.names)
+
     return _counted(frame)
 
 
@@ -204,9 +238,13 @@ def _decimal(data: list[list[str]], delimiter: str) -> str:
     if delimiter == ",":
         return "."
     cells = [cell for row in data for cell in row]
+
+    # A cell that only one convention can have written decides.
     has_commas = any(re.fullmatch(COMMA_ONLY, cell) for cell in cells)
     has_points = any(re.fullmatch(POINT_ONLY, cell) for cell in cells)
-    return "," if has_commas and not has_points else "."
+    if has_commas and not has_points:
+        return ","
+    return "."
 
 
 def _delimiter(lines: list[str]) -> str:
@@ -215,6 +253,7 @@ def _delimiter(lines: list[str]) -> str:
         counts = [len(row) for row in csv.reader(lines[-HEAD_ROWS:], delimiter=delimiter) if row]
         if counts and max(set(counts), key=counts.count) > 1:
             return delimiter
+
     return ","
 
 
@@ -222,16 +261,32 @@ def _read_parquet(path: Path) -> Table:
     """Rows of a Parquet file, with the levels of its index as columns."""
     frame = pd.read_parquet(path)
     index = frame.index
+
     for number in range(index.nlevels):
+        # Leave out counts, and levels that a column repeats.
         level = index.get_level_values(number)
         is_count = isinstance(index, pd.RangeIndex) or (level.name is None and level.dtype.kind in "iu")
         if is_count or _stands_in_columns(frame, level):
             continue
-        name = "index" if level.name is None else str(level.name)
-        label: Any = (name, "") if frame.columns.nlevels == 2 else name
-        position = 0 if name in frame.columns.get_level_values(0) else number
+
+        # Beside two levels of names a column of the index has one name and an empty one.
+        name = _name_of(level)
+        label: Any = name
+        if frame.columns.nlevels == 2:
+            label = (name, "")
+        position = number
+        if name in frame.columns.get_level_values(0):
+            position = 0
         frame.insert(position, label, level, allow_duplicates=True)
+
     return table_of_frame(str(path), frame)
+
+
+def _name_of(level: pd.Index) -> str:
+    """The name of a level of the index."""
+    if level.name is None:
+        return "index"
+    return str(level.name)
 
 
 def _stands_in_columns(frame: pd.DataFrame, level: pd.Index) -> bool:
@@ -242,6 +297,13 @@ def _stands_in_columns(frame: pd.DataFrame, level: pd.Index) -> bool:
     return bool(copies) and bool((frame[copies[0]].to_numpy() == level.to_numpy()).all())
 
 
+def _text_of(cell: Any) -> str:
+    """A cell of a spreadsheet as text, "" if it is empty."""
+    if pd.isna(cell):
+        return ""
+    return str(cell).strip()
+
+
 def _read_sheet(path: Path, stated: set[str]) -> Table:
     """Rows of the first sheet of a spreadsheet that holds any."""
     try:
@@ -249,8 +311,11 @@ def _read_sheet(path: Path, stated: set[str]) -> Table:
     except ImportError as error:
         needed = "is a spreadsheet, which needs the extra excel (openpyxl): install it, or save as CSV"
         raise _NotATableError(needed) from error
+
     with opened as book:
         sheets = pd.read_excel(book, sheet_name=None, header=None, dtype=object)
+
+    # The first sheet that holds any cell.
     filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}
     if not filled:
         raise EmptyFileError
@@ -259,10 +324,11 @@ def _read_sheet(path: Path, stated: set[str]) -> Table:
 
     # Its first rows as text show the header.
     first = sheet.head(HEAD_ROWS).to_numpy()
-    rows = [["" if pd.isna(cell) else str(cell).strip() for cell in row] for row in first]
+    rows = [[_text_of(cell) for cell in row] for row in first]
     head = read_head(rows, stated)
     frame = _counted(sheet.iloc[head.skip :].set_axis(head.names, axis=1).infer_objects())
 
+    # Name the sheet, and those that are left out.
     note = f"sheet {name}"
     if others:
         note += f"; not read: {', '.join(map(str, others))}"

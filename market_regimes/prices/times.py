@@ -43,13 +43,18 @@ def read_times(numbers: Numbers, options: ReadOptions) -> TimedNumbers:
     if is_joined:
         cells = cells.astype(str) + " " + frame[layout.time].astype(str)
     times = parse_dates(rows, cells, options.date_format)
+
+    # The name of a column may tell its zone.
     if times.zone is None and any(word in date.lower() for word in ("gmt", "utc")):
         times = replace(times, zone="UTC", has_instants=True)
 
+    # A time of the day beside it, and further dates.
     if layout.time is not None and not is_joined:
         times = add_time_of_day(rows, times, frame[layout.time])
+
     for name in others:
         times = _agreed(numbers, times, date, name)
+
     return TimedNumbers(numbers, times)
 
 
@@ -57,12 +62,14 @@ def _agreed(numbers: Numbers, times: Times, date: str, name: str) -> Times:
     """The finer of the times so far and those of another column of dates, which must agree."""
     further = _times_if_any(numbers.rows, numbers, name)
     if further is not None:
+        # A column of days agrees with one of times on these days.
         days = times.clock.astype("M8[D]")
         further_days = further.clock.astype("M8[D]")
         if (further.clock == times.clock).all() or (days == further.clock).all():
             return times
         if (further_days == times.clock).all():
             return further
+
     raise ValueError(
         f"{numbers.layout.table.source} has two columns for date: {date} and {name}; market.columns states which to use"
     )

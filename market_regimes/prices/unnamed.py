@@ -51,7 +51,9 @@ def contents_of(table: Table, options: ReadOptions) -> Contents:
     times = [name for name in texts if _has_colons(frame[name])]
     words = [name for name in texts if name not in times and not spells_numbers(frame[name])]
     numbers = [name for name in others if name not in times and name not in words]
-    symbol = words[0] if len(words) == 1 and not stated else None
+    symbol = None
+    if len(words) == 1 and not stated:
+        symbol = words[0]
 
     # The user's columns, or those that show what they are.
     fields = {role: name for role, name in stated.items() if role in FIELDS and name}
@@ -62,7 +64,10 @@ def contents_of(table: Table, options: ReadOptions) -> Contents:
             f"{table.source} has no header, and its {len(table.names)} columns may be several things: market.columns "
             "states which is which by number, from 1"
         )
+
+    # What the user states comes first.
     time = stated.get("time") or next(iter(times), None)
+
     return Contents(date, time, stated.get("symbol", symbol) or None, fields)
 
 
@@ -76,6 +81,8 @@ def extremes_of(prices: np.ndarray) -> tuple[int, int] | None:
         low = prices.min(axis=1, keepdims=True)
         if not (high < MAX_RANGE * low).all():
             return None
+
+    # A column that is the highest, or the lowest, in every bar.
     highest = np.flatnonzero((prices == high).all(axis=0))
     lowest = np.flatnonzero((prices == low).all(axis=0))
     if len(highest) != 1 or len(lowest) != 1:
@@ -101,8 +108,12 @@ def _shown_fields(table: Table, date: str, numbers: list[str], options: ReadOpti
     if len(numbers) < len(PRICES):
         return {}
     columns = [table.frame[name] for name in numbers[: len(PRICES)]]
+
+    # Numbers by the mark that the cells show.
     has_commas = any(is_text(column) and column.str.contains(",").any() for column in columns)
-    decimal = "," if has_commas else "."
+    decimal = "."
+    if has_commas:
+        decimal = ","
     prices = np.column_stack([numbers_of(column, decimal) for column in columns])
     extremes = extremes_of(prices)
     if extremes is None:
@@ -134,6 +145,9 @@ def _follow(opens: np.ndarray, closes: np.ndarray, is_newest_first: bool) -> boo
         log_closes = log_closes[::-1]
     if len(opens) < 2:  # no bar before tells
         return True
+
+    # Nights are calmer than two bars.
     overnight = np.median(np.abs(log_opens[1:] - log_closes[:-1]))
     exchanged = np.median(np.abs(log_closes[1:] - log_opens[:-1]))
+
     return bool(overnight < exchanged)

@@ -22,7 +22,20 @@ from market_regimes.prices.rows import Rows
 # Hours east of Greenwich. RFC 2822 lists the American ones, the others have one meaning; of all other abbreviations the
 # instant is unknown, as IST is Indian, Irish or Israeli.
 ABBREVIATIONS = dict(z=0, utc=0, gmt=0, est=-5, edt=-4, cst=-6, cdt=-5, mst=-7, mdt=-6, pst=-8, pdt=-7)
-ABBREVIATIONS |= dict(wet=0, west=1, cet=1, cest=2, eet=2, eest=3, msk=3, hkt=8, jst=9, kst=9, aest=10, aedt=11)
+ABBREVIATIONS |= dict(
+    wet=0,
+    west=1,
+    cet=1,
+    cest=2,
+    eet=2,
+    eest=3,
+    msk=3,
+    hkt=8,
+    jst=9,
+    kst=9,
+    aest=10,
+    aedt=11,
+)
 ZONE = r"Z|z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2})?|[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Za-z_]+)+"
 MAX_OFFSET = 14 * 60  # minutes: Kiribati's is the largest
 
@@ -56,7 +69,13 @@ class Times:
         if zones is not None:
             zones = zones[wanted]
             zone = "/".join(dict.fromkeys(zones.tolist()))
-        return replace(self, clock=self.clock[wanted], instant=self.instant[wanted], zone=zone, zones=zones)
+        return replace(
+            self,
+            clock=self.clock[wanted],
+            instant=self.instant[wanted],
+            zone=zone,
+            zones=zones,
+        )
 
 
 def seconds_of(times: pd.Series) -> np.ndarray:
@@ -67,6 +86,7 @@ def seconds_of(times: pd.Series) -> np.ndarray:
 
 def by_unique(texts: pd.Series, parse: Callable[[str], float]) -> np.ndarray:
     """:return: ``parse`` of every text, called once for each distinct text, NaN where there is none, shape (T,)"""
+    # Dates repeat: each text is parsed once.
     codes, uniques = pd.factorize(texts)
     values = np.array([parse(str(text)) for text in uniques] + [np.nan])
     of_texts: np.ndarray = values[codes]
@@ -87,7 +107,10 @@ def in_written_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, notes: Not
     zones = [str(zone) for zone in texts.unique()]
     if zones == [""]:
         return Times(clock, clock, None, notes)
-    rows.refuse((texts == "").to_numpy(dtype=bool), "the date has no time zone, and others have one")
+    rows.refuse(
+        (texts == "").to_numpy(dtype=bool),
+        "the date has no time zone, and others have one",
+    )
 
     # Each row's zone, where there are several.
     labels = {zone: _label(zone) for zone in zones}
@@ -113,6 +136,7 @@ def with_instants(times: Times, symbol: str, source: str, zone: str | dict[str, 
     :raises ValueError: if there is no zone of the stated name, its clock never showed the file's times, or the file
         states another one although the user names it
     """
+    # The file's zone first, then the user's.
     stated = _stated_zone(symbol, source, zone)
     times = _in_named_zones(times)
     if not times.has_instants:
@@ -124,6 +148,7 @@ def with_instants(times: Times, symbol: str, source: str, zone: str | dict[str, 
     if isinstance(zone, dict):
         raise ValueError(f"market.zone states {stated} for {symbol}, and {source} states {times.zone} itself")
     notes = times.notes.and_assumed(f"the file states {times.zone} itself: market.zone={stated} is not used")
+
     return replace(times, notes=replace(notes, unused_zone=stated))
 
 
@@ -146,10 +171,20 @@ def _in_stated_zone(times: Times, stated: str | None) -> Times:
     offsets = _offsets_of(stated, times.clock)
     if offsets is None:
         raise ValueError(f"market.zone: {stated} is neither a zone like America/New_York nor an offset like -05:00")
-    label = stated if np.isnan(_offset(stated)) else _label(stated)
+    label = stated
+    if not np.isnan(_offset(stated)):
+        label = _label(stated)
     _check_skipped(times.clock, offsets, label)
     notes = times.notes.and_assumed(f"in the zone {label}: market.zone says so")
-    return replace(times, instant=times.clock - offsets, zone=label, notes=notes, has_instants=True, zones=None)
+
+    return replace(
+        times,
+        instant=times.clock - offsets,
+        zone=label,
+        notes=notes,
+        has_instants=True,
+        zones=None,
+    )
 
 
 def _agrees_with(times: Times, stated: str) -> bool:
@@ -166,12 +201,15 @@ def _in_named_zones(times: Times) -> Times:
     if zones is None:
         zones = np.full(len(times.clock), times.zone)
 
+    # One unknown zone leaves all instants unknown.
     offsets = np.zeros(len(zones), "m8[s]")
+
     for zone in dict.fromkeys(zones.tolist()):
         of_zone = _offsets_of(zone, times.clock[zones == zone])
         if of_zone is None:
             return times
         offsets[zones == zone] = of_zone
+
     return replace(times, instant=times.clock - offsets, has_instants=True)
 
 
@@ -186,8 +224,11 @@ def _check_skipped(clock: np.ndarray, offsets: np.ndarray, zone: str) -> None:
     """
     if not np.isnan(_offset(zone)):
         return
+
+    # Times that come back changed were never shown.
     instants = pd.Series(clock - offsets).dt.tz_localize("UTC")
     shown = instants.dt.tz_convert(ZoneInfo(zone)).dt.tz_localize(None)
+
     skipped = (shown.to_numpy() != clock) & (clock != clock.astype("M8[D]"))
     if skipped.any():
         first = str(clock[np.argmax(skipped)]).replace("T", " ")
@@ -199,23 +240,32 @@ def _check_skipped(clock: np.ndarray, offsets: np.ndarray, zone: str) -> None:
 
 def _offsets_of(zone: str, clock: np.ndarray) -> np.ndarray | None:
     """East of Greenwich at each time of a zone's clock, m8[s]; None if the zone is unknown."""
+    # An offset is the same at all times.
     fixed = _offset(zone)
     if not np.isnan(fixed):
         return np.full(len(clock), np.timedelta64(int(fixed), "s"))
+
     try:
         place = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
+    except (
+        ZoneInfoNotFoundError,
+        ValueError,
+        OSError,
+    ):  # OSError: the name of a folder of zones
         return None
 
     # The hour that a clock shows twice comes first in summer time; a midnight that summer time skips is an hour later.
     forwards = len(clock) < 2 or clock[0] <= clock[-1]
-    ordered = pd.Series(clock if forwards else clock[::-1])
+    ordered = pd.Series(clock)
+    if not forwards:
+        ordered = pd.Series(clock[::-1])
     first = ~ordered.duplicated().to_numpy()
     local = ordered.dt.tz_localize(place, ambiguous=first, nonexistent="shift_forward")
     instant = seconds_of(local.dt.tz_convert("UTC").dt.tz_localize(None))
     if not forwards:
         instant = instant[::-1]
     offsets: np.ndarray = clock - instant
+
     return offsets
 
 
@@ -227,19 +277,27 @@ def _offset(zone: str) -> float:
     if not match:
         return np.nan
 
+    # No place is farther from Greenwich than Kiribati.
     hours = int(match[2])
     minutes = int(match[3] or 0)
     if hours * 60 + minutes > MAX_OFFSET or minutes > 59:
         return np.nan
     seconds = 3600.0 * hours + 60.0 * minutes
-    return -seconds if match[1] == "-" else seconds
+    if match[1] == "-":
+        return -seconds
+    return seconds
 
 
 def _label(zone: str) -> str:
     """An offset as +02:00, other zones as they are written."""
     offset = _offset(zone)
     if np.isnan(offset) or zone.lower() in ABBREVIATIONS:
-        return "UTC" if zone in ("Z", "z") else zone
+        if zone in ("Z", "z"):
+            return "UTC"
+        return zone
+
+    # An offset as +02:00.
     sign = "-" if offset < 0 else "+"
     hours, seconds = divmod(int(abs(offset)), 3600)
+
     return f"{sign}{hours:02d}:{seconds // 60:02d}"

@@ -14,6 +14,7 @@ SINCE_MONDAY = 3  # days from a Monday to day 0 of the epoch, a Thursday
 # Days from one bar to the next -> months of a bar; calendar months differ in length.
 MONTHS = {(27, 32): 1, (88, 93): 3, (180, 185): 6, (360, 372): 12}
 NAMES = {("day", 7): "week", ("month", 3): "quarter", ("month", 12): "year"}
+CLOCK_UNITS = {"hour": 3600, "minute": 60}  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,23 @@ class BarLength:
 
     def __str__(self) -> str:
         """As a person says it: "1 day", "30 minutes", "1 week"."""
-        unit, count = NAMES.get((self.unit, self.count), self.unit), self.count
-        if unit != self.unit:
-            count = 1
-        for name, seconds in (("hour", 3600), ("minute", 60)):
-            if unit == "second" and count % seconds == 0:
-                unit, count = name, count // seconds
-        return f"{count} {unit}{'' if count == 1 else 's'}"
+        name = NAMES.get((self.unit, self.count))
+        if name is not None:
+            return f"1 {name}"
+
+        # The longest unit of a clock that divides the seconds.
+        unit: str = self.unit
+
+        count = self.count
+        if unit == "second":
+            for name, seconds in CLOCK_UNITS.items():
+                if count % seconds == 0:
+                    unit = name
+                    count //= seconds
+                    break
+        if count == 1:
+            return f"1 {unit}"
+        return f"{count} {unit}s"
 
     def rows(self, dates: np.ndarray, instants: np.ndarray) -> np.ndarray:
         """
@@ -63,19 +74,24 @@ def bar_length(dates: np.ndarray) -> BarLength:
     days = np.diff(dates.astype("M8[D]")).astype(np.int64)
 
     # Several bars on a date: the most frequent step within one, since nights and weekends lie between dates.
-    if (days == 0).mean() > SHARE_OF_A_DAY:
-        steps = np.diff(dates.astype("M8[s]")).astype(np.int64)[days == 0]
-        values, counts = np.unique(steps, return_counts=True)
+    within = days == 0
+    if within.mean() > SHARE_OF_A_DAY:
+        steps = np.diff(dates.astype("M8[s]")).astype(np.int64)
+        values, counts = np.unique(steps[within], return_counts=True)
         return BarLength("second", int(values[np.argmax(counts)]))
 
     # Bars of a day follow one another now and then, however many holidays and missing bars lie between the rest.
-    between = days[days > 0]
+    between = days[~within]
     if (between == 1).mean() > SHARE_OF_NEXT_DAY:
         return BarLength("day", 1)
+
+    # Longer bars by the usual gap.
     gap = float(np.median(between))
+
     for (least, most), months in MONTHS.items():
         if least <= gap <= most:
             return BarLength("month", months)
+
     if 6 <= gap <= 8:
         return BarLength("day", 7)
     return BarLength("day", max(1, round(gap)))
