@@ -22,7 +22,7 @@ from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
 from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
 from market_regimes.market.regimes import bounds_in
 from market_regimes.market.segments import Market, Segment, market_of, period_of, segments_of
-from market_regimes.prices.load import Bars
+from market_regimes.prices import Bars
 from market_regimes.run.study import Study
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)

@@ -93,6 +93,22 @@ def test_no_file_of_the_markets_imports_itself_by_way_of_others():
     assert not left, f"these import one another: {sorted(left)}"
 
 
+def test_all_others_read_prices_through_one_door():
+    """`market_regimes.prices` names what they need; its files import one another and nothing from the door."""
+    for name, path in HOUSE.items():
+        inner = {module for module in imported(path) & HOUSE.keys() if module.startswith("market_regimes.prices.")}
+        if name.startswith("market_regimes.prices."):
+            assert "market_regimes.prices" not in imported(path), name
+        else:
+            assert inner == set(), f"{name} goes around the door: {sorted(inner)}"
+
+
+def test_no_lower_layer_knows_of_prices():
+    for name, path in HOUSE.items():
+        if layer(name) < PACKAGES.index("prices"):
+            assert "market_regimes.prices" not in imported(path), name
+
+
 def test_an_import_for_types_counts(tmp_path):
     (tmp_path / "one.py").write_text("if TYPE_CHECKING:\n    from market_regimes.run.study import Study\n")
     assert "market_regimes.run.study" in imported(tmp_path / "one.py")

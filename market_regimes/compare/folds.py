@@ -15,8 +15,7 @@ from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.features import column_of
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segments, digest, read_bars, segments_of
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.load import check_zones
+from market_regimes.prices import Bars, check_zones
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
-from market_regimes.prices.bar_length import Calendar
+from market_regimes.prices import Calendar
 
 RATIOS = {
     "sharpe_ratio": "sharpe",

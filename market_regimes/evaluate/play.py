@@ -15,7 +15,7 @@ from market_regimes.market.costs import NO_ORDER
 from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
-from market_regimes.prices.bar_length import Calendar
+from market_regimes.prices import Calendar
 
 RANDOM_RUNS = 100
 

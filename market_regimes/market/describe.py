@@ -23,9 +23,7 @@ from market_regimes.market.segments import (
     segments_of,
     takes_own_index,
 )
-from market_regimes.prices.bar_length import bar_length
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.load import check_zones
+from market_regimes.prices import Bars, bar_length, check_zones
 
 FILLS = {"next_open": "at the next open", "close": "at the close"}
 SHOWN = 5  # symbols that are named where a sentence holds for many
@@ -94,7 +92,7 @@ def assumed(read: Sequence[Bars]) -> list[str]:
     """
     owners: dict[str, list[str]] = {}
     for bars in read:
-        for sentence in bars.assumptions:
+        for sentence in bars.notes.assumptions:
             owners.setdefault(sentence, []).append(bars.symbol)
     kinds: dict[str, list[str]] = {}
     for sentence in owners:
@@ -201,8 +199,8 @@ def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
         "fill": "next_open" if at_open else "close",
         "features": described_features(data.config),
         "own_rule": data.config.benchmark_positions,
-        "unused_columns": bars.unused_columns,
-        "assumptions": bars.assumptions,
+        "unused_columns": list(bars.notes.unused_columns),
+        "assumptions": list(bars.notes.assumptions),
         "periods": {
             name: {"first": data.config.days(name)[0], "last": data.config.days(name)[1], "bars": lengths.get(name, 0)}
             for name in get_args(PeriodName)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.periods import date_text
-from market_regimes.prices.bars import Bars
+from market_regimes.prices import Bars
 
 
 def column_of(bars: Bars, name: str, option: str) -> np.ndarray:

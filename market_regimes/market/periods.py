@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from market_regimes.config import SHIPPED, ArgumentError, MarketConfig, PeriodName
-from market_regimes.prices.bars import Bars
+from market_regimes.prices import Bars
 
 SHIPPED_PERIODS: dict[PeriodName, tuple[str, str]] = {
     "train": ("1999-01-01", "2008-12-31"),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from market_regimes.prices.calendar import DAYS_PER_YEAR
+from market_regimes.prices import DAYS_PER_YEAR
 
 RISKMETRICS_LAMBDA = 0.94  # RiskMetrics Technical Document, J.P. Morgan 1996, for daily data
 FORGOTTEN = 1e-4  # weight of all earlier returns together, below which they no longer count

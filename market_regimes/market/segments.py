@@ -32,12 +32,18 @@ from market_regimes.market.regimes import (
 )
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.shipped import shipped
-from market_regimes.prices.bar_length import BarLength, Calendar, bar_length
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.calendar import DAYS_PER_YEAR, bars_per_year
-from market_regimes.prices.load import read_files
-from market_regimes.prices.read import SUFFIXES, is_readable
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import (
+    DAYS_PER_YEAR,
+    SUFFIXES,
+    BarLength,
+    Bars,
+    Calendar,
+    ReadOptions,
+    bar_length,
+    bars_per_year,
+    is_readable,
+    read_prices,
+)
 
 WINDOW = 20  # log returns in an observation, and no fewer than the warm-up has
 MIN_SCALED = 20  # bars after the warm-up that scale a symbol's observations, where others are traded beside it
@@ -233,7 +239,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
         config.zone,
         config.off_grid,
     )
-    found += read_files([str(path) for path in paths], options)
+    found += read_prices([str(path) for path in paths], options)
     twice = [symbol for symbol, count in Counter(bars.symbol for bars in found).items() if count > 1]
     if twice:
         raise ValueError(f"the symbol {twice[0]} is twice in market.data")
@@ -251,14 +257,15 @@ def in_one_account(found: list[Bars], stated: float | None) -> list[Bars]:
     :raises ValueError: if no account can hold them: bars of different lengths, unknown zones, or unlike years
     """
     _check_lengths(found)
-    _check_zones(found)
+    found = _with_notes_on_zones(found)
     return _with_one_year(found, stated)
 
 
-def _check_zones(found: list[Bars]) -> None:
+def _with_notes_on_zones(found: list[Bars]) -> list[Bars]:
     """
     Bars of several symbols meet by instants where they are shorter than a day, so all must have them or none.
 
+    :return: the same bars, with a note where several files state no zone
     :raises ValueError: if the offset of one symbol's zone is known and that of another is not
     """
     short = [bars for bars in found if bar_length(bars.dates).unit == "second"]
@@ -277,9 +284,10 @@ def _check_zones(found: list[Bars]) -> None:
             f"{short[0].source} and others state the zones {names}, whose offsets are unknown: bars shorter than a day "
             "meet by instants; set market.zone, as {FILE: America/New_York, OTHER: -05:00}"
         )
-    if unknown and len({bars.source for bars in short}) > 1:
-        for bars in short:
-            bars.assumptions.append(NO_ZONE)
+    if not unknown or len({bars.source for bars in short}) == 1:
+        return found
+    noted = {bars.symbol: replace(bars, notes=bars.notes.and_assumed(NO_ZONE)) for bars in short}
+    return [noted.get(bars.symbol, bars) for bars in found]
 
 
 def _check_lengths(found: Sequence[Bars]) -> None:

@@ -15,8 +15,7 @@ import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, VolatilityIndex
 from market_regimes.market.regimes import estimated_index, ewma_volatility
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.calendar import DAYS_PER_YEAR
+from market_regimes.prices import DAYS_PER_YEAR, Bars
 
 
 def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]:

@@ -24,8 +24,7 @@ from market_regimes.evaluate.play import backtest, discounted
 from market_regimes.evaluate.rules import Decision
 from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.segments import Segment, in_one_account, read_bars
-from market_regimes.prices.load import read_frame
-from market_regimes.prices.read import SUFFIXES, is_readable
+from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.clock import clock_of
@@ -249,7 +248,8 @@ class Agent:
         read = replace(config, benchmark_positions=None)  # other files may lack it
         if isinstance(prices, pd.DataFrame):
             symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
-            bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
+            options = ReadOptions(own=read.own_columns, zone=read.zone, off_grid=read.off_grid)
+            bars = read_frame(prices, symbol, options)
             bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))

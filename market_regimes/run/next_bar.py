@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from market_regimes.prices.bar_length import BarLength, bar_length
+from market_regimes.prices import BarLength, bar_length
 
 RECENT = np.timedelta64(28, "D")  # four weeks: one holiday hides no weekday, and a change of the clock is soon over
 STAMPS = 24  # last bars whose stamps show what they name: the beginning of a bar or its end

@@ -15,8 +15,7 @@ from market_regimes.market.periods import covered_period, date_text
 from market_regimes.market.regimes import REGIME_BOUNDS, estimated_index
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.segments import WINDOW, Market, Segment, Segments, market_of
-from market_regimes.prices.bar_length import BarLength, bar_length
-from market_regimes.prices.bars import Bars
+from market_regimes.prices import BarLength, Bars, bar_length
 
 LOOKED_AT: dict[PeriodName, str] = {  # periods whose days tell nothing new
     "train": "the run was trained on",

@@ -19,7 +19,7 @@ from market_regimes.evaluate.rules import own_rule
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, read_data, said
 from market_regimes.market.segments import segments_of
-from market_regimes.prices.load import read_frame
+from market_regimes.prices import read_frame
 from market_regimes.run.study import Study
 from market_regimes.run.trained import segments_seen, trained_on, without_own_rule
 

@@ -12,7 +12,7 @@ from market_regimes.evaluate.play import backtest, trades
 from market_regimes.evaluate.rules import buy_and_hold
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Segment, read_bars, segments_of
-from market_regimes.prices.load import read_frame
+from market_regimes.prices import ReadOptions, read_frame
 from market_regimes.run.trained import segments_seen, trained_on
 
 FLAT = [100.0 + 0.01 * (i % 3) for i in range(20)] + [100.0]  # 20 returns before the first decision, at a close of 100
@@ -269,7 +269,7 @@ def test_impact_needs_a_volume_at_every_order_and_at_no_other_bar(config_of, mak
     for segments in segments_of(config).values():
         frame = backtest(segments, IMPACT, buy_and_hold)["own"]
         assert np.isfinite(frame["return"]).all()
-    assert read_bars(config)[0].unused_columns == []
+    assert read_bars(config)[0].notes.unused_columns == ()
     with pytest.raises(
         ValueError, match=r"own.csv has no column volume, which market.trading.impact_coefficient names"
     ):
@@ -289,7 +289,7 @@ def test_a_signal_needs_no_volume_and_an_evaluation_does(config_of, make_prices)
     table = make_prices(600)
     config = config_of(table)
     known = trained_on(segments_of(config))
-    read = read_frame(table.assign(volume=0), "own", config.own_columns)
+    read = read_frame(table.assign(volume=0), "own", ReadOptions(own=config.own_columns))
     (segment,) = segments_seen(read, known, config, last_bar=True)
     assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).in_currency is None
     with pytest.raises(

@@ -14,7 +14,7 @@ from market_regimes.market.describe import described, lines_of, read_data, said
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.scaling import FeatureScaling, Scaling
 from market_regimes.market.segments import read_bars, segments_of
-from market_regimes.prices.load import read_frame
+from market_regimes.prices import ReadOptions, read_frame
 from market_regimes.run.trained import Trained, segments_seen, trained_on
 
 PERIODS = dict(
@@ -201,7 +201,7 @@ def test_numbers_are_read_as_the_files_other_numbers(tmp_path, make_prices):
     (bars,) = read_bars(config)
     assert bars.extra["yield"].tolist() == [i % 7 + 0.25 for i in range(100)]
     assert bars.extra["size"].tolist() == [1000.0 + i for i in range(100)]
-    assert bars.unused_columns == []
+    assert bars.notes.unused_columns == ()
 
 
 def test_columns_of_a_field_and_a_symbol_are_each_symbols_own(tmp_path, make_prices):
@@ -217,7 +217,7 @@ def test_columns_of_a_field_and_a_symbol_are_each_symbols_own(tmp_path, make_pri
     config = MarketConfig(str(tmp_path / "two.parquet"), features=["rsi"])
     one, two = read_bars(config)
     assert (one.extra["rsi"][3], two.extra["rsi"][3]) == (3.0, 6.0)
-    assert one.unused_columns == two.unused_columns == []
+    assert one.notes.unused_columns == two.notes.unused_columns == ()
     frame.drop(columns=[("rsi", "BBB")]).to_parquet(tmp_path / "two.parquet")
     with pytest.raises(ValueError, match=r"BBB has no column rsi, which market.features names"):
         segments_of(config)
@@ -238,11 +238,13 @@ def test_rows_without_prices_that_have_values_are_said(tmp_path, make_prices):
     table.loc[[40, 41], ["open", "high", "low", "close"]] = np.nan
     table.to_csv(tmp_path / "own.csv", index=False)
     (bars,) = read_bars(MarketConfig(str(tmp_path / "own.csv"), features=["macro"]))
-    assert bars.assumptions == ["dropped 2 row(s) without prices, the first 2000-02-28, and with them values of macro"]
+    assert bars.notes.assumptions == (
+        "dropped 2 row(s) without prices, the first 2000-02-28, and with them values of macro",
+    )
     table.loc[[40, 41], "macro"] = np.nan
     table.to_csv(tmp_path / "own.csv", index=False)
     (bars,) = read_bars(MarketConfig(str(tmp_path / "own.csv"), features=["macro"]))
-    assert bars.assumptions == ["dropped 2 row(s) without prices, the first 2000-02-28"]
+    assert bars.notes.assumptions == ("dropped 2 row(s) without prices, the first 2000-02-28",)
 
 
 def test_what_is_read_is_said(config_of, table):
@@ -254,7 +256,7 @@ def test_what_is_read_is_said(config_of, table):
     assert f"  {'features':<11}{line}" in lines_of(symbol)
     assert symbol["unused_columns"] == ["rsi", "note"]
     plain = read_data(replace(config, features=[]))
-    assert plain.read[0].unused_columns == ["volume", "rsi", "macro", "note"]
+    assert plain.read[0].notes.unused_columns == ("volume", "rsi", "macro", "note")
     assert not any("observed" in sentence for sentence in said(plain, config_of(table)))
     fold, *_ = folds_of(CompareConfig(first_test="2001-09-03"), replace(config, train=None, validation=None, test=None))
     assert f"observed besides prices: {line}" in fold.said
@@ -343,7 +345,9 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     config = config_of(table, features=["macro", "volume"], feature_lag=1)
     segments = segments_of(config)
     known = trained_on(segments)
-    (seen,) = segments_seen(read_frame(table, "own", config.own_columns), known, config, days=PERIODS["test"])
+    (seen,) = segments_seen(
+        read_frame(table, "own", ReadOptions(own=config.own_columns)), known, config, days=PERIODS["test"]
+    )
     frames, states = [], [[], []]
     for segment, notes in ((segments["test"][0], states[0]), (seen, states[1])):
 
@@ -363,7 +367,7 @@ def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
     known = trained_on(segments_of(config))
     for bars, needed in (([598], True), ([*range(598), 599], False)):
         holed = table.assign(macro=table["macro"].where(~table.index.isin(bars)))
-        read = read_frame(holed, "own", config.own_columns)
+        read = read_frame(holed, "own", ReadOptions(own=config.own_columns))
         if needed:
             with pytest.raises(ValueError, match=r"row 599 after the header .*: macro of own is missing"):
                 segments_seen(read, known, config, last_bar=True)

@@ -9,7 +9,7 @@ import pytest
 from market_regimes.config import MarketConfig
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.segments import WINDOW, Segment, read_bars, segments_of
-from market_regimes.prices.load import read_frame
+from market_regimes.prices import read_frame
 from market_regimes.run.signal import outside_training
 from market_regimes.run.trained import Trained, already_seen, counterpart, segments_seen, trained_on
 
