@@ -664,7 +664,7 @@ def train_or_refuse(capsys, tmp_path, values):
     parser = parsers.train_parser()
     try:
         read_config = parser.parse_args(["--config", str(config), *tiny])
-        study = train._train(parser, read_config, None)[0]
+        study = train.train_run(parser, read_config, None)[0]
     except SystemExit:
         assert capsys.readouterr().err.strip().split("\n")[-1].startswith("error: ")
     else:

@@ -136,7 +136,7 @@ def test_without_optuna_a_sentence_names_the_remedy(search, monkeypatch, capsys)
 
 def test_the_shipped_space_can_be_searched():
     config = yaml.safe_load((parsers.CONFIGS / "tune.yaml").read_text())
-    known = parsers.types_of(parsers.train_parser())
+    known = parsers.train_parser().types
     for key, wanted in config["space"].items():
         check_key(key, known)
         distribution_of(key, wanted)

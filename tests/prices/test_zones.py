@@ -15,7 +15,7 @@ from market_regimes.market.describe import read_data
 from market_regimes.market.segments import read_bars
 from market_regimes.prices.load import read_files
 from market_regimes.prices.table import ReadOptions
-from market_regimes.tune.search import folds_before_test
+from market_regimes.tune.folds import folds_before_test
 
 NEW_YORK = "America/New_York"
 

@@ -9,7 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 import distributional_ppo
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.run.algorithm import RECURRENT_KEYS, algorithm_class, check_ranges, model_of, python_values
+from market_regimes.run.algorithm import algorithm_class, check_ranges, model_of, python_values, recurrent_types
 from market_regimes.run.study import Study
 
 LSTM = dict(policy="MlpLstmPolicy")
@@ -17,7 +17,7 @@ SMALL = dict(seed=0, device="cpu", n_steps=16, batch_size=16, n_epochs=1)
 EMPTY = {
     "sequence_length": None,
     "policy_kwargs": {
-        **dict.fromkeys(k[14:] for k in RECURRENT_KEYS if k.count(".") == 1),
+        **dict.fromkeys(k[14:] for k in recurrent_types() if k.count(".") == 1),
         "lstm_kwargs": {"dropout": None, "bias": None},
     },
 }
