@@ -38,9 +38,7 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
     print_scores(parser, runs, options.period or "test", group, options.progress_bar)
 
 
-def _runs_in(
-    parser: Parser, options: jsonargparse.Namespace, folder: Path, segments: Segments | None = None
-) -> Runs:
+def _runs_in(parser: Parser, options: jsonargparse.Namespace, folder: Path, segments: Segments | None = None) -> Runs:
     """
     :param parser: of ``train``
     :param options: of the command: checkpoint, device, and the place of the runs' data

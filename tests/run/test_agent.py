@@ -318,7 +318,7 @@ def with_nan(content):
 REFUSED = {
     "no folder": (lambda f: (f / "config.yaml").unlink(), "is no run folder: it has no config.yaml"),
     "no run": (lambda f: (f / "run.json").unlink(), "is no run folder: it has no run.json"),
-    "an earlier version": (lambda f: (f / "scaling.json").unlink(), r"has no scaling.json.* evaluate .*, writes it"),
+    "an earlier version": (lambda f: (f / "scaling.json").unlink(), r"has no scaling.json.* train --resume .*, writes it"),
     "torn": (lambda f: (f / "scaling.json").write_text('{"own": '), "scaling.json is torn"),
     "no list": (lambda f: (f / "scaling.json").write_text("[]"), "scaling.json is torn"),
     "empty": (lambda f: (f / "scaling.json").write_text("{}"), "scaling.json is torn"),
@@ -357,10 +357,12 @@ def test_the_folder_of_several_seeds_names_its_runs(tmp_path):
         Agent.load(tmp_path)
 
 
-def test_evaluating_an_earlier_run_writes_its_scaling(finished, copied):
+def test_resuming_an_earlier_run_writes_its_scaling_and_loading_it_does_not(finished, copied):
     kept = (copied / "scaling.json").read_bytes()
     (copied / "scaling.json").unlink()
     finished[0].load(copied)
+    assert not (copied / "scaling.json").exists()
+    finished[0].resume(copied, (copied / "config.yaml").read_text())
     assert (copied / "scaling.json").read_bytes() == kept
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.files import write_file
-from market_regimes.run import checkpoint
+from market_regimes.run import resume
 from market_regimes.run.checkpoint import CheckpointError, newest_first, path_of, prune, read, write
 from market_regimes.run.study import Study
 
@@ -167,8 +167,8 @@ def test_restoring_gives_what_was_captured(run_folder, tmp_path):
     path = newest_first(run_folder)[0]
     study = small_study(tmp_path)
     tensors, state = read(path)
-    checkpoint.restore(study.model, tensors, state, path)
-    again, state_again = checkpoint.capture(study.model)
+    resume.restore(study.model, tensors, state, path)
+    again, state_again = resume.capture(study.model)
     assert {k: v for k, v in state.items() if k != "training"} == json.loads(json.dumps(state_again))
     flat = dict(flatten(tensors))
     assert flat.keys() == dict(flatten(again)).keys()

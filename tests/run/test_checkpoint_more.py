@@ -7,7 +7,8 @@ import torch
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.files import write_file
-from market_regimes.run.checkpoint import CheckpointError, capture, load_agent
+from market_regimes.run.checkpoint import CheckpointError, load_agent
+from market_regimes.run.resume import capture
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from market_regimes.run import checkpoint
+from market_regimes.run import checkpoint, resume
 from market_regimes.run.callback import Following
 from market_regimes.run.checkpoint import newest_first, read
 from train_model_multi_patch import main
@@ -146,11 +146,11 @@ def test_ctrl_c_stops_both_where_they_can_go_on(whole, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_process_takes_its_own_part_of_a_checkpoint(rank, monkeypatch):
-    monkeypatch.setattr(checkpoint, "n_processes", lambda: 3)
-    monkeypatch.setattr(checkpoint, "rank", lambda: rank)
+    monkeypatch.setattr(resume, "n_processes", lambda: 3)
+    monkeypatch.setattr(resume, "rank", lambda: rank)
     parts = [({"rng": i}, {"steps": i}) for i in range(3)]
-    tensors, state = checkpoint.with_others({"parameters": 7, "rng": 0}, {"steps": 0}, parts[1:])
-    tensors, state = checkpoint.of_this_process(tensors, state, "path")
+    tensors, state = resume.with_others({"parameters": 7, "rng": 0}, {"steps": 0}, parts[1:])
+    tensors, state = resume.of_this_process(tensors, state, "path")
     assert (tensors["parameters"], tensors["rng"], state["steps"]) == (7, rank, rank)
 
 
@@ -185,10 +185,10 @@ def test_what_one_process_refuses_or_fails_at_it_says(whole, tmp_path, monkeypat
 
 @pytest.mark.parametrize("state", [[], {"others": 5}, {"others": [1]}, {"others": [{}]}])
 def test_a_state_of_no_run_is_one_sentence(state, monkeypatch):
-    monkeypatch.setattr(checkpoint, "n_processes", lambda: 2)
-    monkeypatch.setattr(checkpoint, "rank", lambda: 1)
+    monkeypatch.setattr(resume, "n_processes", lambda: 2)
+    monkeypatch.setattr(resume, "rank", lambda: 1)
     with pytest.raises(checkpoint.CheckpointError, match="the checkpoint path does not fit this run"):
-        checkpoint.of_this_process({}, state, "path")
+        resume.of_this_process({}, state, "path")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import torch
 from markets import load_shipped
 from sb3_contrib.common.utils import quantile_huber_loss
 from stable_baselines3.common.callbacks import BaseCallback
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from distributional_ppo import DistributionalPPO
@@ -22,7 +21,7 @@ from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment, period_of
 from market_regimes.run.callback import Terminated, Training, until_interrupted
 from market_regimes.run.checkpoint import newest_first
-from market_regimes.run.log import ProgressCsv, cut_events, event_sizes
+from market_regimes.run.log import ProgressCsv, cut_events, event_sizes, read_events
 from market_regimes.run.probes import figures_by_regime_of_rollout
 from market_regimes.run.study import Study
 
@@ -175,7 +174,7 @@ def trained(tmp_path_factory):
 
 def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     _, folder = trained
-    events = EventAccumulator(str(folder)).Reload()
+    events = read_events(folder)
     summary = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     layout = layout_pb2.Layout.FromString(summary)
     assert [category.title for category in layout.category] == ["Variance gradient scaling", "Trading rules", "Regimes"]
@@ -287,7 +286,7 @@ def test_environments_without_a_market_have_their_own_page(tmp_path, read_scalar
     scalars = read_scalars(folder)
     assert "eval/mean_reward" in scalars
     assert not [name for name in scalars if "calm" in name or "volatility" in name]
-    events = EventAccumulator(str(folder)).Reload()
+    events = read_events(folder)
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     assert len(layout.category) == 1
 
