@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from builders import refused
 from conftest import cells_here, drawing
 from filelock import FileLock
 from hypothesis import HealthCheck, event, given, settings
@@ -36,8 +37,14 @@ from market_regimes.run.study import Study
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parent.parent
+
+
 FEW = ["--run.total_timesteps=1024", "--run.n_envs=4", "--algorithm.n_steps=64", "--run.eval_every=512"]
+
+
 FEW += ["--run.progress_bar=false", "--algorithm.n_epochs=2", "--algorithm.batch_size=64"]
+
+
 QUICK = [*FEW, "--market.validation=[2010-07-01,2010-12-31]", "--market.test=[2012-01-01,2012-06-30]"]
 
 
@@ -47,17 +54,6 @@ def folder(tmp_path_factory):
     with drawing():
         main([*QUICK, f"--run.out={out}", "--run.name=first"])
     return out / "first"
-
-
-def refused(capsys, *arguments):
-    """The sentence with which the command line refuses."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert "Traceback" not in message
-    return message
 
 
 def test_run_folder_holds_everything(folder):
@@ -191,51 +187,6 @@ def test_wrong_files_are_refused_with_the_nearest_name(capsys, tmp_path, text, e
     config.write_text(text)
     assert expected in refused(capsys, "train", "--config", str(config), f"--run.out={tmp_path / 'runs'}")
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("flag", "sentence"),
-    [
-        ("--seed=3", "unrecognized arguments: --seed=3. Did you mean algorithm.seed?"),
-        ("--lr=3", "unrecognized arguments: --lr=3. Did you mean algorithm.learning_rate?"),
-        ("--n-envs=3", "unrecognized arguments: --n-envs=3. Did you mean run.n_envs?"),
-        ("--algorithm.seed=x", "algorithm.seed wants a whole number like 64, or null, got x"),
-        ("--algorithm.use_popart=3", "algorithm.use_popart wants true or false, got 3"),
-        ("--algorithm.gamma=high", "algorithm.gamma wants a number like 0.5, got high"),
-        ("--algorithm.value_target=td", "algorithm.value_target wants gae or sr_lambda, got td"),
-        ("--market.train=2011", "market.train wants two days like [2011-01-01, 2018-12-31], or null, got 2011"),
-        ("--market.regime_bounds=3", "market.regime_bounds wants three numbers like [15, 25, 40], or null, got 3"),
-        ("--market.trading.positions=a", "market.trading.positions wants a list like [0, 0.5, 1], or null, got a"),
-        (
-            "--algorithm.policy_kwargs.net_arch=3",
-            "algorithm.policy_kwargs.net_arch wants a list like [64, 64], or keys and their values, or null, got 3",
-        ),
-        (
-            "--algorithm.learning_rate=fast",
-            "algorithm.learning_rate wants a number like 0.0003, or lin_0.0003 for one that falls to 0, got 'fast'",
-        ),
-        ("--seeds=all", "seeds wants seeds like 0-4 or 0,3,7, got 'all'"),
-    ],
-)
-def test_a_wrong_flag_is_refused_with_the_form_that_is_wanted(capsys, flag, sentence):
-    assert refused(capsys, flag) == f"error: {sentence}\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("seed: 3", "there is no key seed. Did you mean algorithm.seed?"),
-        ("lr: 3", "there is no key lr. Did you mean algorithm.learning_rate?"),
-        ("algorithm: {lr: 3}", "there is no key algorithm.lr. Did you mean algorithm.learning_rate?"),
-        ("run: {import: os}", "--run.import=PACKAGE stands on the command line only"),
-    ],
-)
-def test_a_wrong_key_is_refused_with_file_and_nearest_key(capsys, tmp_path, text, sentence):
-    config = tmp_path / "mine.yaml"
-    config.write_text(text)
-    message = refused(capsys, "train", "--config", str(config))
-    assert message.startswith(f"error: {config}: ")
-    assert sentence in message
 
 
 def resolved(monkeypatch, *arguments):
@@ -417,13 +368,21 @@ def same_run(one, other, read_scalars):
 
 
 EVERYTHING = [*QUICK, "--run.total_timesteps=1536", "--market.data=[sp500,nasdaq]", "--run.normalize_observations=true"]
+
+
 EVERYTHING += [
     "--algorithm.value_target=sr_lambda",
     "--algorithm.use_twin_critics=true",
     "--algorithm.clip_range_vf=0.5",
 ]
+
+
 EVERYTHING += ["--algorithm.variance_scaling_mode=dsac_t", "--algorithm.policy_kwargs.optimizer_class=AdaptiveUPGD"]
+
+
 EVERYTHING += ["--algorithm.use_sde=true", "--run.checkpoint_every=256", "--algorithm.learning_rate=lin_0.001"]
+
+
 EVERYTHING += ["--run.eval_every=1024", "--market.validation=[2009-01-01,2009-06-30]"]
 
 
@@ -455,6 +414,8 @@ def wait_for(condition, is_alive):
 
 
 RECURRENT = [*EVERYTHING, "--algorithm.policy=MlpLstmPolicy", "--algorithm.policy_kwargs.lstm_hidden_size=8"]
+
+
 RECURRENT += ["--algorithm.sequence_length=16"]
 
 
@@ -636,7 +597,11 @@ def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, mo
 
 
 FLAGS = [a.dest for a in parsers.train_parser()._actions if "." in a.dest]
+
+
 FLAGS = [name for name in FLAGS if not any(other.startswith(name + ".") for other in FLAGS)]
+
+
 VALUES = st.one_of(
     st.floats(),
     st.integers(-5, 500),
@@ -752,12 +717,16 @@ def test_benchmark_holds_one_whatever_the_agent_may(tmp_path):
 
 
 SMALL = ["--compare.seeds=0", "--compare.first_test=2011-01-01", "--compare.test_years=2", "--run.progress_bar=false"]
+
+
 SMALL += [
     "--run.total_timesteps=2048",
     "--compare.workers=1",
     "--algorithm.n_epochs=1",
     "--compare.last_test=2012-12-31",
 ]
+
+
 TWO = """--variants={"baseline": {}, "batch": {"use_variance_gradient_scaling": true}}"""
 
 

@@ -10,14 +10,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from builders import QUICK_FLAGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distributional_ppo import DistributionalPPO
+from market_regimes import Agent
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.files import write_file
 from market_regimes.run import resume
-from market_regimes.run.checkpoint import CheckpointError, newest_first, path_of, prune, read, write
+from market_regimes.run.checkpoint import CheckpointError, load_agent, newest_first, path_of, prune, read, write
+from market_regimes.run.resume import capture
 from market_regimes.run.study import Study
+from train_model_multi_patch import main
 
 TENSORS = {"parameters": {"policy": {"w": torch.arange(6.0).reshape(2, 3)}}, "numbers": [1, 2.5, True, None]}
 
@@ -267,3 +272,75 @@ def test_states_with_the_right_digest_and_wrong_content_are_refused(run_folder, 
     with pytest.raises(ValueError, match="holds no checkpoint that can be resumed"):
         small_study(tmp_path).resume(copy, "")
     assert "does not fit this run" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+def test_a_file_written_leaves_nothing_open_and_nothing_beside_it(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        write_file(tmp_path / "file", "text")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def model(seed=0):
+    return DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, seed=seed, device="cpu")
+
+
+def test_a_single_number_that_is_not_finite_is_refused(tmp_path):
+    tensors, _ = capture(model())
+    next(iter(tensors["parameters"]["policy"].values())).view(-1)[-1] = torch.nan
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_agent(model(1), tensors, tmp_path)
+
+
+def test_a_checkpoint_that_lacks_a_parameter_does_not_fit(tmp_path):
+    tensors, _ = capture(model())
+    load_agent(model(1), tensors, tmp_path)
+    tensors["parameters"]["policy"].pop("action_net.bias")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_agent(model(1), tensors, tmp_path)
+
+
+@pytest.fixture
+def home(tmp_path, make_prices, monkeypatch):
+    """The working folder and the user's home, with a file and a folder of files."""
+    make_prices(400).to_csv(tmp_path / "p.csv", index=False)
+    (tmp_path / "both").mkdir()
+    for i, name in enumerate("AB"):
+        make_prices(400, seed=i).to_csv(tmp_path / "both" / f"{name}.csv", index=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_tensors_of_a_checkpoint_lie_wherever_they_were_saved(home):
+    """``torch.load`` maps them to the CPU; a checkpoint says nothing of where it is read."""
+    main([*QUICK_FLAGS, "--market.data=p.csv", "--run.name=x", "--algorithm.device=cpu"])
+    path = newest_first(home / "runs" / "x")[0]
+    tensors, state = read(path)
+    assert all(value.device == torch.device("cpu") for value in tensors["parameters"]["policy"].values())
+    tensors["cuda_rng"] = [torch.get_rng_state()] * 2
+    write(home / "runs" / "x", int(path.name) + 2, tensors, state)
+    assert Agent.load("runs/x", "last").step == 64
+    main(["--resume", "runs/x", "--run.total_timesteps=128"])
+
+
+SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, seed=0)
+
+
+@pytest.fixture
+def files(tmp_path, make_prices):
+    """a.csv has opening prices, b.csv has closes only."""
+    make_prices(400).to_csv(tmp_path / "a.csv", index=False)
+    make_prices(400, seed=1).drop(columns="open").to_csv(tmp_path / "b.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("which", ["first", "Best", "", None])
+def test_a_checkpoint_is_the_best_or_the_last(files, which):
+    run = RunConfig(total_timesteps=32, n_envs=2, out=str(files), name="run", progress_bar=False)
+    folder = Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()
+    with pytest.raises(ValueError, match="a checkpoint is best or last, got"):
+        Agent.load(folder, which)

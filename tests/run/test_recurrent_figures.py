@@ -5,7 +5,7 @@ import pytest
 import torch
 from markets import load_shipped
 from sb3_contrib.common.utils import quantile_huber_loss
-from test_training import KeepRollout
+from builders import KeepRollout
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.market.environment import MarketCore, MarketVecEnv

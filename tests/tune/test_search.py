@@ -25,10 +25,18 @@ from market_regimes.tune.search import Search, conclude, run_search, work
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-12-31"), test=("2002-01-01", "2002-04-19")
 )
+
+
 # 521 bars before the test; folds begin in the middle of 2000-01-03 to 2001-12-31.
 TUNE = TuneConfig(trials=3, workers=1, seeds="0-1", first_validation="2001-02-01", validation_years=1, embargo_days=0)
+
+
 SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, device="cpu", gamma=0.9, policy_kwargs=dict(net_arch=[8]))
+
+
 RUN = RunConfig(total_timesteps=32, n_envs=2, progress_bar=False)
+
+
 SPACE = {
     "algorithm.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
     "algorithm.policy_kwargs.n_quantiles": [3, 5],
@@ -119,43 +127,6 @@ def test_an_agent_that_never_holds_anything_scores_0(prices, tmp_path, monkeypat
     monkeypatch.setattr(Study, "agent", lambda study: lambda known: np.zeros(len(known.position)))
     params = {"algorithm.learning_rate": 0.01}
     assert search.score(params, search.folds[0], 0) == 0.0
-
-
-def test_folds_walk_forward_to_the_day_before_the_test(prices, make_prices, tmp_path):
-    """2000-01-03 to 2004-12-31: the middle of the 1825 days is 2002-07-03 (912 days on), and 2.5 years follow."""
-    (tmp_path / "long").mkdir()
-    make_prices(1500).to_csv(tmp_path / "long/own.csv", index=False)
-    periods = dict(train=("2000-01-03", "2002-12-31"), validation=("2003-01-01", "2004-12-31"))
-    market = MarketConfig(str(tmp_path / "long/own.csv"), **periods, test=("2005-01-01", "2005-09-01"))
-    folds = folds_before_test(TuneConfig(validation_years=1), market)
-    assert [fold.market.days("validation") for fold in folds] == [
-        ("2002-07-03", "2003-07-02"),
-        ("2003-07-03", "2004-07-02"),
-        ("2004-07-03", "2004-12-31"),
-    ]
-    assert folds[0].market.train == ("2000-01-03", "2002-06-02")  # 30 days between
-    short = folds_before_test(TuneConfig(validation_years=1, train_years=2, embargo_days=0), market)
-    assert short[1].market.train == ("2001-07-03", "2003-07-02")
-
-
-@pytest.mark.parametrize(
-    ("tune", "sentence"),
-    [
-        (
-            replace(TUNE, first_validation="2002-01-01"),
-            r"must lie after the first bar, 2000-01-03, and before the test",
-        ),
-        (replace(TUNE, first_validation="1999-01-01"), r"must lie after the first bar, 2000-01-03"),
-        (replace(TUNE, first_validation="soon"), r"first_validation must be a day like"),
-        (
-            replace(TUNE, first_validation="2000-06-01", validation_years=2),
-            r"no fold before the test period, from 2002-01-01 on, has bars",
-        ),
-    ],
-)
-def test_folds_that_cannot_be_are_refused(tune, sentence, prices):
-    with pytest.raises(ValueError, match=sentence):
-        folds_before_test(tune, prices())
 
 
 def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices, tmp_path, here):

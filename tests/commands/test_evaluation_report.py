@@ -5,19 +5,30 @@ each evaluated by itself.
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+from builders import QUICK_FLAGS
 
 from market_regimes import Agent
 from market_regimes.evaluate.robustness import interval_over_seeds
 from train_model_multi_patch import main
 
 QUICK = ["--run.total_timesteps=256", "--run.n_envs=2", "--run.eval_every=128", "--run.progress_bar=false"]
+
+
 QUICK += ["--algorithm.n_steps=64", "--algorithm.batch_size=64", "--algorithm.n_epochs=4", "--market.episode_bars=60"]
+
+
 QUICK += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
+
+
 QUICK += ["--market.test=[2001-11-01,2003-01-31]", "--algorithm.learning_rate=0.01", "--seeds=2,0"]
+
+
 DAYS = ["--from", "2001-11-01", "--to", "2003-01-31"]
 
 
@@ -132,3 +143,39 @@ def test_a_signal_is_that_of_the_checkpoint_that_is_asked_for(group, trained, ca
         main(["signal", str(folder), "--data", str(trained[1]), "--checkpoint", which, "--json"])
         (answer,) = json.loads(capsys.readouterr().out)
         assert answer["target"] == pytest.approx(target)
+
+
+RECURRENT = ["--algorithm.policy=MlpLstmPolicy", "--algorithm.policy_kwargs.lstm_hidden_size=8"]
+
+
+def next_signal(shown, data):
+    """The arguments of the signal that is proposed, with the file in place of FILE."""
+    (line,) = (line for line in shown.splitlines() if " signal " in line and " --data FILE" in line)
+    return shlex.split(line.split(" signal ")[1].replace("FILE", str(data)))
+
+
+@pytest.mark.parametrize("flags", [RECURRENT, []])
+@pytest.mark.parametrize("seeds", [[], ["--seeds=0,1"]])
+def test_the_next_signal_decides_what_the_evaluation_decided(tmp_path, make_prices, capsys, flags, seeds):
+    prices = make_prices(400)
+    prices.to_csv(tmp_path / "p.csv", index=False)
+    main([*QUICK_FLAGS, *flags, *seeds, f"--market.data={tmp_path / 'p.csv'}", f"--run.out={tmp_path}", "--run.name=x"])
+    folder = tmp_path / "x"
+    shown = {"test": capsys.readouterr().out}
+    for name, arguments in (
+        ("test", []),
+        ("validation", ["--period=validation"]),
+        ("p-2001-02-01-to-2001-05-31", ["--data", str(tmp_path / "p.csv"), "--from=2001-02-01", "--to=2001-05-31"]),
+    ):
+        main(["evaluate", str(folder), *arguments])
+        shown[name] = capsys.readouterr().out
+        assert (" --from 200" in shown[name]) == bool(flags)
+        one = folder / "seed-0" if seeds else folder
+        decided = pd.read_csv(one / f"positions-{name}.csv").iloc[[20, -1]]
+        for row in decided.itertuples():
+            prices[prices["date"] <= row.date].to_csv(tmp_path / "cut.csv", index=False)
+            position = [] if flags else ["--position", repr(row.position)]
+            main(["signal", *next_signal(shown[name], tmp_path / "cut.csv"), *position, "--json"])
+            (entry,) = json.loads(capsys.readouterr().out)
+            assert (entry["date"], entry["target"]) == (row.date, pytest.approx(row.target, rel=1e-12))
+            assert entry["position"] == pytest.approx(row.position, rel=1e-12)
