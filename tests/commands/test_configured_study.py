@@ -11,14 +11,6 @@ from train_model_multi_patch import main
 SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, seed=0)
 
 
-@pytest.fixture
-def files(tmp_path, make_prices):
-    """a.csv has opening prices, b.csv has closes only."""
-    make_prices(400).to_csv(tmp_path / "a.csv", index=False)
-    make_prices(400, seed=1).drop(columns="open").to_csv(tmp_path / "b.csv", index=False)
-    return tmp_path
-
-
 @pytest.mark.parametrize("names", ["b", "ab"])
 def test_a_fill_at_the_open_that_is_stated_is_refused_on_closes(files, names, capsys):
     """From the command line, from a file, of every command that reads data, and from Python."""

@@ -8,17 +8,10 @@ import pytest
 import yaml
 from builders import QUICK_FLAGS, errors_of, refused, train_with_columns, with_columns
 
-from market_regimes import Agent
+from market_regimes import Agent, Study
 from market_regimes.run.algorithm import is_found
+from market_regimes.run.folder import read_configuration
 from train_model_multi_patch import main
-
-
-@pytest.fixture
-def files(tmp_path, make_prices):
-    """a.csv has opening prices, b.csv has closes only."""
-    make_prices(400).to_csv(tmp_path / "a.csv", index=False)
-    make_prices(400, seed=1).drop(columns="open").to_csv(tmp_path / "b.csv", index=False)
-    return tmp_path
 
 
 def test_bars_that_cannot_be_filled_as_the_run_fills_say_so(files, capsys):
@@ -42,19 +35,6 @@ def test_the_place_of_the_runs_own_data_is_heeded_with_dates_too(files, capsys):
     assert list((files / "run").glob("evaluation-2001-03-01-to-*.json"))
     other = ["--data", str(files / "b.csv")]
     assert "give one of them" in refused(capsys, "evaluate", files / "run", flag, *other)
-
-
-@pytest.fixture
-def home(tmp_path, make_prices, monkeypatch):
-    """The working folder and the user's home, with a file and a folder of files."""
-    make_prices(400).to_csv(tmp_path / "p.csv", index=False)
-    (tmp_path / "both").mkdir()
-    for i, name in enumerate("AB"):
-        make_prices(400, seed=i).to_csv(tmp_path / "both" / f"{name}.csv", index=False)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
 
 
 ABSENT = [device for device in ("cuda", "cuda:1", "mps", "xpu") if not is_found(device)]
@@ -111,3 +91,58 @@ def test_evaluate_and_signal_read_the_features_of_other_files(run_with_columns, 
     for command in ("evaluate", "signal"):
         error = errors_of(capsys, command, folder, "--data", tmp_path / "other.csv")
         assert "other.csv has no column macro, which market.features names: it has date, open" in error
+
+
+def contents_of(folder):
+    """Every file with its time and bytes."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+OF_TEST = {
+    *("evaluation-test.json", "positions-test.csv", "trades-test.csv"),
+    *("equity-test.png", "returns-test.png"),
+}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["of this version", "of a version without scaling.json"])
+def test_reading_a_run_writes_its_results_and_nothing_else(files, earlier):
+    main([*QUICK_FLAGS, f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"])
+    folder = files / "run"
+    out = files / "out"
+    out.mkdir()
+    reading = [(["evaluate", str(folder)], OF_TEST)]
+    if earlier:
+        (folder / "scaling.json").unlink()
+    else:
+        named = {name.replace("test", "a-2001-02-01-to-2001-05-31") for name in OF_TEST}
+        days = ["--data", str(files / "a.csv"), "--from=2001-02-01", "--to=2001-05-31"]
+        reading += [
+            (["evaluate", str(folder), *days], named),
+            (["signal", str(folder), "--json"], set()),
+            (["export", str(folder), f"--out={out / 'agent.onnx'}"], set()),
+        ]
+
+    for arguments, written in reading:
+        before = contents_of(folder)
+        main(arguments)
+        after = contents_of(folder)
+        assert {name for name in after if after[name] != before.get(name)} == written
+        assert before.keys() <= after.keys()
+
+
+def test_a_run_is_loaded_and_its_folder_stays_as_it_is(files):
+    main([*QUICK_FLAGS, f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"])
+    folder = files / "run"
+    (folder / "scaling.json").rename(files / "scaling.json")
+    before = contents_of(folder)
+    configured = read_configuration(folder)
+
+    study = Study(configured.run, configured.market, configured.algorithm)
+    study.load(folder)
+    assert contents_of(folder) == before
+
+    (files / "scaling.json").rename(folder / "scaling.json")
+    before = contents_of(folder)
+    Agent.load(folder)
+    assert contents_of(folder) == before

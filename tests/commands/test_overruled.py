@@ -7,14 +7,6 @@ from market_regimes.commands.overruled import notes_on_unused_keys, why_overrule
 from train_model_multi_patch import main
 
 
-@pytest.fixture
-def files(tmp_path, make_prices):
-    """a.csv has opening prices, b.csv has closes only."""
-    make_prices(400).to_csv(tmp_path / "a.csv", index=False)
-    make_prices(400, seed=1).drop(columns="open").to_csv(tmp_path / "b.csv", index=False)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -10,14 +10,6 @@ from market_regimes import Agent
 from train_model_multi_patch import main
 
 
-@pytest.fixture
-def files(tmp_path, make_prices):
-    """a.csv has opening prices, b.csv has closes only."""
-    make_prices(400).to_csv(tmp_path / "a.csv", index=False)
-    make_prices(400, seed=1).drop(columns="open").to_csv(tmp_path / "b.csv", index=False)
-    return tmp_path
-
-
 def recorded(folder):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     fills = {name: entry["fill"] for name, entry in json.loads((folder / "run.json").read_text())["data"].items()}
@@ -38,19 +30,6 @@ def test_a_run_of_closes_that_recorded_the_open_goes_on_as_it_was(files, capsys)
     assert "may become longer" not in refused(capsys, "--resume", files / "run", "--market.trading.fill=close")
     main(["--resume", str(files / "run"), "--run.total_timesteps=128"])
     assert recorded(files / "run")[0] == "close"
-
-
-@pytest.fixture
-def home(tmp_path, make_prices, monkeypatch):
-    """The working folder and the user's home, with a file and a folder of files."""
-    make_prices(400).to_csv(tmp_path / "p.csv", index=False)
-    (tmp_path / "both").mkdir()
-    for i, name in enumerate("AB"):
-        make_prices(400, seed=i).to_csv(tmp_path / "both" / f"{name}.csv", index=False)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
 
 
 def data_of(folder):
