@@ -120,6 +120,8 @@ class TradingCosts:
             )
         if self.positions is None:
             return
+
+        # Choices in place of a range.
         differ = len(set(self.positions)) == len(self.positions) >= 2
         if not differ or not all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions):
             raise ValueError(
@@ -133,6 +135,7 @@ class TradingCosts:
             cost = getattr(self, name)
             if not 0 <= cost < MAX_BASIS_POINTS:
                 raise ValueError(f"{name} must be within [0, {MAX_BASIS_POINTS}), got {cost}")
+
         for name in ("financing_rate", "cash_rate"):
             rate = getattr(self, name)
             if not 0 <= rate <= 1:
@@ -184,6 +187,7 @@ class TradingCosts:
     def of_rules(self) -> TradingCosts:
         """The same for trading rules: they may hold from 0 to 1 whatever the agent may, and more where it may."""
         low, high = self.bounds
+
         return replace(self, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
 
     def targets(self, actions: np.ndarray) -> np.ndarray:
@@ -191,6 +195,7 @@ class TradingCosts:
         :param actions: n_envs actions of the environment's action space
         :return: the target positions they mean, shape (n_envs,)
         """
+        # A choice of positions, or the position itself.
         if self.positions is not None:
             return np.asarray(self.positions)[np.asarray(actions, dtype=np.int64).reshape(-1)]
         return np.asarray(actions, dtype=np.float64).reshape(-1)
@@ -259,6 +264,7 @@ class MarketConfig:
         bounds = self.regime_bounds
         if bounds is not None and not 0 < bounds[0] < bounds[1] < bounds[2]:
             raise ValueError(f"market.regime_bounds must be three increasing positive numbers, got {bounds}")
+
         if self.bars_per_year is not None and not 1 <= self.bars_per_year < 1e7:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
@@ -268,10 +274,13 @@ class MarketConfig:
 
     def _check_features(self) -> None:
         """Refuse columns that cannot enter the observation, or cannot be traded."""
+        # Columns of the observation.
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
         if self.benchmark_positions == "volume":
             raise ValueError("market.benchmark_positions=volume: the volume of a bar is no target position")
+
+        # When they are known.
         if self.feature_lag < 0:
             raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
         if self.feature_fill not in (None, "forward"):
@@ -289,6 +298,7 @@ class MarketConfig:
                 raise ValueError(
                     f"market.zone: {zone!r} is neither a zone like America/New_York nor an offset like -05:00"
                 )
+
         if self.off_grid not in (None, "drop", "keep"):
             raise ValueError(f"market.off_grid must be 'drop', 'keep' or null, got {self.off_grid!r}")
         if self.closes is not None and not self.closes:
@@ -397,6 +407,7 @@ class CompareConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"compare.{name} must be at least 1, got {value}")
+
         if self.embargo_days < 0:
             raise ValueError(f"compare.embargo_days must be at least 0, got {self.embargo_days}")
         if self.markets == []:
@@ -433,6 +444,7 @@ class TuneConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
         if self.embargo_days < 0:
             raise ValueError(f"embargo_days must be at least 0, got {self.embargo_days}")
 

@@ -76,7 +76,13 @@ def check_keys(text: str, source: str) -> None:
         _check_node(root, source, "", {}, set())
 
 
-def _check_node(node: yaml.Node, source: str, path: str, lines: dict[str, int], visited: set[int]) -> None:
+def _check_node(
+    node: yaml.Node,
+    source: str,
+    path: str,
+    lines: dict[str, int],
+    visited: set[int],
+) -> None:
     """Check a mapping's keys and all that lies below it; an alias leads to a node that was checked already."""
     if id(node) in visited or isinstance(node, yaml.ScalarNode):
         return

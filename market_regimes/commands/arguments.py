@@ -25,6 +25,7 @@ def values_of(flag: str, arguments: list[str]) -> list[str]:
     :param arguments: of the command line
     :return: the value of every occurrence, as ``--flag value`` or ``--flag=value``
     """
+    # As --flag=value, then as --flag value.
     after_equals = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
     return after_equals + [value for name, value in pairwise(arguments) if name == flag]
 
@@ -84,6 +85,7 @@ def contents_of_files(arguments: list[str]) -> dict[str, dict[str, Any]]:
             content = yaml.safe_load(Path(name).expanduser().read_text("utf-8-sig"))
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             continue  # the parser refuses it
+
         if isinstance(content, dict):
             contents[name] = dict(_flattened(content))
     return contents
@@ -106,6 +108,7 @@ def files_first(arguments: list[str]) -> list[str]:
     files: list[str] = []
     flags: list[str] = []
     is_value = False  # of --config
+
     for argument in arguments:
         names_file = is_value or argument == "--config" or argument.startswith("--config=")
         is_value = argument == "--config" and not is_value
@@ -124,6 +127,7 @@ def without_flag(flag: str, arguments: list[str]) -> list[str]:
     """
     remaining: list[str] = []
     is_value = False
+
     for argument in arguments:
         if argument == flag:
             is_value = True
@@ -144,4 +148,6 @@ def wants_defaults(arguments: list[str]) -> bool:
         return False
     if "none" in values_of("--defaults", arguments):
         return False
+
+    # A file may say so, too.
     return all(content.get("defaults") != "none" for content in contents_of_files(arguments).values())

@@ -44,9 +44,13 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     with refusals(parser):
         objects = parser.instantiate(config)
         check_hypotheses(objects.hypotheses)
+
+        # Folds, and every variant on one of them.
         folds = folds_of(objects.compare, objects.market)
         usable = next((fold for fold in folds if not fold.missing), folds[0])
         algorithms = _algorithms(train_parser, config, usable)
+
+        # Cells, and those of them that are done.
         cells = cells_of(objects.compare, objects.run, algorithms, config.variants, folds)
         folder = resume or new_folder(objects.run)
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
@@ -63,7 +67,11 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     _report(comparison, folds, config, objects.hypotheses)
 
 
-def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> dict[str, dict[str, Any]]:
+def _algorithms(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    fold: Fold,
+) -> dict[str, dict[str, Any]]:
     """Keyword arguments of every variant, each tried on a fold."""
     if not config.variants:
         parser.error("there are no variants: give them by name under variants in the configuration")
@@ -74,6 +82,8 @@ def _algorithms(parser: Parser, config: jsonargparse.Namespace, fold: Fold) -> d
             "algorithm": {key: value for key, value in keys.items() if key not in RESERVED},
             "run": {key: value for key, value in keys.items() if key == "n_envs"},
         }
+
+        # Errors name the variant.
         with parser.trying(f"variants.{name}"):
             variant = run_with(parser, config, values)
             if fold.missing is None:
@@ -86,6 +96,7 @@ def _print_folds(folds: Sequence[Fold], config: jsonargparse.Namespace) -> None:
     """Print what was assumed about the files, the days of every fold, and choices made on other data."""
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
         print(sentence)
+
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")
     for sentence in chosen_elsewhere(folds, config.variants):
@@ -96,6 +107,7 @@ def _report(
     comparison: Comparison, folds: Sequence[Fold], config: jsonargparse.Namespace, hypotheses: Sequence[Hypothesis]
 ) -> None:
     """Write and print what a comparison showed, at last how alike its variants treat calm and stormy days."""
+    # The report begins with a headline and ends with regimes.
     folder = comparison.folder
     baseline = config.compare.baseline
     tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)

@@ -50,7 +50,11 @@ def instantiated(parser: Parser, config: jsonargparse.Namespace) -> Any:
         return parser.instantiate(config)
 
 
-def run_with(parser: Parser, config: jsonargparse.Namespace, values: dict[str, Any]) -> jsonargparse.Namespace:
+def run_with(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    values: dict[str, Any],
+) -> jsonargparse.Namespace:
     """
     :param parser: of ``train``, which checks the values
     :param config: of a comparison or a search

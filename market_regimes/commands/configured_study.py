@@ -42,7 +42,11 @@ def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
     return data.segments
 
 
-def study_of(parser: Parser, config: jsonargparse.Namespace, segments: Segments) -> Study:
+def study_of(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    segments: Segments,
+) -> Study:
     """
     :param parser: of ``train``
     :param config: of a run

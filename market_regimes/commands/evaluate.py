@@ -38,7 +38,12 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
     print_scores(parser, runs, options.period or "test", group, options.progress_bar)
 
 
-def _runs_in(parser: Parser, options: jsonargparse.Namespace, folder: Path, segments: Segments | None = None) -> Runs:
+def _runs_in(
+    parser: Parser,
+    options: jsonargparse.Namespace,
+    folder: Path,
+    segments: Segments | None = None,
+) -> Runs:
     """
     :param parser: of ``train``
     :param options: of the command: checkpoint, device, and the place of the runs' data
@@ -48,6 +53,8 @@ def _runs_in(parser: Parser, options: jsonargparse.Namespace, folder: Path, segm
     """
     if not (folder / "config.yaml").exists():
         parser.error(f"{folder} is no run folder: it has no config.yaml")
+
+    # The run as it was configured, on data that may have moved.
     config = parsed(parser, ["--config", str(folder / "config.yaml")])
     if options.market.data is not None:
         config.market.data = options.market.data
@@ -65,6 +72,7 @@ def _runs_in(parser: Parser, options: jsonargparse.Namespace, folder: Path, segm
                 print(f"seed {seed} is not trained: train --resume {folder} does it")
         return runs
 
+    # A run acts on the device that it is found on.
     with refusals(parser, UNREADABLE):
         config.algorithm.device = acting_device(folder, config.algorithm.device, options.device)
     study = study_of(parser, config, segments)
@@ -73,19 +81,25 @@ def _runs_in(parser: Parser, options: jsonargparse.Namespace, folder: Path, segm
     return {config.algorithm.seed: (study, folder)}
 
 
-def _evaluate_on_bars(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
+def _evaluate_on_bars(
+    parser: Parser,
+    options: jsonargparse.Namespace,
+    group: Path | None,
+) -> None:
     """Score runs on other bars or days than those of their periods and print."""
     if options.data and options.market.data is not None:
         parser.error("--data names other bars, --market.data where the run's own are by now: give one of them")
     if options.period is not None:
         parser.error("--period names days of the run's own data: give it, or --data, --from and --to")
 
+    # Each agent by itself, without its training data.
     folders = [options.folder] if group is None else sorted(group.glob("seed-*"))
     results: dict[int | None, tuple[Path, dict[str, Any]]] = {}
     with refusals(parser, UNREADABLE):
         for folder in folders:
             agent = Agent.load(folder, options.checkpoint, options.device)
             entries = options.data or _entries_of_run(agent, options.market.data)
+
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
             with working(f"{folder.name}, {name}", options.progress_bar) as tell:
@@ -94,6 +108,7 @@ def _evaluate_on_bars(parser: Parser, options: jsonargparse.Namespace, group: Pa
     if not results:
         parser.error(f"{group} holds no trained run")
 
+    # Of several seeds all have seen the same bars.
     notes = [
         *said_of(segments, agent.trained, options.like),
         *already_seen(segments, agent.trained),

@@ -46,7 +46,13 @@ class Evaluated:
     first: str | None = None
 
 
-def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | None, progress_bar: bool = True) -> None:
+def print_scores(
+    parser: Parser,
+    runs: Runs,
+    period: PeriodName,
+    group: Path | None,
+    progress_bar: bool = True,
+) -> None:
     """
     Score runs on a period of their own and print.
 
@@ -59,10 +65,13 @@ def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | N
     if not runs:
         parser.error(f"{group} holds no trained run")
     first_study = next(iter(runs.values()))[0]
+
+    # Other environments have no periods.
     on_market = first_study.core is not None
     if not on_market and period != "test":
         parser.error("--period is one of the market's; other environments play new episodes")
 
+    # Every run writes its own files.
     results = {}
     for seed, (study, folder) in runs.items():
         with working(f"{folder.name}, {period}", progress_bar) as tell:
@@ -125,6 +134,8 @@ def _print_group(evaluated: Evaluated, group: Path) -> None:
 
     write_file(group / f"seeds-{name}.json", json.dumps(results, indent=2))
     print_seeds(results, title=f"{group}, {name}")
+
+    # The verdict is a file of figures, too.
     written = [f"seeds-{name}.json"]
     if evaluated.on_market:
         summary = {"verdict": verdict, **over_seeds(results.values())}
@@ -144,6 +155,7 @@ def _files_of(evaluated: Evaluated) -> list[str]:
     name = evaluated.name
     if not evaluated.on_market:
         return [f"evaluation-{name}.json"]
+
     return [
         f"evaluation-{name}.json",
         f"positions-{name}.csv",
@@ -159,6 +171,7 @@ def _print_next(evaluated: Evaluated) -> None:
     folder = next(iter(evaluated.results.values()))[0]
     evaluated_folder = evaluated.group or folder
     logged = evaluated.group or folder.parent
+
     print("next:")
     if evaluated.on_market:
         played = "" if evaluated.first is None else f" --from {evaluated.first}"

@@ -18,8 +18,10 @@ def export(parser: Parser, options: jsonargparse.Namespace) -> None:
     :param options: of the command
     """
     out = options.out or options.folder / "agent.onnx"
+
     with refusals(parser, UNREADABLE):
         agent = Agent.load(options.folder, options.checkpoint, options.device)
         with working(f"{options.folder.name}: writing {out.name}", options.progress_bar):
             layout = agent.export(out)
+
     print(f"{options.folder}, step {agent.step}: {out}, and the layout of its observation: {layout}")

@@ -30,7 +30,12 @@ class Overruled:
         """The flag's key in a configuration."""
         return self.flag.removeprefix("--")
 
-    def applies(self, command: str, arguments: list[str], contents: Iterable[dict[str, Any]]) -> bool:
+    def applies(
+        self,
+        command: str,
+        arguments: list[str],
+        contents: Iterable[dict[str, Any]],
+    ) -> bool:
         """
         :param command: that is called
         :param arguments: of it
@@ -39,6 +44,8 @@ class Overruled:
         """
         if command not in self.commands:
             return False
+
+        # By itself, by a flag beside it, or by a key of a file.
         if self.beside is None or values_of(self.beside, arguments):
             return True
         key = self.beside.removeprefix("--")
@@ -49,13 +56,28 @@ OVERRULED = (
     Overruled("--run.total_timesteps", ("sanity",), None, "sanity trains 6,144 steps"),
     Overruled("--algorithm.seed", ("train",), "--seeds", "--seeds gives every run its seed"),
     Overruled("--algorithm.seed", ("tune",), None, "--seeds gives every trial its seeds"),
-    Overruled("--algorithm.seed", ("compare", "regimes"), None, "--compare.seeds gives every cell its seed"),
+    Overruled(
+        "--algorithm.seed",
+        ("compare", "regimes"),
+        None,
+        "--compare.seeds gives every cell its seed",
+    ),
     *(
-        Overruled(flag, ("compare", "regimes"), None, "--compare.first_test and its kin give every fold its days")
+        Overruled(
+            flag,
+            ("compare", "regimes"),
+            None,
+            "--compare.first_test and its kin give every fold its days",
+        )
         for flag in ("--market.train", "--market.validation", "--market.test")
     ),
     *(
-        Overruled(flag, ("train", "tune", "compare", "regimes"), "--resume", "--resume goes on in its own folder")
+        Overruled(
+            flag,
+            ("train", "tune", "compare", "regimes"),
+            "--resume",
+            "--resume goes on in its own folder",
+        )
         for flag in ("--run.name", "--run.out")
     ),
 )
@@ -68,6 +90,7 @@ def why_overruled(command: str, arguments: list[str]) -> str | None:
     :return: why one of the flags would do nothing, None: all are heeded
     """
     contents = contents_of_files(arguments).values()
+
     for rule in OVERRULED:
         if rule.applies(command, arguments, contents) and values_of(rule.flag, arguments):
             return f"{rule.reason}: leave {rule.flag} away"
@@ -83,6 +106,7 @@ def notes_on_unused_keys(command: str, arguments: list[str]) -> list[str]:
     """
     contents = contents_of_files(arguments)
     rules = [rule for rule in OVERRULED if rule.applies(command, arguments, contents.values())]
+
     return [
         f"{rule.key}={content[rule.key]} of {name} is not used: {rule.reason}"
         for rule in rules

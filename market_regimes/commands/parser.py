@@ -45,27 +45,45 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
     :ivar may_be_null: keys whose default is null whatever their type says
     """
 
-    def __init__(self, *args: Any, reading: Reading | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        reading: Reading | None = None,
+        **kwargs: Any,
+    ):
         self.reading = Reading() if reading is None else reading
         self.types: dict[str, Any] = {"help": None}
         self.may_be_null: set[str] = set()
         super().__init__(*args, **kwargs)
 
-    def add_flag(self, flag: str, type: Any = None, default: Any = None, **kwargs: Any) -> None:
+    def add_flag(
+        self,
+        flag: str,
+        type: Any = None,
+        default: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """
         :param flag: as the user writes it, or the name of a positional argument
         :param type: of its value
         :param default: of its value
         :param kwargs: of ``add_argument``
         """
+        # Positional arguments and actions have no default.
         if type is not None:
             kwargs["type"] = type
         if flag.startswith("--") and "action" not in kwargs:
             kwargs["default"] = default
+
         self.add_argument(flag, **kwargs)
         self._note(flag.removeprefix("--"), type, default)
 
-    def add_section(self, section: Any, prefix: str = "", skip: set[str] | None = None) -> None:
+    def add_section(
+        self,
+        section: Any,
+        prefix: str = "",
+        skip: set[str] | None = None,
+    ) -> None:
         """
         :param section: dataclass whose fields get a flag each
         :param prefix: of their names
@@ -73,11 +91,18 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
         """
         skip = set() if skip is None else skip
         self.add_class_arguments(section, prefix or None, skip=skip)
+
+        # jsonargparse reads the types, and keeps them to itself.
         if prefix:
             self.types[prefix] = None
         self._note_fields(section, f"{prefix}." if prefix else "", skip)
 
-    def _note_fields(self, section: Any, prefix: str, skip: set[str]) -> None:
+    def _note_fields(
+        self,
+        section: Any,
+        prefix: str,
+        skip: set[str],
+    ) -> None:
         for name, hint in get_type_hints(section).items():
             if is_dataclass(hint):
                 self.types[prefix + name] = None
@@ -102,19 +127,32 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
 
         # SB3's type of an environment names VecEnv, which its module imports for type checkers only.
         hints = {**get_type_hints(constructor, localns={"VecEnv": VecEnv}), **types}
+
         for name, parameter in inspect.signature(constructor).parameters.items():
             if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
+
+            # A class is written by its name.
             default = "MlpPolicy" if parameter.default is parameter.empty else parameter.default
             default = getattr(default, "__name__", default)
             self.add_flag(f"--{prefix}.{name}", hints[name], default, help=helps.get(name, ""))
 
-    def _note(self, key: str, hint: Any, default: Any) -> None:
+    def _note(
+        self,
+        key: str,
+        hint: Any,
+        default: Any,
+    ) -> None:
         self.types[key] = hint
         if default is None:
             self.may_be_null.add(key)
 
-    def parse_path(self, path: str, *args: Any, **kwargs: Any) -> jsonargparse.Namespace:
+    def parse_path(
+        self,
+        path: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> jsonargparse.Namespace:
         """Parse a file, which is UTF-8 whatever the locale (jsonargparse reads it as the locale has it)."""
         text = Path(path).expanduser().read_text("utf-8-sig")
         try:

@@ -107,13 +107,21 @@ def train_parser(defaults: Path | None = None, reading: Reading | None = None) -
     :param reading: what errors name
     :return: the parser of ``train`` and ``sanity``
     """
-    parser = _parser("Train an agent into a run folder, evaluate it on the test period.", reading, defaults)
+    parser = _parser(
+        "Train an agent into a run folder, evaluate it on the test period.",
+        reading,
+        defaults,
+    )
     _add_study(parser)
     parser.add_flag("--seeds", seeds, help="several runs and their summary: 0-4 or 0,3,7")
     return parser
 
 
-def compare_parser(description: str = "", defaults: Path | None = None, reading: Reading | None = None) -> Parser:
+def compare_parser(
+    description: str = "",
+    defaults: Path | None = None,
+    reading: Reading | None = None,
+) -> Parser:
     """
     :param description: of the command
     :param defaults: configuration whose values stand in place of the constructors' defaults
@@ -122,6 +130,8 @@ def compare_parser(description: str = "", defaults: Path | None = None, reading:
     """
     parser = _parser(description, reading, defaults)
     _add_study(parser)
+
+    # Folds, variants and questions.
     parser.add_section(CompareConfig, "compare")
     parser.add_flag(
         "--variants",
@@ -146,6 +156,8 @@ def tune_parser(defaults: Path | None = None, reading: Reading | None = None) ->
     """
     parser = _parser(HELP["tune"], reading, defaults)
     _add_study(parser)
+
+    # Trials, and what they vary.
     parser.add_section(TuneConfig, skip={"seeds"})
     parser.add_flag("--seeds", seeds, TuneConfig.seeds, help="of every trial: 0-4 or 0,3,7")
     parser.add_flag(
@@ -157,9 +169,18 @@ def tune_parser(defaults: Path | None = None, reading: Reading | None = None) ->
     return parser
 
 
-def _parser(description: str, reading: Reading | None, defaults: Path | None = None) -> Parser:
+def _parser(
+    description: str,
+    reading: Reading | None,
+    defaults: Path | None = None,
+) -> Parser:
     files = [] if defaults is None else [str(defaults)]
-    return Parser(allow_abbrev=False, description=description, default_config_files=files, reading=reading)
+    return Parser(
+        allow_abbrev=False,
+        description=description,
+        default_config_files=files,
+        reading=reading,
+    )
 
 
 def _add_study(parser: Parser) -> None:
@@ -177,22 +198,46 @@ def _add_study(parser: Parser) -> None:
         help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
     )
     parser.add_flag("--resume", user_path, help="run folder to go on in, as it was configured")
+
+    # The run around the algorithm, and its market.
     parser.add_section(RunConfig, "run")
     parser.add_section(MarketConfig, "market")
 
     # The algorithm's keys are the parameters of its constructors.
-    parser.add_constructor("algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED, TYPES)
+    parser.add_constructor(
+        "algorithm",
+        DistributionalPPO.__init__,
+        DistributionalPPO.__doc__ or "",
+        SKIPPED,
+        TYPES,
+    )
     for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
         docstring = policy.__doc__ or ""
-        parser.add_constructor("algorithm.policy_kwargs", policy.__init__, docstring, SKIPPED_POLICY, TYPES)
+        parser.add_constructor(
+            "algorithm.policy_kwargs",
+            policy.__init__,
+            docstring,
+            SKIPPED_POLICY,
+            TYPES,
+        )
+
+    # Where they are null, the constructor chooses.
     for name, hint in recurrent_types().items():
-        parser.add_flag(f"--algorithm.{name}", hint | None, help=f"recurrent policies: {RECURRENT_HELP.get(name, '')}")
+        parser.add_flag(
+            f"--algorithm.{name}",
+            hint | None,
+            help=f"recurrent policies: {RECURRENT_HELP.get(name, '')}",
+        )
 
 
 def _evaluate_parser(reading: Reading | None = None) -> Parser:
     parser = _parser("Score a run's agent, deterministically, beside buy-and-hold.", reading)
     _add_run(parser)
-    parser.add_flag("--period", PeriodName | None, help="period of the run's market, in place of dates: test")
+    parser.add_flag(
+        "--period",
+        PeriodName | None,
+        help="period of the run's market, in place of dates: test",
+    )
     parser.add_flag("--from", str | None, help="first day whose return is earned, like 2019-01-01")
     parser.add_flag("--to", str | None, help="last day, like 2020-12-31")
     parser.add_flag("--market.data", str | list[str], help="where the run's own data are by now")
@@ -212,13 +257,25 @@ def _signal_parser(reading: Reading | None = None) -> Parser:
     description = "What a run's agent holds after the last bar: regime, target position, trade, expected return."
     parser = _parser(description, reading)
     _add_run(parser)
-    parser.add_flag("--position", str, [], nargs="+", help="share of equity held now: X, or SYMBOL=X for each")
+    parser.add_flag(
+        "--position",
+        str,
+        [],
+        nargs="+",
+        help="share of equity held now: X, or SYMBOL=X for each",
+    )
+
     first = "play the bars from there on: first day whose return is earned; a recurrent policy plays all, if not given"
     parser.add_flag("--from", str | None, help=first)
+
     zone = "time zone of the bars where their file states none, like America/New_York or +02:00; not given: UTC"
     parser.add_flag("--zone", str | None, help=zone)
     parser.add_flag("--json", action="store_true", help="print a JSON list of objects and nothing else")
-    parser.add_flag("--observation", action="store_true", help="print the numbers that the policy gets, too")
+    parser.add_flag(
+        "--observation",
+        action="store_true",
+        help="print the numbers that the policy gets, too",
+    )
     return parser
 
 
@@ -234,14 +291,29 @@ def _export_parser(reading: Reading | None = None) -> Parser:
 
 
 def _add_progress_bar(parser: Parser) -> None:
-    parser.add_flag("--progress_bar", bool, True, help="whether to show what is being done, on a terminal")
+    parser.add_flag(
+        "--progress_bar",
+        bool,
+        True,
+        help="whether to show what is being done, on a terminal",
+    )
 
 
 def _add_run(parser: Parser) -> None:
     """A run, and bars to use it on."""
     parser.add_flag("folder", user_path, help="run folder")
-    parser.add_flag("--data", str, [], nargs="+", help="CSV or Parquet files, or folders: the run's own")
-    parser.add_flag("--like", str | None, help="symbol of the run by whose scaling and regimes new ones are seen")
+    parser.add_flag(
+        "--data",
+        str,
+        [],
+        nargs="+",
+        help="CSV or Parquet files, or folders: the run's own",
+    )
+    parser.add_flag(
+        "--like",
+        str | None,
+        help="symbol of the run by whose scaling and regimes new ones are seen",
+    )
     _add_acting(parser)
 
 
@@ -256,28 +328,51 @@ class _HelpAsWritten(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
     """Keeps the lines of the program's description, which are commands."""
 
 
-def command_parser(description: str | None, command: str, with_defaults: bool = True) -> Parser:
+def command_parser(
+    description: str | None,
+    command: str,
+    with_defaults: bool = True,
+) -> Parser:
     """
     :param description: of the program
     :param command: the one that is called, whose keys a wrong one may mean
     :param with_defaults: whether the shipped configurations lie below all that is given
     :return: the parser of all commands
     """
+    # A mistyped key is compared with those of commands of the same kind.
     uses_run = command in ("evaluate", "signal", "export")
     reading = Reading(_keys_where_a_run_is_used if uses_run else _keys)
+
     description = (description or "").replace("python train_model_multi_patch.py", program())
-    parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten, reading=reading)
+    parser = Parser(
+        allow_abbrev=False,
+        description=description,
+        formatter_class=_HelpAsWritten,
+        reading=reading,
+    )
     parser.add_flag("--version", action="version", version=f"distributional-ppo {__version__}")
 
     # Only the command that is called needs its flags: the others have hundreds.
     commands = parser.add_subcommands(dest="command")
     for name, help in HELP.items():
-        subparser = _parser_of(name, with_defaults, reading) if name == command else Parser(reading=reading)
+        subparser = (
+            _parser_of(
+                name,
+                with_defaults,
+                reading,
+            )
+            if name == command
+            else Parser(reading=reading)
+        )
         commands.add_subcommand(name, subparser, help=help)
     return parser
 
 
-def _parser_of(command: str, with_defaults: bool, reading: Reading) -> Parser:
+def _parser_of(
+    command: str,
+    with_defaults: bool,
+    reading: Reading,
+) -> Parser:
     """The parser of one command, with the shipped configuration below it."""
     defaults = None
     if command in DEFAULT_CONFIGS and CONFIGS is not None and with_defaults:

@@ -49,7 +49,12 @@ def start_or_resume(
         config.run.name = config.run.name or stamped(name)
 
 
-def check_unchanged(parser: Parser, config: jsonargparse.Namespace, folder: Path, may_change: set[str]) -> None:
+def check_unchanged(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    folder: Path,
+    may_change: set[str],
+) -> None:
     """
     Refuse a resumed run with another configuration than the one it was started with.
 

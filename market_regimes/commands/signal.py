@@ -27,6 +27,7 @@ def signal(parser: Parser, options: jsonargparse.Namespace) -> None:
         print(json_of(signals, options.observation))
         return
 
+    # For a reader: by which agent, on which bars, from which position.
     title = (
         f"{options.folder}, step {agent.step}, on {', '.join(entries)}: decided at the last close, "
         f"filled at {filled_at(signals)}"

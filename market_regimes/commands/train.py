@@ -31,6 +31,7 @@ def train(parser: Parser, config: jsonargparse.Namespace) -> None:
     """
     if config.seeds and n_started() > 1:
         parser.error("--seeds trains one run after another, each in one process: leave torchrun or --seeds away")
+
     with together(parser, config):
         resume = config.pop("resume")
         start_or_resume(parser, config, resume, MAY_CHANGE)
@@ -40,7 +41,11 @@ def train(parser: Parser, config: jsonargparse.Namespace) -> None:
             _train_and_score(parser, config, resume)
 
 
-def _train_and_score(parser: Parser, config: jsonargparse.Namespace, resume: Path | None) -> None:
+def _train_and_score(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    resume: Path | None,
+) -> None:
     if resume is not None:
         leave_fill_to_the_data(config)
     study, folder = train_run(parser, config, resume)
@@ -48,7 +53,11 @@ def _train_and_score(parser: Parser, config: jsonargparse.Namespace, resume: Pat
         print_scores(parser, {study.seed: (study, folder)}, "test", None, config.run.progress_bar)
 
 
-def _train_and_score_seeds(parser: Parser, config: jsonargparse.Namespace, resume: Path | None) -> None:
+def _train_and_score_seeds(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    resume: Path | None,
+) -> None:
     runs = _train_seeds(parser, config, resume)
     group = next(iter(runs.values()))[1].parent
     print_scores(parser, runs, "test", group, config.run.progress_bar)
@@ -67,6 +76,8 @@ def train_run(
     if segments is None:
         segments = segments_of(parser, config)
     study = study_of(parser, config, segments)
+
+    # The folder keeps the configuration as it was resolved.
     text = parser.dump(config, skip_unset=False)
     with refusals(parser, FAILURES):
         if folder is None:
@@ -75,7 +86,11 @@ def train_run(
         return study, folder
 
 
-def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> Runs:
+def _train_seeds(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    resumed: Path | None,
+) -> Runs:
     """Train one run per seed, each in a folder within the group's; runs that are there go on."""
     with refusals(parser):
         group = resumed or new_folder(config.run)
@@ -98,11 +113,16 @@ def _train_seeds(parser: Parser, config: jsonargparse.Namespace, resumed: Path |
     for seed in seeds:
         of_seed = _of_seed(config, seed, group)
         folder = group / of_seed.run.name
-        runs[seed] = train_run(parser, of_seed, folder if folder.exists() else None, segments)
+        resumes = folder.exists()
+        runs[seed] = train_run(parser, of_seed, folder if resumes else None, segments)
     return runs
 
 
-def _of_seed(config: jsonargparse.Namespace, seed: int, group: Path) -> jsonargparse.Namespace:
+def _of_seed(
+    config: jsonargparse.Namespace,
+    seed: int,
+    group: Path,
+) -> jsonargparse.Namespace:
     """The configuration of one run of several."""
     of_seed = config.clone()
     of_seed.seeds = None

@@ -44,7 +44,12 @@ def tune(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         _tune(parser, train_parser, config, resume)
 
 
-def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, resumed: Path | None) -> None:
+def _tune(
+    parser: Parser,
+    train_parser: Parser,
+    config: jsonargparse.Namespace,
+    resumed: Path | None,
+) -> None:
     """The same, where what is refused is raised."""
     try:
         import optuna  # noqa: F401
@@ -63,6 +68,7 @@ def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, 
     folder = resumed or new_folder(objects.run)
     folder.mkdir(parents=True, exist_ok=True)
     _print_folds(folds)
+
     print(f"{options.trials} trials in {folder}", flush=True)
     search = Search(folder, options, objects.run, config.algorithm.as_dict(), config.space, usable)
     try:
@@ -77,6 +83,7 @@ def _print_folds(folds: Sequence[ValidationFold]) -> None:
     """Print what was assumed about the files, and the days of every fold."""
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
+
     for fold in folds:
         train = " to ".join(fold.market.days("train"))
         validation = " to ".join(fold.market.days("validation"))
@@ -85,7 +92,12 @@ def _print_folds(folds: Sequence[ValidationFold]) -> None:
     print("no bar of the test period, nor any after it, is used")
 
 
-def _report(best: Any, parser: Parser, config: jsonargparse.Namespace, folder: Path) -> None:
+def _report(
+    best: Any,
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    folder: Path,
+) -> None:
     """Write and print the best trial."""
     best_config = run_with(parser, config, nested(best.params))
     best_config.run.name = None
@@ -95,12 +107,17 @@ def _report(best: Any, parser: Parser, config: jsonargparse.Namespace, folder: P
     print(f"best: trial {best.number}, Sharpe ratio of validation {best.value:.3f}")
     for key, value in best.params.items():
         print(f"  {key}: {value}")
+
     written = ("best.yaml", "trials.csv", "history.png", "importance.png")
     print(f"{folder}: {', '.join(name for name in written if (folder / name).exists())}")
     print(f"next:\n  {program()} train --config {folder / 'best.yaml'}")
 
 
-def _check_space(parser: Parser, config: jsonargparse.Namespace, fold: ValidationFold) -> None:
+def _check_space(
+    parser: Parser,
+    config: jsonargparse.Namespace,
+    fold: ValidationFold,
+) -> None:
     """Try the ends of every range and every choice, so that nothing is trained before all can be."""
     if not config.space:
         raise ValueError("the space is empty: give keys to vary under space in the configuration")

@@ -33,7 +33,12 @@ class WalkForward:
     train_years: int | None
     embargo_days: int
 
-    def periods(self, begin: pd.Timestamp, first: pd.Timestamp, last: pd.Timestamp) -> Iterator[tuple[Days, Days]]:
+    def periods(
+        self,
+        begin: pd.Timestamp,
+        first: pd.Timestamp,
+        last: pd.Timestamp,
+    ) -> Iterator[tuple[Days, Days]]:
         """
         :param begin: first day of the data
         :param first: first day that scores
@@ -89,7 +94,12 @@ def day_of(text: str, name: str) -> pd.Timestamp:
         raise ValueError(f"{name} must be a day like 2007-01-01, got {text!r}") from error
 
 
-def shortage(read: Sequence[Bars], days: Days, name: str, needed: int) -> str | None:
+def shortage(
+    read: Sequence[Bars],
+    days: Days,
+    name: str,
+    needed: int,
+) -> str | None:
     """
     :param read: the bars of every symbol
     :param days: of a period
@@ -97,11 +107,16 @@ def shortage(read: Sequence[Bars], days: Days, name: str, needed: int) -> str | 
     :param needed: bars that one symbol at least must have in it
     :return: why the period is too short, None: it is not
     """
+    # The symbol with the most bars decides.
     bars = max(len(period_of(symbol, *days)) for symbol in read)
     return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
 
 
-def digest_until(read: Sequence[Bars], market: MarketConfig, day: str) -> str:
+def digest_until(
+    read: Sequence[Bars],
+    market: MarketConfig,
+    day: str,
+) -> str:
     """
     :param read: the bars of every symbol
     :param market: names the columns that are used
@@ -113,6 +128,8 @@ def digest_until(read: Sequence[Bars], market: MarketConfig, day: str) -> str:
         arrays = [bars.dates, bars.open, bars.close]
         if bars.volatility_index is not None:
             arrays.append(bars.volatility_index)
+
+        # Columns that an option names.
         arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
 
         used = slice(0, period_of(bars, day, day).stop)

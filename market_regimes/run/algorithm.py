@@ -55,6 +55,7 @@ def recurrent_types() -> dict[str, Any]:
     except ImportError:
         return {}
 
+    # Of the algorithm, of its policy, and of the LSTM itself.
     types = _further_types(recurrent.__init__, "")
     types |= _further_types(recurrent.policy_base.host.__init__, "policy_kwargs.")
     hints = get_type_hints(nn.RNNBase.__init__)
@@ -210,7 +211,12 @@ def check_ranges(algorithm: dict[str, Any]) -> None:
 class Untrained(optim.Optimizer):
     """In an optimizer's place where nothing is trained: those of torch import its compiler, which takes a second."""
 
-    def __init__(self, params: Any, lr: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(params, {"lr": lr, **kwargs})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -223,7 +229,11 @@ class Untrained(optim.Optimizer):
         raise RuntimeError("this model only acts: build a Study to train it")
 
 
-def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) -> DistributionalPPO:
+def model_of(
+    algorithm: dict[str, Any],
+    env: VecEnv,
+    acts_only: bool = False,
+) -> DistributionalPPO:
     """
     :param algorithm: keyword arguments of the constructor as YAML has them, all optional
     :param env: to train or to act in
@@ -233,9 +243,12 @@ def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) ->
     """
     check_ranges(algorithm)
     check_device(algorithm.get("device", "auto"))
+
+    # An agent that only acts needs no optimizer.
     arguments = {"policy": "MlpPolicy", **python_values(algorithm)}
     if acts_only:
         arguments["policy_kwargs"]["optimizer_class"] = Untrained
+
     try:
         return algorithm_class(algorithm)(env=env, **arguments)
     except AttributeError as error:  # as SB3 says that a policy is for another kind of observation

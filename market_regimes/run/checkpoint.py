@@ -69,7 +69,12 @@ def _step_and_attempt(path: Path) -> tuple[int, int]:
     return int(step), int(attempt or 0)
 
 
-def write(run_folder: Path, step: int, tensors: Tensors, state: State) -> None:
+def write(
+    run_folder: Path,
+    step: int,
+    tensors: Tensors,
+    state: State,
+) -> None:
     """
     :param run_folder: folder of the run
     :param step: environment steps trained; what there is of the same step stays until ``prune``
@@ -179,7 +184,11 @@ def statistics_of(normalizer: VecNormalize) -> dict[str, RunningMeanStd]:
     return statistics if isinstance(statistics, dict) else {"": statistics}
 
 
-def load_agent(model: DistributionalPPO, tensors: Tensors, path: Path) -> None:
+def load_agent(
+    model: DistributionalPPO,
+    tensors: Tensors,
+    path: Path,
+) -> None:
     """
     Take over what acting needs: parameters and the statistics of the observations.
 
@@ -210,7 +219,11 @@ def _load_statistics(statistics: RunningMeanStd, tensors: Tensors) -> None:
     statistics.count = float(saved["count"])
 
 
-def load(model: DistributionalPPO, run_folder: Path, which: CheckpointName = "best") -> int:
+def load(
+    model: DistributionalPPO,
+    run_folder: Path,
+    which: CheckpointName = "best",
+) -> int:
     """
     Take the parameters of a run. They are read as tensors only; no code in the files is run.
 

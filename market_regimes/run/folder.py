@@ -72,6 +72,7 @@ def read_configuration(folder: Path) -> Configured:
 def _market_of(content: dict[str, Any]) -> MarketConfig:
     """The section of the market as its dataclass."""
     market = dict(content.get("market") or {})
+
     trading = TradingCosts(**(market.pop("trading", None) or {}))
     for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists
         if isinstance(market.get(name), list):
@@ -79,7 +80,11 @@ def _market_of(content: dict[str, Any]) -> MarketConfig:
     return MarketConfig(**market, trading=trading)
 
 
-def acting_device(folder: Path, stated: str | None, wanted: str | None = None) -> str:
+def acting_device(
+    folder: Path,
+    stated: str | None,
+    wanted: str | None = None,
+) -> str:
     """
     Where the device of the training is not found, the CPU acts in its place, and a sentence says so.
 
@@ -89,10 +94,12 @@ def acting_device(folder: Path, stated: str | None, wanted: str | None = None) -
     :return: the device to act on
     :raises ValueError: if the wanted device is not found
     """
+    # A device that the user names must be there.
     if wanted is not None:
         if not is_found(wanted):
             raise ArgumentError(lambda name: f"{name('device')}={wanted}: torch finds no such device here")
         return wanted
+
     stated = stated or "auto"
 
     # With "auto" the folder knows the device that was taken; runs of earlier versions do not.

@@ -96,7 +96,12 @@ class ProgressCsv(KVWriter):
         write_file(self.path, text.getvalue())
         self.names = names
 
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
         """Write one row; what is no number is left out."""
         shown = filter_excluded_keys(key_values, key_excluded, "csv")
         row = {name: str(value) for name, value in shown.items() if isinstance(value, int | float | np.number)}

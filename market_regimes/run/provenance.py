@@ -24,6 +24,7 @@ SHOWN_NAMES = 5  # of symbols in a message
 def versions() -> dict[str, str]:
     """:return: the versions that numbers depend on"""
     installed = {"distributional_ppo": distributional_ppo.__version__, "python": platform.python_version()}
+
     for package in ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "arch"):
         try:
             installed[package] = version(package)
@@ -42,12 +43,17 @@ def provenance(
     :param device: that it is trained on
     :return: the content of ``run.json``
     """
+    # Every symbol up to the last bar that a period uses.
     costs = costs or TradingCosts()
     data = {market.symbol: _of_market(market, last, costs) for market, last in _used(segments)}
     return {**versions(), "data_version": DATA_VERSION, "seed": seed, "device": device, "data": data}
 
 
-def _of_market(market: Market, last: int, costs: TradingCosts) -> dict[str, Any]:
+def _of_market(
+    market: Market,
+    last: int,
+    costs: TradingCosts,
+) -> dict[str, Any]:
     """What ``run.json`` keeps of a symbol whose bars are used up to the last one given."""
     return {
         "bars": last + 1,
@@ -93,6 +99,8 @@ def check_provenance(folder: Path, segments: Segments) -> None:
     data = content.get("data")
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
+
+    # Other numbers, then other data.
     if data:
         check_data_version(folder, content)
 
@@ -113,13 +121,20 @@ def check_provenance(folder: Path, segments: Segments) -> None:
             )
 
 
-def _check_months(folder: Path, symbol: str, before: Any, months: dict[str, str]) -> None:
+def _check_months(
+    folder: Path,
+    symbol: str,
+    before: Any,
+    months: dict[str, str],
+) -> None:
     """Raise where the bars of a month are not those of the run."""
     if not isinstance(before, dict):
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
     changed = sorted(month for month in before.keys() | months.keys() if before.get(month) != months.get(month))
     if not changed:
         return
+
+    # The first month is named, others are counted.
     further = ""
     if len(changed) > 1:
         further = f" and {len(changed) - 1} further month(s) until {changed[-1]}"

@@ -35,10 +35,12 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
     :param model: at the start of a rollout
     :return: tensors and state for ``checkpoint.write``
     """
+    # Generators, parameters and the last episodes.
     tensors, state = _capture_generators(model)
     tensors |= {"parameters": model.get_parameters(), **_capture_episodes(model)}
     state |= {"num_timesteps": model.num_timesteps, "n_updates": model._n_updates}
 
+    # Statistics of the observations.
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         tensors["observation_statistics"] = {
@@ -46,6 +48,7 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
             for key, statistics in statistics_of(normalizer).items()
         }
 
+    # Every agent in its episode, and what its LSTMs remember.
     market, monitor = _market_env(model)
     if market is not None and monitor is not None:
         tensors["market"] = {name: torch.from_numpy(getattr(market.core, name).copy()) for name in AGENT_ARRAYS}
@@ -67,6 +70,8 @@ def _capture_generators(model: DistributionalPPO) -> tuple[Tensors, State]:
         "numpy_rng": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
     }
     state: State = {"python_rng": random.getstate(), "numpy_rng": [kind, position, has_gauss, cached]}
+
+    # Of the device, and of gSDE.
     if model.device.type == "cuda":
         tensors["cuda_rng"] = torch.cuda.get_rng_state_all()
     if model.use_sde:
@@ -86,7 +91,11 @@ def _capture_episodes(model: DistributionalPPO) -> Tensors:
     }
 
 
-def with_others(tensors: Tensors, state: State, others: list[tuple[Tensors, State]]) -> tuple[Tensors, State]:
+def with_others(
+    tensors: Tensors,
+    state: State,
+    others: list[tuple[Tensors, State]],
+) -> tuple[Tensors, State]:
     """
     :param tensors: of the first process, from ``capture``
     :param state: likewise
@@ -99,7 +108,11 @@ def with_others(tensors: Tensors, state: State, others: list[tuple[Tensors, Stat
     return {**tensors, "others": list(parts)}, {**state, "others": list(states)}
 
 
-def of_this_process(tensors: Tensors, state: State, path: Path) -> tuple[Tensors, State]:
+def of_this_process(
+    tensors: Tensors,
+    state: State,
+    path: Path,
+) -> tuple[Tensors, State]:
     """
     :param tensors: from ``checkpoint.read``
     :param state: from ``checkpoint.read``
@@ -122,7 +135,12 @@ def of_this_process(tensors: Tensors, state: State, path: Path) -> tuple[Tensors
     return tensors, state
 
 
-def restore(model: DistributionalPPO, tensors: Tensors, state: State, path: Path) -> None:
+def restore(
+    model: DistributionalPPO,
+    tensors: Tensors,
+    state: State,
+    path: Path,
+) -> None:
     """
     The reverse of ``capture``, but for the generators.
 
@@ -151,7 +169,11 @@ def _restore_episodes(model: DistributionalPPO, tensors: Tensors) -> None:
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
 
 
-def _restore_market(model: DistributionalPPO, tensors: Tensors, state: State) -> None:
+def _restore_market(
+    model: DistributionalPPO,
+    tensors: Tensors,
+    state: State,
+) -> None:
     """Put every agent back to its place in its episode."""
     market, monitor = _market_env(model)
     if market is None or monitor is None:
@@ -170,7 +192,11 @@ def _restore_market(model: DistributionalPPO, tensors: Tensors, state: State) ->
     _restore_lstm_states(model, tensors.get("lstm_states", []))  # older checkpoints lack them
 
 
-def restore_generators(model: DistributionalPPO, tensors: Tensors, state: State) -> None:
+def restore_generators(
+    model: DistributionalPPO,
+    tensors: Tensors,
+    state: State,
+) -> None:
     """
     The rest of ``restore``, at the start of the first rollout: SB3 has by then drawn new noise for gSDE.
 

@@ -76,7 +76,12 @@ class Study:
         self.score_name = "mean_reward"
         if run.env_id == "market":
             market, self.segments = _with_segments(market, segments)
-            self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
+            self.core = MarketCore(
+                self.segments["train"],
+                run.n_envs,
+                market.trading,
+                market.episode_bars,
+            )
             self.score_name = "sharpe_ratio"
         self.configured = Configured(run, market, algorithm)
         self.model = model_of(algorithm, self._make_env())
@@ -155,6 +160,7 @@ class Study:
             self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
             return
 
+        # From the newest whole checkpoint.
         for path in paths:
             try:
                 tensors, state = of_this_process(*checkpoint.read(path), path)
@@ -169,7 +175,13 @@ class Study:
             return
         raise ValueError(f"{folder} holds no checkpoint that can be resumed from")
 
-    def _learn(self, folder: Path, config_text: str, memory: Memory, resumed: Resumed | None) -> None:
+    def _learn(
+        self,
+        folder: Path,
+        config_text: str,
+        memory: Memory,
+        resumed: Resumed | None,
+    ) -> None:
         """Train in the first process and write, follow it in the others; name the folder in what goes wrong."""
         step = broadcast(self.model.num_timesteps)
         if step != self.model.num_timesteps:
@@ -204,7 +216,13 @@ class Study:
         with until_interrupted():  # the first process decides
             self.model.learn(steps, Following(resumed), reset_num_timesteps=resumed is None)
 
-    def _learn_and_write(self, folder: Path, config_text: str, memory: Memory, resumed: Resumed | None) -> None:
+    def _learn_and_write(
+        self,
+        folder: Path,
+        config_text: str,
+        memory: Memory,
+        resumed: Resumed | None,
+    ) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -212,7 +230,16 @@ class Study:
             raise ValueError(f"another process is training in {folder}") from error
 
         with lock, until_interrupted() as interrupted:
-            training = Training(self.run, folder, self.core, self.score, self.score_name, interrupted, memory, resumed)
+            training = Training(
+                self.run,
+                folder,
+                self.core,
+                self.score,
+                self.score_name,
+                interrupted,
+                memory,
+                resumed,
+            )
             write_file(folder / "config.yaml", config_text)
             self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
             self.model.learn(
@@ -260,6 +287,7 @@ class Study:
             return {"mean_reward": figures["mean_reward"]}, None
 
         seen: list[np.ndarray] = []
+        # The agent beside the trading rules.
         frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
         scores = scores_of(frames, self.core.rows_per_year) | self._validation_benchmarks
         scores["share_of_attainable"] = share_of_attainable(
@@ -297,7 +325,10 @@ class Study:
         return evaluate_on(self.model, self.agent, segments, self.trading, to, self.seed, self.step)
 
 
-def _with_segments(market: MarketConfig, segments: Segments | None) -> tuple[MarketConfig, Segments]:
+def _with_segments(
+    market: MarketConfig,
+    segments: Segments | None,
+) -> tuple[MarketConfig, Segments]:
     """The market as a run records it: as orders fill, with paths from anywhere. And its segments, read if need be."""
     if segments is None:
         data = read_data(market)

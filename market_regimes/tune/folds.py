@@ -66,7 +66,11 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Validation
     return folds
 
 
-def _check_first_validation(tune: TuneConfig, read: Sequence[Bars], test: str) -> None:
+def _check_first_validation(
+    tune: TuneConfig,
+    read: Sequence[Bars],
+    test: str,
+) -> None:
     """Raise unless validation begins after the first bar and before the test period."""
     first = tune.first_validation
     if first is None:
@@ -76,7 +80,11 @@ def _check_first_validation(tune: TuneConfig, read: Sequence[Bars], test: str) -
         raise ValueError(f"first_validation={first} must lie after the first bar, {begin}, and before the test, {test}")
 
 
-def _folds(tune: TuneConfig, market: MarketConfig, read: Sequence[Bars]) -> list[ValidationFold]:
+def _folds(
+    tune: TuneConfig,
+    market: MarketConfig,
+    read: Sequence[Bars],
+) -> list[ValidationFold]:
     """The folds of bars that end before the test period."""
     label = "+".join(Path(entry).stem for entry in market.entries)
     notes = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))

@@ -58,9 +58,19 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         address = f"sqlite:///{self.folder / STORAGE}"
         storage = optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
-        return optuna.create_study(storage=storage, study_name=NAME, direction="maximize", load_if_exists=True)
+        return optuna.create_study(
+            storage=storage,
+            study_name=NAME,
+            direction="maximize",
+            load_if_exists=True,
+        )
 
-    def score(self, params: Mapping[str, Any], fold: ValidationFold, seed: int) -> float:
+    def score(
+        self,
+        params: Mapping[str, Any],
+        fold: ValidationFold,
+        seed: int,
+    ) -> float:
         """
         :param params: of a trial, by keys of the configuration
         :param fold: to train and to validate on
@@ -128,7 +138,14 @@ def _begin(search: Search, configuration: str | None) -> Any:
 def _run_workers(search: Search, count: int) -> None:
     """Run trials in processes until all have ended."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(search, number), daemon=True) for number in range(count)]
+    processes = [
+        context.Process(
+            target=work,
+            args=(search, number),
+            daemon=True,
+        )
+        for number in range(count)
+    ]
     try:
         for process in processes:
             process.start()
@@ -191,7 +208,11 @@ def _print_outcome(sentence: str) -> None:
         leave_closed_pipe()
 
 
-def run_trial(search: Search, study: Any, trial: Any) -> str:
+def run_trial(
+    search: Search,
+    study: Any,
+    trial: Any,
+) -> str:
     """
     Score a trial seed by seed, so that after each all trials have been scored alike; give up a poor one.
 
