@@ -9,8 +9,10 @@ from market_regimes.commands.arguments import files_first, wants_defaults, witho
 def test_the_home_of_the_user_is_found_in_the_place_of_a_configuration(files, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(files))
     (files / "c.yaml").write_text("market: {data: nowhere.csv}")
+
     for flags in (["--config", "~/c.yaml"], ["--config=~/c.yaml"]):
         assert "there is no file nowhere.csv" in refused(capsys, "train", *flags)
+
     assert "nothing.yaml" in refused(capsys, "train", "--config=~/nothing.yaml")
 
 

@@ -18,6 +18,7 @@ def test_a_fill_at_the_open_that_is_stated_is_refused_on_closes(files, names, ca
     (files / "mine.yaml").write_text("market: {trading: {fill: next_open}}\n")
     data = f"--market.data=[{','.join(entries)}]"
     expected = f"market.trading.fill=next_open: {files / 'b.csv'} has no opening prices of b"
+
     for arguments in (
         ["train", data, "--market.trading.fill=next_open"],
         ["train", data, f"--config={files / 'mine.yaml'}"],
@@ -26,6 +27,7 @@ def test_a_fill_at_the_open_that_is_stated_is_refused_on_closes(files, names, ca
         ["compare", data, "--market.trading.fill=next_open", "--compare.first_test=2001-03-01"],
     ):
         assert expected in refused(capsys, *arguments)
+
     with pytest.raises(ValueError, match="no opening prices of b"):
         Study(RunConfig(), MarketConfig(entries, trading=TradingCosts(fill="next_open")), SMALL)
 
@@ -35,5 +37,6 @@ def test_a_training_period_shorter_than_an_episode_is_said(files, capsys):
     main([*QUICK_FLAGS, "--market.episode_bars=500", f"--market.data={files / 'a.csv'}", f"--run.out={files}"])
     said = capsys.readouterr().out
     bars = json.loads((next(files.glob("market-*")) / "run.json").read_text())["data"]["a"]["bars"]
+
     assert bars == 400
     assert "a: episodes of 219 bars, all of training, not market.episode_bars=500\n" in said

@@ -21,8 +21,11 @@ def test_bars_that_cannot_be_filled_as_the_run_fills_say_so(files, capsys):
     )
     capsys.readouterr()
     main(["evaluate", str(files / "run"), "--data", str(files / "b.csv")])
+
     assert sentence in capsys.readouterr().out.splitlines()
+
     (signal,) = Agent.load(files / "run").signal(files / "b.csv")
+
     assert signal.fill == "close"
     assert sentence in signal.warnings
 
@@ -32,8 +35,11 @@ def test_the_place_of_the_runs_own_data_is_heeded_with_dates_too(files, capsys):
     shutil.move(files / "a.csv", files / "moved.csv")
     flag = f"--market.data={files / 'moved.csv'}"
     main(["evaluate", str(files / "run"), flag, "--from", "2001-03-01"])
+
     assert list((files / "run").glob("evaluation-2001-03-01-to-*.json"))
+
     other = ["--data", str(files / "b.csv")]
+
     assert "give one of them" in refused(capsys, "evaluate", files / "run", flag, *other)
 
 
@@ -49,12 +55,17 @@ def with_device(folder, device):
 def test_a_seeds_group_acts_on_the_device_that_is_asked_for(home, capsys):
     main([*QUICK_FLAGS, "--market.data=p.csv", "--run.name=x", "--seeds=0,1", "--algorithm.device=cpu"])
     folder = home / "runs" / "x"
+
     for each in (folder, folder / "seed-0", folder / "seed-1"):
         with_device(each, ABSENT[0])
+
     capsys.readouterr()
     main(["evaluate", str(folder)])
+
     assert capsys.readouterr().err.count("the CPU is used") == 2
+
     main(["evaluate", str(folder), "--device=cpu"])
+
     assert capsys.readouterr().err == ""
 
 
@@ -70,14 +81,20 @@ def test_evaluate_and_signal_read_the_features_of_other_files(run_with_columns, 
     other.to_csv(tmp_path / "other.csv", index=False)
     main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01", "--to", "2002-04-19"])
     one, two = (folder / f"positions-{name}.csv" for name in ("test", "other-2001-11-01-to-2002-04-19"))
+
     assert one.read_text() == two.read_text().replace(",other,", ",prices,")
     assert " has no numbers in mine" not in capsys.readouterr().out
+
     other.drop(columns="mine").to_csv(tmp_path / "other.csv", index=False)
     main(["evaluate", str(folder), "--data", str(tmp_path / "other.csv"), "--from", "2001-11-01"])
+
     assert f"\n{tmp_path / 'other.csv'} has no numbers in mine: the own rule is left out\n" in capsys.readouterr().out
+
     joint = json.loads((folder / "evaluation-other-2001-11-01-to-2002-04-19.json").read_text())["joint"]
+
     assert "own rule" not in joint
     assert "own rule" in json.loads((folder / "evaluation-test.json").read_text())["joint"]
+
     main(["signal", str(folder), "--data", str(tmp_path / "other.csv"), "--json", "--observation"])
     (answer,) = json.loads(capsys.readouterr().out)
     scaling = json.loads((folder / "scaling.json").read_text())["prices"]["scaling"]["features"]
@@ -85,9 +102,12 @@ def test_evaluate_and_signal_read_the_features_of_other_files(run_with_columns, 
         (other["macro"].iloc[-1] - scaling["macro"]["mean"]) / scaling["macro"]["std"],
         (np.log(other["volume"]).diff().iloc[-1] - scaling["volume"]["mean"]) / scaling["volume"]["std"],
     ]
+
     assert len(answer["observation"]) == 25
     assert answer["observation"][22:24] == pytest.approx(expected, rel=1e-5)
+
     other.drop(columns="macro").to_csv(tmp_path / "other.csv", index=False)
+
     for command in ("evaluate", "signal"):
         error = errors_of(capsys, command, folder, "--data", tmp_path / "other.csv")
         assert "other.csv has no column macro, which market.features names: it has date, open" in error
@@ -140,9 +160,11 @@ def test_a_run_is_loaded_and_its_folder_stays_as_it_is(files):
 
     study = Study(configured.run, configured.market, configured.algorithm)
     study.load(folder)
+
     assert contents_of(folder) == before
 
     (files / "scaling.json").rename(folder / "scaling.json")
     before = contents_of(folder)
     Agent.load(folder)
+
     assert contents_of(folder) == before

@@ -7,6 +7,7 @@ from builders import refused
 def test_the_name_of_a_file_is_no_key_that_was_mistyped(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("")
     shown = refused(capsys, "signal", tmp_path)
+
     assert "has no run.json" in shown
     assert "Did you mean" not in shown
 
@@ -52,5 +53,6 @@ def test_a_wrong_key_is_refused_with_file_and_nearest_key(capsys, tmp_path, text
     config = tmp_path / "mine.yaml"
     config.write_text(text)
     message = refused(capsys, "train", "--config", str(config))
+
     assert message.startswith(f"error: {config}: ")
     assert sentence in message

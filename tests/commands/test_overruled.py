@@ -57,6 +57,7 @@ def test_keys_of_a_file_that_would_do_nothing_are_named(tmp_path, command, conte
     path = tmp_path / "c.yaml"
     path.write_text(content)
     notes = notes_on_unused_keys(command, ["--config", str(path), *flags])
+
     assert notes == ([] if expected is None else [f"algorithm.seed=7 of {path} is not used: {expected}"])
 
 
@@ -64,15 +65,21 @@ def test_a_flag_that_a_key_of_a_file_overrules_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seeds: 0-1")
     sentence = "--seeds gives every run its seed: leave --algorithm.seed away"
+
     assert why_overruled("train", [f"--config={path}", "--algorithm.seed=7"]) == sentence
+
     path.write_text("seeds: null")
+
     assert why_overruled("train", [f"--config={path}", "--algorithm.seed=7"]) is None
 
 
 def test_a_command_names_the_keys_of_its_file_that_it_does_not_use(files, capsys):
     """The run is refused afterwards for want of a file."""
     (files / "c.yaml").write_text("run: {total_timesteps: 500}\nmarket: {data: nowhere.csv}")
+
     with pytest.raises(SystemExit):
         main(["sanity", "--config", str(files / "c.yaml")])
+
     shown = capsys.readouterr().err
+
     assert f"run.total_timesteps=500 of {files / 'c.yaml'} is not used: sanity trains 6,144 steps" in shown

@@ -24,11 +24,16 @@ def test_a_run_of_closes_that_recorded_the_open_goes_on_as_it_was(files, capsys)
     config["market"]["trading"]["fill"] = "next_open"
     (files / "run" / "config.yaml").write_text(yaml.safe_dump(config))
     main(["evaluate", str(files / "run")])
+
     assert (files / "run" / "positions-test.csv").read_bytes() == before
+
     (signal,) = Agent.load(files / "run").signal(files / "b.csv")
+
     assert signal.fill == "close"
     assert "may become longer" not in refused(capsys, "--resume", files / "run", "--market.trading.fill=close")
+
     main(["--resume", str(files / "run"), "--run.total_timesteps=128"])
+
     assert recorded(files / "run")[0] == "close"
 
 
@@ -51,21 +56,27 @@ def test_a_resumed_run_finds_its_data_from_anywhere(home, monkeypatch, first, mo
     main([*QUICK_FLAGS, f"--market.data={first}", "--run.name=x", *(["--seeds=0,1"] if seeds else [])])
     main(["--resume", "runs/x", f"--market.data={moved}"])
     absolute = [str(home / name) for name in expected] if isinstance(expected, list) else str(home / expected)
+
     for each in [folder, *folder.glob("seed-*")]:
         assert data_of(each) == absolute
+
     monkeypatch.chdir(home / "elsewhere")
     main(["evaluate", str(folder)])
     one = folder / "seed-1" if seeds else folder
     main(["signal", str(one), "--json"])
     main(["--resume", str(folder), "--run.total_timesteps=128"])
+
     assert data_of(folder) == absolute
 
 
 @pytest.mark.usefixtures("no_export")
 def test_the_users_home_is_meant_in_every_path(home, monkeypatch, capsys):
     main([*QUICK_FLAGS, "--market.data=~/p.csv", "--run.out=~/runs", "--run.name=x"])
+
     assert (home / "runs" / "x" / "run.json").exists()
+
     monkeypatch.chdir(home / "elsewhere")
+
     for arguments in (
         ["evaluate", "~/runs/x"],
         ["evaluate", "~/runs/x", "--market.data=~/p.csv"],
@@ -74,8 +85,11 @@ def test_the_users_home_is_meant_in_every_path(home, monkeypatch, capsys):
         ["data", "~/both"],
     ):
         main(arguments)
+
     assert not (home / "elsewhere" / "~").exists()
+
     agent = Agent.load("~/runs/x")
+
     assert agent.signal("~/p.csv")[0].symbol == "p"
     assert agent.export("~/agent.onnx") == home / "agent.json"
 
@@ -94,6 +108,7 @@ def test_other_commands_keep_absolute_paths_too(home, command):
             patch.setattr("market_regimes.run.sanity.SANITY_STEPS", 64)
             patch.setattr("market_regimes.run.sanity.print_checks", lambda *args: True)
             main([command, *few])
+
     assert data_of(home / "runs" / "x") == str(home / "p.csv")
 
 
@@ -116,11 +131,14 @@ def test_a_run_is_resumed_unless_a_feature_changed(run_with_columns, tmp_path, m
     changed.to_csv(tmp_path / "prices.csv", index=False)
     main(["train", "--resume", str(folder), f"--market.data={tmp_path / 'prices.csv'}"])
     shown = capsys.readouterr().out
+
     assert "observed besides prices: macro, volume (log change); known at the close of their row\n" in shown
     assert "own rule: targets of mine, each known at the close of its row\n" in shown
+
     changed.loc[100, "macro"] = 1.5
     changed.to_csv(tmp_path / "prices.csv", index=False)
     error = errors_of(capsys, "train", "--resume", folder, f"--market.data={tmp_path / 'prices.csv'}")
+
     assert "bars of prices changed in 2000-05;" in error
     assert "was started with market.features=" in errors_of(
         capsys, "train", "--resume", folder, "--market.features=[macro]"

@@ -29,6 +29,7 @@ def test_one_signal_asks_and_the_second_ends():
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012
             os.kill(os.getpid(), signal.SIGINT)
             threading.Event().wait(1)
+
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 

@@ -50,6 +50,7 @@ def test_the_fill_that_was_done_is_recorded(files, names, stated, fill, fills, p
     else:
         flags = [] if stated is None else [f"--market.trading.fill={stated}"]
         main([*QUICK_FLAGS, *flags, f"--market.data=[{','.join(entries)}]", f"--run.out={files}", "--run.name=run"])
+
     assert recorded(files / "run") == (fill, fills)
 
 
@@ -59,12 +60,17 @@ def test_a_run_from_python_records_periods_and_places_too(files, monkeypatch):
     run = RunConfig(total_timesteps=32, n_envs=2, name="run", progress_bar=False)
     folder = Study(run, MarketConfig("a.csv"), SMALL).start().resolve()
     config = read_configuration(folder).market
+
     assert config.data == str(files / "a.csv")
+
     expected = read_data(MarketConfig(str(files / "a.csv"))).config
+
     assert (config.train, config.test) == (expected.train, expected.test)
+
     (files / "elsewhere").mkdir()
     monkeypatch.chdir(files / "elsewhere")
     main(["evaluate", str(folder)])
+
     assert (folder / "evaluation-test.json").exists()
 
 
@@ -73,8 +79,11 @@ def test_a_folder_that_exists_is_refused_in_the_words_of_the_caller(files, capsy
     (files / "run").mkdir()
     sentence = f"the run folder {files / 'run'} exists already: choose another run.name, or "
     flags = [f"--market.data={files / 'a.csv'}", f"--run.out={files}", "--run.name=run"]
+
     assert f"{sentence}--resume {files / 'run'}\n" in refused(capsys, "train", *QUICK_FLAGS, *flags)
+
     run = RunConfig(total_timesteps=32, n_envs=2, name="run", out=str(files), progress_bar=False)
+
     with pytest.raises(ValueError, match=r"run\.name, or go on in it by Study\.resume$"):
         Study(run, MarketConfig(str(files / "a.csv")), SMALL).start()
 
@@ -112,11 +121,14 @@ def no_export(monkeypatch):
 def test_a_run_of_a_device_that_is_not_here_acts_on_the_cpu(home, device, capsys, monkeypatch):
     main([*QUICK_FLAGS, "--market.data=p.csv", "--run.name=x", "--algorithm.device=cpu"])
     folder = home / "runs" / "x"
+
     assert json.loads((folder / "run.json").read_text())["device"] == "cpu"
+
     before = Agent.load(folder).signal("p.csv")
     with_device(folder, device)
     sentence = f"was trained on {device}, which torch does not find here: the CPU is used"
     capsys.readouterr()
+
     for arguments in (
         ["signal", str(folder), "--data", "p.csv"],
         ["evaluate", str(folder)],
@@ -130,7 +142,9 @@ def test_a_run_of_a_device_that_is_not_here_acts_on_the_cpu(home, device, capsys
         with pytest.raises(SystemExit):
             main([*arguments, f"--device={device}"])
         assert f"--device={device}: torch finds no such device here" in capsys.readouterr().err
+
     agent = Agent.load(folder)
+
     assert agent.model.device.type == "cpu"
     assert agent.signal("p.csv")[0].target == before[0].target
     with pytest.raises(ValueError, match=f"device={device}: torch finds no such device here"):
@@ -139,8 +153,11 @@ def test_a_run_of_a_device_that_is_not_here_acts_on_the_cpu(home, device, capsys
     # What is trained there goes on there, unless the user says otherwise.
     with pytest.raises(SystemExit):
         main(["--resume", str(folder), "--run.total_timesteps=128"])
+
     assert f"algorithm.device={device}: torch finds no such GPU here" in capsys.readouterr().err
+
     main(["--resume", str(folder), "--run.total_timesteps=128", "--algorithm.device=cpu"])
+
     assert newest_first(folder)[0].name == f"{128:012d}"
 
 
@@ -150,6 +167,7 @@ def test_a_run_that_chose_a_device_by_itself_says_where_it_was_trained(home, dev
     folder = home / "runs" / "x"
     with_device(folder, "auto")
     content = json.loads((folder / "run.json").read_text())
+
     for recorded, said in ((device, True), ("cpu", False), (None, False)):
         (folder / "run.json").write_text(json.dumps({**content, "device": recorded}))
         capsys.readouterr()
@@ -160,6 +178,7 @@ def test_a_run_that_chose_a_device_by_itself_says_where_it_was_trained(home, dev
 @pytest.mark.parametrize("device", ABSENT)
 def test_every_device_that_is_not_here_is_the_cpu(tmp_path, device, capsys):
     (tmp_path / "run.json").write_text("{}")
+
     assert acting_device(tmp_path, device) == "cpu"
     assert f"{tmp_path} was trained on {device}, which torch does not find" in capsys.readouterr().err
     assert [acting_device(tmp_path, stated) for stated in ("cpu", "auto", None)] == ["cpu", "auto", "auto"]

@@ -35,13 +35,16 @@ def test_folds_walk_forward_to_the_day_before_the_test(prices, make_prices, tmp_
     periods = dict(train=("2000-01-03", "2002-12-31"), validation=("2003-01-01", "2004-12-31"))
     market = MarketConfig(str(tmp_path / "long/own.csv"), **periods, test=("2005-01-01", "2005-09-01"))
     folds = folds_before_test(TuneConfig(validation_years=1), market)
+
     assert [fold.market.days("validation") for fold in folds] == [
         ("2002-07-03", "2003-07-02"),
         ("2003-07-03", "2004-07-02"),
         ("2004-07-03", "2004-12-31"),
     ]
     assert folds[0].market.train == ("2000-01-03", "2002-06-02")  # 30 days between
+
     short = folds_before_test(TuneConfig(validation_years=1, train_years=2, embargo_days=0), market)
+
     assert short[1].market.train == ("2001-07-03", "2003-07-02")
 
 

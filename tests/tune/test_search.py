@@ -84,6 +84,7 @@ def moved(since, until="2100"):
 
 def test_the_test_period_moves_no_score_and_the_days_of_validation_do(prices, tmp_path, here):
     found = []
+
     for name, change in (
         ("own", moved("2100")),
         ("test moved", moved("2002-01-01")),
@@ -93,6 +94,7 @@ def test_the_test_period_moves_no_score_and_the_days_of_validation_do(prices, tm
         assert str(search.folds[0].segments["validation"][0].market.dates[-1])[:10] == "2001-12-31"
         run_search(search)
         found.append(facts(search))
+
     assert len(found[0]) == 3
     assert found[0] == found[1]
     assert found[0][0][0] == found[2][0][0]  # the same values are tried first
@@ -106,6 +108,7 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
     other = folds_before_test(replace(tune, embargo_days=60), prices("b"))
     search = replace(search, folds=[*search.folds, *other, *other])
     run_search(search)
+
     for params, scores, value in facts(search):
         assert np.shape(scores) == (3, 3)
         means = [(first + second + third) / 3 for first, second, third in scores]
@@ -126,6 +129,7 @@ def test_an_agent_that_never_holds_anything_scores_0(prices, tmp_path, monkeypat
     search = search_of(tmp_path / "search", prices())
     monkeypatch.setattr(Study, "agent", lambda study: lambda known: np.zeros(len(known.position)))
     params = {"algorithm.learning_rate": 0.01}
+
     assert search.score(params, search.folds[0], 0) == 0.0
 
 
@@ -134,12 +138,19 @@ def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices
     run_search(replace(search, tune=replace(TUNE, trials=1)))
     search.study().ask()  # a process took it and was killed
     run_search(search)
+
     assert [trial.state.name for trial in search.study().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
     run_search(search)
+
     assert len(search.study().trials) == 4
+
     best = conclude(search)
+
     assert best.value == max(trial.value for trial in search.study().trials if trial.value is not None)
+
     other = search_of(tmp_path / "search", prices("other", moved("2001-06-01")))
+
     with pytest.raises(ValueError, match="was started on other data"):
         run_search(other)
 
@@ -159,9 +170,12 @@ def test_a_killed_process_loses_its_trial_alone(prices, tmp_path, capfd):
     killer.start()
     run_search(search)
     killer.join(timeout=1)
+
     assert not killer.is_alive()
     assert not active_children()
+
     states = [trial.state.name for trial in study.trials]
+
     assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"]
     assert states.index("FAIL") in running
     assert "1 of 2 processes ended early: each lost its trial" in capfd.readouterr().out
@@ -177,6 +191,7 @@ def test_a_trial_that_diverges_is_counted_and_the_search_goes_on(prices, tmp_pat
 
     monkeypatch.setattr(Search, "score", diverging)
     run_search(search)
+
     assert [trial.state.name for trial in search.study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "trial 1: failed with FloatingPointError: policy.weight is NaN\n" in capsys.readouterr().out
 
@@ -189,8 +204,10 @@ def test_a_search_without_any_score_says_why(prices, tmp_path, here, monkeypatch
 
     monkeypatch.setattr(Search, "score", diverging)
     run_search(search)
+
     with pytest.raises(ValueError, match=r"no trial was finished; the first one FloatingPointError: policy\.weight"):
         conclude(search)
+
     assert len(pd.read_csv(search.folder / "trials.csv")) == 3
 
 
@@ -208,9 +225,11 @@ def test_a_poor_trial_is_given_up_after_a_seed_and_not_after_the_last(prices, tm
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
     states = [trial.state.name for trial in search.study().trials]
+
     assert states == ["COMPLETE"] * 5 + ["PRUNED", "COMPLETE"]
     assert "trial 5: given up after 1 of 2 seeds at 0.000\ntrial 6: 3.500\n" in capsys.readouterr().out
     assert (conclude(search).number, conclude(search).value) == (4, 10.0)
+
     for name in ("history.png", "importance.png"):
         assert (search.folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -229,6 +248,7 @@ def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_la
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
     trials = search.study().trials
+
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6 + ["PRUNED"]
     assert [trial.intermediate_values for trial in trials[4:]] == [
         {0: 0.0, 1: 10.0, 2: 1.0},
@@ -241,23 +261,31 @@ def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_la
 def test_a_resumed_search_draws_other_values_than_before(prices, tmp_path, here):
     """Once after another, as often as it is stopped: with the same values it would learn nothing new."""
     search = search_of(tmp_path / "search", prices())
+
     for trials in (1, 2, 3):
         run_search(replace(search, tune=replace(TUNE, trials=trials)))
+
     drawn = [tuple(trial.params.values()) for trial in search.study().trials]
+
     assert len(set(drawn)) == len(drawn) == 3
+
     again = search_of(tmp_path / "again", prices("other"))
+
     for trials in (1, 2, 3):
         run_search(replace(again, tune=replace(TUNE, trials=trials)))
+
     assert [tuple(trial.params.values()) for trial in again.study().trials] == drawn
 
 
 def test_no_two_workers_draw_the_same_values(prices, tmp_path):
     drawn = set()
+
     for number in (0, 1, 2):
         tune = replace(TUNE, trials=1, seeds="0")
         search = search_of(tmp_path / f"search {number}", prices(f"prices {number}"), tune)
         work(search, number)
         drawn.add(tuple(search.study().trials[0].params.values()))
+
     assert len(drawn) == 3
 
 
