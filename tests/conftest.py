@@ -15,12 +15,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from selenium import webdriver
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from distributional_ppo import QuantileActorCriticPolicy
 from market_regimes.compare.executors import EXECUTORS
 from market_regimes.evaluate.pictures import tear_sheet
+from market_regimes.run.log import read_events, scalars_of
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come
@@ -109,12 +109,7 @@ def read_scalars():
 
     def read(folder):
         (folder,) = {path.parent for path in folder.glob("**/events*")}
-        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-        accumulator.Reload()
-        # TensorBoard reads files by name: of the ninth and tenth of a process in the same second, the tenth first.
-        return {
-            tag: sorted(accumulator.Scalars(tag), key=lambda e: e.wall_time) for tag in accumulator.Tags()["scalars"]
-        }
+        return scalars_of(read_events(folder))
 
     return read
 

@@ -7,17 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.features import column_of
-from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segments, digest, read_bars, segments_of
+from market_regimes.market.segments import Segments, read_bars, segments_of
+from market_regimes.market.walk_forward import (
+    MIN_SCORED_BARS,
+    MIN_TRAIN_BARS,
+    WalkForward,
+    day_of,
+    digest_until,
+    middle_of,
+    shortage,
+    span_of,
+)
 from market_regimes.prices import Bars, check_zones
-
-MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,11 @@ def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | 
     said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
     dates = _test_dates(compare, market)
     for train, test in _periods(compare, dates, read, label):
-        fingerprint = " ".join(_digest_until(bars, market, test[1]) for bars in read)
+        fingerprint = digest_until(read, market, test[1])
         one = replace(market, train=train, test=test)
-        missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
+        missing = shortage(read, train, "training", MIN_TRAIN_BARS) or shortage(read, test, "test", MIN_SCORED_BARS)
         segments = {} if missing else segments_of(one, ("train", "test"), read)
         yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments, said)
-
-
-def _digest_until(bars: Bars, market: MarketConfig, day: str) -> str:
-    """Over the bars and columns that a fold may use: what is appended later is no obstacle."""
-    used = slice(0, period_of(bars, day, day).stop)
-    arrays = [bars.dates, bars.open, bars.close, *([] if bars.volatility_index is None else [bars.volatility_index])]
-    arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
-    return digest(bars.symbol, *(array[used] for array in arrays))
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,8 @@ def _periods(
     compare: CompareConfig, dates: _TestDates, read: Sequence[Bars], label: str
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     """First and last days of training and test, fold by fold."""
-    begin = min(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
-    end = max(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
-    middle = (begin + (end - begin) / 2).normalize()
+    begin, end = span_of(read)
+    middle = middle_of(begin, end)
     start = middle if dates.first is None else dates.first[1]
     last = end if dates.last is None else min(end, dates.last[1])
     if not begin < start <= last:
@@ -124,32 +120,7 @@ def _periods(
             f"{' and '.join(stated) or 'half of the data'} leaves no test period of {label}, whose bars run from "
             f"{begin.date()} to {end.date()}"
         )
-    while start <= last:
-        after = start + pd.DateOffset(years=compare.test_years)
-        train = max(begin, start - pd.DateOffset(years=compare.train_years)) if compare.train_years else begin
-        yield (
-            _day_pair(train, start - pd.Timedelta(days=compare.embargo_days + 1)),
-            _day_pair(start, min(after - pd.Timedelta(days=1), last)),
-        )
-        start = after
-
-
-def _day_pair(first: pd.Timestamp, last: pd.Timestamp) -> tuple[str, str]:
-    return str(first.date()), str(last.date())
-
-
-def _missing(symbols: Sequence[Bars], days: tuple[str, str], name: str, needed: int) -> str | None:
-    """Reason a period is too short, or None."""
-    first, after = np.datetime64(days[0], "D"), np.datetime64(days[1], "D") + 1
-    bars = max(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
-    return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
-
-
-def day_of(text: str, name: str) -> pd.Timestamp:
-    try:
-        return pd.Timestamp(np.datetime64(text, "D"))
-    except ValueError as error:
-        raise ValueError(f"{name} must be a day like 2007-01-01, got {text!r}") from error
+    yield from WalkForward(compare.test_years, compare.train_years, compare.embargo_days).periods(begin, start, last)
 
 
 def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:

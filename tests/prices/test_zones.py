@@ -14,7 +14,7 @@ from market_regimes.config import CompareConfig, MarketConfig, TuneConfig
 from market_regimes.market.describe import read_data
 from market_regimes.market.segments import read_bars
 from market_regimes.prices import ReadOptions, read_prices
-from market_regimes.tune.search import folds_before_test
+from market_regimes.tune.folds import folds_before_test
 
 ZONES = {
     "short offset": ("%Y-%m-%d 00:00:00+02", "+02:00"),

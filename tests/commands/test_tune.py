@@ -38,6 +38,7 @@ def test_the_best_values_are_a_configuration_that_train_takes(search, tmp_path, 
     said = capsys.readouterr().out
     best = yaml.safe_load((tmp_path / "runs/s/best.yaml").read_text())
     rows = dict(re.findall(r"^  ([\w.]+): (\S+)$", said, re.M))
+
     assert str(best["algorithm"]["gamma"]) == rows["algorithm.gamma"]
     assert str(best["algorithm"]["policy_kwargs"]["n_quantiles"]) == rows["algorithm.policy_kwargs.n_quantiles"]
     assert str(best["run"]["n_envs"]) == rows["run.n_envs"]
@@ -51,7 +52,9 @@ def test_the_best_values_are_a_configuration_that_train_takes(search, tmp_path, 
     assert {path.name for path in (tmp_path / "runs/s").iterdir()} >= {
         *("best.yaml", "config.yaml", "study.db", "trials.csv", "history.png", "importance.png")
     }
+
     config = parsers.command_parser("", "train", with_defaults=False).parse_args(["train", "--config=runs/s/best.yaml"])
+
     assert config.train.algorithm.gamma == best["algorithm"]["gamma"]
     assert (config.train.run.name, config.train.defaults) == (None, "none")
 
@@ -60,12 +63,15 @@ def test_a_search_goes_on_and_may_become_longer_and_nothing_else(search, capsys)
     main(search)
     main(["tune", "--resume", "runs/s", "--trials=4"])
     said = capsys.readouterr().out
+
     assert re.findall(r"^trial (\d)", said, re.M) == ["0", "1", "2", "3"]
     with pytest.raises(SystemExit):
         main(["tune", "--resume", "runs/s", "--algorithm.vf_coef=2"])
+
     assert "was started with algorithm.vf_coef=1.8" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(search)
+
     assert "exists already" in capsys.readouterr().err
 
 
@@ -74,8 +80,10 @@ def test_a_search_that_is_stopped_says_how_it_goes_on(search, monkeypatch, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "_run_workers", stop)
+
     with pytest.raises(SystemExit) as end:
         main(search)
+
     assert end.value.code == 130
     assert capsys.readouterr().out.endswith("tune --resume runs/s\n")
 
@@ -99,15 +107,19 @@ def test_a_search_that_is_stopped_says_how_it_goes_on(search, monkeypatch, capsy
 def test_a_space_that_cannot_be_is_refused_before_anything_is_trained(space, sentence, search, tmp_path, capsys):
     config = CONFIG.partition("space:")[0] + f"space:\n  {space}\n"
     (tmp_path / "my.yaml").write_text(config)
+
     with pytest.raises(SystemExit) as end:
         main(search)
+
     error = capsys.readouterr().err
+
     assert end.value.code == 2
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
     with pytest.raises(SystemExit):
         main(["--algorithm.gamma=x"])
+
     assert capsys.readouterr().err.startswith("error: algorithm.gamma wants")
 
 
@@ -129,17 +141,22 @@ def test_flags_that_cannot_be_are_refused(flag, sentence, search, capsys):
 
 def test_without_optuna_a_sentence_names_the_remedy(search, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
+
     with pytest.raises(SystemExit):
         main(search)
+
     assert 'pip install "distributional-ppo[tune]"' in capsys.readouterr().err
 
 
 def test_the_shipped_space_can_be_searched():
     config = yaml.safe_load((parsers.CONFIGS / "tune.yaml").read_text())
-    known = parsers.types_of(parsers.train_parser())
+    known = parsers.train_parser().types
+
     for key, wanted in config["space"].items():
         check_key(key, known)
         distribution_of(key, wanted)
+
     wanted = "learning_rate n_steps batch_size gamma gae_lambda quantile_huber_kappa variance_scaling_mode ent_coef"
     wanted += " variance_scaling_clip_min variance_scaling_clip_max"
+
     assert config["space"].keys() >= {"run.n_envs", *(f"algorithm.{name}" for name in wanted.split())}

@@ -89,7 +89,9 @@ def resumed(place, whole):
 def test_the_runs_tell_checkpoints_and_seeds_apart(whole, place, resumed):
     """Else the tests below would see nothing."""
     assert any(len(set(best_and_last(folder))) == 2 for folder in whole.values())
+
     figures = [(folder / "evaluation-test.json").read_text() for folder in (*whole.values(), place / "half")]
+
     assert len(set(figures)) == 3
 
 
@@ -110,6 +112,7 @@ def test_evaluate_scores_the_checkpoint_that_is_asked_for(whole, resumed, which)
         (frame,) = Agent.load(folder, which).backtest(data, *days).values()
         decided = pd.read_csv(folder / "positions-test.csv")
         assert decided["target"].tolist() == pytest.approx(frame["target"].tolist(), rel=1e-12)
+
     same(resumed, whole[3], FILES[:3])
     main(["evaluate", str(resumed)])
     main(["evaluate", str(whole[3])])
@@ -131,7 +134,9 @@ def test_a_group_has_the_figures_of_its_runs_by_their_seeds(place, whole, group,
     main(["evaluate", str(group), *named])
     shown = capsys.readouterr().out
     results = json.loads((group / "seeds-test.json").read_text())
+
     assert list(results) == ["3", "5"]
+
     for seed, folder in whole.items():
         main(["evaluate", str(folder), f"--checkpoint={which}"])
         expected = json.loads((folder / "evaluation-test.json").read_text())
@@ -139,9 +144,11 @@ def test_a_group_has_the_figures_of_its_runs_by_their_seeds(place, whole, group,
         assert results[str(seed)] == expected
         assert expected["step"] == best_and_last(folder)[which == "last"]
         assert f"{expected['joint']['agent']['sharpe_ratio']:.2f}" in shown
+
     data = ["--data", str(place / "p.csv"), "--from=2001-08-01"]
     main(["evaluate", str(group), f"--checkpoint={which}", *data])
     (path,) = group.glob("seeds-p-*.json")
+
     for seed, result in json.loads(path.read_text()).items():
         assert result["step"] == best_and_last(whole[int(seed)])[which == "last"]
 
@@ -149,8 +156,10 @@ def test_a_group_has_the_figures_of_its_runs_by_their_seeds(place, whole, group,
 def test_the_periods_of_a_run_stay_when_its_data_grow(resumed, whole):
     """Shares of the longer file would be other days."""
     configs = [yaml.safe_load((folder / "config.yaml").read_text())["market"] for folder in (resumed, whole[3])]
+
     for name in ("train", "validation", "test"):
         assert configs[0][name] == configs[1][name]
+
     assert [config["data"].split("/")[-2] for config in configs] == ["moved", whole[3].parent.name]
     assert (resumed / "scaling.json").read_text() == (whole[3] / "scaling.json").read_text()
 
@@ -159,12 +168,16 @@ def test_the_model_that_is_kept_is_the_best_one(resumed, whole, make_prices):
     """``model.zip``, the agent and the signal of a resumed run are those of the whole one."""
     prices = make_prices(500)
     one, two = (Agent.load(folder) for folder in (resumed, whole[3]))
+
     for name, value in one.model.policy.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), two.model.policy.state_dict()[name].numpy())
+
     assert one.signal(prices)[0].target == two.signal(prices)[0].target
+
     kept = [
         type(one.model).load(folder / "model.zip", device="cpu").policy.state_dict() for folder in (resumed, whole[3])
     ]
+
     for name, value in one.model.policy.state_dict().items():
         np.testing.assert_array_equal(kept[0][name].numpy(), value.numpy())
         np.testing.assert_array_equal(kept[1][name].numpy(), value.numpy())
@@ -174,4 +187,5 @@ def test_a_second_resumption_changes_no_figure(resumed, place, tmp_path):
     copy = shutil.copytree(resumed, tmp_path / "copy")
     before = {name: (copy / name).read_bytes() for name in FILES}
     main(["--resume", str(copy)])
+
     assert {name: (copy / name).read_bytes() for name in FILES} == before

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from market_regimes.run import checkpoint
+from market_regimes.run import checkpoint, resume
 from market_regimes.run.callback import Following
 from market_regimes.run.checkpoint import newest_first, read
 from train_model_multi_patch import main
@@ -71,14 +71,19 @@ def whole(tmp_path_factory):
 
 def test_the_first_process_alone_prints_and_writes(whole):
     folder, printed = whole
+
     assert "training in" in printed[0]
     assert "sharpe_ratio" in printed[0]
     assert printed[1] == ""
     assert len(list(folder.glob("events*"))) == 1
+
     rows = pd.read_csv(folder / "progress.csv").dropna(subset="train/value_loss")
+
     assert rows["time/total_timesteps"].tolist() == [256, 512, 768, 1024]  # of both
     assert (folder / "equity-test.png").exists()
+
     steps = [json.loads((folder / name).read_text())["step"] for name in ("best.json", "evaluation-test.json")]
+
     assert steps[0] == steps[1]
     assert steps[0] in (512, 1024)
 
@@ -86,6 +91,7 @@ def test_the_first_process_alone_prints_and_writes(whole):
 def test_each_process_steps_environments_of_its_own(whole):
     tensors, state = read(newest_first(whole[0])[0])
     (other,), (other_state,) = tensors["others"], state["others"]
+
     assert not torch.equal(tensors["last_obs"], other["last_obs"])
     assert not torch.equal(tensors["torch_rng"], other["torch_rng"])
     assert state["market_rng"] != other_state["market_rng"]
@@ -122,11 +128,15 @@ def test_without_the_first_process_the_other_one_ends_in_one_sentence(tmp_path):
 def test_a_killed_process_ends_the_run_in_one_sentence_and_it_goes_on_to_the_same(whole, tmp_path):
     folder = run_of_which_one_is_killed(tmp_path, 1)
     printed, codes = finished(start(tmp_path / "shown", "train", "--resume", str(folder)), tmp_path / "shown")
+
     assert codes == [0, 0], printed
     assert re.search(r"goes on from step (256|512|768)", printed[0])
+
     for name in ("best.json", "evaluation-test.json"):
         assert (folder / name).read_text() == (whole[0] / name).read_text()
+
     tensors = [(newest_first(path)[0] / "tensors.pt").read_bytes() for path in (folder, whole[0])]
+
     assert tensors[0] == tensors[1]
 
 
@@ -134,31 +144,40 @@ def test_ctrl_c_stops_both_where_they_can_go_on(whole, tmp_path):
     folder, shown = tmp_path / "stopped", tmp_path / "shown"
     workers = start(shown, "train", *FLAGS, f"--run.out={tmp_path}", "--run.name=stopped")
     wait_for_checkpoints(folder, workers)
+
     for worker in workers:  # as torchrun does
         os.kill(worker.pid, signal.SIGINT)
+
     (printed, _), codes = finished(workers, shown)
+
     assert codes == [130, 0]
     assert re.search(rf"go on with: torchrun --standalone --nproc-per-node=2 \S+ train --resume {folder}\n", printed)
+
     tensors, state = read(newest_first(folder)[0])
+
     assert len(tensors["others"]) == 1
     assert state["num_timesteps"] < 1024
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_process_takes_its_own_part_of_a_checkpoint(rank, monkeypatch):
-    monkeypatch.setattr(checkpoint, "n_processes", lambda: 3)
-    monkeypatch.setattr(checkpoint, "rank", lambda: rank)
+    monkeypatch.setattr(resume, "n_processes", lambda: 3)
+    monkeypatch.setattr(resume, "rank", lambda: rank)
     parts = [({"rng": i}, {"steps": i}) for i in range(3)]
-    tensors, state = checkpoint.with_others({"parameters": 7, "rng": 0}, {"steps": 0}, parts[1:])
-    tensors, state = checkpoint.of_this_process(tensors, state, "path")
+    tensors, state = resume.with_others({"parameters": 7, "rng": 0}, {"steps": 0}, parts[1:])
+    tensors, state = resume.of_this_process(tensors, state, "path")
+
     assert (tensors["parameters"], tensors["rng"], state["steps"]) == (7, rank, rank)
 
 
 def test_a_run_of_two_processes_goes_on_in_two_only(whole, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--resume", str(whole[0])])
+
     error = capsys.readouterr().err
+
     assert "written by 2 process(es) and this is one of 1: use torchrun --standalone --nproc-per-node=2\n" in error
+
     main(["evaluate", str(whole[0])])  # which needs one
 
 
@@ -166,6 +185,7 @@ def test_what_one_process_refuses_or_fails_at_it_says(whole, tmp_path, monkeypat
     """The other one says that it has ended."""
     name = ["train", *FLAGS, f"--run.out={whole[0].parent}", "--run.name=whole"]
     printed, codes = finished(start(tmp_path / "shown", *name), tmp_path / "shown")
+
     assert codes == [2, 2]
     assert "exists already" in printed[0]
     assert printed[1] == "error: another process of this training has ended\n"
@@ -177,6 +197,7 @@ def test_what_one_process_refuses_or_fails_at_it_says(whole, tmp_path, monkeypat
     workers = start(tmp_path / "shown", "train", *FLAGS, f"--run.out={tmp_path}", "--run.name=fails")
     printed, codes = finished(workers, tmp_path / "shown")
     path = tmp_path / "fails/traceback-1.txt"
+
     assert printed[1] == f"error: training failed in {tmp_path / 'fails'} with TypeError: a mistake; see {path}\n"
     assert "a mistake" in path.read_text()
     assert "has ended, with an error of its own" in printed[0]
@@ -185,10 +206,11 @@ def test_what_one_process_refuses_or_fails_at_it_says(whole, tmp_path, monkeypat
 
 @pytest.mark.parametrize("state", [[], {"others": 5}, {"others": [1]}, {"others": [{}]}])
 def test_a_state_of_no_run_is_one_sentence(state, monkeypatch):
-    monkeypatch.setattr(checkpoint, "n_processes", lambda: 2)
-    monkeypatch.setattr(checkpoint, "rank", lambda: 1)
+    monkeypatch.setattr(resume, "n_processes", lambda: 2)
+    monkeypatch.setattr(resume, "rank", lambda: 1)
+
     with pytest.raises(checkpoint.CheckpointError, match="the checkpoint path does not fit this run"):
-        checkpoint.of_this_process({}, state, "path")
+        resume.of_this_process({}, state, "path")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +224,7 @@ def test_a_state_of_no_run_is_one_sentence(state, monkeypatch):
 )
 def test_what_several_processes_cannot_do_is_refused(arguments, sentence, tmp_path):
     printed, codes = finished(start(tmp_path / "shown", *arguments), tmp_path / "shown")
+
     assert codes == [2, 2]
     assert all(sentence in text for text in printed)
 
@@ -210,6 +233,7 @@ def test_a_gpu_is_refused_as_nobody_tried_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     workers = start(tmp_path / "shown", "train", "--algorithm.device=auto")
     printed, codes = finished(workers, tmp_path / "shown")
+
     assert codes == [2, 2]
     assert set(printed) == {"error: torchrun trains on the CPU only: give --algorithm.device=cpu\n"}
 
@@ -219,7 +243,10 @@ def test_torchrun_itself(tmp_path):
     command += [str(ROOT / "train_model_multi_patch.py"), "train", "--run.env_id=CartPole-v1", *FEW]
     command += ["--run.total_timesteps=256", f"--run.out={tmp_path}", "--run.name=run"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("training in") == 1
+
     tensors, state = read(newest_first(tmp_path / "run")[0])
+
     assert (len(tensors["others"]), state["num_timesteps"]) == (1, 256)

@@ -4,6 +4,8 @@ and prices moved in one period only.
 """
 
 import json
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,9 +16,16 @@ import pytest
 import torch
 from markets import load_markets
 
+from distributional_ppo import DistributionalPPO
+from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
+from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.play import backtest
+from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.regimes import REGIMES
+from market_regimes.run.callback import Terminated, Training
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.study import Study
 
@@ -25,6 +34,8 @@ DAYS = {
     "validation": ("2001-07-02", "2001-12-31"),
     "test": ("2002-01-01", "2002-04-19"),
 }
+
+
 ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=16, batch_size=32, n_epochs=1)
 
 
@@ -481,3 +492,206 @@ def test_observations_of_every_period_are_scaled_by_the_training_period(prices, 
     window = (returns[last_known - 19 : last_known + 1] - returns[train].mean()) / returns[train].std()
     assert core.observations()[0, :20] == pytest.approx(window, rel=1e-4, abs=1e-5)
     assert core.observations()[0, 21] == pytest.approx(table["volatility_index"][last_known] / 20, rel=1e-6)
+
+
+def small_study(out, env_id="market", **run):
+    defaults = dict(total_timesteps=512, n_envs=2, eval_every=128, name="run", progress_bar=False)
+    algorithm = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=64, batch_size=32, n_epochs=1)
+    return Study(RunConfig(env_id, out=str(out), **{**defaults, **run}), MarketConfig(), algorithm)
+
+
+def test_scalars_by_regime_are_logged_of_every_rollout_before_its_update(tmp_path, read_scalars, monkeypatch):
+    """Of the values and returns that the rollout holds, on the regimes of the observations' own index."""
+    study = small_study(tmp_path, total_timesteps=1536, n_envs=8, eval_every=10_000)
+    train, expected = DistributionalPPO.train, []
+
+    def note_and_train(model):
+        buffer = model.rollout_buffer
+        index = 20 * buffer.observations[:, :, 21].astype(np.float64)
+        expected.append({"rollout/volatility_index": index.mean()})
+        for i, name in enumerate(REGIMES):
+            mine = np.digitize(index, [15, 25, 40]) == i
+            values, returns = (a[mine].astype(np.float64) for a in (buffer.values, buffer.returns))
+            if mine.sum() >= 20:
+                expected[-1][f"train/value_error_{name}"] = np.sqrt(np.mean((values - returns) ** 2)) / np.std(returns)
+        train(model)
+
+    monkeypatch.setattr(DistributionalPPO, "train", note_and_train)
+    study.score = lambda: ({study.score_name: None}, None)
+    scalars = read_scalars(study.start(""))
+    assert len(expected) == 3  # rollouts of 512 steps
+    for tag in ("rollout/volatility_index", *(f"train/value_error_{name}" for name in REGIMES)):
+        logged = {point.step: point.value for point in scalars.get(tag, [])}
+        wanted = {512 * (i + 1): row[tag] for i, row in enumerate(expected) if tag in row}
+        assert logged == pytest.approx(wanted, rel=1e-4), tag
+    assert {"train/value_grad_norm_calm", "train/value_grad_norm_normal"} <= scalars.keys()
+
+
+def scored(study, scores):
+    """Let the study's evaluations find these scores, one after the other."""
+    queue = iter(scores)
+    study.score = lambda: ({study.score_name: next(queue)}, None)
+    return study
+
+
+def test_the_best_model_is_kept_and_loaded(tmp_path):
+    study = scored(small_study(tmp_path), [0.1, 0.9, None, 0.3])
+    kept = {}
+    save = Training._save
+
+    def spy(self):
+        kept[self.num_timesteps] = {k: v.clone() for k, v in self.model.policy.state_dict().items()}
+        save(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_save", spy)
+        folder = study.start("")
+    assert json.loads((folder / "best.json").read_text()) == {"step": 256, "eval/sharpe_ratio": 0.9}
+    assert [int(p.name) for p in newest_first(folder)][-1] == 256
+    for which, step in (("best", 256), ("last", 512)):
+        study.load(folder, which)
+        assert all(torch.equal(v, kept[step][k]) for k, v in study.model.policy.state_dict().items())
+    exported = DistributionalPPO.load(folder / "model.zip", device="cpu").policy.state_dict()
+    assert all(torch.equal(v, kept[256][k]) for k, v in exported.items())
+
+
+def test_a_longer_run_finds_the_best_model_the_shorter_one_replaced(tmp_path):
+    """The short run ends off the grid of evaluations, and its last model is its best; at once it never was one."""
+    long = dict(total_timesteps=1024, eval_every=256)
+    scores = {256: 0.9, 512: 0.1, 640: 1.5, 768: 0.2, 1024: 0.3}
+
+    def by_step(study):
+        study.score = lambda: ({study.score_name: scores[study.model.num_timesteps]}, None)
+        return study
+
+    at_once = by_step(small_study(tmp_path / "at once", **long)).start("")
+    halves = by_step(small_study(tmp_path / "halves", **{**long, "total_timesteps": 640})).start("")
+    assert json.loads((halves / "best.json").read_text())["step"] == 640
+    by_step(small_study(tmp_path / "halves", **long)).resume(halves, "")
+    assert (halves / "best.json").read_text() == (at_once / "best.json").read_text()
+    models = [DistributionalPPO.load(folder / "model.zip").policy.state_dict() for folder in (at_once, halves)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
+def test_a_run_that_stops_early_says_so(tmp_path, capsys):
+    scored(small_study(tmp_path, patience=2, total_timesteps=10_000), [0.5, 0.4, 0.3]).start("")
+    assert "stopped early: no better evaluation in 2" in capsys.readouterr().out
+
+
+def test_a_request_to_terminate_names_the_folder_too(tmp_path):
+    study = small_study(tmp_path)
+    score = study.score
+
+    def score_and_ask():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score()
+
+    study.score = score_and_ask
+    with pytest.raises(Terminated) as stop:
+        study.start("")
+    assert stop.value.args == (tmp_path / "run",)
+
+
+def test_asked_to_stop_the_run_is_saved_and_says_where(tmp_path):
+    study = small_study(tmp_path)
+
+    score = study.score
+
+    def score_and_ask():
+        os.kill(os.getpid(), signal.SIGINT)
+        return score()
+
+    study.score = score_and_ask
+    with pytest.raises(KeyboardInterrupt) as stop:
+        study.start("")
+    assert stop.value.args == (tmp_path / "run",)
+    assert int(newest_first(tmp_path / "run")[0].name) == 128
+
+
+def test_asked_during_the_last_evaluation_the_run_does_not_go_on(tmp_path):
+    study = small_study(tmp_path, eval_every=10_000)
+
+    def score_and_ask():
+        os.kill(os.getpid(), signal.SIGINT)
+        return {study.score_name: 0.5}, None
+
+    study.score = score_and_ask
+    with pytest.raises(KeyboardInterrupt):
+        study.start("")
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 512
+
+
+SHORT = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=32, batch_size=64, n_epochs=1, gamma=0.95)
+
+
+SYNTHETIC = MarketConfig(
+    data="synthetic",
+    train=("1999-01-04", "2000-12-29"),
+    validation=("2001-01-01", "2001-06-29"),
+    test=("2001-07-02", "2001-12-31"),
+)
+
+
+def sharpes(segments):
+    costs = TradingCosts()
+    rules = (buy_and_hold, fitted(segments, costs), informed(segments, costs))
+    return [figures(joint(backtest(segments, costs, rule)), 252)["sharpe_ratio"] for rule in rules]
+
+
+@pytest.fixture(scope="module")
+def synthetic_study():
+    return Study(RunConfig(total_timesteps=256), SYNTHETIC, SHORT)
+
+
+def test_an_evaluation_while_training_logs_the_rules_and_the_share_of_the_way_to_the_informed_one(synthetic_study):
+    scores, _ = synthetic_study.score()
+    held, learnt, known = sharpes(synthetic_study.segments["validation"])
+    assert scores["sharpe_buy_and_hold"] == pytest.approx(held)
+    assert scores["sharpe_fitted_rule"] == pytest.approx(learnt)
+    assert scores["sharpe_informed_rule"] == pytest.approx(known)
+    assert known > held
+    assert scores["share_of_attainable"] == pytest.approx((scores["sharpe_ratio"] - held) / (known - held))
+
+
+def test_the_evaluation_has_the_rules_by_name_and_prints_them(synthetic_study, tmp_path, capsys):
+    result = synthetic_study.evaluate(tmp_path, "test")
+    held, learnt, known = sharpes(synthetic_study.segments["test"])
+    found = json.loads((tmp_path / "evaluation-test.json").read_text())
+    assert list(found["joint"]) == [
+        "agent",
+        "buy and hold",
+        "equal weights",
+        "volatility target",
+        "fitted rule",
+        "informed rule",
+        "random timing",
+    ]
+    for name, sharpe in (("buy and hold", held), ("fitted rule", learnt), ("informed rule", known)):
+        assert found["joint"][name]["sharpe_ratio"] == pytest.approx(sharpe)
+    share = (found["joint"]["agent"]["sharpe_ratio"] - held) / (known - held)
+    assert found["share_of_attainable"] == pytest.approx(share)
+    print_summary(result, "title")
+    printed = capsys.readouterr().out
+    assert f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {100 * share:.1f} %" in printed
+    print_seeds({0: result, 1: result}, "title")
+    line = f"Sharpe ratio of the fitted rule {learnt:.2f}, of the informed rule {known:.2f}"
+    assert line in capsys.readouterr().out
+
+
+def test_a_cell_has_the_rules_and_their_days(synthetic_study):
+    cell = Cell("synthetic", "fold", "baseline", 0, RunConfig(total_timesteps=512), SYNTHETIC, SHORT)
+    result = run_cell(cell)
+    held, learnt, known = sharpes(synthetic_study.segments["test"])
+    found = result["figures"]
+    assert [found[f"{name}_sharpe"] for name in ("hold", "fitted", "informed")] == pytest.approx([held, learnt, known])
+    assert found["test_attained"] == pytest.approx((found["test_sharpe"] - held) / (known - held))
+    assert {"hold", "fitted", "informed"} <= set(result["daily"])
+
+
+def test_where_nobody_knows_the_law_there_is_no_informed_rule():
+    market = MarketConfig(data="sp500", train=SYNTHETIC.train, test=SYNTHETIC.test)
+    result = run_cell(Cell("sp500", "fold", "baseline", 0, RunConfig(total_timesteps=512), market, SHORT))
+    assert result["figures"]["test_attained"] is None
+    assert "informed_sharpe" not in result["figures"]
+    assert "informed" not in result["daily"]
+    assert "fitted" in result["daily"]

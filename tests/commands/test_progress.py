@@ -35,7 +35,9 @@ def test_a_terminal_shows_what_is_done_and_loses_it_at_the_end(monkeypatch):
         assert "reading" in terminal.getvalue()
         assert "0:00:0" in terminal.getvalue()
         tell("writing [red]")
+
     shown = terminal.getvalue()
+
     assert "writing [red]" in shown
     assert shown.endswith("\x1b[2K")  # the line is erased
 
@@ -46,15 +48,19 @@ def test_nothing_is_written_elsewhere(monkeypatch, stream, wanted):
     monkeypatch.setattr(sys, "stderr", found)
     with working("reading", wanted) as tell:
         tell("writing")
+
     assert found.getvalue() == ""
 
 
 def test_an_error_within_ends_it_and_is_passed_on(monkeypatch):
     terminal = on_terminal(monkeypatch)
+
     with pytest.raises(ValueError, match="bad"), working("reading"):
         raise ValueError("bad")
+
     with working("again"):  # only one may be shown at a time
         pass
+
     assert "again" in terminal.getvalue()
 
 
@@ -64,8 +70,11 @@ def test_commands_that_take_long_show_what_they_do(tmp_path, make_prices, capsys
     monkeypatch.setattr("market_regimes.run.agent.export_onnx", lambda *arguments: arguments[-1].with_suffix(".json"))
     main([*QUICK, f"--market.data={tmp_path / 'p.csv'}", f"--run.out={tmp_path}", "--run.name=x"])
     folder = str(tmp_path / "x")
+
     assert terminal.getvalue() == ""  # run.progress_bar=false
+
     data = ["--data", str(tmp_path / "p.csv")]
+
     for arguments, words in (
         (["evaluate", folder], "tables, pictures, tear sheet"),
         (["evaluate", folder, *data], "the rules trade the same bars"),
@@ -77,7 +86,9 @@ def test_commands_that_take_long_show_what_they_do(tmp_path, make_prices, capsys
         terminal.truncate(0)
         main([*arguments, "--progress_bar=false"])
         assert terminal.getvalue() == ""
+
     main([*QUICK[:-4], "--run.progress_bar=true", *QUICK[4:], f"--market.data={data[1]}", f"--run.out={tmp_path}"])
+
     assert "tables, pictures, tear sheet" in terminal.getvalue()
     assert "⠋" not in capsys.readouterr().out
 
@@ -97,7 +108,9 @@ def test_a_search_shows_its_trials(tmp_path, make_prices, monkeypatch, wanted):
     make_prices(900).to_csv(tmp_path / "p.csv", index=False)
     flags = [f"--market.data={tmp_path / 'p.csv'}", f"--run.out={tmp_path}", "--run.name=s", "--validation_years=1"]
     flags += ["--trials=7", "--space={algorithm.gamma: [0.9]}", f"--run.progress_bar={str(wanted).lower()}"]
+
     with pytest.raises(SystemExit):
         main(["tune", *flags])
+
     assert ["7 trials" in text for text in shown] == [wanted]
     assert terminal.getvalue().splitlines()[-1].endswith("error: enough")
