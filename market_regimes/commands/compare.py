@@ -12,9 +12,11 @@ from market_regimes.commands.building import leave_fill_to_the_data, refusals, s
 from market_regimes.commands.parsers import compare_parser
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
-from market_regimes.compare.headline import headline
+from market_regimes.compare.headline import alike, headline
+from market_regimes.compare.html_report import facts_of, write_report
 from market_regimes.compare.hypotheses import check_hypotheses, left_out
-from market_regimes.compare.verdicts import alike, print_by_regime, print_verdicts, tables_of, write_tables
+from market_regimes.compare.printing import print_by_regime, print_verdicts
+from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import RESERVED, Hypothesis
 from market_regimes.files import new_folder, write_file
 
@@ -78,7 +80,9 @@ def _report(
     folder, baseline = comparison.folder, config.compare.baseline
     tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)
     first, last = headline(tables.effects, tables.sharpe, tables.daily, baseline), alike(tables.cells)
-    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"), [*first, *last])
+    write_tables(folder, tables)
+    text = (folder / "config.yaml").read_text("utf-8")
+    write_report(folder / "report.html", tables, folder.name, baseline, text, facts_of(tables), [*first, *last])
     print_verdicts(tables, f"{folder}, against {baseline}", first)
     for sentence in left_out(hypotheses, config.variants):
         print(sentence)
