@@ -185,15 +185,15 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
     returns = days.pivot_table(index=["fold", "date"], columns="variant", values="return", aggfunc="mean")
     order = [name for name in dict.fromkeys(days["variant"]) if name in returns]
     returns = returns[order].dropna()
-    ratios = returns.mean() / returns.std().where(returns.std() > 0)  # per bar
+    ratios_per_bar = np.array([_sharpe_ratio(returns[name], 1.0) for name in returns])
 
     # Returns of the trading rules on the same days.
     rules = days.groupby(["fold", "date"])[_rules_in(days)].first().reindex(returns.index)
-    rule_ratios = {name: _annualised(column, bars_per_year) for name, column in rules.items()}
+    rule_ratios = {name: _sharpe_ratio(column, bars_per_year) for name, column in rules.items()}
 
     for variant in returns:
         own = returns[variant].to_numpy()
-        together = ratios[variant] * np.sqrt(bars_per_year)
+        together = _sharpe_ratio(returns[variant], bars_per_year)
         attained = share_of_attainable(together, rule_ratios["hold"], rule_ratios.get("informed"))
 
         lead = sharpe_difference(own, rules["hold"].to_numpy(float), bars_per_year)
@@ -216,7 +216,7 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
             "difference": value,
             "low": low,
             "high": high,
-            "deflated": deflated_sharpe(own, ratios.to_numpy()),
+            "deflated": deflated_sharpe(own, ratios_per_bar),
         }
 
 
@@ -225,8 +225,8 @@ def _rules_in(days: pd.DataFrame) -> list[str]:
     return [name for name in RULES if name in days and days[name].notna().any()]
 
 
-def _annualised(returns: pd.Series, bars_per_year: float) -> float:
-    """Sharpe ratio per year, NaN where the returns do not vary."""
+def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
+    """NaN where the returns do not vary."""
     ratio = sharpe_ratio(returns.to_numpy(float), bars_per_year)
     return np.nan if ratio is None else ratio
 
