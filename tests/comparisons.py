@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.compare.catalogue import compared_figures
+from market_regimes.compare.cell import Cell
 from market_regimes.compare.html_report import MAIN
 from market_regimes.compare.tables import Tables
+from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.regimes import REGIMES
 
 VARIANTS = ("baseline", "batch", "control", "tier1", "recommended")
@@ -21,6 +23,24 @@ FOLDS = ("early", "late")
 SEEDS = (5, 3, 4)
 SHARPES = ("sharpe_seeds_together", "hold", "fitted", "informed", "lead_over_hold", "lead_low", "lead_high")
 SHARPES += ("attained_seeds_together", "difference", "low", "high", "deflated")
+
+
+def cell_of_sp500():
+    """A cell that takes seconds: 4,096 steps before 2011, four years of test."""
+    market = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"), test=("2011-01-01", "2014-12-31"))
+    algorithm = dict(
+        policy="MlpPolicy",
+        seed=0,
+        device="cpu",
+        n_steps=128,
+        batch_size=256,
+        n_epochs=2,
+        gamma=0.95,
+        normalize_returns=True,
+        use_variance_gradient_scaling=True,
+        policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-5)),  # as the market configs have it
+    )
+    return Cell("sp500", "fold", "batch", 0, RunConfig(total_timesteps=4096), market, algorithm)
 
 
 def cell_table(variants=VARIANTS, markets=("one", "two"), folds=("early", "late"), seeds=5, metrics=None):

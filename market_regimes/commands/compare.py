@@ -40,7 +40,7 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
         cells = cells_of(options, run, algorithms, config.variants, folds)
         folder = resume or new_folder(run)
         comparison = Comparison(folder, cells, {fold.label: fold.fingerprint for fold in folds})
-    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
+    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
     for fold in folds:
         print(f"{fold.label}, {fold.name}: {fold.missing or 'train ' + ' to '.join(fold.market.days('train'))}")

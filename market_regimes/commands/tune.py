@@ -53,10 +53,10 @@ def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, 
     _check_space(train_parser, config, usable[0])
     folder = resumed or new_folder(objects.run)
     folder.mkdir(parents=True, exist_ok=True)
-    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
+    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
     for fold in folds:
-        train, validation = (" to ".join(fold.market.days(name)) for name in ("train", "test"))
+        train, validation = (" to ".join(fold.market.days(name)) for name in ("train", "validation"))
         left_out = ": left out for want of bars" if fold.missing else ""
         print(f"{fold.label}: train {train}, validate {validation}{left_out}")
     print("no bar of the test period, nor any after it, is used")

@@ -40,7 +40,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
 
     :param tune: how to divide
     :param market: the data
-    :return: the folds in time; their period "test" is what a trial is validated on
+    :return: the folds in time; a trial is scored on their validation period
     :raises ValueError: if none has bars enough, or the data cannot be used
     """
     read = read_bars(market)
@@ -57,7 +57,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
         train_years=tune.train_years,
         embargo_days=tune.embargo_days,
     )
-    folds = folds_of(compare, market, read) if read else []
+    folds = folds_of(compare, market, read, "validation") if read else []
     if all(fold.missing for fold in folds):
         raise ValueError(f"no fold before the test period, from {test} on, has bars enough to train and to validate on")
     return folds
@@ -109,7 +109,7 @@ class Search:
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
         assert study.core is not None
-        frames = backtest(study.segments["test"], study.trading, study.agent())
+        frames = backtest(study.segments["validation"], study.trading, study.agent())
         sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
         return 0.0 if sharpe is None else sharpe
 
