@@ -56,7 +56,7 @@ def _tune(parser: Parser, train_parser: Parser, config: jsonargparse.Namespace, 
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
     for fold in folds:
-        train, validation = (" to ".join(fold.market.days(name)) for name in ("train", "validation"))
+        train, validation = (" to ".join(fold.market.days(name)) for name in ("train", "test"))
         left_out = ": left out for want of bars" if fold.missing else ""
         print(f"{fold.label}: train {train}, validate {validation}{left_out}")
     print("no bar of the test period, nor any after it, is used")

@@ -1,4 +1,4 @@
-"""Folds that walk forward by date: each scores an agent on the period after its training period."""
+"""Folds that walk forward by date: each tests on what follows its training period."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, PeriodName, Variants
+from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.features import column_of
-from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segments, digest, read_bars, segments_of
+from market_regimes.market.segments import Segments, read_bars, segments_of
+from market_regimes.market.walk_forward import (
+    MIN_SCORED_BARS,
+    MIN_TRAIN_BARS,
+    Days,
+    WalkForward,
+    day_of,
+    digest_until,
+    middle_of,
+    shortage,
+    span_of,
+)
 from market_regimes.prices.bars import Bars
 from market_regimes.prices.load import check_zones
-
-MIN_TRAIN_BARS = 252  # of a fold; with fewer its cells are n/a
-MIN_TEST_BARS = 60  # likewise, of the period that scores
-Days = tuple[str, str]  # first and last day of a period
 
 
 @dataclass(frozen=True)
 class Fold:
     """
     :param label: of the market
-    :param name: of the period that scores
-    :param market: with the fold's training period and the one that scores
+    :param name: of the test period
+    :param market: with the fold's training and test period
     :param missing: reason for skipping the fold, or None
     :param fingerprint: of the market's data
     :param segments: of both periods; none if it is skipped
@@ -44,17 +48,11 @@ class Fold:
     notes: tuple[str, ...] = ()
 
 
-def folds_of(
-    compare: CompareConfig,
-    market: MarketConfig,
-    read: Sequence[Bars] | None = None,
-    scored: PeriodName = "test",
-) -> list[Fold]:
+def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None = None) -> list[Fold]:
     """
     :param compare: how to divide
     :param market: the data
     :param read: the bars, where there is one market and they are read already
-    :param scored: name of the period after the training: "test" in a comparison, "validation" in a search
     :return: the folds of every market, in time
     :raises ValueError: if a date is none, no test period fits into the data, or the data cannot be used
     """
@@ -64,13 +62,11 @@ def folds_of(
 
     folds: list[Fold] = []
     for each in markets:
-        folds += _folds(compare, each, read, scored)
+        folds += _folds(compare, each, read)
     return folds
 
 
-def _folds(
-    compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None, scored: PeriodName
-) -> Iterator[Fold]:
+def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None) -> Iterator[Fold]:
     """Of one market, whose files are read once."""
     if read is None:
         read = read_bars(market)
@@ -81,28 +77,17 @@ def _folds(
 
     dates = _test_dates(compare, market)
     for train, test in _periods(compare, dates, read, label):
-        fold = replace(market, train=train)
-        fold = replace(fold, test=test) if scored == "test" else replace(fold, validation=test)
-        missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, scored, MIN_TEST_BARS)
+        fold = replace(market, train=train, test=test)
+        missing = shortage(read, train, "training", MIN_TRAIN_BARS) or shortage(read, test, "test", MIN_SCORED_BARS)
         yield Fold(
             label=label,
             name=f"{test[0][:7]} to {test[1][:7]}",
             market=fold,
             missing=missing,
-            fingerprint=" ".join(_digest_until(bars, market, test[1]) for bars in read),
-            segments={} if missing else segments_of(fold, ("train", scored), read),
+            fingerprint=digest_until(read, market, test[1]),
+            segments={} if missing else segments_of(fold, ("train", "test"), read),
             notes=notes,
         )
-
-
-def _digest_until(bars: Bars, market: MarketConfig, day: str) -> str:
-    """Over the bars and columns that a fold may use: what is appended later is no obstacle."""
-    used = slice(0, period_of(bars, day, day).stop)
-    arrays = [bars.dates, bars.open, bars.close]
-    if bars.volatility_index is not None:
-        arrays.append(bars.volatility_index)
-    arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
-    return digest(bars.symbol, *(array[used] for array in arrays))
 
 
 @dataclass(frozen=True)
@@ -143,11 +128,8 @@ def _periods(
     compare: CompareConfig, dates: _TestDates, read: Sequence[Bars], label: str
 ) -> Iterator[tuple[Days, Days]]:
     """First and last days of training and test, fold by fold."""
-    # The bars of all symbols, and where the tests begin and end within them.
-    begin = min(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
-    end = max(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
-    middle = (begin + (end - begin) / 2).normalize()
-    start = middle if dates.first is None else dates.first[1]
+    begin, end = span_of(read)
+    start = middle_of(begin, end) if dates.first is None else dates.first[1]
     last = end if dates.last is None else min(end, dates.last[1])
     if not begin < start <= last:
         stated = [f"{key}={day.date()}" for key, day in filter(None, (dates.first, dates.last))]
@@ -156,41 +138,7 @@ def _periods(
             f"{begin.date()} to {end.date()}"
         )
 
-    # Each test follows the one before; training ends before the embargo.
-    while start <= last:
-        after = start + pd.DateOffset(years=compare.test_years)
-        first = begin
-        if compare.train_years:
-            first = max(begin, start - pd.DateOffset(years=compare.train_years))
-        train = _days(first, start - pd.Timedelta(days=compare.embargo_days + 1))
-        test = _days(start, min(after - pd.Timedelta(days=1), last))
-        yield train, test
-        start = after
-
-
-def _days(first: pd.Timestamp, last: pd.Timestamp) -> Days:
-    return str(first.date()), str(last.date())
-
-
-def _missing(symbols: Sequence[Bars], days: Days, name: str, needed: int) -> str | None:
-    """Reason a period is too short, or None."""
-    first = np.datetime64(days[0], "D")
-    after = np.datetime64(days[1], "D") + 1
-    bars = max(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
-    return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
-
-
-def day_of(text: str, name: str) -> pd.Timestamp:
-    """
-    :param text: a day
-    :param name: of the option that states it
-    :return: the day
-    :raises ValueError: if the text is none
-    """
-    try:
-        return pd.Timestamp(np.datetime64(text, "D"))
-    except ValueError as error:
-        raise ValueError(f"{name} must be a day like 2007-01-01, got {text!r}") from error
+    yield from WalkForward(compare.test_years, compare.train_years, compare.embargo_days).periods(begin, start, last)
 
 
 def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:

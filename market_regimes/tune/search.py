@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from market_regimes.compare.folds import Fold, day_of, folds_of
+from market_regimes.compare.folds import Fold, folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneConfig, seeds_of
 from market_regimes.evaluate.evaluation import scores_of
 from market_regimes.evaluate.play import backtest
 from market_regimes.files import leave_closed_pipe, write_file
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars
+from market_regimes.market.walk_forward import day_of
 from market_regimes.prices.bars import bars_before
 from market_regimes.prices.load import check_zones
 from market_regimes.run.study import Study
@@ -40,7 +41,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
 
     :param tune: how to divide
     :param market: the data
-    :return: the folds in time; a trial is scored on their validation period
+    :return: the folds in time; their period "test" is what a trial is validated on
     :raises ValueError: if none has bars enough, or the data cannot be used
     """
     read = read_bars(market)
@@ -57,7 +58,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
         train_years=tune.train_years,
         embargo_days=tune.embargo_days,
     )
-    folds = folds_of(compare, market, read, "validation") if read else []
+    folds = folds_of(compare, market, read) if read else []
     if all(fold.missing for fold in folds):
         raise ValueError(f"no fold before the test period, from {test} on, has bars enough to train and to validate on")
     return folds
@@ -109,7 +110,7 @@ class Search:
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
         assert study.core is not None
-        frames = backtest(study.segments["validation"], study.trading, study.agent())
+        frames = backtest(study.segments["test"], study.trading, study.agent())
         sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
         return 0.0 if sharpe is None else sharpe
 

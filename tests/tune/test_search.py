@@ -81,7 +81,7 @@ def test_the_test_period_moves_no_score_and_the_days_of_validation_do(prices, tm
         ("validation moved", moved("2001-12-01", "2002-01-01")),
     ):
         search = search_of(tmp_path / f"search {name}", prices(name, change))
-        assert str(search.folds[0].segments["validation"][0].market.dates[-1])[:10] == "2001-12-31"
+        assert str(search.folds[0].segments["test"][0].market.dates[-1])[:10] == "2001-12-31"
         run_search(search)
         found.append(facts(search))
     assert len(found[0]) == 3
@@ -102,13 +102,13 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
         means = [(first + second + third) / 3 for first, second, third in scores]
         assert value == pytest.approx(sorted(means)[1], rel=1e-12)
         fold = search.folds[1]
-        assert (fold.market.train[1], fold.market.days("validation")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
+        assert (fold.market.train[1], fold.market.days("test")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
         run = replace(RUN, n_envs=params["run.n_envs"])
         algorithm = {**SMALL, "learning_rate": params["algorithm.learning_rate"], "seed": 2}
         algorithm["policy_kwargs"] = {"net_arch": [8], "n_quantiles": params["algorithm.policy_kwargs.n_quantiles"]}
         study = Study(run, fold.market, algorithm, fold.segments)
         study.model.learn(32)
-        (frame,) = backtest(fold.segments["validation"], study.trading, study.agent()).values()
+        (frame,) = backtest(fold.segments["test"], study.trading, study.agent()).values()
         assert len(frame) == len(pd.bdate_range("2001-03-01", "2001-12-31"))
         assert scores[2][1] == pytest.approx(frame["return"].mean() / frame["return"].std() * np.sqrt(261), rel=1e-9)
 
@@ -127,7 +127,7 @@ def test_folds_walk_forward_to_the_day_before_the_test(prices, make_prices, tmp_
     periods = dict(train=("2000-01-03", "2002-12-31"), validation=("2003-01-01", "2004-12-31"))
     market = MarketConfig(str(tmp_path / "long/own.csv"), **periods, test=("2005-01-01", "2005-09-01"))
     folds = folds_before_test(TuneConfig(validation_years=1), market)
-    assert [fold.market.days("validation") for fold in folds] == [
+    assert [fold.market.days("test") for fold in folds] == [
         ("2002-07-03", "2003-07-02"),
         ("2003-07-03", "2004-07-02"),
         ("2004-07-03", "2004-12-31"),
