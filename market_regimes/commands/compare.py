@@ -15,9 +15,11 @@ from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import leave_fill_to_the_data, start_or_resume
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
-from market_regimes.compare.headline import headline
+from market_regimes.compare.headline import alike, headline
+from market_regimes.compare.html_report import facts_of, write_report
 from market_regimes.compare.hypotheses import check_hypotheses, left_out
-from market_regimes.compare.verdicts import alike, print_by_regime, print_verdicts, tables_of, write_tables
+from market_regimes.compare.printing import print_by_regime, print_verdicts
+from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import RESERVED, Hypothesis
 from market_regimes.files import new_folder, write_file
 
@@ -94,7 +96,7 @@ def _algorithms(
 
 def _print_folds(folds: Sequence[Fold], config: jsonargparse.Namespace) -> None:
     """Print what was assumed about the files, the days of every fold, and choices made on other data."""
-    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.said):
+    for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
 
     for fold in folds:
@@ -111,10 +113,10 @@ def _report(
     folder = comparison.folder
     baseline = config.compare.baseline
     tables = tables_of(comparison, folds, config.variants, baseline, hypotheses)
-    first = headline(tables.effects, tables.sharpe, tables.daily, baseline)
-    last = alike(tables.cells)
-    write_tables(folder, tables, baseline, (folder / "config.yaml").read_text("utf-8"), [*first, *last])
-
+    first, last = headline(tables.effects, tables.sharpe, tables.daily, baseline), alike(tables.cells)
+    write_tables(folder, tables)
+    text = (folder / "config.yaml").read_text("utf-8")
+    write_report(folder / "report.html", tables, folder.name, baseline, text, facts_of(tables), [*first, *last])
     print_verdicts(tables, f"{folder}, against {baseline}", first)
     for sentence in left_out(hypotheses, config.variants):
         print(sentence)

@@ -10,7 +10,8 @@ import pytest
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.folds import folds_of
-from market_regimes.compare.verdicts import tables_of, write_tables
+from market_regimes.compare.html_report import write_report
+from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, joint
@@ -152,7 +153,8 @@ def test_it_stands_in_a_comparisons_report(config_of, table, tmp_path):
     assert results[0]["daily"]["own"] == pytest.approx(frame["return"].tolist(), abs=1e-8)
     comparison = SimpleNamespace(cells=[cell], result=lambda i: results[i])
     tables = tables_of(comparison, [fold], {"baseline": {}}, "baseline")
-    write_tables(tmp_path, tables, "baseline", "")
+    write_tables(tmp_path, tables)
+    write_report(tmp_path / "report.html", tables, "title", "baseline", "", {})
     page = (tmp_path / "report.html").read_text()
     assert '<th scope="col">own rule</th>' in page
     returns = pd.Series(results[0]["daily"]["own"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.compare.verdicts import print_by_regime
+from market_regimes.compare.printing import print_by_regime
 from market_regimes.evaluate.tables import median, print_seeds, print_summary
 from market_regimes.run.sanity import Check, print_checks
 

@@ -259,7 +259,7 @@ def test_what_is_read_is_said(config_of, table):
     assert plain.read[0].notes.unused_columns == ("volume", "rsi", "macro", "note")
     assert not any("observed" in sentence for sentence in said(plain, config_of(table)))
     fold, *_ = folds_of(CompareConfig(first_test="2001-09-03"), replace(config, train=None, validation=None, test=None))
-    assert f"observed besides prices: {line}" in fold.said
+    assert f"observed besides prices: {line}" in fold.notes
 
 
 def test_the_observation_grows_by_the_features(config_of, table):
