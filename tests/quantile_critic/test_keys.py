@@ -19,7 +19,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from test_compile import needs_compilation, train_alike
+from test_compiled import needs_compilation, train_alike
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import distributional_ppo

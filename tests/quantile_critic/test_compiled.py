@@ -15,8 +15,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_distributional_ppo import OwnExtractor, RandomEnv
-from test_recurrent import CASES
-from test_recurrent import make as make_recurrent
+from test_recurrent_distributional_ppo import CASES
+from test_recurrent_distributional_ppo import make as make_recurrent
 
 from distributional_ppo import DistributionalPPO
 from quantile_critic.compiled import _compile, reason_to_stay_eager

@@ -12,7 +12,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv
-from test_recurrent import AS_PPO, CASES, DICT, SHARED, SHORT, SMALL, Episodes, OwnEvaluation, make, plain_state
+from test_recurrent_distributional_ppo import AS_PPO, CASES, DICT, SHARED, SHORT, SMALL, Episodes, OwnEvaluation, make, plain_state
 
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO, VarianceGradientScalingMixin
 from quantile_critic.losses import quantile_huber_loss
