@@ -23,6 +23,7 @@ def test_the_readme_is_short():
 
 def test_flags_in_commands_exist():
     own = (parsers.compare_parser(), parsers.tune_parser())
+
     known = {action.dest for parser in own for action in parser._actions} | {
         *("format", "out"),
         *("period", "checkpoint", "data", "from", "to", "position"),
@@ -30,7 +31,14 @@ def test_flags_in_commands_exist():
         "table",
         "seeds",
     }
-    used = set(re.findall(r"--([\w.]+)", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))))
+
+    used = set(
+        re.findall(
+            r"--([\w.]+)",
+            "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)),
+        )
+    )
+
     assert used <= known
 
 

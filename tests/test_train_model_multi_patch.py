@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import cells_here, drawing
+from builders import cells_here, drawing
 from filelock import FileLock
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st

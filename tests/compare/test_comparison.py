@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import Here
+from builders import Here
 from filelock import FileLock
 from test_cells import CELL
 

@@ -1,26 +1,35 @@
-"""What the constructor and ``load`` take: every flag against every kind of value, and targets of every shape."""
+"""What the constructor and ``load`` take: every flag against every kind of value, and what is refused."""
 
 import inspect
+import io
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from builders import SHORT, make_walking
+from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
+from distributional_ppo import (
+    DistributionalPPO,
+    RecurrentDistributionalPPO,
+)
 from quantile_critic.checks import check_flags
-from quantile_critic.losses import quantile_huber_loss
 
-OWN_FLAGS = [
+FLAGS_OF_THE_CLASS = [
     name
     for name in inspect.signature(DistributionalPPO.__init__).parameters
     if name not in inspect.signature(PPO.__init__).parameters
 ]
-FLAGS = [*OWN_FLAGS, "batch_size", "n_epochs"]
+
+FLAGS = [*FLAGS_OF_THE_CLASS, "batch_size", "n_epochs"]
 
 # What each flag may be, of the values below.
 NUMBERS = ["0.5", "2", "float32", "int64"]
+
 TAKES = {
     "quantile_huber_kappa": NUMBERS,
     "distributional_vf_clip_variance_factor": NUMBERS,
@@ -39,6 +48,7 @@ TAKES = {
     "use_variance_gradient_scaling": ["True"],
     "compile": ["True"],
 }
+
 VALUES = {
     "None": None,
     "text": "0.5",
@@ -68,11 +78,13 @@ def blank():
 
 @pytest.mark.parametrize("name", FLAGS)
 @pytest.mark.parametrize("kind", VALUES)
-def test_a_flag_takes_its_values_and_names_itself_otherwise(name, kind, blank, monkeypatch):
+def test_a_flag_takes_its_values_and_an_error_names_the_flag(name, kind, blank, monkeypatch):
     monkeypatch.setattr(blank, name, VALUES[kind])
+
     if kind in TAKES[name]:
         check_flags(blank)
         return
+
     with pytest.raises((TypeError, ValueError)) as error:
         check_flags(blank)
     assert name in str(error.value)
@@ -80,36 +92,20 @@ def test_a_flag_takes_its_values_and_names_itself_otherwise(name, kind, blank, m
     assert "ambiguous" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["quantile_huber_kappa", "variance_scaling_clip_max", "return_stats_rate", "n_epochs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quantile_huber_kappa",
+        "variance_scaling_clip_max",
+        "return_stats_rate",
+        "n_epochs",
+    ],
+)
 def test_load_names_the_flag_too(name, tmp_path):
     model = DistributionalPPO("MlpPolicy", "CartPole-v1", device="cpu", n_steps=32, batch_size=32)
     model.save(tmp_path / "model")
     with pytest.raises(TypeError, match=f"{name}.* must be .*number|{name} must be an integer"):
         DistributionalPPO.load(tmp_path / "model", device="cpu", **{name: "0.5"})
-
-
-# ------------------------------------------------------------------------------------------------ shapes of targets
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 1)])
-def test_targets_are_one_row_per_row_of_quantiles(shape):
-    quantiles = torch.zeros(4, 3)
-    assert quantile_huber_loss(quantiles, torch.ones(shape), 1.0).shape == (4,)
-
-
-OTHER_SHAPES = [(), (1,), (1, 1), (1, 4, 2), (3,), (5,), (2, 2, 2), (1, 8), (8, 1), (0,), (2, 2), (1, 4)]
-
-
-@pytest.mark.parametrize("shape", OTHER_SHAPES)
-def test_targets_of_another_number_of_rows_are_refused(shape):
-    with pytest.raises(ValueError, match=r"targets must have shape \(4,\), \(4, 1\) or \(4, M\)"):
-        quantile_huber_loss(torch.zeros(4, 3), torch.ones(shape), 1.0)
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
-def test_one_row_of_quantiles_takes_one_target(shape):
-    """One quantile 0 against 1, kappa 1: |0.5 - 0| * 1 / 2."""
-    assert quantile_huber_loss(torch.zeros(1, 1), torch.ones(shape), 1.0).tolist() == [0.25]
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1)])
@@ -119,19 +115,195 @@ def test_the_models_loss_refuses_them_too(shape, blank):
         model._quantile_huber_loss(torch.zeros(4, 32), torch.ones(shape))
 
 
-# ------------------------------------------------------------------------------------------------ predictions
+@pytest.mark.parametrize(
+    ("flags", "error", "match"),
+    [
+        (dict(clip_range_vf=0.2, normalize_returns=True), ValueError, "use_popart"),
+        (dict(n_epochs=0), ValueError, "n_epochs"),
+        (dict(quantile_huber_kappa=0.0), ValueError, "quantile_huber_kappa"),
+        (
+            dict(quantile_huber_kappa=float("inf")),
+            ValueError,
+            "quantile_huber_kappa",
+        ),
+        (dict(return_stats_rate=0.0), ValueError, "return_stats_rate"),
+        (dict(return_stats_rate=1.1), ValueError, "return_stats_rate"),
+        (dict(use_popart=True), ValueError, "normalize_returns"),
+        (dict(use_variance_gradient_scaling="False"), TypeError, "True or False"),
+        (
+            dict(variance_scaling_clip_min=11.0),
+            ValueError,
+            "variance_scaling_clip_min",
+        ),
+        (
+            dict(variance_scaling_clip_max=float("nan")),
+            ValueError,
+            "variance_scaling_clip_max",
+        ),
+    ],
+)
+def test_wrong_values_are_refused_by_constructor_and_load(flags, error, match):
+    with pytest.raises(error, match=match):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", **{**SHORT, **flags})
+
+    archive = io.BytesIO()
+    DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(archive)
+    with pytest.raises(error, match=match):
+        DistributionalPPO.load(archive, **flags)
 
 
-@pytest.mark.parametrize("kind", [DistributionalPPO, RecurrentDistributionalPPO])
-@pytest.mark.parametrize("twins", [True, False])
-def test_predicted_quantiles_and_cvar_have_no_gradient(kind, twins):
-    name = "MlpPolicy" if kind is DistributionalPPO else "MlpLstmPolicy"
-    model = kind(name, "CartPole-v1", device="cpu", n_steps=32, batch_size=32, use_twin_critics=twins)
-    obs = model.get_env().reset()
-    state = [] if kind is DistributionalPPO else [model._last_lstm_states, np.ones(1)]
-    quantiles = model.policy.predict_quantiles(obs, *state)
-    assert not quantiles.requires_grad
-    assert quantiles.numpy().shape == (1, 32)
-    if kind is DistributionalPPO:
-        assert not model.policy.predict_cvar(obs, 0.1).requires_grad
-        assert model.policy.quantiles_of_loss(torch.as_tensor(obs)).requires_grad
+@pytest.mark.parametrize("n_quantiles", [0, -1, 2.5, True])
+def test_wrong_numbers_of_quantiles_are_refused(n_quantiles):
+    with pytest.raises(ValueError, match="n_quantiles"):
+        DistributionalPPO(
+            "MlpPolicy",
+            "CartPole-v1",
+            policy_kwargs=dict(n_quantiles=n_quantiles),
+            **SHORT,
+        )
+
+
+def test_load_refuses_unknown_keywords_and_names_the_nearest(tmp_path):
+    DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT).save(tmp_path / "model")
+    with pytest.raises(TypeError, match="did you mean 'use_variance_gradient_scaling'"):
+        DistributionalPPO.load(tmp_path / "model", use_variance_gradiant_scaling=False)
+    assert DistributionalPPO.load(tmp_path / "model", num_timesteps=7).num_timesteps == 7  # an attribute, as in PPO
+
+
+def test_one_quantile_with_scaling_warns():
+    with pytest.warns(UserWarning, match="n_quantiles=1"):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", policy_kwargs=dict(n_quantiles=1), **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (dict(value_target="td"), "value_target must be one of 'gae', 'sr_lambda'"),
+        (
+            dict(distributional_vf_clip_mode="all"),
+            "distributional_vf_clip_mode must be one of",
+        ),
+        (
+            dict(distributional_vf_clip_mode="mean_only"),
+            "clip_range_vf, which is None",
+        ),
+        (dict(clip_range_vf_units="std"), "without clip_range_vf"),
+        (
+            dict(clip_range_vf=0.2, clip_range_vf_units="std"),
+            "set normalize_returns=True",
+        ),
+        (
+            dict(clip_range_vf=0.2, clip_range_vf_units="percent"),
+            "clip_range_vf_units must be one of",
+        ),
+        (dict(clip_range_vf=0.2, normalize_returns=True), "needs use_popart=True"),
+        (dict(clip_range_vf=-0.2), "clip_range_vf"),
+        (
+            dict(clip_range_vf=0.2, distributional_vf_clip_variance_factor=0.0),
+            "variance_factor",
+        ),
+        (
+            dict(variance_scaling_mode="sample"),
+            "variance_scaling_mode must be one of",
+        ),
+    ],
+)
+def test_wrong_combinations_are_refused_with_a_reason(flags, match):
+    with pytest.raises((ValueError, AssertionError), match=match):
+        make_walking(**flags)
+
+
+def test_dsac_t_without_normalised_returns_warns():
+    with pytest.warns(UserWarning, match="absolute 0.1"):
+        make_walking(variance_scaling_mode="dsac_t")
+
+
+@pytest.mark.parametrize("warns", [True, False])
+def test_dsac_t_without_scaling_has_nothing_to_warn_of(warns, recwarn):
+    flags = dict(variance_scaling_mode="dsac_t", use_variance_gradient_scaling=warns)
+    DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu", **flags)
+    assert any("absolute 0.1" in str(warning.message) for warning in recwarn) is warns
+
+
+def test_plain_ppo_archives_are_refused_with_a_sentence(tmp_path):
+    plain = PPO("MlpPolicy", "CartPole-v1", **SHORT)
+    plain.save(tmp_path / "plain")
+    with pytest.raises(ValueError, match="plain PPO"):
+        DistributionalPPO.load(tmp_path / "plain")
+
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", **SHORT)
+    with pytest.raises(ValueError, match="plain PPO"):
+        model.set_parameters(plain.get_parameters())
+
+    plain.learn(64)
+    model.set_parameters(plain.get_parameters(), exact_match=False)
+    assert torch.equal(model.policy.action_net.weight, plain.policy.action_net.weight)
+
+    model.learn(64)  # Adam's moments of the one-value head must not have come along
+
+
+class Buffer:
+    """Stands for a class of the user's."""
+
+
+KINDS = {
+    DistributionalPPO: "MlpPolicy",
+    RecurrentDistributionalPPO: "MlpLstmPolicy",
+}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [dict(rollout_buffer_class=Buffer), dict(rollout_buffer_kwargs=dict(n=1))],
+)
+def test_a_recurrent_model_refuses_a_buffer_class(given, tmp_path):
+    (name,) = given
+    with pytest.raises(TypeError, match=f"{name} is no parameter of RecurrentDistributionalPPO"):
+        RecurrentDistributionalPPO("MlpLstmPolicy", "CartPole-v1", **SHORT, **given)
+
+    RecurrentDistributionalPPO("MlpLstmPolicy", "CartPole-v1", **SHORT).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=f"{name} is no parameter of RecurrentDistributionalPPO"):
+        RecurrentDistributionalPPO.load(tmp_path / "model", **given)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_buffer_keywords_are_accepted(kind):
+    kind(
+        KINDS[kind],
+        "CartPole-v1",
+        rollout_buffer_class=None,
+        rollout_buffer_kwargs={},
+        **SHORT,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(supported_action_spaces=(spaces.Box,)),
+        dict(monitor_wrapper=False),
+        dict(support_multi_env=False),
+    ],
+)
+def test_keywords_without_effect_are_refused(kind, given, tmp_path):
+    (name,) = given
+    with pytest.raises(TypeError, match=name):
+        kind(KINDS[kind], "CartPole-v1", **SHORT, **given)
+
+    kind(KINDS[kind], "CartPole-v1", **SHORT).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=f"unknown keyword '{name}'"):
+        kind.load(tmp_path / "model", **given)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_load_takes_a_window_of_statistics(kind, tmp_path):
+    """PPO takes the keyword and keeps the old window."""
+    kind(KINDS[kind], "CartPole-v1", **SHORT).save(tmp_path / "model")
+    loaded = kind.load(
+        tmp_path / "model",
+        env=DummyVecEnv([lambda: gym.make("CartPole-v1")]),
+        stats_window_size=5,
+    )
+
+    assert loaded.learn(32).ep_info_buffer.maxlen == 5

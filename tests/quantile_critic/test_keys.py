@@ -10,91 +10,31 @@ fails its case, as both models go on to learn from the same rollouts.
 import functools
 import re
 import types
-import warnings
 
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.policies import ActorCriticPolicy
+from builders import (
+    SHORT,
+    RandomEnv,
+    assert_alike_after,
+    assert_rollout_is_eager,
+    eager_and_compiled,
+    make_one_update,
+    train_alike,
+)
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from test_compiled import needs_compilation, train_alike
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch import nn
 
 import distributional_ppo
 from distributional_ppo import DistributionalPPO
-from quantile_critic import compiled as compiled_module
 from quantile_critic import losses
 from quantile_critic.keys import difference, key_of
 
-pytestmark = needs_compilation
-
-# One update of 3 minibatches. A KL limit leaves the step to the optimizer, which shortens the graph.
-SMALL = dict(n_steps=24, batch_size=16, n_epochs=1, seed=0, device="cpu", learning_rate=1e-2, target_kl=1e9)
-NET = dict(net_arch=[8], n_quantiles=4)
-
+pytestmark = pytest.mark.usefixtures("compiler", "no_machine_code")
 FACTOR = 1.0
 FACTORS = [1.0]
 FACTORS_OF_EXTRACTOR = [1.0]
-
-
-class Traced(torch._dynamo.aot_compile_types.SerializableCallable):
-    """A graph as torch.compile has traced it."""
-
-    def __init__(self, graph):
-        self.graph = graph
-
-    def __call__(self, *args):
-        return self.graph(*args)
-
-    @classmethod
-    def serialize_compile_artifacts(cls, fn):
-        raise NotImplementedError
-
-    @classmethod
-    def deserialize_compile_artifacts(cls, data):
-        raise NotImplementedError
-
-
-@pytest.fixture(autouse=True)
-def no_machine_code(monkeypatch):
-    monkeypatch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
-
-
-@pytest.fixture(scope="module")
-def any_number_of_builds():
-    """A pair that serves many cases compiles more often than a training should."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled_module, "MAX_BUILDS", 1000)
-        patch.setattr(compiled_module, "_backend", lambda policy: lambda graph, inputs: Traced(graph))
-        yield
-
-
-def make(cls, compile, policy_kwargs=None, policy="MlpPolicy", **flags):
-    kwargs = {**NET, **(policy_kwargs or {})}
-    return cls(policy, make_vec_env("CartPole-v1", 2, seed=0), compile=compile, policy_kwargs=kwargs, **SMALL | flags)
-
-
-def twins(cls=DistributionalPPO, **flags):
-    """An eager model and a compiled one, whose code is compiled."""
-    models = make(cls, False, **flags), make(cls, True, **flags)
-    assert train_alike(*models) < 1e-5
-    return models
-
-
-def parameters_of(model):
-    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
-
-
-def assert_alike_after(change, models, updates=1):
-    """Both learn the same after the change, and not what they would have learnt without it."""
-    for model in models:
-        change(model)
-    assert train_alike(*models, updates=updates) < 1e-5
-
-
-# ------------------------------------------------------------------------------------- what an own loss may read
 
 
 def scaled_by(*reads):
@@ -198,18 +138,42 @@ READS = {
         lambda m: 1 + m._current_progress_remaining,
         lambda m: setattr(m, "_current_progress_remaining", 0.25),
     ),
-    "a coefficient read directly": (lambda m: 1 + m.vf_coef, lambda m: setattr(m, "vf_coef", 3.0)),
-    "a nested object": (lambda m: m.nested.inner.factor, lambda m: setattr(m.nested.inner, "factor", 3.0)),
-    "a nested list": (lambda m: m.table["a"]["b"][1][0], lambda m: m.table["a"]["b"][1].__setitem__(0, 3.0)),
-    "a key that is missing": (lambda m: m.table.get("later", 1.0), lambda m: m.table.__setitem__("later", 3.0)),
-    "a dict of another class": (lambda m: m.named["factor"], lambda m: m.named.__setitem__("factor", 3.0)),
+    "a coefficient read directly": (
+        lambda m: 1 + m.vf_coef,
+        lambda m: setattr(m, "vf_coef", 3.0),
+    ),
+    "a nested object": (
+        lambda m: m.nested.inner.factor,
+        lambda m: setattr(m.nested.inner, "factor", 3.0),
+    ),
+    "a nested list": (
+        lambda m: m.table["a"]["b"][1][0],
+        lambda m: m.table["a"]["b"][1].__setitem__(0, 3.0),
+    ),
+    "a key that is missing": (
+        lambda m: m.table.get("later", 1.0),
+        lambda m: m.table.__setitem__("later", 3.0),
+    ),
+    "a dict of another class": (
+        lambda m: m.named["factor"],
+        lambda m: m.named.__setitem__("factor", 3.0),
+    ),
     "an array that is replaced": (
         lambda m: torch.as_tensor(m.array).sum(),
         lambda m: setattr(m, "array", np.array([3.0], dtype=np.float32)),
     ),
-    "a tensor that is replaced": (lambda m: m.tensor, lambda m: setattr(m, "tensor", torch.tensor(3.0))),
-    "a tensor that is filled": (lambda m: m.filled_tensor, lambda m: m.filled_tensor.fill_(3.0)),
-    "a number of numpy": (lambda m: float(m.number), lambda m: setattr(m, "number", np.float32(3.0))),
+    "a tensor that is replaced": (
+        lambda m: m.tensor,
+        lambda m: setattr(m, "tensor", torch.tensor(3.0)),
+    ),
+    "a tensor that is filled": (
+        lambda m: m.filled_tensor,
+        lambda m: m.filled_tensor.fill_(3.0),
+    ),
+    "a number of numpy": (
+        lambda m: float(m.number),
+        lambda m: setattr(m, "number", np.float32(3.0)),
+    ),
     "slots": (lambda m: m.slots.factor, lambda m: setattr(m.slots, "factor", 3.0)),
     "a property": (lambda m: m.factor, lambda m: setattr(m, "_factor", 3.0)),
     "a property that is replaced": (
@@ -220,8 +184,14 @@ READS = {
         lambda m: m.partial(1.0),
         lambda m: setattr(m, "partial", functools.partial(torch.mul, torch.tensor(3.0))),
     ),
-    "a schedule": (lambda m: m.schedule(1.0), lambda m: setattr(m, "schedule", lambda progress: 3.0)),
-    "a class attribute": (lambda m: m.factor_of_class, lambda m: setattr(type(m), "factor_of_class", 3.0)),
+    "a schedule": (
+        lambda m: m.schedule(1.0),
+        lambda m: setattr(m, "schedule", lambda progress: 3.0),
+    ),
+    "a class attribute": (
+        lambda m: m.factor_of_class,
+        lambda m: setattr(type(m), "factor_of_class", 3.0),
+    ),
     "a class attribute by type": (
         lambda m: type(m).factor_by_type,
         lambda m: setattr(type(m), "factor_by_type", 3.0),
@@ -247,9 +217,18 @@ READS = {
         lambda m: setattr(BaseOfHelper, "factor", lambda self: 3.0),
     ),
     "a module global": (lambda m: FACTOR, lambda m: set_global(3.0)),
-    "a module-level list": (lambda m: sum(FACTORS), lambda m: FACTORS.__setitem__(0, 3.0)),
-    "a function's attribute": (lambda m: by_function(), lambda m: setattr(by_function, "factor", 3.0)),
-    "a function's default": (lambda m: by_default(), lambda m: setattr(by_default, "__defaults__", (3.0,))),
+    "a module-level list": (
+        lambda m: sum(FACTORS),
+        lambda m: FACTORS.__setitem__(0, 3.0),
+    ),
+    "a function's attribute": (
+        lambda m: by_function(),
+        lambda m: setattr(by_function, "factor", 3.0),
+    ),
+    "a function's default": (
+        lambda m: by_default(),
+        lambda m: setattr(by_default, "__defaults__", (3.0,)),
+    ),
     "a closure": (lambda m: CLOSURE(), lambda m: SET_CLOSURE(3.0)),
 }
 
@@ -257,7 +236,7 @@ READS = {
 @pytest.fixture(scope="module")
 def models_of_reads(any_number_of_builds):
     """A pair whose weight is the mean of all that ``READS`` reads."""
-    yield twins(scaled_by(*(read for read, _ in READS.values())))
+    yield eager_and_compiled(scaled_by(*(read for read, _ in READS.values())))
     set_global(1.0)
     FACTORS[:] = [1.0]
     by_function.factor = 1.0
@@ -266,7 +245,7 @@ def models_of_reads(any_number_of_builds):
 
 
 @pytest.mark.parametrize("name", READS)
-def test_a_changed_number_that_an_own_loss_reads_counts(name, models_of_reads):
+def test_a_change_of_anything_a_custom_loss_reads_takes_effect(name, models_of_reads):
     read, change = READS[name]
     factor = float(read(models_of_reads[1]))
     assert_alike_after(change, models_of_reads)
@@ -284,40 +263,44 @@ def test_a_changed_number_that_an_own_loss_reads_counts(name, models_of_reads):
 )
 def test_a_loss_that_draws_from_numpys_generator_stays_eager(draw):
     """Torch would draw an array from its own generator in place of numpy's."""
-    eager = make(scaled_by(lambda m: 1.0 + draw()), False)
-    compiled = make(scaled_by(lambda m: 1.0 + draw()), True)
+    eager = make_one_update(scaled_by(lambda m: 1.0 + draw()), False)
+    compiled = make_one_update(scaled_by(lambda m: 1.0 + draw()), True)
     with pytest.warns(UserWarning, match="gradients is not compiled"):
         assert train_alike(eager, compiled) < 1e-5
 
 
-def test_a_number_that_moves_with_every_update_counts():
+def test_a_number_that_moves_with_every_update_takes_effect():
     """``twins`` learns two updates, the second with twice as many steps; then come a third and a fourth."""
-    models = twins(scaled_by(lambda m: m.num_timesteps / 10))
+    models = eager_and_compiled(scaled_by(lambda m: m.num_timesteps / 10))
     assert_alike_after(lambda m: None, models, updates=2)
     assert models[1]._update.gradients_only.call is not None
 
 
 def test_a_counter_of_a_users_class_compiles_nothing_anew():
     """Torch's guards see its value where the loss reads it."""
-    models = twins(scaled_by(lambda m: 1.0))
+    models = eager_and_compiled(scaled_by(lambda m: 1.0))
     for n in range(3):
         assert_alike_after(lambda m, n=n: setattr(type(m), "factor_of_class", float(n)), models)
+
     assert models[1]._update.gradients_only.builds == 1
-
-
-# ---------------------------------------------------------------------------------------- what an own policy may read
 
 
 def test_attributes_of_equal_names_in_two_modules_are_two_parts_of_the_key():
     """The key of each attribute of each module; a later module's must not stand for an earlier one's."""
-    model = make(DistributionalPPO, False, policy_kwargs=dict(net_arch=dict(pi=[8], vf=[8])))
+    model = make_one_update(DistributionalPPO, False, policy_kwargs=dict(net_arch=dict(pi=[8], vf=[8])))
     policy = model.policy
-    modules = [policy.mlp_extractor.policy_net[0], policy.mlp_extractor.value_net[0], policy.action_net]
+    modules = [
+        policy.mlp_extractor.policy_net[0],
+        policy.mlp_extractor.value_net[0],
+        policy.action_net,
+    ]
     before = key_of(policy, ())
     for module in modules:
         module.factor = 1.0
     plain = key_of(policy, ())
+
     assert len(plain) == len(before) + 3
+
     for module in modules:
         module.factor = 2.0
         changed = key_of(policy, ())
@@ -364,8 +347,9 @@ POLICY_CHANGES = {
 
 @pytest.fixture(scope="module")
 def models_of_extractor(any_number_of_builds):
-    models = twins(policy_kwargs=dict(features_extractor_class=Extractor))
+    models = eager_and_compiled(policy_kwargs=dict(features_extractor_class=Extractor))
     assert_rollout_is_eager(models[1])
+
     return models
 
 
@@ -379,26 +363,14 @@ def restored_extractor(monkeypatch):
 
 @pytest.mark.usefixtures("restored_extractor")
 @pytest.mark.parametrize("name", POLICY_CHANGES)
-def test_what_an_own_extractor_reads_counts_in_updates_and_rollouts(name, models_of_extractor):
+def test_a_change_of_anything_a_custom_extractor_reads_takes_effect_in_updates_and_rollouts(name, models_of_extractor):
     assert_alike_after(lambda model: POLICY_CHANGES[name](model.policy), models_of_extractor)
     assert_rollout_is_eager(models_of_extractor[1])
 
 
-def assert_rollout_is_eager(model):
-    """The log probabilities and values that the compiled step gives are those of the eager policy."""
-    buffer, policy = model.rollout_buffer, model.policy
-    with torch.no_grad():
-        model.collect_rollouts(model.env, model.callback, buffer, model.n_steps)
-        assert model._policy_step.function.call is not None
-        observations = torch.as_tensor(buffer.observations).flatten(0, 1)
-        values, log_prob, _ = policy.evaluate_actions(observations, torch.as_tensor(buffer.actions).flatten())
-    assert buffer.values.flatten() == pytest.approx(values.flatten().numpy(), abs=1e-4)
-    assert buffer.log_probs.flatten() == pytest.approx(log_prob.numpy(), abs=1e-5)
-
-
-def test_an_activations_number_counts():
+def test_a_changed_number_of_an_activation_takes_effect():
     """Torch's own modules go without guards: their numbers are in the key."""
-    models = twins(policy_kwargs=dict(activation_fn=torch.nn.LeakyReLU))
+    models = eager_and_compiled(policy_kwargs=dict(activation_fn=torch.nn.LeakyReLU))
 
     def change(model):
         for module in model.policy.modules():
@@ -415,12 +387,24 @@ def test_an_activations_number_counts():
     [
         lambda patch: patch.setattr(torch.nn.Tanh, "forward", lambda self, x: torch.cos(x)),
         lambda patch: patch.setattr(losses, "DSAC_T_BIAS", 1.0),
-        lambda patch: patch.setattr(distributional_ppo, "quantile_variance", lambda q: q.detach().square().sum(-1)),
-        lambda patch: patch.setattr(losses.F, "huber_loss", lambda q, y, reduction, delta: (q - y).square() ** 2),
+        lambda patch: patch.setattr(
+            distributional_ppo,
+            "quantile_variance",
+            lambda q: q.detach().square().sum(-1),
+        ),
+        lambda patch: patch.setattr(
+            losses.F,
+            "huber_loss",
+            lambda q, y, reduction, delta: (q - y).square() ** 2,
+        ),
         lambda patch: patch.setattr(losses.F, "linear", lambda x, w, b=None: (x @ w.T + b).sin()),
         lambda patch: patch.setattr(torch, "clamp", lambda x, *args, **limits: x),
         lambda patch: patch.setattr(torch.Tensor, "square", lambda x: x.abs()),
-        lambda patch: patch.setattr(DistributionalPPO, "_policy_loss", half_of(DistributionalPPO._policy_loss)),
+        lambda patch: patch.setattr(
+            DistributionalPPO,
+            "_policy_loss",
+            half_of(DistributionalPPO._policy_loss),
+        ),
         lambda patch: patch.setattr(DistributionalPPO, "variance_weight", lambda *_: torch.tensor(3.0)),
     ],
     ids=[
@@ -435,8 +419,8 @@ def test_an_activations_number_counts():
         "the weight",
     ],
 )
-def test_code_that_is_replaced_counts(replace, monkeypatch):
-    models = twins(variance_scaling_mode="dsac_t", normalize_returns=True)
+def test_replaced_code_takes_effect(replace, monkeypatch):
+    models = eager_and_compiled(variance_scaling_mode="dsac_t", normalize_returns=True)
     assert_alike_after(lambda model: replace(monkeypatch), models)
 
 
@@ -447,9 +431,6 @@ def half_of(method):
         return 0.5 * loss, metrics
 
     return halved
-
-
-# ---------------------------------------------------------------------------------- flags, coefficients, the optimizer
 
 
 def set_flag(name, value):
@@ -491,210 +472,89 @@ CHANGES = {
 def models_of_changes(any_number_of_builds):
     """A pair whose whole update is compiled; a larger eps makes less of the rounding of gradients near 0."""
     flags = dict(clip_range_vf=0.05, distributional_vf_clip_mode="mean_and_variance")
-    models = twins(target_kl=None, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-4)), **flags)
+    models = eager_and_compiled(target_kl=None, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-4)), **flags)
     assert models[1]._update.whole.call is not None
+
     return models
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_flag_or_number_that_a_callback_changes_counts(name, models_of_changes):
+def test_a_flag_or_number_that_a_callback_changes_takes_effect(name, models_of_changes):
     assert_alike_after(CHANGES[name], models_of_changes)
     assert models_of_changes[1]._update.whole.call is not None
 
 
 def test_only_what_the_loss_reads_compiles_anew(capfd):
     """And the program says what it was."""
-    eager, compiled = twins()
+    eager, compiled = eager_and_compiled()
     capfd.readouterr()
 
     def count(model):
         model.my_counter = getattr(model, "my_counter", 0) + 1
         model.policy.my_counter = model.my_counter
-        model.verbose, model.seed, model.learning_rate = 0, model.my_counter, 1e-3 * model.my_counter
+        model.verbose = 0
+        model.seed = model.my_counter
+        model.learning_rate = 1e-3 * model.my_counter
         model.lr_schedule = lambda _: model.learning_rate
         model.vf_coef = 0.5 + model.my_counter
 
     for _ in range(3):
         assert_alike_after(count, (eager, compiled))
-    assert (compiled._update.gradients_only.builds, capfd.readouterr().err) == (1, "")
+
+    assert (compiled._update.gradients_only.builds, capfd.readouterr().err) == (
+        1,
+        "",
+    )
+
     compiled.quantile_huber_kappa = eager.quantile_huber_kappa = 0.5
     assert_alike_after(count, (eager, compiled))
     assert compiled._update.gradients_only.builds == 2
     assert capfd.readouterr().err == "Compiling gradients: kappa 1.0 -> 0.5\n"
 
 
-def test_torchs_own_words_say_why_guarded_code_is_compiled_again(capfd):
-    models = twins(scaled_by(lambda m: 3.0 if m.nested.inner.name == "storm" else 1.0))
+def test_torch_says_why_guarded_code_is_compiled_again(capfd):
+    models = eager_and_compiled(scaled_by(lambda m: 3.0 if m.nested.inner.name == "storm" else 1.0))
     capfd.readouterr()
     assert_alike_after(lambda m: setattr(m.nested.inner, "name", "storm"), models)
-    assert re.fullmatch(r"Compiling gradients: .*nested\.inner\.name == 'calm'\n", capfd.readouterr().err)
+    assert re.fullmatch(
+        r"Compiling gradients: .*nested\.inner\.name == 'calm'\n",
+        capfd.readouterr().err,
+    )
 
 
-# ----------------------------------------------------------------------------------------- nothing is called once more
+def test_what_compiled_code_depends_on_is_in_its_key():
+    """Each of these changes what a graph of the policy computes."""
+    policy = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy
+    obs = torch.zeros(2, 3)
 
+    changes = [
+        lambda: policy.mlp_extractor.policy_net.__setitem__(1, nn.Sigmoid()),
+        lambda: setattr(policy, "normalize_images", False),
+        lambda: policy.mlp_extractor.policy_net.__setitem__(3, nn.LeakyReLU()),
+        lambda: setattr(policy.mlp_extractor.policy_net[3], "negative_slope", 0.5),
+        lambda: setattr(policy.action_dist, "scale", 2.0),
+        lambda: setattr(
+            policy.action_net.weight,
+            "data",
+            policy.action_net.weight.data.t().contiguous().t(),
+        ),
+        lambda: policy.eval(),
+    ]
 
-def test_an_own_buffer_is_asked_and_an_own_loss_called_as_often_as_in_eager_runs():
-    class Buffer(RolloutBuffer):
-        generators = 0
+    keys = [key_of(policy, obs)]
 
-        def get(self, batch_size=None):
-            self.generators += 1
-            return super().get(batch_size)
+    for change in changes:
+        change()
+        keys.append(key_of(policy, obs))
+        assert keys[-1] != keys[-2]
 
-    class Counting(DistributionalPPO):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.losses = []
-            self.mean = torch.zeros(())
+    policy.my_counter = 1  # which the class's own code does not read
 
-        def _value_loss(self, *args):
-            loss, metrics = super()._value_loss(*args)
-            self.losses.append(loss.detach())
-            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
-            return loss, metrics
+    assert key_of(policy, obs) == keys[-1] == key_of(policy, torch.zeros(2, 3))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a list that grows ends in eager code, which is said
-        eager, compiled = twins(Counting, rollout_buffer_class=Buffer)
-        assert_alike_after(lambda m: None, (eager, compiled), updates=2)
-    assert eager.rollout_buffer.generators == compiled.rollout_buffer.generators
-    assert len(eager.losses) == len(compiled.losses) == 4 * 3
-    torch.testing.assert_close(eager.losses, compiled.losses, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(eager.mean, compiled.mean, rtol=1e-4, atol=1e-5)
-
-
-def test_a_running_mean_in_a_buffer_moves_once_per_minibatch():
-    class Averaging(BaseFeaturesExtractor):
-        def __init__(self, observation_space):
-            super().__init__(observation_space, features_dim=4)
-            self.register_buffer("mean", torch.zeros(4), persistent=False)
-
-        def forward(self, observations):
-            if self.training:  # only the eager model makes rollouts
-                self.mean.mul_(0.9).add_(0.1 * observations.detach().mean(dim=0))
-            return observations - self.mean
-
-    eager, compiled = twins(policy_kwargs=dict(features_extractor_class=Averaging, share_features_extractor=True))
-    assert_alike_after(lambda m: None, (eager, compiled))
-    torch.testing.assert_close(eager.policy.features_extractor.mean, compiled.policy.features_extractor.mean)
-
-
-# ------------------------------------------------------------------------------------- what acts on gradients acts
-
-
-def hook_a_parameter(model, calls):
-    model.policy.action_net.weight.register_hook(lambda gradient: calls.append(1) or torch.zeros_like(gradient))
-
-
-def replace_step(model, calls):
-    step = model.policy.optimizer.step
-    model.policy.optimizer.step = lambda closure=None: (calls.append(1), step(closure))
-
-
-def replace_step_of_class(model, calls):
-    class Counted(torch.optim.Adam):
-        @functools.wraps(torch.optim.Adam.step)
-        def step(self, closure=None):
-            calls.append(1)
-            return super().step(closure)
-
-    model.policy.optimizer.__class__ = Counted
-
-
-def replace_zero_grad(model, calls):
-    zero_grad = model.policy.optimizer.zero_grad
-    model.policy.optimizer.zero_grad = lambda set_to_none=True: (calls.append(1), zero_grad(set_to_none))
-
-
-def schedule(model, calls):
-    torch.optim.lr_scheduler.LambdaLR(model.policy.optimizer, lambda epoch: 1.0)
-    replace_step(model, calls)
-
-
-@pytest.mark.parametrize(
-    ("act", "words"),
-    [
-        (hook_a_parameter, "the update stays eager: a parameter has a hook"),
-        (replace_step, "the step of Adam is not compiled, as somebody has replaced it"),
-        (replace_step_of_class, "the step of Counted is not compiled"),
-        (replace_zero_grad, "the update stays eager: Adam has a zero_grad of its own"),
-        (schedule, "the step of Adam is not compiled, as somebody has replaced it"),
-    ],
-)
-def test_what_acts_on_gradients_acts_as_often_as_in_eager_runs(act, words):
-    eager, compiled = twins(target_kl=None)
-    calls = [], []
-    for model, own_calls in zip((eager, compiled), calls, strict=True):
-        act(model, own_calls)
-    with pytest.warns(UserWarning, match=words):
-        assert train_alike(eager, compiled) < 1e-5
-    assert len(calls[0]) == len(calls[1]) == 2 * 3
-
-
-def test_a_hook_of_all_optimizers_acts():
-    eager, compiled = twins(target_kl=None)
-    calls = []
-    handle = register_optimizer_step_pre_hook(lambda *_: calls.append(1))
-    try:
-        with pytest.warns(UserWarning, match="the step of Adam is not compiled, as it has hooks"):
-            assert train_alike(eager, compiled) < 1e-5
-    finally:
-        handle.remove()
-    assert len(calls) == 2 * 2 * 3
-
-
-def test_a_hook_of_all_modules_acts():
-    eager, compiled = twins()
-    calls = []
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
-    try:
-        with pytest.warns(UserWarning, match="the update stays eager: all modules have a hook"):
-            assert train_alike(eager, compiled, updates=1) < 1e-5
-    finally:
-        handle.remove()
-    assert calls
-
-
-def test_a_parameter_that_the_loss_does_not_reach_is_named():
-    class Unreached(BaseFeaturesExtractor):
-        def __init__(self, observation_space):
-            super().__init__(observation_space, features_dim=4)
-            self.spare = torch.nn.Linear(4, 4)
-
-        def forward(self, observations):
-            return observations
-
-    kwargs = dict(features_extractor_class=Unreached, optimizer_kwargs=dict(weight_decay=0.1))
-    with pytest.warns(UserWarning, match=r"the loss does not reach features_extractor\.spare\.weight, "):
-        eager, compiled = twins(policy_kwargs=kwargs)
-    before = compiled.policy.features_extractor.spare.weight.clone()
-    assert_alike_after(lambda m: None, (eager, compiled))
-    assert torch.equal(compiled.policy.features_extractor.spare.weight, before)
-
-
-def test_adafactor_is_an_optimizer_of_torch():
-    kwargs = dict(optimizer_class=torch.optim.Adafactor)
-    models = [make(DistributionalPPO, compile, target_kl=None, policy_kwargs=kwargs) for compile in (False, True)]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert train_alike(*models, updates=3) < 1e-4
-    assert not [warning for warning in caught if "not of torch.optim" in str(warning.message)]
-
-
-class AskingPolicy(ActorCriticPolicy):
-    """Takes its value from `predict_values`, where SB3's policies take it from `value_net`."""
-
-    def forward(self, obs, deterministic=False):
-        distribution = self.get_distribution(obs)
-        actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.predict_values(obs), distribution.log_prob(actions)
-
-    def evaluate_actions(self, obs, actions):
-        distribution = self.get_distribution(obs)
-        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
-
-
-def test_values_that_a_policy_asks_of_itself_are_in_raw_units_once():
-    models = twins(policy=AskingPolicy, normalize_returns=True)
-    assert models[1]._update.gradients_only.call is not None
-    assert_rollout_is_eager(models[1])
+    for other in (
+        torch.zeros(3, 3),
+        torch.zeros(2, 3).double(),
+        torch.zeros(3, 2).t(),
+    ):
+        assert key_of(policy, other) != keys[-1]
