@@ -225,8 +225,8 @@ def test_one_quantile_at_huge_kappa_is_ppo_bit_for_bit(env, kwargs):
     theirs = sb3_ppo(**copy.deepcopy(kwargs)).learn(256, their_updates)
     policy_kwargs = {**kwargs.pop("policy_kwargs", {}), "n_quantiles": 1}
     ours = DistributionalPPO(policy_kwargs=policy_kwargs, **kwargs, **AS_PPO).learn(256, our_updates)
-    for one, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
 
     assert len(our_updates.updates) >= 4
 
@@ -244,8 +244,8 @@ def test_three_environments_are_ppo_bit_for_bit():
     theirs = sb3_ppo(env=make_vec_env("CartPole-v1", 3, seed=0), **kwargs).learn(240)
     kwargs |= dict(policy_kwargs=dict(n_quantiles=1), **AS_PPO)
     ours = DistributionalPPO(env=make_vec_env("CartPole-v1", 3, seed=0), **kwargs).learn(240)
-    for one, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_frozen_parameters_stay_and_parameters_of_the_optimizer_alone_move():
@@ -466,11 +466,11 @@ def test_a_scaled_run_continues_with_the_flag_off(tmp_path):
 def test_parameters_and_custom_objects_travel(tmp_path):
     model = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **SHORT).learn(128)
     model.save(tmp_path / "model")
-    other = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **{**SHORT, "seed": 1})
-    other.set_parameters(tmp_path / "model.zip")
+    second = DistributionalPPO("MlpPolicy", RandomEnv(), normalize_returns=True, **{**SHORT, "seed": 1})
+    second.set_parameters(tmp_path / "model.zip")
 
-    assert same_parameters(model, other)
-    assert other.policy.value_net.ret_updates == 2
+    assert same_parameters(model, second)
+    assert second.policy.value_net.ret_updates == 2
 
     loaded = DistributionalPPO.load(tmp_path / "model", custom_objects={"learning_rate": 0.5})
     assert loaded.lr_schedule(1.0) == 0.5

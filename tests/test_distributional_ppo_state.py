@@ -75,15 +75,15 @@ def saved_and_loaded(model):
 
 def set_from_a_file(model, tmp_path):
     model.save(tmp_path / "model")
-    other = learn(make(seed=7))
-    other.set_parameters(tmp_path / "model.zip")
-    return other
+    second = learn(make(seed=7))
+    second.set_parameters(tmp_path / "model.zip")
+    return second
 
 
 def set_from_a_dict(model):
-    other = make(seed=7)
-    other.set_parameters(copy.deepcopy(model.get_parameters()))
-    return other
+    second = make(seed=7)
+    second.set_parameters(copy.deepcopy(model.get_parameters()))
+    return second
 
 
 def undone(model):
@@ -134,9 +134,9 @@ def test_a_journey_changes_neither_parameters_nor_statistics_nor_optimizer(journ
 def test_training_after_a_journey_is_training_without_one(journey, tmp_path):
     traveller = learn(make(), updates=2)
     traveller = learn(journey(traveller, tmp_path), updates=2, seed=5)
-    other = learn(learn(make(), updates=2), updates=2, seed=5)
+    second = learn(learn(make(), updates=2), updates=2, seed=5)
 
-    assert_equal_tensors(state(other.policy), state(traveller.policy))
+    assert_equal_tensors(state(second.policy), state(traveller.policy))
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def test_the_readme_is_short():
 
 
 def test_flags_in_commands_exist():
-    own = (parsers.compare_parser(), parsers.tune_parser())
+    ours = (parsers.compare_parser(), parsers.tune_parser())
 
-    known = {action.dest for parser in own for action in parser._actions} | {
+    allowed = {action.dest for parser in ours for action in parser._actions} | {
         *("format", "out"),
         *("period", "checkpoint", "data", "from", "to", "position"),
         "logdir",
@@ -39,7 +39,7 @@ def test_flags_in_commands_exist():
         )
     )
 
-    assert used <= known
+    assert used <= allowed
 
 
 def test_links_and_pictures_exist():

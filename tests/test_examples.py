@@ -40,12 +40,12 @@ def test_an_example_runs_and_prints_what_it_promises(name, tmp_path, monkeypatch
     monkeypatch.setattr("sys.argv", [name])
     with drawing():
         runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for pattern in SAYS[name]:
-        assert re.search(pattern, said), pattern
+        assert re.search(pattern, printed), pattern
 
     if name == "drop_in.py":  # CartPole: a policy at random gets 22 (CartPole's documentation has 500 as the most)
-        assert int(re.search(SAYS[name][0], said)[1]) > 60
+        assert int(re.search(SAYS[name][0], printed)[1]) > 60
 
     if name == "own_prices.py":
         assert (tmp_path / "runs/own/equity-test.png").stat().st_size > 10_000

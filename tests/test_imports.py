@@ -38,10 +38,10 @@ GRAPH["distributional_ppo"].remove("recurrent_distributional_ppo")
 
 
 def test_no_file_imports_itself_by_way_of_others():
-    def reached(name, seen):
-        for other in GRAPH[name] - seen:
-            seen |= {other} | reached(other, seen | {other})
-        return seen
+    def reached(name, visited):
+        for target in GRAPH[name] - visited:
+            visited |= {target} | reached(target, visited | {target})
+        return visited
 
     assert GRAPH["distributional_ppo"] >= {
         "quantile_critic.losses",
@@ -102,10 +102,10 @@ def layer(module):
 
 def test_no_arrow_of_the_markets_runs_back_up():
     for name, path in HOUSE.items():
-        for other in imported(path) & HOUSE.keys():
-            assert layer(other) <= layer(name), f"{name} imports {other}"
-            if layer(other) == -1 and layer(name) >= 0:  # the algorithm is the run's, not the prices'
-                assert layer(name) >= PACKAGES.index("run"), f"{name} imports {other}"
+        for target in imported(path) & HOUSE.keys():
+            assert layer(target) <= layer(name), f"{name} imports {target}"
+            if layer(target) == -1 and layer(name) >= 0:  # the algorithm is the run's, not the prices'
+                assert layer(name) >= PACKAGES.index("run"), f"{name} imports {target}"
 
 
 def test_no_file_of_the_markets_imports_itself_by_way_of_others():

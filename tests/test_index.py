@@ -67,9 +67,9 @@ def test_no_test_file_imports_another(path):
 def test_an_import_of_a_test_file_is_reported():
     text = "import test_head\ndef f():\n    from tests.run.test_agent import make\n"
     text += "from tests.run import test_log, builders\n"
-    found = imported_tests(text)
-    assert found >= {"test_head", "tests.run.test_agent", "tests.run.test_log"}
-    assert "tests.run.builders" not in found
+    results = imported_tests(text)
+    assert results >= {"test_head", "tests.run.test_agent", "tests.run.test_log"}
+    assert "tests.run.builders" not in results
 
 
 def test_a_file_of_a_longer_module_name_is_no_file_of_a_shorter_one(tmp_path):

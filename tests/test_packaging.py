@@ -95,7 +95,7 @@ def test_version_comes_from_one_place(dist):
     "name",
     [
         "tests/conftest.py",
-        "tests/prices/exports.py",
+        "tests/exports.py",
         "constraints.txt",
         "benchmarks/learning.yaml",
     ],
@@ -147,11 +147,11 @@ def test_wheel_trains_from_any_folder(site, tmp_path):
 
 def test_console_script_names_itself(site, tmp_path):
     code = "import sys, train_model_multi_patch as t; sys.argv[0] = '/bin/train-model-multi-patch'; t.main(['--help'])"
-    said = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(site))
-    assert "usage: train-model-multi-patch" in said
-    assert "train-model-multi-patch evaluate runs/NAME" in said
-    assert ".py" not in said
-    assert "python" not in said
+    printed = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(site))
+    assert "usage: train-model-multi-patch" in printed
+    assert "train-model-multi-patch evaluate runs/NAME" in printed
+    assert ".py" not in printed
+    assert "python" not in printed
 
     (entry,) = site.glob("*.dist-info/entry_points.txt")
     assert "train-model-multi-patch = train_model_multi_patch:main" in entry.read_text()
@@ -187,9 +187,9 @@ def test_installed_modules_are_typed(site, tmp_path):
         text=True,
         check=False,
     )
-    found = dict(re.findall(r"^<string>:(\d+): error: (.*)", done.stdout, re.M))
+    results = dict(re.findall(r"^<string>:(\d+): error: (.*)", done.stdout, re.M))
     for line, complaint in enumerate(WRONG_CALLS.values(), 1):
-        assert complaint in found[str(line)]
+        assert complaint in results[str(line)]
 
     assert "import-untyped" not in done.stdout
 
@@ -215,9 +215,9 @@ def test_extras_share_nothing_but_what_compare_trains(extra):
     """``market`` has sb3-contrib, too: the shipped ``compare`` has a recurrent variant."""
     extras = {name: names_of(needs) for name, needs in PROJECT["project"]["optional-dependencies"].items()}
 
-    for other, needs in extras.items():
-        shared = {"sb3-contrib"} if {other, extra} == {"market", "recurrent"} else set()
-        assert other in (extra, "test") or needs & extras[extra] == shared, other
+    for second, needs in extras.items():
+        shared = {"sb3-contrib"} if {second, extra} == {"market", "recurrent"} else set()
+        assert second in (extra, "test") or needs & extras[extra] == shared, second
 
 
 def test_constraints_pin_every_requirement_within_its_range():

@@ -34,8 +34,8 @@ def commands():
     return sorted({line.removeprefix(PROGRAM).strip() for line in lines})
 
 
-def numbered(found):
-    return [pytest.param(page, text, id=f"{page}-{i}") for i, (page, text) in enumerate(found)]
+def numbered(results):
+    return [pytest.param(page, text, id=f"{page}-{i}") for i, (page, text) in enumerate(results)]
 
 
 @pytest.mark.parametrize(("page", "text"), numbered(blocks("python")))
@@ -72,10 +72,10 @@ def test_yaml_is_a_configuration(page, text, tmp_path, monkeypatch):
 
 def parsed(arguments, monkeypatch):
     """The configuration that the command line makes of its arguments; nothing is trained."""
-    seen = []
-    monkeypatch.setattr(train_model_multi_patch, "_run", lambda parser, config: seen.append(config))
+    records = []
+    monkeypatch.setattr(train_model_multi_patch, "_run", lambda parser, config: records.append(config))
     train_model_multi_patch.main(arguments)
-    return seen[0]
+    return records[0]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -95,7 +95,7 @@ def test_commands_parse(command, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("page", "text"), numbered(blocks("bash")))
 def test_shell_has_no_other_programs(page, text):
-    known = {
+    allowed = {
         "python",
         "python3",
         "pip",
@@ -108,7 +108,7 @@ def test_shell_has_no_other_programs(page, text):
         "mypy",
         "ruff",
     }
-    assert {line.split()[0] for line in text.splitlines()} <= known
+    assert {line.split()[0] for line in text.splitlines()} <= allowed
 
     for file in re.findall(r"python ((?:benchmarks|examples)/\w+\.py)", text):
         assert (ROOT / file).exists(), file
@@ -118,13 +118,13 @@ def test_shell_has_no_other_programs(page, text):
 
 
 def test_every_block_is_of_a_language_that_is_tested():
-    found = {
+    results = {
         language
         for text in PAGES.values()
         for language in re.findall(r"^```(\w*)\n(?:.*?)^```", text, re.DOTALL | re.M)
     }
 
-    assert found <= {"python", "bash", "yaml", "text"}
+    assert results <= {"python", "bash", "yaml", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -146,9 +146,9 @@ def test_nav_names_every_page():
 def test_flag_table_has_every_flag_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGES["docs/flags.md"], re.M))
     ours = inspect.signature(DistributionalPPO).parameters
-    own = {name: repr(p.default) for name, p in ours.items() if name not in inspect.signature(PPO).parameters}
+    actual = {name: repr(p.default) for name, p in ours.items() if name not in inspect.signature(PPO).parameters}
 
-    assert rows == own | {"n_quantiles": "32", "clip_range_vf": "None"}
+    assert rows == actual | {"n_quantiles": "32", "clip_range_vf": "None"}
 
 
 def test_tensorboard_page_has_every_scalar_of_an_update(tmp_path, read_scalars):

@@ -1,8 +1,8 @@
 """RecurrentDistributionalPPO beside sb3-contrib's RecurrentPPO: training, flags, saving and loading."""
 
+import importlib
 import inspect
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -63,29 +63,27 @@ def test_signature_is_recurrent_ppos_then_the_flags():
         make_recurrent(no_flag=1)
 
 
-def test_sb3_contrib_is_imported_on_demand():
-    code = """
-import sys
-import distributional_ppo
-assert "sb3_contrib" not in sys.modules
-sys.modules["sb3_contrib"] = None
-try:
-    from distributional_ppo import RecurrentDistributionalPPO
-except ImportError as error:
-    print(error)
-del sys.modules["sb3_contrib"]
-from distributional_ppo import RecurrentDistributionalPPO as R
-print(R.__module__, R.__qualname__)
-"""
+def test_sb3_contrib_is_imported_on_demand(monkeypatch):
+    """The modules are imported anew, as by a process that has imported none of them."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in (
+            "distributional_ppo",
+            "recurrent_distributional_ppo",
+            "quantile_critic",
+            "sb3_contrib",
+        ):
+            monkeypatch.delitem(sys.modules, name)
+    fresh = importlib.import_module("distributional_ppo")
+    assert "sb3_contrib" not in sys.modules
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    without, found = done.stdout.splitlines()
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(ImportError, match=r'needs sb3-contrib: pip install "distributional-ppo\[recurrent\]"'):
+        fresh.RecurrentDistributionalPPO  # noqa: B018
 
-    assert 'needs sb3-contrib: pip install "distributional-ppo[recurrent]"' in without
-    assert found.split() == [
-        "recurrent_distributional_ppo",
-        "RecurrentDistributionalPPO",
-    ], done.stderr
+    monkeypatch.delitem(sys.modules, "sb3_contrib")
+    recurrent = fresh.RecurrentDistributionalPPO
+    assert recurrent.__module__ == "recurrent_distributional_ppo"
+    assert recurrent.__qualname__ == "RecurrentDistributionalPPO"
 
 
 def test_a_misspelt_name_is_not_an_attribute():

@@ -41,10 +41,10 @@ def test_the_committed_table_is_that_of_the_readme():
 
 def score(model, env, n_eval_episodes):
     """Steps, of a policy that is asked about observations scaled as in its training."""
-    own = env.obs_rms
+    ours = env.obs_rms
     trained = model.get_vec_normalize_env().obs_rms
-    assert own.count == trained.count > 1
-    np.testing.assert_array_equal([own.mean, own.var], [trained.mean, trained.var])
+    assert ours.count == trained.count > 1
+    np.testing.assert_array_equal([ours.mean, ours.var], [trained.mean, trained.var])
     assert not env.training
 
     return model.num_timesteps, 0.0

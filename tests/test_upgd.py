@@ -141,7 +141,7 @@ def values(params):
 
 
 def assert_same(params, others):
-    assert all(torch.equal(p, other) for p, other in zip(params, others, strict=True))
+    assert all(torch.equal(p, second) for p, second in zip(params, others, strict=True))
 
 
 def assert_close(params, expected, rtol=1e-11):
@@ -748,9 +748,9 @@ def test_ppo_trains_saves_and_loads_with_it(cls, tmp_path):
     assert isinstance(loaded.policy.optimizer, cls)
     assert_same(loaded.policy.parameters(), values(model.policy.parameters()))
 
-    mine = model.policy.optimizer
+    ours = model.policy.optimizer
     theirs = loaded.policy.optimizer
-    update(mine, steps=3)
+    update(ours, steps=3)
     update(theirs, steps=3)
 
     assert_same(loaded.policy.parameters(), values(model.policy.parameters()))

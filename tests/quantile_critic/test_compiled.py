@@ -289,14 +289,14 @@ def test_rollouts_save_and_pickle(tmp_path, monkeypatch):
     loaded = DistributionalPPO.load(tmp_path / "model")
     assert loaded.compile
 
-    for other in (
+    for copied in (
         loaded,
         pickle.loads(pickle.dumps(policy)),
         copy.deepcopy(policy),
     ):
-        other_policy = getattr(other, "policy", other)
+        copied_policy = getattr(copied, "policy", copied)
         assert torch.equal(
-            other_policy.predict_values(observations),
+            copied_policy.predict_values(observations),
             policy.predict_values(observations),
         )
 
@@ -305,29 +305,29 @@ def test_rollouts_save_and_pickle(tmp_path, monkeypatch):
 def test_a_graph_compiled_before_is_read_from_disk_and_a_new_graph_is_not():
     policy = make(False).policy
     x = torch.arange(3.0)
-    found = torch._dynamo.utils.counters["aot_autograd"]
+    results = torch._dynamo.utils.counters["aot_autograd"]
     new, newer = np.random.default_rng().uniform(size=2).tolist()  # of no seed: never compiled before
 
     for factor, hits in ((new, 0), (newer, 0), (new, 1)):
-        found.clear()
+        results.clear()
         call = _compile(lambda tensor, factor=factor: factor * tensor.sin(), (x,), policy)
         torch.testing.assert_close(call(x), factor * x.sin())
-        assert found["autograd_cache_hit"] == hits
+        assert results["autograd_cache_hit"] == hits
 
 
 @needs_compiler
 def test_callbacks_use_and_copy_the_policy():
-    seen = []
+    records = []
     is_this_steps = []
 
     class User(BaseCallback):
         def _on_step(self):
             """Oracle: SB3's `get_distribution` for the observations that this step's actions are for."""
-            own = self.model.policy.action_dist.distribution
+            ours = self.model.policy.action_dist.distribution
 
             if self.n_calls > 1:  # before, `new_obs` is not yet there
                 expected = copy.deepcopy(self.model.policy).get_distribution(torch.as_tensor(self.before)).distribution
-                is_this_steps.append(torch.allclose(own.logits, expected.logits, atol=1e-5))
+                is_this_steps.append(torch.allclose(ours.logits, expected.logits, atol=1e-5))
 
             self.before = self.locals["new_obs"]
             return True
@@ -337,23 +337,23 @@ def test_callbacks_use_and_copy_the_policy():
             observations = torch.rand(5, 4)
             transposed = observations[:2].t().contiguous().t()
 
-            for own in (
+            for ours in (
                 observations[:1],
                 observations[:2],
                 observations,
                 transposed,
             ):  # the second as in the rollout
                 with torch.no_grad():
-                    values = policy(own)[1]
-                seen.append(torch.allclose(values, policy.predict_values(own), atol=1e-5))
+                    values = policy(ours)[1]
+                records.append(torch.allclose(values, policy.predict_values(ours), atol=1e-5))
 
-            seen.append(copy.deepcopy(policy).compiled_step is None)
-            seen.append(pickle.loads(pickle.dumps(policy)).compiled_step is None)
-            seen.append(policy(observations[:2])[2].requires_grad)  # last: its graph could not be copied
+            records.append(copy.deepcopy(policy).compiled_step is None)
+            records.append(pickle.loads(pickle.dumps(policy)).compiled_step is None)
+            records.append(policy(observations[:2])[2].requires_grad)  # last: its graph could not be copied
 
     make(True).learn(48, User())
 
-    assert seen == [True] * 7
+    assert records == [True] * 7
     assert is_this_steps == [True] * 23
 
 

@@ -25,14 +25,14 @@ def test_lean_distributions_can_be_derived_from(base):
         logits = torch.tensor([[0.5, -1.0, 0.25]])
         return kind(3).proba_distribution(*([logits] if base is LeanCategoricalDistribution else [logits, logits]))
 
-    own = given(Own)
+    ours = given(Own)
     plain = given(base)
     actions = torch.tensor([[1.0, 0.0, 2.0]])
     actions = torch.tensor([1]) if base is LeanCategoricalDistribution else actions
 
-    assert torch.equal(own.log_prob(actions), plain.log_prob(actions) - 1.0)
-    assert torch.equal(own.entropy(), 2 * plain.entropy())
-    assert own.sample().shape == plain.mode().shape
+    assert torch.equal(ours.log_prob(actions), plain.log_prob(actions) - 1.0)
+    assert torch.equal(ours.entropy(), 2 * plain.entropy())
+    assert ours.sample().shape == plain.mode().shape
 
     theirs = given(base.__mro__[1])
     assert torch.equal(theirs.log_prob(actions), plain.log_prob(actions))
@@ -42,10 +42,10 @@ def test_lean_distributions_can_be_derived_from(base):
 @pytest.mark.parametrize("actions", [torch.arange(2), torch.tensor(1), torch.tensor([[0], [1]])])
 def test_log_probabilities_broadcast_as_sb3s(actions):
     theirs, ours = (model("MlpPolicy", RandomEnv(), **SHORT).policy for model in (PPO, DistributionalPPO))
-    one = torch.zeros(1, 3)
-    expected = theirs.get_distribution(one).log_prob(actions)
+    first = torch.zeros(1, 3)
+    expected = theirs.get_distribution(first).log_prob(actions)
 
-    torch.testing.assert_close(ours.get_distribution(one).log_prob(actions), expected)
+    torch.testing.assert_close(ours.get_distribution(first).log_prob(actions), expected)
 
 
 @needs_compiler

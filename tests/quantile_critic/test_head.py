@@ -100,16 +100,16 @@ def test_head_refuses_a_value_net_it_cannot_widen(module):
 @pytest.mark.parametrize("exponent", [-10, 10])
 def test_scaled_rewards_leave_the_parameters(exponent, use_popart):
     flags = dict(normalize_returns=True, use_popart=use_popart)
-    one = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT, **flags).learn(320)
-    other = DistributionalPPO("MlpPolicy", RandomEnv(scale=2.0**exponent), **SHORT, **flags).learn(320)
-    for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+    first = DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT, **flags).learn(320)
+    second = DistributionalPPO("MlpPolicy", RandomEnv(scale=2.0**exponent), **SHORT, **flags).learn(320)
+    for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(a, b)  # a power of 2 changes no mantissa
 
-    assert other.policy.value_net.ret_std == one.policy.value_net.ret_std * 2.0**exponent
+    assert second.policy.value_net.ret_std == first.policy.value_net.ret_std * 2.0**exponent
 
 
 def test_statistics_are_those_of_this_rollouts_returns_and_values_are_raw():
-    seen = []
+    records = []
 
     class Recorder(BaseCallback):
         def _on_step(self):
@@ -117,7 +117,7 @@ def test_statistics_are_those_of_this_rollouts_returns_and_values_are_raw():
 
         def _on_rollout_end(self):
             buffer = self.model.rollout_buffer
-            seen.append(buffer.returns.astype(np.float64).copy())
+            records.append(buffer.returns.astype(np.float64).copy())
             obs = torch.as_tensor(buffer.observations[5])
             values = self.model.policy.predict_values(obs).detach().numpy().flatten()
 
@@ -132,8 +132,8 @@ def test_statistics_are_those_of_this_rollouts_returns_and_values_are_raw():
     )
     model.learn(192, callback=Recorder())
 
-    assert model.policy.value_net.ret_mean.item() == pytest.approx(np.mean(seen), rel=1e-5)
-    assert model.policy.value_net.ret_std.item() == pytest.approx(np.std(seen), rel=1e-5)
+    assert model.policy.value_net.ret_mean.item() == pytest.approx(np.mean(records), rel=1e-5)
+    assert model.policy.value_net.ret_std.item() == pytest.approx(np.std(records), rel=1e-5)
 
 
 def test_first_values_are_zero_before_there_are_statistics():
@@ -156,12 +156,12 @@ def test_scaled_rewards_with_clipping_in_std_leave_the_parameters():
             return 1024.0 * reward
 
     flags = dict(clip_range_vf=0.2, clip_range_vf_units="std", **NORMALISED)
-    one = make_walking(**flags).learn(192).policy.state_dict()
-    other = make_walking(env=DummyVecEnv([lambda: Larger(Walk())] * 3), **flags).learn(192).policy.state_dict()
+    first = make_walking(**flags).learn(192).policy.state_dict()
+    second = make_walking(env=DummyVecEnv([lambda: Larger(Walk())] * 3), **flags).learn(192).policy.state_dict()
 
-    for name, value in one.items():
+    for name, value in first.items():
         if "ret_" not in name:
-            assert torch.allclose(value, other[name], atol=1e-5), name
+            assert torch.allclose(value, second[name], atol=1e-5), name
 
 
 def test_statistics_move_with_the_policy():
@@ -277,10 +277,10 @@ def test_archives_from_before_the_average_load(tmp_path):
     model = make_walking().learn(96)
     parameters = model.get_parameters()
     del parameters["policy"]["value_net.std_average"]
-    other = make_walking(seed=1)
-    other.set_parameters(parameters)
+    second = make_walking(seed=1)
+    second.set_parameters(parameters)
 
-    assert same_parameters(model, other)
+    assert same_parameters(model, second)
 
 
 @pytest.mark.parametrize(

@@ -552,9 +552,9 @@ def test_what_compiled_code_depends_on_is_in_its_key():
 
     assert key_of(policy, obs) == keys[-1] == key_of(policy, torch.zeros(2, 3))
 
-    for other in (
+    for inputs in (
         torch.zeros(3, 3),
         torch.zeros(2, 3).double(),
         torch.zeros(3, 2).t(),
     ):
-        assert key_of(policy, other) != keys[-1]
+        assert key_of(policy, inputs) != keys[-1]

@@ -95,26 +95,26 @@ def test_log_interval_and_dump_logs_work_as_in_ppo(tmp_path):
 
 
 def test_callbacks_read_the_last_update_and_their_dumps_do_not_write_it_again(tmp_path, read_scalars):
-    seen = []
+    records = []
 
     class Reader(BaseCallback):
         def _on_step(self):
             return True
 
         def _on_rollout_end(self):
-            seen.append("train/loss" in self.logger.name_to_value)
+            records.append("train/loss" in self.logger.name_to_value)
             self.logger.record("eval/marker", 1.0)
             self.logger.dump(self.num_timesteps)
 
         def _on_training_end(self):
-            seen.append("train/loss" in self.logger.name_to_value)
+            records.append("train/loss" in self.logger.name_to_value)
 
     DistributionalPPO("MlpPolicy", RandomEnv(), tensorboard_log=str(tmp_path), **SHORT).learn(128, Reader())
     scalars = read_scalars(tmp_path)
 
     assert [point.step for point in scalars["train/loss"]] == [64, 128]
     assert [point.step for point in scalars["eval/marker"]] == [64, 128]
-    assert seen[-1]
+    assert records[-1]
 
 
 def test_scalars_that_are_undefined_are_left_out():

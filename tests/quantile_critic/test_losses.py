@@ -160,8 +160,8 @@ def test_pairs_of_quantiles_and_atoms_with_sb3_contrib():
 
     assert quantile_huber_loss(quantiles, atoms, 1.0).mean().item() == pytest.approx(expected.item(), rel=1e-6)
 
-    one = quantile_huber_loss(quantiles, atoms[:, :1].expand(6, 4), 1.0)
-    assert torch.allclose(one, quantile_huber_loss(quantiles, atoms[:, 0], 1.0))
+    first = quantile_huber_loss(quantiles, atoms[:, :1].expand(6, 4), 1.0)
+    assert torch.allclose(first, quantile_huber_loss(quantiles, atoms[:, 0], 1.0))
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])

@@ -95,10 +95,10 @@ def copied_by_file(source, target, tmp_path):
 
 @pytest.mark.parametrize("copied", [copied_by_dict, copied_by_file])
 @pytest.mark.parametrize("goes_out", [True, False], ids=["default to own", "own to default"])
-@pytest.mark.parametrize("other", SAME_STATE.values(), ids=SAME_STATE)
-def test_moments_and_parameters_arrive_by_name(other, goes_out, copied, tmp_path):
-    source = made(seed=0, optimizer=None if goes_out else other)
-    target = made(seed=1, optimizer=other)
+@pytest.mark.parametrize("choice", SAME_STATE.values(), ids=SAME_STATE)
+def test_moments_and_parameters_arrive_by_name(choice, goes_out, copied, tmp_path):
+    source = made(seed=0, optimizer=None if goes_out else choice)
+    target = made(seed=1, optimizer=choice)
     if not goes_out:
         target = made(seed=1)
     source.learn(96)
@@ -149,14 +149,14 @@ def test_state_of_another_arrangement_is_saved_and_loaded_and_goes_on(kind, kwar
     loaded.learn(32)
 
 
-@pytest.mark.parametrize("other", [None, DECAY, ADAMW])
+@pytest.mark.parametrize("choice", [None, DECAY, ADAMW])
 @pytest.mark.parametrize("given", [None, DECAY, ADAMW])
-def test_load_with_other_policy_kwargs_by_custom_objects(given, other):
+def test_load_with_other_policy_kwargs_by_custom_objects(given, choice):
     model = made(optimizer=given).learn(64)
     file = io.BytesIO()
     model.save(file)
     file.seek(0)
-    policy_kwargs = dict(net_arch=[6], **(other or {}))
+    policy_kwargs = dict(net_arch=[6], **(choice or {}))
     loaded = DistributionalPPO.load(
         file,
         env=model.get_env(),
@@ -185,11 +185,11 @@ def test_an_archive_whose_adam_has_one_group_is_loaded():
 
 
 @pytest.mark.parametrize("goes_out", [True, False], ids=["default to other", "other to default"])
-@pytest.mark.parametrize("other", OTHER_STATE.values(), ids=OTHER_STATE)
-def test_state_of_another_class_is_left_out_with_a_warning(other, goes_out):
+@pytest.mark.parametrize("choice", OTHER_STATE.values(), ids=OTHER_STATE)
+def test_state_of_another_class_is_left_out_with_a_warning(choice, goes_out):
     """PPO takes such a state, and most classes fail at the next step."""
-    source = made(optimizer=None if goes_out else other)
-    target = made(seed=1, optimizer=other if goes_out else None)
+    source = made(optimizer=None if goes_out else choice)
+    target = made(seed=1, optimizer=choice if goes_out else None)
     fresh = moments(target)
     source.learn(32)
     target.learn(32)
@@ -330,11 +330,11 @@ def test_parameters_that_do_not_fit_leave_the_groups():
     target.learn(32)
 
 
-@pytest.mark.parametrize("other", [*SAME_STATE.values(), *OTHER_STATE.values()])
-def test_all_that_ppo_takes_is_taken(other):
+@pytest.mark.parametrize("choice", [*SAME_STATE.values(), *OTHER_STATE.values()])
+def test_all_that_ppo_takes_is_taken(choice):
     """And trains on, where PPO fails later for want of a moment."""
-    for source_has in (None, other):
-        target_has = other if source_has is None else None
+    for source_has in (None, choice):
+        target_has = choice if source_has is None else None
         results = []
 
         for kind in (PPO, DistributionalPPO):

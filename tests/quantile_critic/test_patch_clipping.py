@@ -341,9 +341,9 @@ def test_views_of_quantiles_without_gradients_share_the_weight():
 def test_two_critics_of_a_host_have_a_weight_each(order):
     trainer = patched(variance_scaling_clip_min=0.01)
     obs, targets, old = minibatches(1)[0]
-    other = nn.Linear(3, N)
+    theirs = nn.Linear(3, N)
     first = trainer.net(obs)
-    second = other(obs)
+    second = theirs(obs)
     calls = [first, clip(first, old), second, clip(second, old)]
     weights = [weight_of(q.detach()) for q in (first, first, second, second)]
 

@@ -79,7 +79,7 @@ def test_the_class_that_was_given_loads_a_plain_policy_with_the_same_actions_and
         atol=1e-5,
     )
 
-    logits = [own.get_distribution(obs).distribution.logits for own in (plain, model.policy)]
+    logits = [ours.get_distribution(obs).distribution.logits for ours in (plain, model.policy)]
     assert torch.equal(*logits)
 
     whole = type(model.policy).load(tmp_path / "policy", device="cpu")
@@ -96,11 +96,11 @@ def test_the_class_that_was_given_loads_a_plain_policy_with_the_same_actions_and
 )
 @pytest.mark.parametrize("policy", ["MlpPolicy", PlainPolicy])
 def test_a_policy_that_torch_compiles_can_be_pickled(policy, make_copy):
-    own = DistributionalPPO(policy, RandomEnv(), **SHORT).policy
-    own.compile(backend="eager")
-    other = make_copy(own)
+    ours = DistributionalPPO(policy, RandomEnv(), **SHORT).policy
+    ours.compile(backend="eager")
+    second = make_copy(ours)
 
-    assert torch.equal(other.predict_quantiles(OBS), own.predict_quantiles(OBS))
+    assert torch.equal(second.predict_quantiles(OBS), ours.predict_quantiles(OBS))
 
 
 def test_removed_flags_name_the_version_that_has_them():
@@ -114,7 +114,7 @@ DISCRETE = spaces.Dict({"b": spaces.Box(-1, 1, (2,)), "a": spaces.Discrete(3)})
 
 
 @pytest.mark.parametrize(
-    ("space", "one", "batch"),
+    ("space", "first", "batch"),
     [
         (spaces.Box(-1, 1, (3,)), OBS[0], OBS),
         (spaces.Box(-1, 1, (3,)), OBS[0].tolist(), OBS),
@@ -147,14 +147,14 @@ DISCRETE = spaces.Dict({"b": spaces.Box(-1, 1, (2,)), "a": spaces.Discrete(3)})
         ),
     ],
 )
-def test_quantiles_are_predicted_for_whatever_actions_are(space, one, batch):
+def test_quantiles_are_predicted_for_whatever_actions_are(space, first, batch):
     name = (
         "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if len(space.shape) == 3 else "MlpPolicy"
     )
     policy = DistributionalPPO(name, RandomEnv(space), **SHORT).policy
     policy.set_training_mode(False)
 
-    for observations, count in ((one, 1), (batch, None)):
+    for observations, count in ((first, 1), (batch, None)):
         actions, _ = policy.predict(observations)
         count = count or len(actions)
         quantiles = policy.predict_quantiles(observations)
@@ -366,15 +366,15 @@ def test_the_layers_before_the_head_learn_as_fast_as_those_of_ppo():
         return [parameter.grad for parameter in policy.mlp_extractor.value_net.parameters()]
 
     theirs = gradients(PPO("MlpPolicy", RandomEnv(), **SHORT).policy)
-    for own, their in zip(
+    for ours, their in zip(
         gradients(DistributionalPPO("MlpPolicy", RandomEnv(), **SHORT).policy),
         theirs,
         strict=True,
     ):
-        torch.testing.assert_close(own, their, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours, their, atol=1e-5, rtol=1e-4)
     apart = DistributionalPPO(ApartPolicy, RandomEnv(), **SHORT).policy
-    for own, their in zip(gradients(apart), theirs, strict=True):
-        assert own.norm() < 0.5 * their.norm()
+    for ours, their in zip(gradients(apart), theirs, strict=True):
+        assert ours.norm() < 0.5 * their.norm()
 
 
 @pytest.mark.parametrize("ortho_init", [True, False])

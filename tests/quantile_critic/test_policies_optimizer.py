@@ -145,11 +145,11 @@ def test_the_state_of_adagrad_begins_as_ppos():
     theirs = PPO("MlpPolicy", RandomEnv(), **flags).policy.optimizer
     ours = DistributionalPPO("MlpPolicy", RandomEnv(), **flags).policy.optimizer
 
-    for group, other in zip(ours.param_groups, theirs.param_groups, strict=True):
-        for one, two in zip(group["params"], other["params"], strict=True):
-            assert ours.state[one]["sum"].shape == one.shape
+    for group, second in zip(ours.param_groups, theirs.param_groups, strict=True):
+        for first, two in zip(group["params"], second["params"], strict=True):
+            assert ours.state[first]["sum"].shape == first.shape
             assert torch.equal(
-                ours.state[one]["sum"].flatten()[:1],
+                ours.state[first]["sum"].flatten()[:1],
                 theirs.state[two]["sum"].flatten()[:1],
             )
 
@@ -178,14 +178,14 @@ def test_the_state_of_adagrad_begins_as_ppos():
     ],
 )
 def test_the_optimizer_runs_in_its_fast_form_unless_the_user_chose_a_form(policy_kwargs, during):
-    seen = []
+    records = []
     model = DistributionalPPO("MlpPolicy", RandomEnv(), policy_kwargs=policy_kwargs, **SHORT)
     optimizer = model.policy.optimizer
     optimizer.register_step_pre_hook(
-        lambda opt, *_: seen.append([{k: group.get(k) for k in during} for group in opt.param_groups])
+        lambda opt, *_: records.append([{k: group.get(k) for k in during} for group in opt.param_groups])
     )
     before = [{k: group.get(k) for k in during} for group in optimizer.param_groups]
     model.learn(64)
 
-    assert all(group == during for groups in seen for group in groups)
+    assert all(group == during for groups in records for group in groups)
     assert [{k: group.get(k) for k in during} for group in optimizer.param_groups] == before

@@ -87,10 +87,10 @@ def test_the_critics_begin_differently_whatever_initialises_them():
             policy.mlp_extractor.value_net.first,
             policy.value_net.net,
         ):
-            other = (
+            second = (
                 policy.mlp_extractor.value_net.second if module is not policy.value_net.net else policy.value_net.second
             )
-            pairs = zip(module.parameters(), other.parameters(), strict=True)
+            pairs = zip(module.parameters(), second.parameters(), strict=True)
             assert not any(torch.equal(p, q) for p, q in pairs if p.dim() > 1)
 
 
@@ -159,17 +159,17 @@ def test_the_second_critic_leaves_the_actor_as_ppo_draws_it():
     first = ours.mlp_extractor.value_net.first
     second = ours.mlp_extractor.value_net.second
 
-    for one, other, expected in zip(
+    for single, another, expected in zip(
         first.parameters(),
         second.parameters(),
         theirs.mlp_extractor.value_net.parameters(),
         strict=True,
     ):
-        assert torch.equal(one, expected)
-        if one.dim() == 2:
-            assert not torch.equal(one, other)
-            identity = torch.eye(min(other.shape)) * 2  # orthogonal, of gain sqrt(2), as SB3 draws
-            product = other.T @ other if other.shape[0] >= other.shape[1] else other @ other.T
+        assert torch.equal(single, expected)
+        if single.dim() == 2:
+            assert not torch.equal(single, another)
+            identity = torch.eye(min(another.shape)) * 2  # orthogonal, of gain sqrt(2), as SB3 draws
+            product = another.T @ another if another.shape[0] >= another.shape[1] else another @ another.T
             torch.testing.assert_close(product, identity, atol=1e-5, rtol=0)
 
     heads = [layer.weight[0] for layer in ours.value_net.last_layers]

@@ -32,13 +32,13 @@ def test_custom_evaluate_actions_may_call_predict_values():
 
 @pytest.mark.parametrize("name", ["evaluate_actions", "predict_values"])
 def test_a_method_that_training_would_not_call_is_refused(name):
-    own = type(
+    ours = type(
         "Own",
         (QuantileActorCriticPolicy,),
         {name: lambda self, *args: None},
     )
     with pytest.raises(TypeError, match=f"training does not call Own.{name}: override"):
-        DistributionalPPO(own, RandomEnv(), **SHORT)
+        DistributionalPPO(ours, RandomEnv(), **SHORT)
 
 
 class ProbingPolicy(ActorCriticPolicy):

@@ -79,7 +79,7 @@ def work(rank, path, results):
     """One of two processes, through all settings."""
     join_processes(rank, path)
     minibatches = Rollout.minibatches
-    found = {}
+    outcomes = {}
 
     for name in SETTINGS:
         rollouts = []
@@ -91,7 +91,7 @@ def work(rank, path, results):
         scalars = {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
         parameters = {key: value.numpy() for key, value in model.policy.state_dict().items()}
         counts = model.num_timesteps, model._n_updates
-        found[name] = (
+        outcomes[name] = (
             rollouts,
             rows,
             parameters,
@@ -103,9 +103,9 @@ def work(rank, path, results):
     try:
         make("defaults", n_envs=2 + rank, batch_share=1)
     except ValueError as error:
-        found["refused"] = str(error)
+        outcomes["refused"] = str(error)
 
-    results.put((rank, found))
+    results.put((rank, outcomes))
     dist.destroy_process_group()
 
 
@@ -138,19 +138,19 @@ def test_two_processes_make_the_update_of_one_with_their_minibatches_together(na
     def together(self, batch_size):
         parts = -(-self.buffer.rewards.size // batch_size)
         for _ in range(parts):
-            own, other = next(pairs)  # step by step, four environments each
-            place = np.concatenate([own // 4 * 8 + own % 4, other // 4 * 8 + 4 + other % 4])
+            ours, second = next(pairs)  # step by step, four environments each
+            place = np.concatenate([ours // 4 * 8 + ours % 4, second // 4 * 8 + 4 + second % 4])
             yield self.samples, torch.as_tensor(place)
 
     monkeypatch.setattr(Rollout, "minibatches", together)
 
-    for own, other in zip(*rollouts, strict=True):
+    for ours, second in zip(*rollouts, strict=True):
         model.rollout_buffer.reset()
         for array in ARRAYS:
             setattr(
                 model.rollout_buffer,
                 array,
-                np.concatenate([own[array], other[array]], axis=1),
+                np.concatenate([ours[array], second[array]], axis=1),
             )
         model.train()
 

@@ -153,14 +153,14 @@ def draws(path):
     torch.manual_seed(7 + processes.rank())
     arguments = [(0, 5), (0, 5), (0, 6), (None, 5)]
     first, again, later, unseeded = (CommonNoise(*args, torch.device("cpu")) for args in arguments)
-    seen = []
+    records = []
 
     for noise in (first, first, again, later, unseeded):
         with noise():
-            seen.append(torch.randn(3).tolist())
+            records.append(torch.randn(3).tolist())
 
-    own = torch.randn(3).tolist()
-    return seen, own
+    ours = torch.randn(3).tolist()
+    return records, ours
 
 
 def with_batch_norm(path):
@@ -338,18 +338,18 @@ SCENARIOS = {
 def work(rank, path, results):
     before = made()
     join_processes(rank, path, timeout=timedelta(seconds=40))
-    found = {}
+    outcomes = {}
 
     for name, scenario in {
         "built before": lambda path: learned(before),
         **SCENARIOS,
     }.items():
         try:
-            found[name] = scenario(path)
+            outcomes[name] = scenario(path)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
+            outcomes[name] = f"{type(error).__name__}: {error}"
 
-    results.put((rank, found))
+    results.put((rank, outcomes))
     dist.destroy_process_group()
 
 
@@ -399,14 +399,14 @@ def test_a_resumed_training_goes_on_from_its_step(two):
 
 
 def test_common_noise_is_the_same_everywhere_and_leaves_each_process_its_own(two):
-    (common, own), (common_there, own_there) = two[0]["draws"], two[1]["draws"]
+    (common, ours), (common_there, own_there) = two[0]["draws"], two[1]["draws"]
     assert common == common_there
 
     first, second, again, later, unseeded = common
     assert again == first
     assert len({tuple(numbers) for numbers in (first, second, later, unseeded)}) == 4
 
-    for rank, numbers in enumerate((own, own_there)):
+    for rank, numbers in enumerate((ours, own_there)):
         generator = torch.manual_seed(7 + rank)
         torch.randint(2**31, (), generator=generator)  # the seed that is missing
         assert torch.randn(3, generator=generator).tolist() == numbers

@@ -71,8 +71,8 @@ def test_minibatches_are_those_of_sb3_contribs_buffer_without_padding(case, batc
         )
 
         for key in padded.observations if case == "dict" else [None]:
-            own, other = (o if key is None else o[key] for o in (observations, padded.observations))
-            torch.testing.assert_close(own.to(other.dtype), other[real], rtol=0, atol=0)
+            actual, second = (o if key is None else o[key] for o in (observations, padded.observations))
+            torch.testing.assert_close(actual.to(second.dtype), second[real], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_gradients_of_a_minibatch_are_sb3_contribs(kwargs):
         policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(0.8, 1.2)).mean()
         expected = policy_loss + 0.5 * ((data.returns - values.flatten())[real] ** 2).mean()
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-        mine = torch.autograd.grad(loss, list(model.policy.parameters()), allow_unused=True)
-        other = torch.autograd.grad(expected, list(host.parameters()), allow_unused=True)
+        actual = torch.autograd.grad(loss, list(model.policy.parameters()), allow_unused=True)
+        second = torch.autograd.grad(expected, list(host.parameters()), allow_unused=True)
 
-        for gradient, theirs in zip(mine, other, strict=True):
+        for gradient, theirs in zip(actual, second, strict=True):
             assert (gradient is None) == (theirs is None)
             if gradient is not None:
                 assert (gradient - theirs).norm() <= 2e-6 * theirs.norm() + 1e-8
@@ -205,13 +205,13 @@ def test_a_rollout_reads_the_same_after_the_buffer_has_given_minibatches(space):
 
     rows = np.array([0, 50, 95])
 
-    for one, other in zip(
+    for ours, theirs in zip(
         first.states.at(rows, model.device),
         second.states.at(rows, model.device),
         strict=True,
     ):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
 
 
 def test_a_custom_buffer_is_refused():

@@ -77,10 +77,10 @@ def test_episodes_that_start_within_a_sequence():
     obs = torch.randn(10, 3)
     actions = torch.randint(2, (10,))
     starts = torch.tensor([1.0, 0, 0, 1, 0, 0, 0, 1, 1, 0])
-    mine = ours.policy.evaluate_actions(obs, actions, states, starts)
+    actual = ours.policy.evaluate_actions(obs, actions, states, starts)
 
     torch.testing.assert_close(
-        mine,
+        actual,
         host.evaluate_actions(obs, actions, states, starts),
         rtol=1e-5,
         atol=1e-6,
@@ -184,9 +184,9 @@ def test_policies_are_pickled_copied_and_saved_alone(policy, by, tmp_path):
     model = make_recurrent(policy=policy, policy_kwargs=dict(n_lstm_layers=2))
     obs = model.observation_space.sample()
     expected = model.policy.predict_quantiles(obs)
-    other = by.deepcopy(model.policy) if by is copy else by.loads(by.dumps(model.policy))
+    second = by.deepcopy(model.policy) if by is copy else by.loads(by.dumps(model.policy))
 
-    assert torch.equal(other.predict_quantiles(obs), expected)
+    assert torch.equal(second.predict_quantiles(obs), expected)
 
     model.policy.save(tmp_path / "policy.pt")
     again = type(model.policy).load(tmp_path / "policy.pt")

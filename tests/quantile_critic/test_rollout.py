@@ -42,21 +42,21 @@ class Inheriting(RolloutBuffer):
 @pytest.mark.parametrize("buffer_class", [RolloutBuffer, Inheriting, Reversed, Halved])
 def test_old_quantiles_are_those_of_the_policy_that_collected_the_rollout(buffer_class, monkeypatch):
     """Before the first step of the first epoch they are the predictions themselves, whatever the buffer's order."""
-    seen = []
+    records = []
     original = DistributionalPPO._value_loss
 
     def spy(self, quantiles, targets, old=None, clip_range_vf=None):
-        seen.append((quantiles.detach().clone(), old.clone()))
+        records.append((quantiles.detach().clone(), old.clone()))
         return original(self, quantiles, targets, old, clip_range_vf)
 
     monkeypatch.setattr(DistributionalPPO, "_value_loss", spy)
     model = make_random(rollout_buffer_class=buffer_class, learning_rate=0.05, **CLIPPED).learn(256)
 
-    torch.testing.assert_close(*seen[0])
+    torch.testing.assert_close(*records[0])
 
-    per_update = len(seen) // 2
-    torch.testing.assert_close(*seen[per_update])  # the second rollout's
-    assert not torch.allclose(*seen[per_update - 1], atol=1e-3)  # which stays while the policy moves
+    per_update = len(records) // 2
+    torch.testing.assert_close(*records[per_update])  # the second rollout's
+    assert not torch.allclose(*records[per_update - 1], atol=1e-3)  # which stays while the policy moves
     assert model.num_timesteps == 256
 
 
@@ -70,8 +70,8 @@ def test_sampled_targets_of_a_foreign_order_are_refused(buffer_class):
 
 
 def test_a_buffer_that_inherits_get_is_as_sb3s():
-    one, other = (make_random(rollout_buffer_class=kind, **CLIPPED).learn(256) for kind in (None, Inheriting))
-    assert same_parameters(one, other)
+    first, second = (make_random(rollout_buffer_class=kind, **CLIPPED).learn(256) for kind in (None, Inheriting))
+    assert same_parameters(first, second)
 
 
 def test_minibatches_are_those_of_sb3s_buffer():
@@ -93,12 +93,12 @@ def test_minibatches_are_those_of_sb3s_buffer():
 
     assert [len(part.targets) for part in ours] == [50, 50, 50, 42]
 
-    for own, their in zip(ours, theirs, strict=True):
-        assert torch.equal(own.observations, their.observations)
-        assert torch.equal(own.actions, their.actions.long().flatten())
-        assert torch.equal(own.old_log_prob, their.old_log_prob)
-        assert torch.equal(own.advantages, their.advantages)
-        assert torch.equal(own.targets, their.returns)
+    for actual, their in zip(ours, theirs, strict=True):
+        assert torch.equal(actual.observations, their.observations)
+        assert torch.equal(actual.actions, their.actions.long().flatten())
+        assert torch.equal(actual.old_log_prob, their.old_log_prob)
+        assert torch.equal(actual.advantages, their.advantages)
+        assert torch.equal(actual.targets, their.returns)
 
 
 @pytest.mark.parametrize(("limit", "place"), [(0, "cpu"), (2**20, "meta")])

@@ -86,12 +86,12 @@ def test_outputs_and_gradients_are_those_of_a_plain_loop(lengths, layers):
     begins = np.concatenate([np.arange(length) == 0 for length in lengths])
     features = torch.randn(len(begins), 3, requires_grad=True)
     layout, first_rows = lay_out(begins, np.zeros(len(begins), dtype=bool))
-    own = [torch.randn(layers, len(lengths), 4) for _ in range(2)]  # in the order of the rows
+    ours = [torch.randn(layers, len(lengths), 4) for _ in range(2)]  # in the order of the rows
     order = [np.flatnonzero(begins).tolist().index(row) for row in first_rows]
-    output = run_sequences(lstm, features, tuple(state[:, order] for state in own), layout)
+    output = run_sequences(lstm, features, tuple(state[:, order] for state in ours), layout)
 
     parts = np.split(features.detach().double().numpy(), np.cumsum(lengths)[:-1])
-    states = [[state[:, i].double().numpy() for state in own] for i in range(len(lengths))]
+    states = [[state[:, i].double().numpy() for state in ours] for i in range(len(lengths))]
     expected = np.concatenate([loop(lstm, part, state)[0] for part, state in zip(parts, states, strict=True)])
 
     np.testing.assert_allclose(output.detach().numpy(), expected, rtol=0, atol=3e-6)
@@ -101,16 +101,16 @@ def test_outputs_and_gradients_are_those_of_a_plain_loop(lengths, layers):
     sequences = zip(
         features.split(lengths),
         weights.split(lengths),
-        *(s.split(1, dim=1) for s in own),
+        *(s.split(1, dim=1) for s in ours),
         strict=True,
     )
     loss = sum((lstm(x[:, None], (h.contiguous(), c.contiguous()))[0][:, 0] * w).sum() for x, w, h, c in sequences)
-    for mine, alone in zip(
+    for actual, alone in zip(
         gradient,
         torch.autograd.grad(loss, [features, *lstm.parameters()]),
         strict=True,
     ):
-        torch.testing.assert_close(mine, alone, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(actual, alone, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

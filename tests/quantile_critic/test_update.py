@@ -78,7 +78,7 @@ def clipped(quantiles, old, eps, mode, factor):
     mean = quantiles.mean(1, keepdim=True)
     old_mean = old.mean(1, keepdim=True)
     new_mean = old_mean + (mean - old_mean).clamp(-eps, eps)
-    held = (mean - old_mean).abs() > eps
+    held_back = (mean - old_mean).abs() > eps
     share = torch.ones_like(mean)
 
     if mode == "mean_and_variance":
@@ -88,9 +88,9 @@ def clipped(quantiles, old, eps, mode, factor):
         )
         narrower = (old_std > 1e-6 * old.abs().max(1, keepdim=True).values) & (std > factor * old_std)
         share = torch.where(narrower, factor * old_std / std, share)
-        held = held | narrower
+        held_back = held_back | narrower
 
-    return new_mean + (quantiles - mean) * share, held.expand_as(quantiles)
+    return new_mean + (quantiles - mean) * share, held_back.expand_as(quantiles)
 
 
 def moments(x):
@@ -229,8 +229,8 @@ class ByHand(BaseCallback):
     def update(self, model):
         buffer, before = copy.deepcopy((model.rollout_buffer, model.policy.state_dict()))
         policy, old_policy = self.policies
-        for own in self.policies:
-            own.load_state_dict(before)
+        for ours in self.policies:
+            ours.load_state_dict(before)
         head = policy.value_net
         progress = 1 - model.num_timesteps / model._total_timesteps
         rates = dict(
@@ -376,16 +376,16 @@ class ByHand(BaseCallback):
                 eps = rates["clip_range_vf"] / (1.0 if model.clip_range_vf_units == "std" else head.ret_std)
                 mode = model.distributional_vf_clip_mode or "per_quantile"
                 factor = model.distributional_vf_clip_variance_factor
-                near, held = clipped(
+                near, held_back = clipped(
                     quantiles,
                     (old - head.ret_mean) / head.ret_std,
                     eps,
                     mode,
                     factor,
                 )
-                other = huber_loss(near, targets, model.quantile_huber_kappa)
-                losses = torch.where(held.any(dim=1) & (other > losses), other, losses)
-                metrics["clip_fraction_vf"] = held.double().mean()
+                second = huber_loss(near, targets, model.quantile_huber_kappa)
+                losses = torch.where(held_back.any(dim=1) & (second > losses), second, losses)
+                metrics["clip_fraction_vf"] = held_back.double().mean()
 
             _, variance = moments(quantiles.detach())
             metrics["value_loss"] = losses.detach().mean()
@@ -593,6 +593,6 @@ def test_a_buffer_of_another_name_trains_the_same_however_often(flags):
         model.train()
         models.append(model)
 
-    one, two = (torch.nn.utils.parameters_to_vector(model.policy.parameters()) for model in models)
+    first, two = (torch.nn.utils.parameters_to_vector(model.policy.parameters()) for model in models)
 
-    assert torch.allclose(one, two, rtol=0, atol=1e-6)
+    assert torch.allclose(first, two, rtol=0, atol=1e-6)
