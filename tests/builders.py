@@ -38,6 +38,7 @@ DICT_SPACE = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Discrete(3)}
 DRAW = Figure.draw
 IMAGE = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
 NORMALISED = dict(normalize_returns=True, use_popart=True)
+OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 # One update of 3 minibatches. A KL limit leaves the step to the optimizer, which shortens the graph.
 ONE_UPDATE = dict(
     n_steps=24,
@@ -304,6 +305,10 @@ class NormalisingExtractor(BaseFeaturesExtractor):
 def plain_state(model):
     """Parameters under the names that RecurrentPPO has for them."""
     return {name.replace("value_net.net.", "value_net."): p.detach() for name, p in model.policy.named_parameters()}
+
+
+class PlainPolicy(ActorCriticPolicy):
+    """A user's policy."""
 
 
 class RandomEnv(gym.Env):

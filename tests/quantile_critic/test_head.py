@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import (
     NORMALISED,
+    OBS,
     SHORT,
     CustomHeadPolicy,
     RandomEnv,
@@ -25,8 +26,6 @@ from distributional_ppo import (
     DistributionalPPO,
 )
 from quantile_critic.head import QuantileHead
-
-OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
 
 def observed(rate, rollouts):

@@ -51,6 +51,22 @@ def test_the_variance_factor_is_a_ratio_of_standard_deviations(factor, expected,
     assert clipped.tolist()[0] == pytest.approx([x + np.clip(moved, -1, 1) for x in expected])
 
 
+def test_a_spread_below_one_is_narrowed_by_the_same_ratio():
+    """A tenth of the numbers above, at a factor of 1."""
+    old = torch.arange(5.0)[None].double() / 10
+    new = torch.tensor([[2.0, -1.0, -4.0, 5.0, 8.0]]).double() / 10
+    clipped = clip_quantiles(new, old, 1.0, "mean_and_variance", 1.0)
+    assert clipped.tolist()[0] == pytest.approx([0.2, 0.1, 0.0, 0.3, 0.4])
+
+
+def test_a_large_sample_takes_no_spread_from_a_small_one():
+    """Of 0, 1, 2 the spread is no rounding, whatever else is in the minibatch: a spread of 9 becomes that of 1."""
+    old = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e9, 2e9]]).double()
+    new = torch.tensor([[-8.0, 1.0, 10.0], [0.0, 1e9, 2e9]]).double()
+    clipped = clip_quantiles(new, old, 1.0, "mean_and_variance", 1.0)
+    assert clipped.tolist()[0] == pytest.approx([0.0, 1.0, 2.0])
+
+
 def test_each_sample_is_clipped_for_itself():
     """Rows: moved too far, not moved, spread too far, of another sign. Oracle: each row alone."""
     old = torch.tensor(

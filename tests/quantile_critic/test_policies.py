@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from builders import (
+    OBS,
     SHORT,
     ApartPolicy,
     CustomHeadPolicy,
     NormalisingExtractor,
+    PlainPolicy,
     RandomEnv,
     make_walking,
 )
@@ -28,12 +30,6 @@ from distributional_ppo import (
     QuantileActorCriticPolicy,
     RecurrentDistributionalPPO,
 )
-
-OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
-
-
-class PlainPolicy(ActorCriticPolicy):
-    """A user's policy."""
 
 
 @pytest.mark.parametrize(

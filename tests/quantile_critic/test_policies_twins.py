@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from builders import SHORT, UNEVEN, RandomEnv, Walk, make_walking
+from builders import OBS, SHORT, UNEVEN, PlainPolicy, RandomEnv, Walk, make_walking
 from stable_baselines3 import PPO
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -11,12 +11,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from distributional_ppo import DistributionalPPO, quantile_policy
-
-OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
-
-
-class PlainPolicy(ActorCriticPolicy):
-    """A user's policy."""
 
 
 class UnsharedPolicy(ActorCriticPolicy):

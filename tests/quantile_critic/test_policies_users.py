@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from builders import (
+    OBS,
     SHORT,
     AskingPolicy,
     CustomHeadPolicy,
+    PlainPolicy,
     RandomEnv,
     same_parameters,
 )
@@ -16,12 +18,6 @@ from stable_baselines3.common.policies import (
 from torch import nn
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
-
-OBS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
-
-
-class PlainPolicy(ActorCriticPolicy):
-    """A user's policy."""
 
 
 def test_custom_evaluate_actions_may_call_predict_values():
