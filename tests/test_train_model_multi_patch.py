@@ -19,8 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from builders import refused
-from conftest import cells_here, drawing
+from builders import cells_here, drawing, refused
 from filelock import FileLock
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from builders import Here
 from comparisons import cell_of_sp500
-from conftest import Here
 from filelock import FileLock
 
 from market_regimes.compare.cell import run_cell

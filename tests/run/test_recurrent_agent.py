@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import AS_PPO, plain_state
 from sb3_contrib import RecurrentPPO
-from test_recurrent import AS_PPO, plain_state
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts

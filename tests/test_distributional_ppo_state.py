@@ -11,9 +11,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import ApartPolicy
+from builders import ApartPolicy, Walk, assert_equal_tensors
 from stable_baselines3.common.vec_env import DummyVecEnv
-from test_update import Walk
 
 from distributional_ppo import DistributionalPPO
 
@@ -25,11 +24,19 @@ EVERYTHING = dict(
     variance_scaling_mode="dsac_t",
     clip_range_vf=0.2,
 )
+
 STATISTICS = ("ret_mean", "ret_std", "ret_updates", "std_average")
 
 
 def make(seed=0, **flags):
-    settings = dict(n_steps=24, batch_size=20, n_epochs=2, learning_rate=1e-2, seed=seed, device="cpu")
+    settings = dict(
+        n_steps=24,
+        batch_size=20,
+        n_epochs=2,
+        learning_rate=1e-2,
+        seed=seed,
+        device="cpu",
+    )
     settings |= dict(policy_kwargs=dict(net_arch=[8], n_quantiles=5), **EVERYTHING)
     return DistributionalPPO(env=DummyVecEnv([Walk] * 2), **{"policy": "MlpPolicy", **settings, **flags})
 
@@ -40,25 +47,23 @@ def learn(model, updates=1, seed=None):
         model.set_random_seed(seed)
         model.env.seed(seed)
         model._last_obs = None
+
     return model.learn(updates * 48, reset_num_timesteps=False)
 
 
 def state(policy):
     """Copies of all tensors, with the statistics under their own names."""
     statistics = {name: getattr(policy.value_net, name).clone() for name in STATISTICS}
-    return {**{name: parameter.detach().clone() for name, parameter in policy.named_parameters()}, **statistics}
+    return {
+        **{name: parameter.detach().clone() for name, parameter in policy.named_parameters()},
+        **statistics,
+    }
 
 
 def optimizer_state(model):
     optimizer = model.policy.optimizer
     numbers = [torch.as_tensor(v).clone() for p in model.policy.parameters() for v in optimizer.state[p].values()]
     return numbers, [(group["lr"], group["eps"], group["betas"]) for group in optimizer.param_groups]
-
-
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
 
 
 def saved_and_loaded(model):
@@ -70,24 +75,27 @@ def saved_and_loaded(model):
 
 def set_from_a_file(model, tmp_path):
     model.save(tmp_path / "model")
-    other = learn(make(seed=7))
-    other.set_parameters(tmp_path / "model.zip")
-    return other
+    second = learn(make(seed=7))
+    second.set_parameters(tmp_path / "model.zip")
+    return second
 
 
 def set_from_a_dict(model):
-    other = make(seed=7)
-    other.set_parameters(copy.deepcopy(model.get_parameters()))
-    return other
+    second = make(seed=7)
+    second.set_parameters(copy.deepcopy(model.get_parameters()))
+    return second
 
 
 def undone(model):
     """An update that fails at its end, after the first of its steps."""
-    vf_coef, before = model.vf_coef, state(model.policy)
+    vf_coef = model.vf_coef
+    before = state(model.policy)
     model.vf_coef = float("inf")
+
     with pytest.raises(FloatingPointError):
         learn(model)
-    assert_same(before, state(model.policy))
+    assert_equal_tensors(before, state(model.policy))
+
     model.vf_coef = vf_coef
     return model
 
@@ -103,23 +111,32 @@ JOURNEYS = {
 @pytest.mark.parametrize("journey", JOURNEYS.values(), ids=JOURNEYS.keys())
 def test_a_journey_changes_neither_parameters_nor_statistics_nor_optimizer(journey, tmp_path):
     model = learn(make(), updates=3)
-    policy, optimizer = state(model.policy), optimizer_state(model)
+    policy = state(model.policy)
+    optimizer = optimizer_state(model)
+
     assert policy["ret_updates"] == 3
     assert policy["std_average"].shape == (2,)
     assert len(torch.stack([*policy["std_average"], policy["ret_std"], policy["ret_mean"]]).unique()) == 4
+
     after = journey(model, tmp_path)
-    assert_same(policy, state(after.policy))
+    assert_equal_tensors(policy, state(after.policy))
     assert optimizer[1] == optimizer_state(after)[1]
+
     for ours, theirs in zip(optimizer[0], optimizer_state(after)[0], strict=True):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("journey", [JOURNEYS[name] for name in list(JOURNEYS)[:3]], ids=list(JOURNEYS)[:3])
+@pytest.mark.parametrize(
+    "journey",
+    [JOURNEYS[name] for name in list(JOURNEYS)[:3]],
+    ids=list(JOURNEYS)[:3],
+)
 def test_training_after_a_journey_is_training_without_one(journey, tmp_path):
     traveller = learn(make(), updates=2)
     traveller = learn(journey(traveller, tmp_path), updates=2, seed=5)
-    other = learn(learn(make(), updates=2), updates=2, seed=5)
-    assert_same(state(other.policy), state(traveller.policy))
+    second = learn(learn(make(), updates=2), updates=2, seed=5)
+
+    assert_equal_tensors(state(second.policy), state(traveller.policy))
 
 
 @pytest.mark.parametrize(
@@ -129,14 +146,15 @@ def test_training_after_a_journey_is_training_without_one(journey, tmp_path):
 )
 def test_a_copied_policy_keeps_its_statistics(copied):
     policy = learn(make(), updates=2).policy
-    assert_same(state(policy), state(copied(policy)))
+    assert_equal_tensors(state(policy), state(copied(policy)))
 
 
 def test_a_saved_policy_keeps_its_statistics(tmp_path):
     policy = learn(make(), updates=2).policy
     policy.save(tmp_path / "policy")
     loaded = type(policy).load(tmp_path / "policy", device="cpu")
-    assert_same(state(policy), state(loaded))
+
+    assert_equal_tensors(state(policy), state(loaded))
 
 
 FLAGS = dict(
@@ -163,14 +181,21 @@ def test_every_flag_is_saved_and_every_flag_that_fits_can_be_changed_by_load():
     loaded = saved_and_loaded(model)
     assert {name: getattr(loaded, name) for name in FLAGS} == FLAGS
     assert loaded.clip_range_vf(1.0) == 0.2
+
     file = io.BytesIO()
     plain = dict(clip_range_vf=0.1, use_twin_critics=True)
     make(
-        **{**dict.fromkeys(("normalize_returns", "use_popart"), False), "variance_scaling_mode": "batch", **plain}
+        **{
+            **dict.fromkeys(("normalize_returns", "use_popart"), False),
+            "variance_scaling_mode": "batch",
+            **plain,
+        }
     ).save(file)
     loaded = DistributionalPPO.load(
-        file, **{name: value for name, value in FLAGS.items() if name != "use_twin_critics"}
+        file,
+        **{name: value for name, value in FLAGS.items() if name != "use_twin_critics"},
     )
+
     assert {name: getattr(loaded, name) for name in FLAGS} == FLAGS
 
 
@@ -183,20 +208,31 @@ def test_normalisation_that_ends_and_begins_again_begins_with_nothing(use_popart
     off = DistributionalPPO.load(saved(model), env=model.env, normalize_returns=False, use_popart=False)
     observations = np.random.default_rng(0).uniform(-1, 1, (6, 3)).astype(np.float32)
     before = off.policy.predict_quantiles(observations)
-    off.learning_rate, off.lr_schedule = 0.0, lambda progress: 0.0
+    off.learning_rate = 0.0
+    off.lr_schedule = lambda progress: 0.0
     learn(off)
+
     assert torch.allclose(off.policy.predict_quantiles(observations), before, rtol=1e-4, atol=1e-4)
+
     head = off.policy.value_net
-    assert (head.ret_mean.item(), head.ret_std.item(), head.ret_updates.item()) == (0.0, 1.0, 0.0)
+    assert (head.ret_mean.item(), head.ret_std.item(), head.ret_updates.item()) == (
+        0.0,
+        1.0,
+        0.0,
+    )
+
     again = DistributionalPPO.load(saved(off), env=model.env, normalize_returns=True, use_popart=use_popart)
     rollouts = []
+
     for _ in range(2):
         learn(again)
         rollouts.append(again.rollout_buffer.returns.astype(np.float64).copy())
+
     # 0.3 of the second, 0.7 * 0.3 of the first, of 0.51 in all
     mean = (0.21 * rollouts[0].mean() + 0.3 * rollouts[1].mean()) / 0.51
     square = (0.21 * (rollouts[0] ** 2).mean() + 0.3 * (rollouts[1] ** 2).mean()) / 0.51
     head = again.policy.value_net
+
     assert head.ret_updates.item() == 2
     assert head.ret_mean.item() == pytest.approx(mean, rel=1e-5)
     assert head.ret_std.item() == pytest.approx(np.sqrt(square - mean**2), rel=1e-4)
@@ -221,15 +257,29 @@ def test_popart_keeps_raw_predictions_where_the_statistics_are_rounded(twins):
             observation, reward, *rest = super().step(action)
             return observation, 1e6 + reward, *rest
 
-    flags = dict(gamma=0.0, learning_rate=0.0, clip_range_vf=None, return_stats_rate=1.0, use_twin_critics=twins)
+    flags = dict(
+        gamma=0.0,
+        learning_rate=0.0,
+        clip_range_vf=None,
+        return_stats_rate=1.0,
+        use_twin_critics=twins,
+    )
     apart = dict(net_arch=[8], n_quantiles=5)
     env = DummyVecEnv([Large] * 2)
     env.seed(0)
-    model = make(**flags, variance_scaling_mode="batch", policy_kwargs=apart, policy=ApartPolicy)
+    model = make(
+        **flags,
+        variance_scaling_mode="batch",
+        policy_kwargs=apart,
+        policy=ApartPolicy,
+    )
     model.set_env(env)
     learn(model)
-    head, observations = model.policy.value_net, np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
-    before, mean = model.policy.predict_quantiles(observations), head.ret_mean.item()
+    head = model.policy.value_net
+    observations = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
+    before = model.policy.predict_quantiles(observations)
+    mean = head.ret_mean.item()
     learn(model, updates=4)
+
     assert head.ret_mean.item() != mean
     assert (model.policy.predict_quantiles(observations) != before).float().mean() < 0.01

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from builders import in_two_processes, join_processes
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -25,7 +26,12 @@ from torch import nn
 
 from distributional_ppo import DistributionalPPO
 from quantile_critic import processes
-from quantile_critic.processes import CommonNoise, agree_after_update, average_buffers, ending_together
+from quantile_critic.processes import (
+    CommonNoise,
+    agree_after_update,
+    average_buffers,
+    ending_together,
+)
 from upgd import UPGD, AdaptiveUPGD
 
 SHORT = dict(n_steps=32, batch_size=32, n_epochs=2, seed=0, device="cpu")
@@ -50,7 +56,7 @@ class Noisy(torch.optim.SGD):
                 parameter.data.add_(1e-3 * torch.randn_like(parameter))
 
 
-class OnItsOwn(torch.optim.SGD):
+class Deviating(torch.optim.SGD):
     """One that draws from a generator of its own, which nobody can make common."""
 
     def step(self, closure=None):
@@ -147,12 +153,14 @@ def draws(path):
     torch.manual_seed(7 + processes.rank())
     arguments = [(0, 5), (0, 5), (0, 6), (None, 5)]
     first, again, later, unseeded = (CommonNoise(*args, torch.device("cpu")) for args in arguments)
-    seen = []
+    records = []
+
     for noise in (first, first, again, later, unseeded):
         with noise():
-            seen.append(torch.randn(3).tolist())
-    own = torch.randn(3).tolist()
-    return seen, own
+            records.append(torch.randn(3).tolist())
+
+    ours = torch.randn(3).tolist()
+    return records, ours
 
 
 def with_batch_norm(path):
@@ -194,6 +202,7 @@ def one_waits_in_a_broadcast(path):
 def exchanged(path):
     """Broadcast, gather, and a value of each process in all."""
     value = f"of {processes.rank()}"
+
     return (
         processes.broadcast(value),
         processes.gather(value),
@@ -270,6 +279,7 @@ def nan_gradient(path):
     before = parameters(model)
     with pytest.raises(FloatingPointError, match="Parameters and optimizer were put back"):
         model.learn(128)
+
     return before, parameters(model)
 
 
@@ -293,7 +303,7 @@ SCENARIOS = {
     "UPGD, no seed": lambda path: learned(made(seed=None, policy_kwargs=dict(optimizer_class=UPGD))),
     "AdaptiveUPGD, resumed": resumed,
     "draws": draws,
-    "an optimizer on its own": lambda path: with_optimizer(OnItsOwn),
+    "an optimizer on its own": lambda path: with_optimizer(Deviating),
     "batch norm": with_batch_norm,
     "a parameter that is not contiguous": lambda path: learned(
         made(policy_kwargs=dict(features_extractor_class=Transposed))
@@ -326,45 +336,50 @@ SCENARIOS = {
 
 
 def work(rank, path, results):
-    torch.set_num_threads(1)
     before = made()
-    dist.init_process_group(
-        "gloo", init_method=f"file://{path / 'meeting'}", rank=rank, world_size=2, timeout=timedelta(seconds=40)
-    )
-    found = {}
-    for name, scenario in {"built before": lambda path: learned(before), **SCENARIOS}.items():
+    join_processes(rank, path, timeout=timedelta(seconds=40))
+    outcomes = {}
+
+    for name, scenario in {
+        "built before": lambda path: learned(before),
+        **SCENARIOS,
+    }.items():
         try:
-            found[name] = scenario(path)
+            outcomes[name] = scenario(path)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    results.put((rank, found))
+            outcomes[name] = f"{type(error).__name__}: {error}"
+
+    results.put((rank, outcomes))
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What the first and the second process have found."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    path = tmp_path_factory.mktemp("together")
-    workers = [context.Process(target=work, args=(rank, path, results)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get(timeout=180) for _ in workers)
-    for worker in workers:
-        worker.join()
-    return found
+    """What the first and the second process have found, by rank."""
+    return in_two_processes(work, tmp_path_factory.mktemp("together"), timeout=180)
 
 
 def assert_same_training(results):
     assert not any(isinstance(result, str) for result in results), results
     assert results[0][1] == results[1][1]
+
     for here, there in zip(results[0][0], results[1][0], strict=True):
         np.testing.assert_array_equal(here, there)
 
 
-TOGETHER = ["UPGD", "AdaptiveUPGD", "a user's noisy optimizer", "UPGD, no seed", "AdaptiveUPGD, resumed", "batch norm"]
-TOGETHER += ["a parameter that is not contiguous", "VecNormalize, frozen", "a callback that stops"]
+TOGETHER = [
+    "UPGD",
+    "AdaptiveUPGD",
+    "a user's noisy optimizer",
+    "UPGD, no seed",
+    "AdaptiveUPGD, resumed",
+    "batch norm",
+]
+TOGETHER += [
+    "a parameter that is not contiguous",
+    "VecNormalize, frozen",
+    "a callback that stops",
+]
 
 
 @pytest.mark.parametrize("name", TOGETHER)
@@ -384,12 +399,14 @@ def test_a_resumed_training_goes_on_from_its_step(two):
 
 
 def test_common_noise_is_the_same_everywhere_and_leaves_each_process_its_own(two):
-    (common, own), (common_there, own_there) = two[0]["draws"], two[1]["draws"]
+    (common, ours), (common_there, own_there) = two[0]["draws"], two[1]["draws"]
     assert common == common_there
+
     first, second, again, later, unseeded = common
     assert again == first
     assert len({tuple(numbers) for numbers in (first, second, later, unseeded)}) == 4
-    for rank, numbers in enumerate((own, own_there)):
+
+    for rank, numbers in enumerate((ours, own_there)):
         generator = torch.manual_seed(7 + rank)
         torch.randint(2**31, (), generator=generator)  # the seed that is missing
         assert torch.randn(3, generator=generator).tolist() == numbers
@@ -420,6 +437,7 @@ def test_objects_are_exchanged_in_the_order_of_the_ranks(two):
 
 DIFFER = "ProcessesDifferError: processes 0 and 1 hold different parameters"
 NEED = "ValueError: all processes need the same"
+
 BOTH = {
     "an optimizer on its own": f"{DIFFER} after update 2",
     "a callback that changes the rate": f"{DIFFER} after update 2",
@@ -437,25 +455,41 @@ BOTH = {
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_both_processes_say_what_differs(name, two):
+def test_both_processes_name_the_difference(name, two):
     for rank in (0, 1):
         assert str(two[rank][name]).startswith(BOTH[name])
 
 
 STOPS = "ProcessLostError: process 1 of this training has stopped: "
+
 ONE = {
-    "a NaN": (STOPS + "NonFiniteError: ", "NonFiniteError: 2 non-finite number(s) in the rollout's rewards"),
-    "an environment that raises": (STOPS + "OSError: the feed is down", "OSError: the feed is down"),
+    "a NaN": (
+        STOPS + "NonFiniteError: ",
+        "NonFiniteError: 2 non-finite number(s) in the rollout's rewards",
+    ),
+    "an environment that raises": (
+        STOPS + "OSError: the feed is down",
+        "OSError: the feed is down",
+    ),
     "one waits in a broadcast": (STOPS + "KeyError: 'disk'", "KeyError: 'disk'"),
     "a loss that raises": (STOPS + "OSError: no loss", "OSError: no loss"),
-    "a loss that raises a ValueError": (STOPS + "ValueError: no loss", "ValueError: no loss"),
-    "a first step that raises": (STOPS + "OSError: the device is gone", "OSError: the device is gone"),
-    "a last step that raises": (STOPS + "OSError: the device is gone", "OSError: the device is gone"),
+    "a loss that raises a ValueError": (
+        STOPS + "ValueError: no loss",
+        "ValueError: no loss",
+    ),
+    "a first step that raises": (
+        STOPS + "OSError: the device is gone",
+        "OSError: the device is gone",
+    ),
+    "a last step that raises": (
+        STOPS + "OSError: the device is gone",
+        "OSError: the device is gone",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_an_error_in_one_process_is_a_sentence_in_the_other(name, two):
+def test_an_error_in_one_process_is_a_sentence_in_its_peer(name, two):
     for rank in (0, 1):
         assert str(two[rank][name]).startswith(ONE[name][rank])
 
@@ -477,9 +511,9 @@ class Dying(BaseCallback):
 
 
 def trained_until_the_end(rank, path, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path / 'meeting'}", rank=rank, world_size=2)
+    join_processes(rank, path)
     model = made()
+
     try:
         model.learn(100_000, callback=Dying())
     except Exception as error:
@@ -488,7 +522,7 @@ def trained_until_the_end(rank, path, results):
 
 
 @pytest.mark.parametrize("signalled", [True, False], ids=["as torchrun ends it", "left alone"])
-def test_a_killed_process_is_a_sentence_in_the_other(signalled, tmp_path):
+def test_a_killed_process_is_a_sentence_in_its_peer(signalled, tmp_path):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     workers = [context.Process(target=trained_until_the_end, args=(rank, tmp_path, results)) for rank in (0, 1)]
@@ -497,11 +531,14 @@ def test_a_killed_process_is_a_sentence_in_the_other(signalled, tmp_path):
     workers[1].join(60)
     if signalled:
         os.kill(workers[0].pid, signal.SIGTERM)
+
     try:
         message = results.get(timeout=60)
     except queue.Empty:
         message = f"nothing; exit code {workers[0].exitcode}"
+
     workers[0].join(30)
+
     assert message.startswith("ProcessLostError: ")
     assert "another process of this training has ended" in message
     assert (workers[0].exitcode, workers[1].exitcode) == (0, 9)

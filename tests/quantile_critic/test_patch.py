@@ -5,12 +5,22 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import ApartPolicy
+from builders import RECURRENT_SHORT, SMALL_LSTM, ApartPolicy, Episodes
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from distributional_ppo import DistributionalPPO, VarianceGradientScalingMixin, variance_scaling_weight
+from distributional_ppo import (
+    DistributionalPPO,
+    RecurrentDistributionalPPO,
+    VarianceGradientScalingMixin,
+)
+from quantile_critic.losses import (
+    quantile_huber_loss,
+    variance_scaling_weight,
+)
 
 
 class ScalarHost:
@@ -18,6 +28,7 @@ class ScalarHost:
 
     def __init__(self, seed=0, **kwargs):
         assert not kwargs
+
         self.seed = seed
         torch.manual_seed(seed)
         self.net = nn.Linear(3, 8)
@@ -46,7 +57,8 @@ class PerSampleHost(ScalarHost):
 
 
 HOSTS = [ScalarHost, PerSampleHost]
-OBS, TARGETS = torch.linspace(-3, 3, 12).reshape(4, 3), torch.arange(4.0)
+OBS = torch.linspace(-3, 3, 12).reshape(4, 3)
+TARGETS = torch.arange(4.0)
 
 
 def patched(host, **flags):
@@ -56,22 +68,37 @@ def patched(host, **flags):
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("clips", [(0.0, 100.0), (0.1, 0.2), (3.0, 3.0)])
 def test_loss_and_gradient_are_the_hosts_times_the_weight(host, clips):
-    plain, trainer = host(), patched(host, variance_scaling_clip_min=clips[0], variance_scaling_clip_max=clips[1])
+    plain = host()
+    trainer = patched(host, variance_scaling_clip_min=clips[0], variance_scaling_clip_max=clips[1])
     weight = np.clip(np.var(plain.net(OBS).detach().numpy(), axis=1).mean(), *clips)
-    expected, loss = plain.value_loss(OBS, TARGETS), trainer.value_loss(OBS, TARGETS)
+    expected = plain.value_loss(OBS, TARGETS)
+    loss = trainer.value_loss(OBS, TARGETS)
+
     assert loss.shape == expected.shape
     assert torch.allclose(loss, weight * expected)
+
     expected.sum().backward()
     loss.sum().backward()
-    assert torch.allclose(trainer.net.weight.grad, weight * plain.net.weight.grad, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(
+        trainer.net.weight.grad,
+        weight * plain.net.weight.grad,
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_off_returns_the_hosts_result_as_it_is(host):
     trainer = patched(host, use_variance_gradient_scaling=False, seed=3)
     assert trainer.seed == 3
+
     marker = torch.tensor(1.0)
-    host_result = type("Marked", (host,), {"_quantile_huber_loss": lambda self, *args, **kwargs: marker})
+    host_result = type(
+        "Marked",
+        (host,),
+        {"_quantile_huber_loss": lambda self, *args, **kwargs: marker},
+    )
+
     assert patched(host_result, use_variance_gradient_scaling=False)._quantile_huber_loss(OBS, TARGETS) is marker
 
 
@@ -82,9 +109,12 @@ def test_every_minibatch_is_weighed_by_its_own_quantiles_without_touching_the_ra
     losses = [trainer._quantile_huber_loss(q, TARGETS.clone(), reduction="none") for q in quantiles]
     plain = [PerSampleHost._quantile_huber_loss(trainer, q, TARGETS, reduction="none") for q in quantiles]
     weights = [variance_scaling_weight(q, 0.1, 10.0) for q in quantiles]
+
     assert weights[0] != weights[1]
+
     for loss, expected, weight in zip(losses, plain, weights, strict=True):
         assert torch.equal(loss, weight * expected)
+
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -97,11 +127,13 @@ def quantiles_of_variance(*variances):
 @pytest.mark.parametrize("host", HOSTS)
 def test_it_logs_in_mode_batch_the_mean_of_its_calls(host):
     trainer = patched(host, variance_scaling_clip_min=0.5, variance_scaling_clip_max=4.0)
-    trainer.net, targets = nn.Identity(), torch.zeros(2)
+    trainer.net = nn.Identity()
+    targets = torch.zeros(2)
     trainer.value_loss(quantiles_of_variance(9.0, 9.0), targets)  # before learn(): no logger
     trainer._logger = Logger(folder=None, output_formats=[])
     for variances in [(1.0, 3.0), (0.1, 0.3), (5.0, 11.0), (2.0, 2.0)]:
         trainer.value_loss(quantiles_of_variance(*variances), targets)
+
     assert trainer._logger.name_to_value == pytest.approx(
         {
             "train/variance_scaling_weight": (2.0 + 0.5 + 4.0 + 2.0) / 4,
@@ -118,11 +150,17 @@ def test_it_logs_in_mode_dsac_t_the_mean_over_samples_and_calls():
     The second's are 2 and 0, and the debiased average becomes (0.995 * 2 + 1) / 1.995 = m: m^2 / 4.1, m^2 / 0.1.
     """
     m = 2.99 / 1.995
-    flags = dict(variance_scaling_clip_min=0.5, variance_scaling_clip_max=5.0, variance_scaling_mode="dsac_t")
+    flags = dict(
+        variance_scaling_clip_min=0.5,
+        variance_scaling_clip_max=5.0,
+        variance_scaling_mode="dsac_t",
+    )
     trainer = patched(PerSampleHost, **flags)
-    trainer.net, trainer._logger = nn.Identity(), Logger(folder=None, output_formats=[])
+    trainer.net = nn.Identity()
+    trainer._logger = Logger(folder=None, output_formats=[])
     for variances in [(1.0, 9.0), (4.0, 0.0)]:
         trainer.value_loss(quantiles_of_variance(*variances), torch.zeros(2))
+
     assert trainer._logger.name_to_value == pytest.approx(
         {
             "train/variance_scaling_weight": ((4 / 1.1 + 0.5) / 2 + (m**2 / 4.1 + 5.0) / 2) / 2,
@@ -147,11 +185,20 @@ def test_its_scalars_have_the_names_and_values_of_the_class(mode, clip_min):
 
     steps = dict(n_steps=64, batch_size=16, n_epochs=3, seed=0, device="cpu")
     apart = dict(n_quantiles=8)
-    model = Showing(ApartPolicy, "CartPole-v1", normalize_returns=True, policy_kwargs=apart, **steps, **clips).learn(64)
+    model = Showing(
+        ApartPolicy,
+        "CartPole-v1",
+        normalize_returns=True,
+        policy_kwargs=apart,
+        **steps,
+        **clips,
+    ).learn(64)
     logged = shown._logger.name_to_value
     names = ("scaling_weight", "scaling_clamped", "mean", "std")
+
     assert set(logged) == {f"train/{'variance' if 'scal' in name else 'quantile_variance'}_{name}" for name in names}
     assert 0 < logged["train/variance_scaling_clamped"] < 1
+
     for name, value in logged.items():
         assert model.logger.name_to_value[name] == pytest.approx(value, rel=1e-5), name
 
@@ -159,6 +206,7 @@ def test_its_scalars_have_the_names_and_values_of_the_class(mode, clip_min):
 def test_weights_per_sample_ask_for_losses_per_sample():
     with pytest.raises(ValueError, match=r"shape \(B,\), got \(\)"):
         patched(ScalarHost, variance_scaling_mode="dsac_t").value_loss(OBS, TARGETS)
+
     with pytest.raises(ValueError, match="variance_scaling_mode"):
         patched(ScalarHost, variance_scaling_mode="both")
 
@@ -166,8 +214,10 @@ def test_weights_per_sample_ask_for_losses_per_sample():
 def test_wrong_clamps_and_a_host_that_scales_already_are_refused():
     with pytest.raises(ValueError, match="variance_scaling_clip_min"):
         patched(ScalarHost, variance_scaling_clip_min=2.0, variance_scaling_clip_max=1.0)
+
     with pytest.raises(TypeError, match="already"):
         patched(DistributionalPPO, policy="MlpPolicy", env="CartPole-v1")
+
     with pytest.raises(TypeError, match="_quantile_huber_loss"):
         patched(PPO, policy="MlpPolicy", env="CartPole-v1")
 
@@ -198,16 +248,114 @@ class PatchedSb3Host(VarianceGradientScalingMixin, Sb3Host):
 
 
 def test_a_host_of_sb3_trains_logs_saves_and_loads_with_other_flags(tmp_path):
-    model = PatchedSb3Host("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, variance_scaling_clip_max=5.0)
+    model = PatchedSb3Host(
+        "MlpPolicy",
+        "CartPole-v1",
+        n_steps=32,
+        batch_size=32,
+        variance_scaling_clip_max=5.0,
+    )
     model.learn(32)
     expected = np.var(np.linspace(-1, 1, 8))
+
     assert model.logger.name_to_value["train/variance_scaling_weight"] == pytest.approx(expected, rel=1e-5)
+
     model.save(tmp_path / "model")
     same = PatchedSb3Host.load(tmp_path / "model")
-    assert (same.use_variance_gradient_scaling, same.variance_scaling_clip_max) == (True, 5.0)
+    assert (same.use_variance_gradient_scaling, same.variance_scaling_clip_max) == (
+        True,
+        5.0,
+    )
+
     same._quantile_huber_loss(torch.zeros(2, 8), torch.zeros(2))  # after load there is no logger
     rolled_back = PatchedSb3Host.load(tmp_path / "model", use_variance_gradient_scaling=False)
     assert rolled_back.use_variance_gradient_scaling is False
+
     wrong = PatchedSb3Host.load(tmp_path / "model", variance_scaling_clip_min=9.0)
     with pytest.raises(ValueError, match="variance_scaling_clip_min"):
         wrong._quantile_huber_loss(torch.zeros(2, 8), torch.zeros(2))
+
+
+class LearningHost:
+    """A trainer of a critic, whose quantiles begin as one, on x -> 2 x + noise."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        last = nn.Linear(16, 8)
+        last.weight.data[:] = last.weight.data[:1]
+        last.bias.data[:] = 0
+        self.net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), last)
+
+    def _quantile_huber_loss(self, quantiles, targets):
+        return quantile_huber_loss(quantiles, targets, 1.0)
+
+    def learn(self, steps):
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=3e-3)
+        for _ in range(steps):
+            x = torch.rand(64, 1) * 2 - 1
+            loss = self._quantile_huber_loss(self.net(x), 2 * x[:, 0] + 0.1 * torch.randn(64)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+class PatchedLearningHost(VarianceGradientScalingMixin, LearningHost):
+    pass
+
+
+@pytest.mark.parametrize("mode", ["batch", "dsac_t"])
+def test_a_trainer_with_the_mixin_and_no_lower_clamp_learns(mode):
+    """The variance of 2 x, x uniform on [-1, 1], is 4 / 3."""
+    trainer = PatchedLearningHost(variance_scaling_clip_min=0, variance_scaling_mode=mode)
+    trainer.learn(300)
+    x = torch.linspace(-1, 1, 101)[:, None]
+    with torch.no_grad():
+        error = (trainer.net(x).mean(dim=1) - 2 * x[:, 0]).square().mean()
+
+    assert error < 0.2 * 4 / 3
+
+
+class RecurrentHost(RecurrentPPO):
+    """A recurrent trainer with a quantile loss of its own, one sequence of whole episodes per minibatch."""
+
+    def _quantile_huber_loss(self, predicted_quantiles, targets, reduction="none"):
+        return quantile_huber_loss(predicted_quantiles, targets, 1.0)
+
+    def train(self):
+        super().train()
+        data = next(self.rollout_buffer.get(None))
+        real = data.mask > 0
+        values, _, _ = self.policy.evaluate_actions(
+            data.observations,
+            data.actions.long().flatten(),
+            data.lstm_states,
+            data.episode_starts,
+        )
+        self.loss = self._quantile_huber_loss(values[real] + torch.arange(4.0), data.returns[real]).mean()
+
+
+def test_the_mixin_on_a_recurrent_host():
+    patched = type("Patched", (VarianceGradientScalingMixin, RecurrentHost), {})
+    losses = {}
+
+    for cls, flags in (
+        (RecurrentHost, {}),
+        (patched, dict(variance_scaling_clip_max=0.5)),
+    ):
+        env = DummyVecEnv([Episodes] * 3)
+        losses[cls] = (
+            cls(
+                "MlpLstmPolicy",
+                env,
+                policy_kwargs=SMALL_LSTM,
+                **RECURRENT_SHORT,
+                **flags,
+            )
+            .learn(96)
+            .loss.item()
+        )
+
+    # The variance of 0, 1, 2, 3 is 1.25, above the clamp.
+    assert losses[patched] == pytest.approx(0.5 * losses[RecurrentHost], rel=1e-6)
+    with pytest.raises(TypeError, match="scales its value loss already"):
+        type("Twice", (VarianceGradientScalingMixin, RecurrentDistributionalPPO), {})("MlpLstmPolicy", "CartPole-v1")

@@ -17,15 +17,26 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 
+KINDS = {
+    DistributionalPPO: "MlpPolicy",
+    RecurrentDistributionalPPO: "MlpLstmPolicy",
+}
+
 SHORT = dict(n_steps=32, batch_size=32, n_epochs=2, seed=0, device="cpu")
+
 SPACES = {
     "start": (spaces.Discrete(3, start=10), spaces.Discrete(3)),
     "negative start": (spaces.Discrete(3, start=-1), spaces.Discrete(3)),
     "int8": (spaces.Discrete(3, dtype=np.int8), spaces.Discrete(3)),
-    "several starts": (spaces.MultiDiscrete([3, 2], start=[5, -2]), spaces.MultiDiscrete([3, 2])),
-    "several, int8": (spaces.MultiDiscrete([3, 2], dtype=np.int8), spaces.MultiDiscrete([3, 2])),
+    "several starts": (
+        spaces.MultiDiscrete([3, 2], start=[5, -2]),
+        spaces.MultiDiscrete([3, 2]),
+    ),
+    "several, int8": (
+        spaces.MultiDiscrete([3, 2], dtype=np.int8),
+        spaces.MultiDiscrete([3, 2]),
+    ),
 }
-KINDS = {DistributionalPPO: "MlpPolicy", RecurrentDistributionalPPO: "MlpLstmPolicy"}
 
 
 class Checking(gym.Env):
@@ -46,7 +57,11 @@ class Checking(gym.Env):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
     def step(self, action):
-        assert self.action_space.contains(action), (action, self.action_space)
+        assert self.action_space.contains(action), (
+            action,
+            self.action_space,
+        )
+
         self.steps += 1
         reward = float(np.ravel(action)[0] - self.start)
         return self.observe(), reward, self.steps >= 9, False, {}
@@ -57,22 +72,36 @@ class Tolerant(Checking):
 
     def step(self, action):
         self.steps += 1
-        return self.observe(), float(np.ravel(action)[0]), self.steps >= 9, False, {}
+        return (
+            self.observe(),
+            float(np.ravel(action)[0]),
+            self.steps >= 9,
+            False,
+            {},
+        )
 
 
 def made(space, kind=DistributionalPPO, n_envs=2, vec_env=DummyVecEnv, policy=None, **flags):
     env = vec_env([lambda: Checking(space)] * n_envs)
     env.seed(0)
     policy_kwargs = dict(net_arch=[8], n_quantiles=4)
-    return kind(policy or KINDS[kind], env, policy_kwargs=policy_kwargs, **SHORT, **flags)
+    return kind(
+        policy or KINDS[kind],
+        env,
+        policy_kwargs=policy_kwargs,
+        **SHORT,
+        **flags,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("space", "plain"), SPACES.values(), ids=SPACES)
 def test_a_start_changes_actions_and_nothing_else(space, plain, kind):
-    ours, theirs = made(space, kind).learn(128), made(plain, kind).learn(128)
+    ours = made(space, kind).learn(128)
+    theirs = made(plain, kind).learn(128)
     for ours_parameter, theirs_parameter in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
         assert torch.equal(ours_parameter, theirs_parameter)
+
     assert np.array_equal(ours.rollout_buffer.rewards, theirs.rollout_buffer.rewards)
     assert np.array_equal(ours.rollout_buffer.actions, theirs.rollout_buffer.actions)
 
@@ -81,13 +110,14 @@ def test_a_start_changes_actions_and_nothing_else(space, plain, kind):
     ours_actions = ours.predict(observations)[0]
     theirs.set_random_seed(1)
     theirs_actions = theirs.predict(observations)[0]
+
     assert np.array_equal(ours_actions, theirs_actions + getattr(space, "start", 0))
     assert all(space.contains(action) for action in ours_actions)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("space", [pair[0] for pair in SPACES.values()], ids=SPACES)
-def test_one_observations_action_is_an_array_of_the_space(space, kind):
+def test_the_action_for_a_single_observation_is_an_array_of_the_space(space, kind):
     model = made(space, kind)
     for deterministic in (True, False):
         action, _ = model.predict(np.zeros(3, dtype=np.float32), deterministic=deterministic)
@@ -99,9 +129,15 @@ def test_one_observations_action_is_an_array_of_the_space(space, kind):
 def test_evaluations_step_within_the_space():
     space = spaces.Discrete(3, start=10)
     model = made(space)
-    callback = EvalCallback(DummyVecEnv([lambda: Checking(space)]), eval_freq=16, n_eval_episodes=2, verbose=0)
+    callback = EvalCallback(
+        DummyVecEnv([lambda: Checking(space)]),
+        eval_freq=16,
+        n_eval_episodes=2,
+        verbose=0,
+    )
     model.learn(64, callback)
     mean, _ = evaluate_policy(model, Checking(space), n_eval_episodes=2, warn=False)
+
     assert 0 <= mean <= 18  # at most 2 in each of 9 steps
 
 
@@ -110,6 +146,7 @@ def test_a_saved_model_and_a_saved_policy_keep_the_start(tmp_path):
     model = made(space).learn(64)
     model.save(tmp_path / "model")
     model.policy.save(tmp_path / "policy")
+
     for loaded in (
         DistributionalPPO.load(tmp_path / "model"),
         type(model.policy).load(tmp_path / "policy", device="cpu"),
@@ -123,7 +160,9 @@ def test_environments_in_processes_and_a_users_policy_and_sampled_targets():
 
     space = spaces.MultiDiscrete([3, 2], start=[5, -2])
     model = made(space, policy=Own, value_target="sr_lambda").learn(64)
+
     assert space.contains(model.predict(np.zeros(3, dtype=np.float32))[0])
+
     model = made(space, vec_env=SubprocVecEnv)
     model.learn(64)
     model.env.close()
@@ -140,13 +179,24 @@ def test_ppo_steps_outside_the_space():
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16])
 def test_boxes_whose_actions_a_rollout_rounds_train_as_with_ppo_and_are_warned_of(dtype, kind):
     env = DummyVecEnv([lambda: Tolerant(spaces.Box(0, 3, (2,), dtype))] * 2)
-    with pytest.warns(UserWarning, match=rf"float32 or float64, got {np.dtype(dtype)}.*MultiDiscrete"):
-        model = kind(KINDS[kind], env, policy_kwargs=dict(net_arch=[8], n_quantiles=4), **SHORT)
+    with pytest.warns(
+        UserWarning,
+        match=rf"float32 or float64, got {np.dtype(dtype)}.*MultiDiscrete",
+    ):
+        model = kind(
+            KINDS[kind],
+            env,
+            policy_kwargs=dict(net_arch=[8], n_quantiles=4),
+            **SHORT,
+        )
     assert model.learn(64).num_timesteps == 64
 
 
 def test_boxes_of_float64_and_of_two_dimensions_train():
-    for space in (spaces.Box(-1, 1, (2,), np.float64), spaces.Box(-1, 1, (2, 2))):
+    for space in (
+        spaces.Box(-1, 1, (2,), np.float64),
+        spaces.Box(-1, 1, (2, 2)),
+    ):
         model = made(space).learn(64)
         assert space.contains(model.predict(np.zeros(3, dtype=np.float32))[0])
 
@@ -161,45 +211,5 @@ def test_compiled_rollout_steps_within_the_space():
     model = made(space, compile=True)
     model.train = lambda: None  # the policy's step alone, whose compilation takes less long
     model.learn(128)
+
     assert set(np.unique(model.rollout_buffer.actions)) == {0, 1, 2}
-
-
-class Buffer:
-    """Stands for a class of the user's."""
-
-
-@pytest.mark.parametrize("given", [dict(rollout_buffer_class=Buffer), dict(rollout_buffer_kwargs=dict(n=1))])
-def test_a_recurrent_model_refuses_another_buffer(given, tmp_path):
-    (name,) = given
-    with pytest.raises(TypeError, match=f"{name} is no parameter of RecurrentDistributionalPPO"):
-        RecurrentDistributionalPPO("MlpLstmPolicy", "CartPole-v1", **SHORT, **given)
-    RecurrentDistributionalPPO("MlpLstmPolicy", "CartPole-v1", **SHORT).save(tmp_path / "model")
-    with pytest.raises(TypeError, match=f"{name} is no parameter of RecurrentDistributionalPPO"):
-        RecurrentDistributionalPPO.load(tmp_path / "model", **given)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_a_recurrent_model_may_be_given_in_vain(kind):
-    kind(KINDS[kind], "CartPole-v1", rollout_buffer_class=None, rollout_buffer_kwargs={}, **SHORT)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "given",
-    [dict(supported_action_spaces=(spaces.Box,)), dict(monitor_wrapper=False), dict(support_multi_env=False)],
-)
-def test_keywords_without_effect_are_refused(kind, given, tmp_path):
-    (name,) = given
-    with pytest.raises(TypeError, match=name):
-        kind(KINDS[kind], "CartPole-v1", **SHORT, **given)
-    kind(KINDS[kind], "CartPole-v1", **SHORT).save(tmp_path / "model")
-    with pytest.raises(TypeError, match=f"unknown keyword '{name}'"):
-        kind.load(tmp_path / "model", **given)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_load_takes_a_window_of_statistics(kind, tmp_path):
-    """PPO takes the keyword and keeps the old window."""
-    kind(KINDS[kind], "CartPole-v1", **SHORT).save(tmp_path / "model")
-    loaded = kind.load(tmp_path / "model", env=DummyVecEnv([lambda: gym.make("CartPole-v1")]), stats_window_size=5)
-    assert loaded.learn(32).ep_info_buffer.maxlen == 5
