@@ -14,8 +14,8 @@ from gymnasium.error import Error as GymnasiumError
 from market_regimes.commands.arguments import Parser, check_flags, values_of
 from market_regimes.config import ArgumentError, PeriodName
 from market_regimes.files import found_from_anywhere, stamped
-from market_regimes.market.describe import read_data, said, warnings_of
-from market_regimes.market.segments import Segments
+from market_regimes.market.describe import notes_of, warnings_of
+from market_regimes.market.segments import Segments, read_data
 from market_regimes.run.study import Study
 
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
@@ -75,7 +75,7 @@ def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
         return {}
     with refusals(parser):
         data = read_data(objects.market)
-    for line in said(data, objects.market):
+    for line in notes_of(data, objects.market):
         print(line)
     for sentence in warnings_of(data.read):
         print(f"warning: {sentence}", file=sys.stderr)

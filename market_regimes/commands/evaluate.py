@@ -27,7 +27,13 @@ from market_regimes.run.agent import Agent
 from market_regimes.run.folder import acting_device
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.study import Study
-from market_regimes.run.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
+from market_regimes.run.trained import (
+    filled_otherwise,
+    notes_on_counterparts,
+    notes_on_missing_targets,
+    notes_on_training_days,
+    trained_on,
+)
 
 Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
 
@@ -92,7 +98,7 @@ def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | N
     for seed, (one, folder) in runs.items():
         with working(f"{folder.name}, {period}", progress_bar) as tell:
             scored[seed] = folder, one.evaluate(folder, period, within(folder, tell))
-    notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
+    notes = notes_on_training_days(study.segments[period], trained_on(study.segments)) if on_market else []
     first = first_day(study.segments[period]) if on_market and is_recurrent(study.model) else None
     report(scored, period, group, notes, on_market, first)
 
@@ -132,7 +138,8 @@ def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | 
             scored[agent.configured.algorithm.get("seed")] = folder, result
     if not scored:
         parser.error(f"{group} holds no trained run")
-    notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
-    notes += without_own_rule(segments, agent.configured.market)
+    notes = notes_on_counterparts(segments, agent.trained, options.like)
+    notes += notes_on_training_days(segments, agent.trained)
+    notes += notes_on_missing_targets(segments, agent.configured.market)
     notes += filled_otherwise(segments, agent.trading)
     report(scored, name, group, notes, True, first_day(segments) if agent.plays_bars() else None)

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
+from market_regimes.market.columns import column_of
+from market_regimes.market.data import read_bars
 from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.features import column_of
+from market_regimes.market.market import digest
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segments, digest, read_bars, segments_of
+from market_regimes.market.segments import Segments, segments_of
 from market_regimes.prices.bars import Bars
 from market_regimes.prices.load import check_zones
 

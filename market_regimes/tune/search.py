@@ -21,8 +21,8 @@ from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneCo
 from market_regimes.evaluate.evaluation import scores_of
 from market_regimes.evaluate.play import backtest
 from market_regimes.files import leave_closed_pipe, write_file
+from market_regimes.market.data import read_bars
 from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import read_bars
 from market_regimes.prices.bars import bars_before
 from market_regimes.prices.load import check_zones
 from market_regimes.run.study import Study

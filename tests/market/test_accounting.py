@@ -9,7 +9,8 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest, trades
 from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 
 HISTORY = [100.0 + i % 3 for i in range(21)]  # 20 returns before the first decision, the last close is 102
 PER_YEAR = (52, 252, 365 * 24)
@@ -25,7 +26,7 @@ def played(closes, opens, targets, costs, bars_per_year=252.0):
     """The frame of a backtest whose bars come after a history that ends at 100."""
     history = [price * 100 / 102 for price in HISTORY]
     market = market_of(history + closes, history + opens, bars_per_year)
-    segment = Segment(market, range(21, 21 + len(closes)), range(0, 21 + len(closes)))
+    segment = Segment.scaled_by(market, range(21, 21 + len(closes)), range(0, 21 + len(closes)))
     return backtest([segment], costs, lambda known: np.array([[*targets, 0.0][known.bar[0] - 20]]))["A"]
 
 
@@ -99,7 +100,7 @@ def test_a_gap_of_days_is_one_bar():
     market = market_of([*history, 110.0, 99.0], [*history, 100.0, 121.0])
     dates = market.dates.copy()
     dates[22:] += 86400 * 9
-    segment = Segment(replace(market, dates=dates), range(21, 23), range(0, 23))
+    segment = Segment.scaled_by(replace(market, dates=dates), range(21, 23), range(0, 23))
     gap = backtest([segment], FINANCED, lambda known: np.array([[2.0, -1.0, 0.0][known.bar[0] - 20]]))["A"]
     assert gap["equity"].tolist() == frame["equity"].tolist()
     assert (gap.index[1] - gap.index[0]).days == 10
@@ -165,7 +166,9 @@ def test_every_column_is_that_of_shares_and_cash(name, fill, bars_per_year):
     costs = replace(COSTS[name], fill=fill)
     markets = [random_market(seed, bars_per_year) for seed in (0, 1)]
     periods = [range(40, 110), range(30, 70)]
-    segments = [Segment(market, period, range(0, 30)) for market, period in zip(markets, periods, strict=True)]
+    segments = [
+        Segment.scaled_by(market, period, range(0, 30)) for market, period in zip(markets, periods, strict=True)
+    ]
     rng = np.random.default_rng(7)
     targets = rng.choice(costs.positions, (2, 110)) if costs.positions else rng.uniform(*costs.bounds, (2, 110))
     step = iter(range(110))
@@ -189,7 +192,7 @@ def test_gross_less_costs_is_net(name, fill):
     low, high = costs.bounds
     rule = (lambda known: low + (high - low) * (known.bar % 5) / 4) if costs.positions is None else None
     choose = rule or (lambda known: np.array(costs.positions)[known.bar % len(costs.positions)])
-    frame = backtest([Segment(market, range(40, 110), range(0, 30))], costs, choose)["A"]
+    frame = backtest([Segment.scaled_by(market, range(40, 110), range(0, 30))], costs, choose)["A"]
     since = market.close[40:110] / (market.open[40:110] if fill == "next_open" else market.close[39:109]) - 1
     difference = (frame["gross_return"] - frame["return"]).to_numpy()
     assert difference == pytest.approx(frame["cost"].to_numpy() * (1 + frame["target"].to_numpy() * since), abs=1e-12)
@@ -202,7 +205,9 @@ def test_rewards_sum_to_the_ledgers_log_equity(name, fill):
     """Through the vectorised environment, in its own actions: 20 bars of two copies."""
     costs = replace(COSTS[name], fill=fill)
     market = random_market(0, 252)
-    env = MarketVecEnv(MarketCore([Segment(market, range(40, 110), range(0, 30))], 2, costs, episode_bars=20), seed=1)
+    env = MarketVecEnv(
+        MarketCore([Segment.scaled_by(market, range(40, 110), range(0, 30))], 2, costs, episode_bars=20), seed=1
+    )
     env.reset()
     starts = env.core.bar.copy()
     rng = np.random.default_rng(2)
@@ -221,7 +226,7 @@ def test_rewards_sum_to_the_ledgers_log_equity(name, fill):
 
 def test_a_target_beyond_the_bounds_is_the_bound():
     market = random_market(0, 252)
-    segment = Segment(market, range(40, 60), range(0, 30))
+    segment = Segment.scaled_by(market, range(40, 60), range(0, 30))
     costs = TradingCosts(-0.5, 1.5)
     wild = backtest([segment], costs, lambda known: np.where(known.bar % 2, 9.0, -9.0))["A"]
     tame = backtest([segment], costs, lambda known: np.where(known.bar % 2, 1.5, -0.5))["A"]
@@ -245,7 +250,7 @@ def test_a_new_episode_owns_1_whatever_the_last_one_lost():
     close = 2.0 ** -np.arange(40.0)
     close[:10] *= 1.1  # returns that are all alike cannot be scaled
     market = market_of(close, np.concatenate([close[:1], close[:-1]]))
-    segment = Segment(market, range(21, 40), range(0, 40))
+    segment = Segment.scaled_by(market, range(21, 40), range(0, 40))
     costs = TradingCosts(fee_bp=0.0)
     env = MarketVecEnv(MarketCore([segment], 2, costs, episode_bars=3), seed=0)
     env.reset()
@@ -262,7 +267,7 @@ def test_ruin_is_an_end_and_no_truncation_even_at_the_last_bar(bars):
     close = np.array([*HISTORY, *[51.0] * bars])
     market = market_of(close, np.concatenate([close[:1], close[:-1]]))
     costs = TradingCosts(-10.0, 10.0, fee_bp=0.0, financing_rate=0.0)
-    segment = Segment(market, range(21, 21 + bars), range(0, 21 + bars))
+    segment = Segment.scaled_by(market, range(21, 21 + bars), range(0, 21 + bars))
     env = MarketVecEnv(MarketCore([segment], 2, costs, episode_bars=None), seed=0)
     env.reset()
     _, rewards, dones, infos = env.step(np.array([[10.0], [0.0]]))

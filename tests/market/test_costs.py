@@ -10,10 +10,11 @@ from test_accounting import market_of, random_market
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate.play import backtest, trades
 from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Segment, read_bars, segments_of
+from market_regimes.market.segments import Segment, segments_of
 from market_regimes.prices.load import read_frame
-from market_regimes.run.trained import segments_seen, trained_on
+from market_regimes.run.trained import segments_as_trained, trained_on
 
 FLAT = [100.0 + 0.01 * (i % 3) for i in range(20)] + [100.0]  # 20 returns before the first decision, at a close of 100
 ACCOUNT = TradingCosts(fee_bp=0.0, start_equity=10_000.0)
@@ -24,7 +25,7 @@ def played(closes, targets, costs, volume=400.0, bars_per_year=49.0):
     closes = FLAT + closes
     market = market_of(closes, closes[:1] + closes[:-1], bars_per_year)
     market = replace(market, volume=np.full(len(closes), volume))
-    segment = Segment(market, range(21, len(closes)), range(0, len(closes)))
+    segment = Segment.scaled_by(market, range(21, len(closes)), range(0, len(closes)))
     return backtest([segment], costs, lambda known: np.array([[*targets, 0.0][known.bar[0] - 20]]))["A"]
 
 
@@ -126,9 +127,9 @@ def some_targets(bars):
 @pytest.mark.parametrize("name", COSTS)
 def test_every_column_is_that_of_an_account(name, fill):
     costs, market, targets = replace(COSTS[name], fill=fill), with_volume(), some_targets(70)
-    frame = backtest([Segment(market, range(40, 110), range(0, 30))], costs, lambda k: targets[(k.bar - 39) % 70])[
-        "AB"[0]
-    ]
+    frame = backtest(
+        [Segment.scaled_by(market, range(40, 110), range(0, 30))], costs, lambda k: targets[(k.bar - 39) % 70]
+    )["AB"[0]]
     bars = slice(39, 110)
     arrays = (market.open[bars], market.close[bars], market.volume[bars], market.volatility[bars])
     expected = account(*arrays, targets, costs, 252)
@@ -142,7 +143,7 @@ def test_each_cost_only_hurts(name, fill):
     """Bar by bar, beside the same targets without it: the net return is less wherever it trades, the gross is equal."""
     costs, market, targets = replace(COSTS[name], fill=fill), with_volume(), some_targets(70)
     free = replace(costs, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)
-    segment = Segment(market, range(40, 110), range(0, 30))
+    segment = Segment.scaled_by(market, range(40, 110), range(0, 30))
     dear, cheap = (backtest([segment], c, lambda k: targets[(k.bar - 39) % 70])["A"] for c in (costs, free))
     traded = cheap["trade"].abs() > 1e-9
     assert 30 < traded.sum() < 60
@@ -160,21 +161,24 @@ def test_each_cost_only_hurts(name, fill):
 
 def test_costs_that_vanish_leave_what_there_is_without_them():
     market, targets = with_volume(), some_targets(70)
-    segment = Segment(market, range(40, 110), range(0, 30))
+    segment = Segment.scaled_by(market, range(40, 110), range(0, 30))
     plain = replace(ACCOUNT, fee_bp=7.0, slippage_bp=3.0)
     frame = backtest([segment], plain, lambda k: targets[(k.bar - 39) % 70])["A"]
     for name in ("min_fee", "fee_per_share", "impact_coefficient"):
         tiny = backtest([segment], replace(plain, **{name: 1e-13}), lambda k: targets[(k.bar - 39) % 70])["A"]
         for column in ("return", "trade", "cost", "position"):
             assert tiny[column].tolist() == pytest.approx(frame[column].tolist(), abs=1e-14)
-    assert MarketCore([segment], 1, plain).in_currency is None
+    assert MarketCore([segment], 1, plain).cost_model.in_currency is None
 
 
 def test_several_symbols_have_an_account_each():
     """Equal to each by itself, though the second is shorter and stands still at its end, where it has no volume."""
     one, two = with_volume(0), with_volume(1)
     two.volume[70:] = np.nan
-    segments = [Segment(one, range(40, 110), range(0, 30)), Segment(two, range(30, 70), range(0, 30))]
+    segments = [
+        Segment.scaled_by(one, range(40, 110), range(0, 30)),
+        Segment.scaled_by(two, range(30, 70), range(0, 30)),
+    ]
     costs = COSTS["all"]
     rule = lambda known: np.where(known.bar % 3 == 0, 0.25, 1.0)  # noqa: E731
     both = backtest(segments, costs, rule)
@@ -196,7 +200,8 @@ def test_episodes_begin_with_the_starting_equity():
     closes = FLAT + [100.0] * 20
     market = market_of(closes, closes)
     env = MarketVecEnv(
-        MarketCore([Segment(market, range(21, 41), range(0, 41))], 2, replace(ACCOUNT, min_fee=100.0), 2), seed=0
+        MarketCore([Segment.scaled_by(market, range(21, 41), range(0, 41))], 2, replace(ACCOUNT, min_fee=100.0), 2),
+        seed=0,
     )
     env.reset()
     rewards = [env.step(np.full((2, 1), target))[1] for target in (1.0, 0.0, 1.0, 0.0)]
@@ -229,7 +234,7 @@ def test_shares_that_cost_less_than_their_fee_are_refused():
     closes = [*FLAT, 100.0, 50.0, 100.0]
     market = market_of(closes, closes[:1] + closes[:-1])
     costs = TradingCosts(0.0, 2.0, start_equity=1e4, fee_per_share=49.0)
-    segment = Segment(market, range(21, 24), range(0, 24))
+    segment = Segment.scaled_by(market, range(21, 24), range(0, 24))
     with pytest.raises(
         ValueError, match="fee_per_share=49 takes all equity of a trade in A at the price 50, of an order "
     ):
@@ -282,7 +287,7 @@ def test_a_market_without_volume_has_no_impact():
     market = with_volume()
     for volume, message in ((None, "nowhere has no volume"), (market.volume * 0, "has bars of A without a volume")):
         with pytest.raises(ValueError, match=message):
-            MarketCore([Segment(replace(market, volume=volume), range(40, 110), range(0, 30))], 1, IMPACT)
+            MarketCore([Segment.scaled_by(replace(market, volume=volume), range(40, 110), range(0, 30))], 1, IMPACT)
 
 
 def test_a_signal_needs_no_volume_and_an_evaluation_does(config_of, make_prices):
@@ -290,12 +295,12 @@ def test_a_signal_needs_no_volume_and_an_evaluation_does(config_of, make_prices)
     config = config_of(table)
     known = trained_on(segments_of(config))
     read = read_frame(table.assign(volume=0), "own", config.own_columns)
-    (segment,) = segments_seen(read, known, config, last_bar=True)
-    assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).in_currency is None
+    (segment,) = segments_as_trained(read, known, config, last_bar=True)
+    assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).cost_model.in_currency is None
     with pytest.raises(
         ValueError, match=r"volume of own is missing or not positive, and market.trading.impact_coeffici"
     ):
-        segments_seen(read, known, config)
+        segments_as_trained(read, known, config)
 
 
 def test_the_fingerprint_covers_the_volume_where_costs_depend_on_it(config_of, make_prices):

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from markets import covered, load_markets, load_shipped
 
 from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore
+from market_regimes.market.features import Observations
+from market_regimes.market.market import market_of
+from market_regimes.market.oddities import oddities
 from market_regimes.market.periods import check_periods, date_text, period_of
-from market_regimes.market.regimes import REGIMES, bounds_in, estimated_index, ewma_volatility, regimes
-from market_regimes.market.segments import Segment, market_of, oddities, read_bars
+from market_regimes.market.regimes import DEFAULT_REGIMES, REGIMES, estimated_index, ewma_volatility
+from market_regimes.market.segments import Segment
 from market_regimes.market.shipped import shipped
 
 
@@ -98,7 +102,7 @@ def test_dropped_first_bars_move_the_volatility_by_their_share_and_no_more(dropp
 @pytest.mark.parametrize("dropped", [1, 2, 7, 50])
 def test_dropped_first_days_change_no_label_once_their_weight_is_nothing(market, dropped):
     """After 600 days the weight of the start is 0.94 ** 600 = 8e-17, below the last digit of a double."""
-    cut = regimes(estimated_index(ewma_volatility(market.close[dropped:])))
+    cut = DEFAULT_REGIMES.labels(estimated_index(ewma_volatility(market.close[dropped:])))
     assert np.array_equal(cut[600:], market.regime[600 + dropped :])
     early = (cut[20:600] != market.regime[20 + dropped : 600 + dropped]).mean()
     assert early < 0.03
@@ -118,7 +122,8 @@ def test_labels_of_intraday_bars_do_not_hang_on_the_first(dropped, equal_closes)
     close = five_minutes()
     if equal_closes:
         close[1] = close[0]
-    whole, cut = (regimes(estimated_index(ewma_volatility(prices, 78 * 252))) for prices in (close, close[dropped:]))
+    indices = [estimated_index(ewma_volatility(prices, 78 * 252)) for prices in (close, close[dropped:])]
+    whole, cut = map(DEFAULT_REGIMES.labels, indices)
     assert whole[20:].min() >= 0
     assert (whole[78 + dropped :] != cut[78:]).mean() < (0.01 if dropped < 4 else 0.06)
 
@@ -128,17 +133,23 @@ def test_bars_of_the_warm_up_decide_no_bound_and_no_scaling(write, make_prices):
     table = make_prices(400)
     wild = table.copy()
     wild.loc[:18, ["open", "high", "low", "close"]] *= np.linspace(1, 3, 19)[:, None]
-    core = []
+    segments = []
     for name, prices in (("calm", table), ("wild", wild)):
         (bars,) = read_bars(MarketConfig(write(prices, f"{name}.csv")))
         market = replace(market_of(bars, MarketConfig(volatility_index="auto"), range(0, 300), 399), symbol="A")
         own = np.where(np.arange(400) < 20, np.nan, 20 + np.arange(400) / 10)
         volatility = np.where(np.arange(400) < 20, np.nan, 5 + np.arange(400) % 7)
-        market = replace(market, index=own, volatility=volatility, bounds=bounds_in(own, range(0, 300)))
-        core.append(MarketCore([Segment(market, range(50, 400), range(0, 300))]))
-    assert core[0].markets[0].bounds == core[1].markets[0].bounds
-    assert np.array_equal(core[0].context[20:], core[1].context[20:])
-    assert np.array_equal(core[0].windows[20:], core[1].windows[20:])
+        market = replace(market, index=own, volatility=volatility, regimes=DEFAULT_REGIMES.fitted(own, range(0, 300)))
+        segments.append(Segment.scaled_by(market, range(50, 400), range(0, 300)))
+    assert segments[0].market.regimes == segments[1].market.regimes
+
+    # Windows of returns that lie after the warm-up end from bar 39 on.
+    observations = [Observations([segment.market], [segment.scaling]) for segment in segments]
+    bars = np.arange(20, 400)
+    flat = np.zeros(380)
+    calm, wild = (table.at(bars, flat) for table in observations)
+    assert np.array_equal(calm[:, 20:], wild[:, 20:])
+    assert np.array_equal(calm[19:], wild[19:])
 
 
 @pytest.mark.parametrize(("per_day", "per_year"), [(1, 252), (7, 7 * 252), (24, 24 * 365)])
@@ -173,7 +184,7 @@ def test_estimate_correlates_with_the_vix_as_documented(market):
 
 
 def test_bounds_belong_to_the_regime_above():
-    assert regimes(np.array([14.99, 15.0, 25.0, 40.0])).tolist() == [0, 1, 2, 3]
+    assert DEFAULT_REGIMES.labels(np.array([14.99, 15.0, 25.0, 40.0])).tolist() == [0, 1, 2, 3]
 
 
 def test_periods_include_both_dates_and_refuse_what_is_none(market):
@@ -222,8 +233,8 @@ def test_nasdaq_has_its_own_bounds_from_training():
     nasdaq = load_shipped("nasdaq")
     assert nasdaq.close[-1] == pytest.approx(6635.28, abs=0.01)
     train = period_of(nasdaq, "1999-01-01", "2008-12-31")
-    bounded = replace(nasdaq, bounds=bounds_in(nasdaq.index, train))
-    assert bounded.bounds == pytest.approx(np.quantile(nasdaq.index[20 : train.stop], [0.383, 0.898, 0.986]))
+    bounded = replace(nasdaq, regimes=nasdaq.regimes.fitted(nasdaq.index, train))
+    assert bounded.regimes.bounds == pytest.approx(np.quantile(nasdaq.index[20 : train.stop], [0.383, 0.898, 0.986]))
     shares = np.bincount(bounded.regime[20 : train.stop]) / (len(train) - 20)
     assert shares == pytest.approx([0.383, 0.515, 0.088, 0.014], abs=0.001)
 
@@ -473,7 +484,7 @@ def test_any_cells_give_one_sentence_or_finite_steps(tmp_path, make_prices, cell
         assert type(refusal) is ValueError  # noqa: PT017
         assert "\n" not in str(refusal)  # noqa: PT017
         return
-    core = MarketCore([Segment(market, range(60, 100), range(25, 60))], costs=TradingCosts(-10.0, 10.0))
+    core = MarketCore([Segment.scaled_by(market, range(60, 100), range(25, 60))], costs=TradingCosts(-10.0, 10.0))
     for action in np.linspace(-10, 10, 40):
         assert np.isfinite(core.observations()).all()
         assert np.isfinite(core.step(np.array([action])).reward).all()

@@ -12,7 +12,9 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 from market_regimes.config import TradingCosts
 from market_regimes.market.environment import RUIN_EQUITY, MarketCore, MarketEnv, MarketVecEnv
-from market_regimes.market.segments import WINDOW, Segment, period_of
+from market_regimes.market.features import WINDOW
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
@@ -22,7 +24,7 @@ FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
 
 def run(actions, costs=FREE, market=MARKET, period=TEST):
     """All observations, log growths and the core after one pass over the period with one target per step."""
-    core = MarketCore([Segment(market, period, TRAIN)], costs=costs, episode_bars=None)
+    core = MarketCore([Segment.scaled_by(market, period, TRAIN)], costs=costs, episode_bars=None)
     observations, growths = [core.observations()[0]], []
     for action in actions[: core.episode_bars[0]]:
         result = core.step(np.array([action]))
@@ -71,7 +73,7 @@ def test_the_last_column_of_an_observation_is_the_position():
 
 def test_some_positions_are_chosen_by_their_number():
     env = MarketVecEnv(
-        MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, replace(FREE, positions=[-1.0, 0.0, 0.5])), seed=0
+        MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 3, replace(FREE, positions=[-1.0, 0.0, 0.5])), seed=0
     )
     assert env.action_space.n == 3
     env.reset()
@@ -81,7 +83,7 @@ def test_some_positions_are_chosen_by_their_number():
 
 def test_an_action_beyond_the_bounds_is_the_bound():
     def rewards(action):
-        env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 2), seed=0)
+        env = MarketVecEnv(MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 2), seed=0)
         env.reset()
         return [env.step(np.full((2, 1), action))[1].tolist() for _ in range(5)]
 
@@ -91,7 +93,7 @@ def test_an_action_beyond_the_bounds_is_the_bound():
 
 def test_same_seed_same_episodes_and_another_seed_others():
     def rewards(seed):
-        env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 4, episode_bars=10), seed=0)
+        env = MarketVecEnv(MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 4, episode_bars=10), seed=0)
         env.seed(seed)
         env.reset()
         return np.array([env.step(np.ones((4, 1)))[1] for _ in range(25)])
@@ -101,7 +103,7 @@ def test_same_seed_same_episodes_and_another_seed_others():
 
 
 def test_episodes_end_by_truncation_and_start_anew_flat():
-    env = MarketVecEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, episode_bars=5), seed=0)
+    env = MarketVecEnv(MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 3, episode_bars=5), seed=0)
     env.reset()
     for step in range(5):
         observations, _, dones, infos = env.step(np.ones((3, 1)))
@@ -113,23 +115,23 @@ def test_episodes_end_by_truncation_and_start_anew_flat():
 
 
 def test_copies_do_not_disturb_one_another():
-    together = MarketCore([Segment(MARKET, TRAIN, TRAIN)], 3, episode_bars=None)
+    together = MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 3, episode_bars=None)
     actions = np.random.default_rng(2).uniform(0, 1, (50, 3))
     growths = np.array([together.step(row).growth for row in actions])
     for i in range(3):
-        alone = MarketCore([Segment(MARKET, TRAIN, TRAIN)], 1, episode_bars=None)
+        alone = MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], 1, episode_bars=None)
         assert np.array_equal(growths[:, i], [alone.step(row).growth[0] for row in actions[:, i : i + 1]])
 
 
 NASDAQ = load_shipped("nasdaq")
-BOTH = [Segment(market, TRAIN, TRAIN) for market in (MARKET, NASDAQ)]
+BOTH = [Segment.scaled_by(market, TRAIN, TRAIN) for market in (MARKET, NASDAQ)]
 
 
 @pytest.mark.parametrize("fill", ["open", "close"])
 def test_every_symbol_is_traded_as_if_alone(fill):
     """Also where one has no opening prices, or the cash earns something."""
     costs = replace(FREE, cash_rate=0.05, financing_rate=0.05, position_high=2.0)
-    segments = [BOTH[0], Segment(replace(NASDAQ, fill=fill), TRAIN, TRAIN)]
+    segments = [BOTH[0], Segment.scaled_by(replace(NASDAQ, fill=fill), TRAIN, TRAIN)]
     actions = np.random.default_rng(4).uniform(0, 2, (50, 2))
     together = MarketCore(segments, 2, costs, episode_bars=None)
     alone = [MarketCore([segment], 1, costs, episode_bars=None) for segment in segments]
@@ -157,8 +159,8 @@ def test_episodes_start_in_every_symbol_and_stay_in_its_period():
 
 
 def test_an_agent_at_its_end_stays_there():
-    short = Segment(NASDAQ, range(30, 35), TRAIN)
-    core = MarketCore([Segment(MARKET, range(30, 60), TRAIN), short], 2, FREE, episode_bars=None)
+    short = Segment.scaled_by(NASDAQ, range(30, 35), TRAIN)
+    core = MarketCore([Segment.scaled_by(MARKET, range(30, 60), TRAIN), short], 2, FREE, episode_bars=None)
     for _ in range(30):
         core.step(np.ones(2))
     assert core.bar.tolist() == [59, len(MARKET.close) + 34]
@@ -193,11 +195,11 @@ def test_wrong_costs_are_refused(kwargs, match):
 
 def test_wrong_cores_are_refused():
     with pytest.raises(ValueError, match="too few"):
-        MarketCore([Segment(MARKET, range(0, 15), TRAIN)])
+        MarketCore([Segment.scaled_by(MARKET, range(0, 15), TRAIN)])
     with pytest.raises(ValueError, match="episode_bars"):
-        MarketCore([Segment(MARKET, TRAIN, TRAIN)], episode_bars=0)
+        MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], episode_bars=0)
     still = replace(MARKET, close=np.full_like(MARKET.close, 5.0))
     with pytest.raises(ValueError, match=r"close of S&P 500 does not move from 1999-02-02 to 2008-12-31"):
-        MarketCore([Segment(still, TRAIN, TRAIN)])
+        MarketCore([Segment.scaled_by(still, TRAIN, TRAIN)])
     with pytest.raises(ValueError, match="one agent"):
-        MarketEnv(MarketCore([Segment(MARKET, TRAIN, TRAIN)], n_envs=2))
+        MarketEnv(MarketCore([Segment.scaled_by(MARKET, TRAIN, TRAIN)], n_envs=2))

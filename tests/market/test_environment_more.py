@@ -10,10 +10,13 @@ from market_regimes.compare.cell import KLAdaptiveRate
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.play import backtest, discounted, random_timing
 from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 
 MARKET = load_shipped("sp500")
-SEGMENT = Segment(MARKET, period_of(MARKET, "2011-01-01", "2011-12-31"), period_of(MARKET, "1999-01-01", "2008-12-31"))
+SEGMENT = Segment.scaled_by(
+    MARKET, period_of(MARKET, "2011-01-01", "2011-12-31"), period_of(MARKET, "1999-01-01", "2008-12-31")
+)
 
 
 def test_an_episode_may_have_one_bar():

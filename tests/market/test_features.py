@@ -10,12 +10,13 @@ import pytest
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig
 from market_regimes.evaluate.play import backtest
-from market_regimes.market.describe import described, lines_of, read_data, said
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import described, lines_of, notes_of
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.scaling import FeatureScaling, Scaling
-from market_regimes.market.segments import read_bars, segments_of
+from market_regimes.market.segments import read_data, segments_of
 from market_regimes.prices.load import read_frame
-from market_regimes.run.trained import Trained, segments_seen, trained_on
+from market_regimes.run.trained import Trained, segments_as_trained, trained_on
 
 PERIODS = dict(
     train=("2000-01-03", "2001-03-30"), validation=("2001-04-02", "2001-08-31"), test=("2001-09-03", "2002-03-29")
@@ -249,13 +250,13 @@ def test_what_is_read_is_said(config_of, table):
     config = config_of(table, features=["macro", "volume"], feature_lag=1, feature_fill="forward")
     data = read_data(config)
     line = "macro, volume (log change); known 1 bar(s) late; gaps filled forward"
-    assert f"observed besides prices: {line}" in said(data, config)
+    assert f"observed besides prices: {line}" in notes_of(data, config)
     (symbol,) = described(data)
     assert f"  {'features':<11}{line}" in lines_of(symbol)
     assert symbol["unused_columns"] == ["rsi", "note"]
     plain = read_data(replace(config, features=[]))
     assert plain.read[0].unused_columns == ["volume", "rsi", "macro", "note"]
-    assert not any("observed" in sentence for sentence in said(plain, config_of(table)))
+    assert not any("observed" in sentence for sentence in notes_of(plain, config_of(table)))
     fold, *_ = folds_of(CompareConfig(first_test="2001-09-03"), replace(config, train=None, validation=None, test=None))
     assert f"observed besides prices: {line}" in fold.said
 
@@ -343,7 +344,7 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     config = config_of(table, features=["macro", "volume"], feature_lag=1)
     segments = segments_of(config)
     known = trained_on(segments)
-    (seen,) = segments_seen(read_frame(table, "own", config.own_columns), known, config, days=PERIODS["test"])
+    (seen,) = segments_as_trained(read_frame(table, "own", config.own_columns), known, config, days=PERIODS["test"])
     frames, states = [], [[], []]
     for segment, notes in ((segments["test"][0], states[0]), (seen, states[1])):
 
@@ -355,7 +356,7 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     assert np.array_equal(np.stack(states[0]), np.stack(states[1]))
     assert frames[0].equals(frames[1])
     with pytest.raises(ValueError, match=r"trained on the features \['macro', 'volume'\], and its configuration names"):
-        segments_seen(read_frame(table, "own"), known, replace(config, features=["volume", "macro"]))
+        segments_as_trained(read_frame(table, "own"), known, replace(config, features=["volume", "macro"]))
 
 
 def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
@@ -366,9 +367,9 @@ def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
         read = read_frame(holed, "own", config.own_columns)
         if needed:
             with pytest.raises(ValueError, match=r"row 599 after the header .*: macro of own is missing"):
-                segments_seen(read, known, config, last_bar=True)
+                segments_as_trained(read, known, config, last_bar=True)
         else:
-            (segment,) = segments_seen(read, known, config, last_bar=True)
+            (segment,) = segments_as_trained(read, known, config, last_bar=True)
             assert segment.market.features["macro"][-1] == table["macro"][598]
 
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.describe import absent, assumed, described, lines_of, read_data, said
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import absent, assumed, described, lines_of, notes_of
 from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import read_bars, segments_of
+from market_regimes.market.segments import read_data, segments_of
 from market_regimes.run.provenance import provenance
 
 
@@ -74,7 +75,7 @@ def test_symbols_take_part_while_they_exist(write):
         "early: no bars in the validation period",
         "early: no bars in the test period",
     ]
-    assert said(read, stated)[0].startswith("periods of 60, 15 and 25 % of the days: train 2000-01-03 to ")
+    assert notes_of(read, stated)[0].startswith("periods of 60, 15 and 25 % of the days: train 2000-01-03 to ")
     with pytest.raises(ValueError, match=r"market\.test: no symbol has enough bars in 2003-11-03 to 2003-11-04"):
         segments_of(replace(read.config, test=("2003-11-03", "2003-11-04")))
 

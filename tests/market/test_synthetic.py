@@ -12,9 +12,11 @@ from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, joint, share_of_attainable
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
-from market_regimes.market.environment import WINDOW, MarketCore
-from market_regimes.market.regimes import bounds_in
-from market_regimes.market.segments import Segment, market_of, segments_of
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.features import WINDOW
+from market_regimes.market.market import market_of
+from market_regimes.market.regimes import DEFAULT_REGIMES
+from market_regimes.market.segments import Segment, segments_of
 from market_regimes.market.shipped import LAW, synthetic
 
 COSTS = TradingCosts()
@@ -151,7 +153,7 @@ def test_regimes_are_those_of_the_vix_and_its_truth_is_never_estimated(name):
         assert set(np.unique(market.regime)) == {0, 3}
         assert set(np.round(market.index, 1)) == {11.1, 44.4}
     (segment, *_) = segments_of(MarketConfig(data=name))["train"]
-    assert segment.market.bounds == (15.0, 25.0, 40.0)
+    assert segment.market.regimes.bounds == (15.0, 25.0, 40.0)
 
 
 def test_the_informed_rule_by_hand(observed):
@@ -185,7 +187,7 @@ def test_the_fitted_rule_reaches_nine_tenths_of_the_informed_one(segments):
     sums = {0: [0, 0.0], 3: [0, 0.0]}
     for segment in segments["train"]:
         market = segment.market
-        for t in range(segment.known.start, segment.known.stop - 1):
+        for t in range(segment.training_bars.start, segment.training_bars.stop - 1):
             cell = sums[0 if market.index[t] < 25 else 3]
             cell[0] += 1
             cell[1] += 100 * np.log(market.close[t + 1] / market.close[t])
@@ -239,7 +241,7 @@ def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symb
         market = market_of(replace(bars, open=close, close=close), config, train, test.stop - 1)
         late = close.copy()
         late[2500:] *= np.exp(np.cumsum(np.full(len(close) - 2500, -0.05)))  # what follows must not count
-        periods.append(Segment(replace(market, close=late, open=late), test, train))
+        periods.append(Segment.scaled_by(replace(market, close=late, open=late), test, train))
     rule = fitted(periods, COSTS)
     core = MarketCore(periods, 2, episode_bars=None)
     for _ in range(200):
@@ -255,10 +257,14 @@ def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symb
 
 def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
     segment = observed["test"][0]
-    unknown = Segment(
-        replace(segment.market, source="prices.csv", bounds=bounds_in(segment.market.index, segment.known)),
+    unknown = Segment.scaled_by(
+        replace(
+            segment.market,
+            source="prices.csv",
+            regimes=DEFAULT_REGIMES.fitted(segment.market.index, segment.training_bars),
+        ),
         segment.period,
-        segment.scale_on,
+        segment.training,
     )
     assert informed([segment, unknown], COSTS) is None
     assert list(benchmarks([unknown], COSTS)) == ["buy and hold", "volatility target", "fitted rule"]

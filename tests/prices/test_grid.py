@@ -8,7 +8,7 @@ import pytest
 from exports import make_bars, write_to
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
 from market_regimes.prices.grid import off_grid
 from market_regimes.prices.load import read_files, read_frame
 from market_regimes.prices.table import ReadOptions

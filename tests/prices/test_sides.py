@@ -8,7 +8,7 @@ import pytest
 from exports import BARS, csv_of, equals, make_bars, texts, write_to, yfinance
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
 from market_regimes.prices.columns import without_side
 from market_regimes.prices.load import read_files
 from market_regimes.prices.table import ReadOptions

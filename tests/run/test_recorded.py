@@ -11,7 +11,7 @@ import yaml
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.commands.arguments import notes_on_unused_keys, why_overruled
-from market_regimes.market.describe import read_data
+from market_regimes.market.segments import read_data
 from market_regimes.run.folder import read_configuration
 from train_model_multi_patch import main
 

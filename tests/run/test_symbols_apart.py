@@ -10,7 +10,8 @@ import torch
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.evaluate.figures import summary
 from market_regimes.evaluate.play import backtest, positions, trades
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 from market_regimes.run.signal import LastDecision, signals_of
 
 PERIODS = dict(
@@ -99,7 +100,7 @@ def test_figures_trades_and_positions_of_several_symbols_are_those_of_each_alone
         dates = np.datetime64("2001-01-01", "s") + 86400 * np.arange(bars)
         index = 20 + 10 * np.sin(np.arange(bars) / (number + 2))
         market = Market(symbol, "nowhere", dates, close, close, np.arange(1.0, bars + 1), index)
-        segments.append(Segment(market, range(21, bars), range(bars)))
+        segments.append(Segment.scaled_by(market, range(21, bars), range(bars)))
     costs = TradingCosts(fee_bp=10.0)
     frames = backtest(segments, costs, lambda known: (known.bar // (3 + known.symbol) % 2).astype(float))
     together = summary({"agent": frames}, 252)["symbols"]

@@ -18,8 +18,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.periods import period_of
 from market_regimes.market.regimes import REGIMES
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.market.segments import Segment
 from market_regimes.run.callback import Terminated, Training, until_interrupted
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.log import ProgressCsv, cut_events, event_sizes
@@ -84,7 +85,7 @@ class KeepRollout(BaseCallback):
 def rollout():
     """A model after an update and another rollout on both indices, and the bars of the second rollout's samples."""
     segments = [
-        Segment(m, period_of(m, "1999-01-01", "2008-12-31"), range(2500))
+        Segment.scaled_by(m, period_of(m, "1999-01-01", "2008-12-31"), range(2500))
         for m in map(load_shipped, ("sp500", "nasdaq"))
     ]
     core = MarketCore(segments, 8)
