@@ -1,8 +1,10 @@
 """Finished markets for tests: the bounds are those of the S&P 500, and an own index may have gaps."""
 
+import numpy as np
+
 from market_regimes.config import MarketConfig
 from market_regimes.market.data import read_bars
-from market_regimes.market.market import market_of
+from market_regimes.market.market import Market, market_of
 from market_regimes.market.regimes import DEFAULT_REGIMES
 
 
@@ -29,3 +31,18 @@ def load_shipped(name, volatility_index="auto"):
     """One market that needs no file."""
     (market,) = load_markets([name], volatility_index)
     return market
+
+
+def market_of_prices(closes, opens, bars_per_year=252.0, symbol="A"):
+    """Daily bars of made-up prices, whose volatility and index are no one's."""
+    closes, opens = np.array(closes), np.array(opens)
+    dates = np.datetime64("2001-01-01", "s") + 86400 * np.arange(len(closes))
+    return Market(symbol, "nowhere", dates, opens, closes, np.arange(1.0, len(closes) + 1), closes / 4, bars_per_year)
+
+
+def random_market(seed, bars_per_year, bars=110):
+    """A random walk that opens anywhere near the close before."""
+    rng = np.random.default_rng(seed)
+    closes = 50 * np.exp(np.cumsum(rng.normal(0, 0.03, bars)))
+    opens = np.concatenate([closes[:1], closes[:-1] * np.exp(rng.normal(0, 0.02, bars - 1))])
+    return market_of_prices(closes, opens, float(bars_per_year), "AB"[seed])

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_accounting import market_of, random_market
+from markets import market_of_prices, random_market
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate.play import backtest, trades
 from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.market.costs import CostModel, Order
 from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Segment, segments_of
@@ -23,7 +24,7 @@ ACCOUNT = TradingCosts(fee_bp=0.0, start_equity=10_000.0)
 def played(closes, targets, costs, volume=400.0, bars_per_year=49.0):
     """The frame of a backtest; a bar opens at the close before it. The EWMA volatility of the first decision is 21."""
     closes = FLAT + closes
-    market = market_of(closes, closes[:1] + closes[:-1], bars_per_year)
+    market = market_of_prices(closes, closes[:1] + closes[:-1], bars_per_year)
     market = replace(market, volume=np.full(len(closes), volume))
     segment = Segment.scaled_by(market, range(21, len(closes)), range(0, len(closes)))
     return backtest([segment], costs, lambda known: np.array([[*targets, 0.0][known.bar[0] - 20]]))["A"]
@@ -198,7 +199,7 @@ def test_a_fee_that_takes_what_is_left_is_ruin():
 
 def test_episodes_begin_with_the_starting_equity():
     closes = FLAT + [100.0] * 20
-    market = market_of(closes, closes)
+    market = market_of_prices(closes, closes)
     env = MarketVecEnv(
         MarketCore([Segment.scaled_by(market, range(21, 41), range(0, 41))], 2, replace(ACCOUNT, min_fee=100.0), 2),
         seed=0,
@@ -232,7 +233,7 @@ def test_configurations_that_are_refused(keys, message):
 def test_shares_that_cost_less_than_their_fee_are_refused():
     """Where an order may be filled: a fee of 60 on shares at 100 takes all of a position of 2."""
     closes = [*FLAT, 100.0, 50.0, 100.0]
-    market = market_of(closes, closes[:1] + closes[:-1])
+    market = market_of_prices(closes, closes[:1] + closes[:-1])
     costs = TradingCosts(0.0, 2.0, start_equity=1e4, fee_per_share=49.0)
     segment = Segment.scaled_by(market, range(21, 24), range(0, 24))
     with pytest.raises(
@@ -325,3 +326,80 @@ def test_an_order_knows_the_volume_of_the_bar_before_it_and_of_no_later_one(conf
     changed = frames[0]["cost"] != frames[1]["cost"]
     assert changed.idxmax() == table["date"][451]
     assert changed[changed.idxmax() :].all()
+
+
+def filled(target, drifted, rate):
+    """One order by the formula that stood in the environment, in plain Python: what is traded, and its cost."""
+    trade = target - drifted
+    sign = int(trade > 0) - int(trade < 0)
+    trade = trade / (1 + sign * target * rate)
+    return trade, rate * abs(trade)
+
+
+def filled_in_currency(target, drifted, equity, rate, costs, per_share, impact):
+    """The same with a fee per share, a least fee and an impact."""
+    trade, cost = filled(target, drifted, rate + per_share)
+    size = abs(trade)
+    currency = costs.start_equity * equity
+    fee = (costs.fee_bp / 1e4 + per_share) * size
+    least = costs.min_fee / currency if size > 1e-9 else 0.0
+    cost = min(cost + max(least - fee, 0.0) + impact * float(np.sqrt(size * currency)) * size, 1.0)
+    return target * (1 - cost) - drifted, cost
+
+
+@pytest.mark.parametrize("costs", [TradingCosts(fee_bp=3.0, slippage_bp=4.5), *COSTS.values()])
+def test_an_order_is_filled_as_by_the_formulas_typed_out(costs):
+    """To the last bit, for 500 random orders."""
+    rng = np.random.default_rng(0)
+    market = replace(random_market(0, 252), volume=rng.uniform(1e3, 1e5, 110))
+    model = CostModel.of([Segment.scaled_by(market, range(40, 110), range(0, 30))], costs)
+    target = rng.uniform(-2, 2, 500)
+    drifted = rng.uniform(-2, 2, 500)
+    bar = rng.integers(39, 109, 500)
+    equity = rng.uniform(0.2, 3, 500)
+
+    order = model.trade(target, drifted, bar, equity)
+
+    rate = (costs.fee_bp + costs.slippage_bp) / 1e4
+    for i in range(500):
+        expected = filled(target[i], drifted[i], rate)
+        if costs.in_currency:
+            now = bar[i]
+            per_share = costs.fee_per_share / market.open[now + 1]
+            daily = market.volatility[now] / 100 / np.sqrt(252.0)
+            impact = costs.impact_coefficient * daily / np.sqrt(market.volume[now] * market.close[now])
+            expected = filled_in_currency(target[i], drifted[i], equity[i], rate, costs, per_share, impact)
+        assert (order.trade[i], order.cost[i]) == expected
+
+
+def test_financing_and_interest_by_hand():
+    """Of 252 bars a year, 25.2 % are 0.1 % a bar on what is borrowed, 50.4 % are 0.2 % on cash."""
+    model = CostModel(TradingCosts(financing_rate=0.252, cash_rate=0.504), 252)
+    position = np.array([-1.5, 0.0, 0.25, 1.0, 3.0])
+    assert model.financing(position) == pytest.approx([0.0015, 0.0, 0.0, 0.0, 0.002])
+    assert model.interest(position) == pytest.approx([0.002, 0.002, 0.0015, 0.0, 0.0])
+
+
+def test_a_bar_is_expected_to_cost_its_share_of_a_stretch():
+    """20 bp twice, in a stretch of 4 bars: 0.1 % a bar. Beside it 1 borrowed, or no cash, at 25.2 % a year: 0.1 %."""
+    trading = TradingCosts(fee_bp=12.0, slippage_bp=8.0, financing_rate=0.252, cash_rate=0.252)
+    model = CostModel(trading, 252)
+    assert model.expected(1.0, np.array([0.25])) == pytest.approx([0.1 + 0.1])
+    assert model.expected(2.0, np.array([0.25])) == pytest.approx([0.2 + 0.2])
+    assert model.expected(0.0, np.array([0.25])) == pytest.approx([0.0])
+
+
+class Halved(CostModel):
+    """A user's slippage: half of every order is lost."""
+
+    def trade(self, target, drifted, bar, equity):
+        trade = target - drifted
+        return Order(trade, np.abs(trade) / 2)
+
+
+def test_a_cost_model_of_ones_own_is_asked():
+    """From flat to 1 at a price that stays: half of the equity is left."""
+    market = market_of_prices([*FLAT, 100.0], [*FLAT, 100.0])
+    segment = Segment.scaled_by(market, range(21, 22), range(0, 22))
+    core = MarketCore([segment], cost_model=Halved(TradingCosts(), 252.0))
+    assert core.step(np.ones(1)).growth == pytest.approx([0.5])

@@ -1,11 +1,17 @@
 """Columns that a user names as features. Oracles: pandas' shift and ffill, and arithmetic beside the literals."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from markets import load_shipped
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig
@@ -391,3 +397,65 @@ def test_the_fingerprint_covers_the_features_and_no_other_column(config_of, tabl
     ]
     assert len({fold.fingerprint for fold in prints}) == 3
     assert prints[2].fingerprint == prints[3].fingerprint
+
+
+ROW = """
+    Feature(
+        "momentum_60",
+        "log growth",
+        "momentum",
+        lambda market: np.log(market.close / np.concatenate([np.full(60, np.nan), market.close[:-60]])),
+        history=60,
+    ),
+)
+# Bars before"""
+USED = """
+import json
+import numpy as np
+from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.segments import segments_of
+from market_regimes.run.export import layout_of
+from market_regimes.run.trained import trained_on
+
+segments = segments_of(MarketConfig("sp500", features=["volume"]))
+(segment,) = segments["train"]
+core = MarketCore([segment], 1, episode_bars=None)
+observed = [float(core.observations()[0, 22])]
+for _ in range(9):
+    core.step(np.zeros(1))
+    observed.append(float(core.observations()[0, 22]))
+layout = layout_of(trained_on(segments), TradingCosts())
+print(json.dumps([segment.first, observed, layout]))
+"""
+
+
+def test_a_feature_is_added_by_one_row_of_one_file(tmp_path):
+    """A copy of the program with one more row; its oracle is a loop over closes of the S&P 500."""
+    root = Path(__file__).parents[2]
+    for name in ("market_regimes", "quantile_critic"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "distributional_ppo.py", tmp_path)
+    file = tmp_path / "market_regimes" / "market" / "features.py"
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("\n)\n# Bars before", ROW), "utf-8")
+
+    result = subprocess.run(
+        [sys.executable, "-c", USED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    first, observed, layout = json.loads(result.stdout)
+
+    # Bar 60 is the first with a momentum; the bars of training from there on scale it.
+    close = load_shipped("sp500").close
+    days = (load_shipped("sp500").dates < np.datetime64("2009-01-01")).sum()
+    momentum = [np.log(close[bar] / close[bar - 60]) for bar in range(60, days)]
+    mean = sum(momentum) / len(momentum)
+    std = np.sqrt(sum((value - mean) ** 2 for value in momentum) / len(momentum))
+    assert first == 60
+    assert observed == pytest.approx([(value - mean) / std for value in momentum[:10]], rel=1e-5)
+
+    # The layout of the export names it behind the index and before the user's column.
+    names = [number["name"] for number in layout["observation"]["numbers"]]
+    assert names[20:] == ["ewma_volatility", "volatility_index", "momentum_60", "feature_volume", "position"]
+    assert layout["scaling"]["S&P 500"]["momentum_60"]["std"] == pytest.approx(std)

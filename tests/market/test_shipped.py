@@ -1,10 +1,11 @@
-"""The synthetic market against its law, and the rules that know it or learn it against plain loops."""
+"""Prices that ship with arch, and the synthetic market against its law; its rules against plain loops."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from markets import load_markets
+from arch.data import nasdaq, sp500, vix
+from markets import load_markets, load_shipped
 from scipy import stats
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
@@ -15,9 +16,10 @@ from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.features import WINDOW
 from market_regimes.market.market import market_of
+from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import Segment, segments_of
-from market_regimes.market.shipped import LAW, synthetic
+from market_regimes.market.shipped import LAW, shipped, synthetic
 
 COSTS = TradingCosts()
 
@@ -287,3 +289,34 @@ def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
 )
 def test_the_share_of_the_attainable(agent, held, known, share):
     assert share_of_attainable(agent, held, known) == (None if share is None else pytest.approx(share))
+
+
+@pytest.fixture(scope="module")
+def market():
+    return load_shipped("sp500")
+
+
+def test_sp500_is_what_it_is_known_to_be(market):
+    assert len(market.dates) == 5031
+    assert (date_text(market.dates[0]), date_text(market.dates[-1])) == ("1999-01-04", "2018-12-31")
+    assert market.close[-1] == pytest.approx(2506.85, abs=0.01)
+    assert np.all(np.diff(market.dates.astype(int)) > 0)
+
+
+def test_prices_are_those_that_the_loaders_of_arch_give():
+    for name, data in dict(sp500=sp500, nasdaq=nasdaq).items():
+        expected, [bars] = data.load(), shipped(name)
+        assert np.array_equal(bars.dates, expected.index.to_numpy())
+        for column in ("Open", "Close", "Volume"):
+            assert np.array_equal(getattr(bars, column.lower()), expected[column])
+    [bars], known = shipped("sp500", "real"), vix.load()["vix"].dropna()
+    days = np.isin(bars.dates, known.index)
+    assert np.array_equal(bars.volatility_index[days], known.reindex(bars.dates[days]))
+
+
+def test_real_index_is_the_vix_where_there_is_one(market):
+    real = load_shipped("sp500", "real")
+    published = vix.load()["vix"]
+    day = np.flatnonzero(real.dates == np.datetime64("2015-08-24"))[0]
+    assert real.index[day] == published.loc["2015-08-24"] > 40
+    assert np.array_equal(real.index[20:3000], market.index[20:3000])
