@@ -112,7 +112,7 @@ def _calendar(recent: np.ndarray, now: np.datetime64) -> list[np.datetime64]:
 
     # This week's and last week's.
     this_week = int(now.astype("M8[s]").astype(np.int64)) // week
-    times = []
+    times: list[np.datetime64] = []
     for slot in usual:
         times += [np.datetime64(int(turn * week + slot), "s") for turn in (this_week - 1, this_week)]
     return times
