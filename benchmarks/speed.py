@@ -154,9 +154,11 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
     import numpy as np
 
     from market_regimes.config import MarketConfig
+    from market_regimes.market.data import read_bars
     from market_regimes.market.environment import MarketCore, MarketVecEnv
+    from market_regimes.market.market import market_of
     from market_regimes.market.monitor import EpisodeMonitor
-    from market_regimes.market.segments import Segment, market_of, read_bars
+    from market_regimes.market.segments import Segment
     from market_regimes.prices import Bars
 
     period, found = range(60, 2500), read_bars(MarketConfig())[:1]
@@ -165,7 +167,9 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
         days = np.datetime64("1990-01-01", "s") + np.arange(8000) * np.timedelta64(1, "D")
         walks = np.exp(np.cumsum(rng.normal(0, 0.01, (n_symbols, len(days))), axis=1))
         period, found = range(60, len(days)), [Bars(f"walk {i}", "walks", days, w, w) for i, w in enumerate(walks)]
-    segments = [Segment(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found]
+    segments = [
+        Segment.scaled_by(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found
+    ]
     return EpisodeMonitor(MarketVecEnv(MarketCore(segments, n_envs), seed=0))
 
 

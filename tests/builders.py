@@ -29,7 +29,8 @@ from distributional_ppo import (
 from market_regimes.compare.executors import EXECUTORS
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 from train_model_multi_patch import main
 
 HUGE_KAPPA = 2.0**20  # a power of two, so that dividing by it is exact
@@ -490,7 +491,7 @@ def refused(capsys, *arguments):
 def rollout_of_indices():
     """A model after an update and another rollout on both indices, and the bars of the second rollout's samples."""
     segments = [
-        Segment(market, period_of(market, "1999-01-01", "2008-12-31"), range(2500))
+        Segment.scaled_by(market, period_of(market, "1999-01-01", "2008-12-31"), range(2500))
         for market in map(load_shipped, ("sp500", "nasdaq"))
     ]
     core = MarketCore(segments, 8)

@@ -11,8 +11,8 @@ from market_regimes.commands.configuration import instantiated
 from market_regimes.commands.parser import Parser
 from market_regimes.commands.refusals import refusals
 from market_regimes.config import PeriodName
-from market_regimes.market.describe import read_data, said, warnings_of
-from market_regimes.market.segments import Segments
+from market_regimes.market.describe import notes_of, warnings_of
+from market_regimes.market.segments import Segments, read_data
 from market_regimes.run.study import Study
 
 
@@ -30,7 +30,7 @@ def segments_of(parser: Parser, config: jsonargparse.Namespace) -> Segments:
     with refusals(parser):
         data = read_data(objects.market)
 
-    for line in said(data, objects.market):
+    for line in notes_of(data, objects.market):
         print(line)
     for sentence in warnings_of(data.read):
         print(f"warning: {sentence}", file=sys.stderr)

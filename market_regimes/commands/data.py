@@ -9,7 +9,8 @@ import jsonargparse
 from market_regimes.commands.parser import Parser
 from market_regimes.commands.refusals import refusals
 from market_regimes.config import MarketConfig, TradingCosts
-from market_regimes.market.describe import SHOWN, absent, described, lines_of, read_data, table_of, warnings_of
+from market_regimes.market.describe import SHOWN, absent, described, lines_of, table_of, warnings_of
+from market_regimes.market.segments import read_data
 
 
 def data(parser: Parser, config: jsonargparse.Namespace) -> None:

@@ -20,7 +20,12 @@ from market_regimes.evaluate.evaluation import name_of
 from market_regimes.market.segments import Segments
 from market_regimes.run.agent import Agent
 from market_regimes.run.folder import acting_device
-from market_regimes.run.trained import already_seen, filled_otherwise, said_of, without_own_rule
+from market_regimes.run.trained import (
+    filled_otherwise,
+    notes_on_counterparts,
+    notes_on_missing_targets,
+    notes_on_training_days,
+)
 
 
 def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
@@ -110,9 +115,9 @@ def _evaluate_on_bars(
 
     # Of several seeds all have seen the same bars.
     notes = [
-        *said_of(segments, agent.trained, options.like),
-        *already_seen(segments, agent.trained),
-        *without_own_rule(segments, agent.configured.market),
+        *notes_on_counterparts(segments, agent.trained, options.like),
+        *notes_on_training_days(segments, agent.trained),
+        *notes_on_missing_targets(segments, agent.configured.market),
         *filled_otherwise(segments, agent.trading),
     ]
     first = first_day(segments) if agent.plays_bars() else None

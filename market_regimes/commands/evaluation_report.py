@@ -20,7 +20,7 @@ from market_regimes.files import write_file
 from market_regimes.market.segments import Segment
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.study import Study
-from market_regimes.run.trained import already_seen, trained_on
+from market_regimes.run.trained import notes_on_training_days, trained_on
 
 Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
 
@@ -82,7 +82,7 @@ def print_scores(
 
     # On a market the verdict has its notes, and a recurrent policy the day on which its signals begin.
     segments = first_study.segments[period]
-    notes = already_seen(segments, trained_on(first_study.segments))
+    notes = notes_on_training_days(segments, trained_on(first_study.segments))
     first = first_day(segments) if is_recurrent(first_study.model) else None
     print_evaluated(Evaluated(results, period, group, True, notes, first))
 

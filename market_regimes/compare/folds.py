@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
+from market_regimes.market.data import read_bars
 from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.segments import Segments, read_bars, segments_of
+from market_regimes.market.segments import Segments, segments_of
 from market_regimes.market.walk_forward import (
     MIN_SCORED_BARS,
     MIN_TRAIN_BARS,

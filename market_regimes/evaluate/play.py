@@ -12,7 +12,8 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.figures import before, rows_of, sharpe_per_row
 from market_regimes.evaluate.rules import Decision
 from market_regimes.market.costs import NO_ORDER
-from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
+from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, MarketCore
+from market_regimes.market.market import fills_at_open
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 from market_regimes.prices import Calendar

@@ -13,7 +13,8 @@ import pandas as pd
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.figures import NO_SPREAD, joint, sharpe_per_row
 from market_regimes.evaluate.play import backtest
-from market_regimes.market.environment import RUIN_EQUITY, Known, fills_at_open
+from market_regimes.market.environment import RUIN_EQUITY, Known
+from market_regimes.market.market import fills_at_open
 from market_regimes.market.segments import Segment
 
 Frames = dict[str, pd.DataFrame]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from market_regimes.config import SYNTHETIC, TradingCosts
+from market_regimes.market.costs import CostModel
 from market_regimes.market.environment import Known
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
@@ -34,16 +35,16 @@ def fitted(segments: Sequence[Segment], trading: TradingCosts) -> Decision | Non
     The simplest learner. Its one estimate per regime is the mean log return of the bars that follow a close in that
     regime, over the training period of all symbols.
 
-    :param segments: what is traded; their ``scale_on`` is the training period
+    :param segments: what is traded; their training period is learned from
     :param trading: what trading costs and what may be held
     :return: the trading rule that holds ``position_high`` in regimes where that pays (``_targets``), else nothing; nor
         in regimes that the training period lacks. None where the bars may lack the training period
     """
     regime, following, growth = [], [], []
     for segment in segments:
-        if segment.known is None:
+        if segment.training_bars is None:
             return None
-        market, known = segment.market, slice(segment.known.start, segment.known.stop)
+        market, known = segment.market, slice(segment.training_bars.start, segment.training_bars.stop)
         regime.append(market.regime[known][:-1])
         following.append(market.regime[known][1:])
         growth.append(100 * np.diff(np.log(market.close[known])))
@@ -76,7 +77,7 @@ def own_rule(segments: Sequence[Segment]) -> Decision | None:
     :return: the trading rule that holds what ``market.benchmark_positions`` says at each close; None where a symbol has
         no such column
     """
-    targets = [segment.market.own_targets for segment in segments if segment.market.own_targets is not None]
+    targets = [segment.market.benchmark_targets for segment in segments if segment.market.benchmark_targets is not None]
     if len(targets) < len(segments):
         return None
     first = np.cumsum([0, *(len(one) for one in targets)])
@@ -86,11 +87,8 @@ def own_rule(segments: Sequence[Segment]) -> Decision | None:
 
 def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_per_year: float) -> np.ndarray:
     """
-    Target position of each state: ``position_high`` where its growth exceeds its costs, else 0. A stretch pays for one
-    purchase and one sale, so a bar bears twice the fee and the slippage, times the probability that the stretch ends;
-    also the financing of that bar and the interest that cash would have earned. Growth is taken as proportional to the
-    position, which is exact for 0 and 1. Costs that count in currency or shares are left out: they depend on the equity
-    of the day.
+    Target position of each state: ``position_high`` where its growth exceeds its expected costs, else 0. Growth is
+    taken as proportional to the position, which is exact for 0 and 1.
 
     :param growth: mean log return of the next bar in per cent, shape (S,)
     :param ends: probability that the state has ended by the next bar, shape (S,)
@@ -99,8 +97,5 @@ def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_p
     :return: target positions, shape (S,)
     """
     target = trading.bounds[1]
-    turnover = 2 * abs(target) * ends * (trading.fee_bp + trading.slippage_bp) / 100  # 1 bp is 0.01 per cent
-    borrowed = max(target - 1, 0.0) + max(-target, 0.0)
-    invested = min(max(target, 0.0), 1.0)
-    interest = 100 * (trading.financing_rate * borrowed + trading.cash_rate * invested) / bars_per_year
-    return np.where(target * growth > turnover + interest, target, 0.0)
+    expected = CostModel(trading, bars_per_year).expected(target, ends)
+    return np.where(target * growth > expected, target, 0.0)

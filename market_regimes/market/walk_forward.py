@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.features import column_of
+from market_regimes.market.columns import column_of
+from market_regimes.market.market import digest
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import digest
 from market_regimes.prices import Bars
 
 Days = tuple[str, str]  # first and last day, ISO dates

@@ -22,8 +22,9 @@ from market_regimes.evaluate.evaluation import compared, write_evaluation
 from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.play import backtest, discounted
 from market_regimes.evaluate.rules import Decision
+from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
-from market_regimes.market.segments import Segment, in_one_account, read_bars
+from market_regimes.market.segments import Segment
 from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
@@ -40,7 +41,7 @@ from market_regimes.run.signal import (
     warnings_of,
     warnings_of_ruin,
 )
-from market_regimes.run.trained import Trained, filled_otherwise, said_of, segments_seen
+from market_regimes.run.trained import Trained, filled_otherwise, notes_on_counterparts, segments_as_trained
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
@@ -253,7 +254,7 @@ class Agent:
             bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))
-        return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
+        return segments_as_trained(bars, self.trained, config if own_rule else read, like, days, last_bar)
 
     def signal(
         self,
@@ -292,7 +293,7 @@ class Agent:
         clocks = [clock_of(segment.market, now, zone) for segment in segments]
         ruined = np.full(len(segments), -1) if last.ruined is None else last.ruined
         warnings = [
-            said_of([segment], self.trained, like)
+            notes_on_counterparts([segment], self.trained, like)
             + filled_otherwise([segment], self.trading)
             + warnings_of(segment, float(position), self.trading, self.trained, clock)
             + warnings_of_ruin(segment, int(bar))

@@ -19,9 +19,8 @@ from torch.utils._pytree import tree_map_only
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
-from market_regimes.market.environment import INDEX_SCALE
+from market_regimes.market.features import columns_of, layout, layout_of_scaling
 from market_regimes.market.regimes import decay_of
-from market_regimes.market.segments import WINDOW
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.trained import Trained
 from quantile_critic.sequences import run_step
@@ -160,9 +159,9 @@ def export_onnx(
             f'export needs {error.name}, which is not installed: pip install "distributional-ppo[onnx]"'
         ) from error
     exported = ExportedStep(model, trading).eval()
-    layout = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
+    description = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
     write_file(path, _onnx_of(exported))
-    write_file(path.with_suffix(".json"), json.dumps(layout, indent=2, allow_nan=False))
+    write_file(path.with_suffix(".json"), json.dumps(description, indent=2, allow_nan=False))
     return path.with_suffix(".json")
 
 
@@ -176,31 +175,20 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
         entries, where the observation holds (number - mean) / std, the range that training saw, what makes the EWMA
         volatility, and whether the data have an index of their own. An entry is null where the observation holds 0
     """
-    units = {"ewma_volatility": "points", "volatility_index": "points", "position": "share of equity"}
-    units |= dict.fromkeys(("log_return", "earlier_log_return", "feature_volume"), "log growth")
-    features = [f"feature_{name}" for name in next(iter(trained.values())).scaling.features]
-    numbers = [(f"log_return_{ago}_bars_ago", "earlier_log_return") for ago in range(WINDOW - 1, 0, -1)]
-    numbers += [("log_return_0_bars_ago", "log_return")]
-    numbers += [(name, name) for name in ("ewma_volatility", "volatility_index", *features, "position")]
     scaling: dict[str, dict[str, Any]] = {}
     for symbol, known in trained.items():
-        own, hidden = known.scaling, known.last_return_only
-        index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
-        made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
-        volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}
-        returns = {"mean": own.return_mean, "std": own.return_std, "trained": own.returns}
-        scaling[symbol] = {
-            "log_return": returns,
-            "earlier_log_return": None if hidden else returns,
-            "ewma_volatility": None if hidden else {**volatility, **made},
-            "volatility_index": None if hidden else index,
-            **{
-                f"feature_{name}": {"mean": feature.mean, "std": feature.std, "trained": feature.seen}
-                for name, feature in own.features.items()
-            },
-            "position": None if hidden else {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
-        }
-    named = [{"name": name, "unit": units.get(by, "as in the file"), "scaled_by": by} for name, by in numbers]
+        entries: dict[str, Any] = dict(layout_of_scaling(known.scaling, trading.bounds, known.last_return_only))
+
+        # What makes the volatility, and whether the index was the data's.
+        if entries["ewma_volatility"] is not None:
+            entries["ewma_volatility"] |= {
+                "bars_per_year": known.bars_per_year,
+                "decay": decay_of(known.bars_per_year),
+            }
+        if entries["volatility_index"] is not None:
+            entries["volatility_index"]["own"] = known.own_index
+        scaling[symbol] = entries
+    named = layout(columns_of(next(iter(trained.values())).scaling))
     observation = {"dtype": "float32", "shape": ["batch", len(named)], "low": None, "high": None, "numbers": named}
     return {"observation": observation, "scaling": scaling}
 

@@ -14,8 +14,8 @@ import numpy as np
 import distributional_ppo
 from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
-from market_regimes.market.environment import fills_at_open
-from market_regimes.market.segments import Market, Segments, digest
+from market_regimes.market.market import Market, digest, fills_at_open
+from market_regimes.market.segments import Segments
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
 SHOWN_NAMES = 5  # of symbols in a message
@@ -61,7 +61,7 @@ def _of_market(
         "months": market.fingerprint(last),
         "offsets": offsets_digest(market, last),
         "bars_per_year": market.bars_per_year,
-        "regime_bounds": market.bounds,
+        "regime_bounds": market.regimes.bounds,
         "fill": "next_open" if fills_at_open(market, costs) else "close",
     }
 

@@ -17,11 +17,13 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import ArgumentError, TradingCosts
 from market_regimes.evaluate.play import orders
 from market_regimes.evaluate.rules import Decision
-from market_regimes.market.environment import MarketCore, fills_at_open
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.features import WINDOW, features_of
+from market_regimes.market.market import Market, fills_at_open
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
-from market_regimes.market.scaling import Range, log_returns
-from market_regimes.market.segments import WINDOW, Market, Segment
+from market_regimes.market.scaling import FeatureScaling, Range, Scaling, log_returns
+from market_regimes.market.segments import Segment
 from market_regimes.run.clock import Clock
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from market_regimes.run.next_bar import closing_time, missing_bar
@@ -285,22 +287,21 @@ def minute_text(time: np.datetime64) -> str:
 
 def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[str]:
     """:return: a sentence on each number of the last observation that lies outside what training saw of any symbol"""
-    market, own = segment.market, segment.scaling
-    known = [entry.scaling for entry in trained.values()]
-    returns = [_as_seen(k.returns, k.return_mean, k.return_std, own.return_mean, own.return_std) for k in known]
-    volatility = [
-        _as_seen(k.volatility, k.volatility_mean, k.volatility_std, own.volatility_mean, own.volatility_std)
-        for k in known
-    ]
+    market = segment.market
+    scaling = segment.scaling
+    scalings = [entry.scaling for entry in trained.values()]
+
+    # The log returns, in per cent.
+    ranges = _ranges_as_seen([_of_returns(entry) for entry in scalings], _of_returns(scaling))
     last = 100 * log_returns(market.close)[-1 if market.last_return_only else -WINDOW :]
-    checked = [("log return", last, [(100 * low, 100 * high) for low, high in returns], ".2f", " %")]
-    if not market.last_return_only:
-        checked.append(("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"))
-        checked.append(("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"))
-    for name, feature in own.features.items():
-        same = [k.features[name] for k in known]
-        ranges = [_as_seen(k.seen, k.mean, k.std, feature.mean, feature.std) for k in same]
-        checked.append((f"feature {name}", market.features[name][-1:], ranges, ".6g", ""))
+    checked = [("log return", last, [(100 * low, 100 * high) for low, high in ranges], ".2f", " %")]
+
+    # The features that this market shows.
+    for feature in features_of(market.features):
+        if market.last_return_only and not feature.is_column:
+            continue
+        ranges = _ranges_as_seen([feature.scaling(entry) for entry in scalings], feature.scaling(scaling))
+        checked.append((feature.label, feature.values(market)[-1:], ranges, feature.digits, feature.suffix))
     sentences = []
     for name, values, ranges, form, unit in checked:
         low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
@@ -312,12 +313,20 @@ def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[s
     return sentences
 
 
-def _as_seen(span: Range, mean: float, std: float, own_mean: float, own_std: float) -> Range:
-    """A range of one symbol in the units of another, where both are the same once scaled."""
-    if (mean, std) == (own_mean, own_std):
-        return span
-    low, high = ((bound - mean) / std * own_std + own_mean for bound in span)
-    return low, high
+def _of_returns(scaling: Scaling) -> FeatureScaling:
+    return FeatureScaling(scaling.return_mean, scaling.return_std, scaling.returns)
+
+
+def _ranges_as_seen(scalings: Sequence[FeatureScaling], target: FeatureScaling) -> list[Range]:
+    """The range of each symbol in the units of the target, where both are the same once scaled."""
+    ranges = []
+    for scaling in scalings:
+        low, high = scaling.seen
+        if (scaling.mean, scaling.std) != (target.mean, target.std):
+            low = (low - scaling.mean) / scaling.std * target.std + target.mean
+            high = (high - scaling.mean) / scaling.std * target.std + target.mean
+        ranges.append((low, high))
+    return ranges
 
 
 def json_of(signals: Sequence[Signal], with_observation: bool = False) -> str:

@@ -24,10 +24,10 @@ from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import Decision
 from market_regimes.files import found_from_anywhere, new_folder, write_file
-from market_regimes.market.describe import read_data
-from market_regimes.market.environment import MarketCore, MarketVecEnv, with_fill
+from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.market import with_fill
 from market_regimes.market.monitor import EpisodeMonitor
-from market_regimes.market.segments import Segments
+from market_regimes.market.segments import Segments, read_data
 from market_regimes.run import checkpoint
 from market_regimes.run.agent import Destination, decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of

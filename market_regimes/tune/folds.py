@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from market_regimes.config import MarketConfig, TuneConfig
+from market_regimes.market.data import read_bars
 from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import Segments, read_bars, segments_of
+from market_regimes.market.segments import Segments, segments_of
 from market_regimes.market.walk_forward import (
     MIN_SCORED_BARS,
     MIN_TRAIN_BARS,

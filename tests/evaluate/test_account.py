@@ -12,7 +12,8 @@ from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 
 FREE = TradingCosts(fee_bp=0.0)
 BARS = 220
@@ -34,7 +35,7 @@ def market(symbol, stamps, close, opens=None, zone_hours=0, kept=None):
 
 
 def segments_of(*markets, first=WARM):
-    return [Segment(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
+    return [Segment.scaled_by(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
 
 
 def account(*markets, costs=FREE, first=WARM):
@@ -156,7 +157,9 @@ def test_a_stock_beside_a_coin_of_seven_days_is_a_ledger_of_shares():
     closes = pd.DataFrame({"S": pd.Series(stock, stock_days), "C": pd.Series(coin, days)})
     begin = 35  # a Monday; the last closes before it are Friday's and Sunday's
     segments = [
-        Segment(one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close)))
+        Segment.scaled_by(
+            one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close))
+        )
         for one in (market("S", stock_days, stock), market("C", days, coin))
     ]
     together = joint(backtest(segments, replace(FREE, fill="close"), buy_and_hold))

@@ -13,14 +13,14 @@ from market_regimes.evaluate.figures import figures, joint
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.evaluate.play import backtest, discounted, random_timing, trades
 from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.regimes import bounds_in
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 
 pytestmark = pytest.mark.usefixtures("pictures")
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
 TEST = period_of(MARKET, "2011-01-01", "2018-12-31")
-SEGMENT = Segment(MARKET, TEST, TRAIN)
+SEGMENT = Segment.scaled_by(MARKET, TEST, TRAIN)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def test_figures_of_an_agent_that_never_trades_are_left_undefined():
 
 
 NASDAQ = load_shipped("nasdaq")
-NASDAQ = replace(NASDAQ, bounds=bounds_in(NASDAQ.index, TRAIN))
-BOTH = [SEGMENT, Segment(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
+NASDAQ = replace(NASDAQ, regimes=NASDAQ.regimes.fitted(NASDAQ.index, TRAIN))
+BOTH = [SEGMENT, Segment.scaled_by(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
 COSTS = TradingCosts(fee_bp=5.0)
 
 
@@ -79,7 +79,9 @@ def test_random_timing_of_an_agent_that_never_trades():
 def test_after_ruin_nothing_is_held_and_nothing_earned():
     crash = period_of(MARKET, "2008-09-01", "2008-12-31")
     costs = TradingCosts(position_low=-10.0, position_high=10.0)
-    frame = backtest([Segment(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))["S&P 500"]
+    frame = backtest([Segment.scaled_by(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))[
+        "S&P 500"
+    ]
     assert len(frame) == len(crash)
     ruined = frame["equity"] <= 0.0100001
     assert 0 < ruined.sum() < len(frame)
@@ -110,7 +112,7 @@ def test_discounted_rewards_by_the_definition(held):
 def test_discounted_rewards_end_with_ruin():
     crash = period_of(MARKET, "2008-09-01", "2008-12-31")
     costs = TradingCosts(position_low=-10.0, position_high=10.0)
-    frames = backtest([Segment(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))
+    frames = backtest([Segment.scaled_by(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))
     outcomes = discounted(frames, np.array([99.0]), 1.0)
     assert outcomes[0] == pytest.approx(100 * np.log(0.01))
     assert np.isnan(outcomes[-1])

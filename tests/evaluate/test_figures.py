@@ -16,7 +16,8 @@ from market_regimes.evaluate.figures import figures, figures_by_regime, joint, s
 from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, picture_of_returns, tear_sheet
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.tables import print_summary
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 from market_regimes.run.study import Study
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -304,7 +305,7 @@ def test_the_sharpe_ratios_of_random_timings_are_those_of_one_shift_of_both_symb
         close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 81)))
         dates = np.datetime64("2001-01-01", "s") + 86400 * np.arange(81)
         market = Market(symbol, "nowhere", dates, close, close, np.arange(1.0, 82), np.full(81, 20.0), 8760.0)
-        segments.append(Segment(market, range(start, 81), range(0, 81)))
+        segments.append(Segment.scaled_by(market, range(start, 81), range(0, 81)))
     costs = TradingCosts(fee_bp=0.0, fill="close")
     agent = backtest(segments, costs, lambda known: (known.bar % 81 % 7 < 3).astype(float))
     earned = {s.market.symbol: s.market.close[1:] / s.market.close[:-1] - 1 for s in segments}

@@ -9,8 +9,10 @@ import pytest
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.evaluate.play import backtest, fill_times, trades
+from market_regimes.market.data import read_bars
+from market_regimes.market.market import market_of
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment, market_of, read_bars
+from market_regimes.market.segments import Segment
 
 FREQUENCIES = {"daily": "B", "weekly": "W-FRI", "hourly": "h", "monthly": "MS"}
 
@@ -33,7 +35,7 @@ def test_the_price_of_a_trade_is_that_of_the_file_at_its_date(tmp_path, make_pri
     segments = []
     for bars in read_bars(MarketConfig(entries)):
         market = market_of(bars, MarketConfig(entries), range(300), 299)
-        segments.append(Segment(market, range(101, 300), range(300)))
+        segments.append(Segment.scaled_by(market, range(101, 300), range(300)))
     targets = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     frames = backtest(segments, costs, lambda known: np.array([targets[(bar - 100) % 6] for bar in known.bar]))
     table = trades(frames, fill_times(segments, costs))
@@ -92,7 +94,7 @@ def test_periods_begin_with_a_fill_at_the_close_before_them(tmp_path, make_price
     (bars,) = read_bars(MarketConfig(entry))
     market = market_of(bars, MarketConfig(entry), range(300), 299)
     period = period_of(market, "2000-06-01", "2000-12-29")
-    segments = [Segment(market, period, range(300))]
+    segments = [Segment.scaled_by(market, period, range(300))]
     frames = backtest(segments, TradingCosts(), lambda known: np.ones(1))
     table = trades(frames, fill_times(segments, TradingCosts()))
     # 2000-06-01 is a Thursday: the order of Wednesday's close earns its return.

@@ -18,11 +18,11 @@ from market_regimes.evaluate.figures import figures, joint
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import own_rule
 from market_regimes.evaluate.tables import print_seeds, print_summary
-from market_regimes.market.describe import described, lines_of, read_data, said
-from market_regimes.market.segments import segments_of
+from market_regimes.market.describe import described, lines_of, notes_of
+from market_regimes.market.segments import read_data, segments_of
 from market_regimes.prices import read_frame
 from market_regimes.run.study import Study
-from market_regimes.run.trained import segments_seen, trained_on, without_own_rule
+from market_regimes.run.trained import notes_on_missing_targets, segments_as_trained, trained_on
 
 ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=32, batch_size=64, n_epochs=1, gamma=0.95)
 PERIODS = dict(
@@ -71,7 +71,7 @@ def test_each_symbol_has_its_own(tmp_path, table, make_prices):
     dates = table.set_index("date")["mine"].shift(1)
     assert frames["a"]["target"].tolist() == dates[frames["a"].index].tolist()
     assert set(frames["b"]["target"]) == {0.75}
-    without = replace(segments[1], market=replace(segments[1].market, own_targets=None))
+    without = replace(segments[1], market=replace(segments[1].market, benchmark_targets=None))
     assert own_rule([segments[0], without]) is None
     assert "own rule" not in benchmarks([segments[0], without], FREE)
 
@@ -181,22 +181,22 @@ def test_a_run_does_not_depend_on_it(config_of, table):
 def test_other_bars_may_lack_it(config_of, table):
     config = config_of(table)
     known = trained_on(segments_of(config))
-    (seen,) = segments_seen(read_frame(table, "own"), known, config)
-    assert np.array_equal(seen.market.own_targets, table["mine"])
-    assert without_own_rule([seen], config) == []
-    (lacking,) = segments_seen(read_frame(table.drop(columns="mine"), "own"), known, config)
-    assert without_own_rule([lacking], config) == ["own has no numbers in mine: the own rule is left out"]
-    assert without_own_rule([lacking], replace(config, benchmark_positions=None)) == []
+    (seen,) = segments_as_trained(read_frame(table, "own"), known, config)
+    assert np.array_equal(seen.market.benchmark_targets, table["mine"])
+    assert notes_on_missing_targets([seen], config) == []
+    (lacking,) = segments_as_trained(read_frame(table.drop(columns="mine"), "own"), known, config)
+    assert notes_on_missing_targets([lacking], config) == ["own has no numbers in mine: the own rule is left out"]
+    assert notes_on_missing_targets([lacking], replace(config, benchmark_positions=None)) == []
     holed = read_frame(table.assign(mine=table["mine"].where(table.index != 500)), "own")
-    assert len(segments_seen(holed, known, config, last_bar=True)) == 1
+    assert len(segments_as_trained(holed, known, config, last_bar=True)) == 1
     with pytest.raises(ValueError, match=r"row 501 .*: mine of own is missing"):
-        segments_seen(holed, known, config)
+        segments_as_trained(holed, known, config)
 
 
 def test_it_is_said(config_of, table):
     config = config_of(table)
     data = read_data(config)
-    assert "own rule: targets of mine, each known at the close of its row" in said(data, config)
+    assert "own rule: targets of mine, each known at the close of its row" in notes_of(data, config)
     (symbol,) = described(data)
     assert (symbol["own_rule"], symbol["unused_columns"]) == ("mine", ["volume"])
     assert f"  {'own rule':<11}mine" in lines_of(symbol)

@@ -8,7 +8,8 @@ from scipy.stats import binom
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.figures import joint, rank_among
 from market_regimes.evaluate.play import backtest, random_timing
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 
 BARS, WARM, COPIES = 40, 21, 19  # of 20 that are drawn alike the agent is the best, or the worst, in 5 % of cases
 
@@ -27,7 +28,7 @@ def segments_of(symbols, late=False, lacking=0.0, seed=0):
         begin = BARS // 3 if late and k % 2 else 0
         arrays = (days, close, close, np.arange(1.0, BARS + WARM + 1), index)
         market = Market(f"S{k}", "nowhere", *(array[begin:][kept[begin:]] for array in arrays))
-        found.append(Segment(market, range(WARM, len(market.close)), range(len(market.close))))
+        found.append(Segment.scaled_by(market, range(WARM, len(market.close)), range(len(market.close))))
     return found
 
 
@@ -204,7 +205,7 @@ def test_no_copy_is_the_agent_and_none_is_there_twice():
 @pytest.mark.parametrize("bars", [1, 2, 3])
 def test_a_period_of_few_bars_has_few_copies(bars):
     (segment,) = segments_of(1)
-    short = Segment(segment.market, range(WARM, WARM + bars), segment.scale_on)
+    short = Segment.scaled_by(segment.market, range(WARM, WARM + bars), segment.training)
     agent = backtest([short], TradingCosts(), lambda known: known.bar % 2.0)
     shifted, ratios = random_timing([short], TradingCosts(), agent, seed=0)
     assert len(ratios) == max(bars - 1, 1)

@@ -6,7 +6,7 @@ import pytest
 from exports import session_stamps, stamps
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
 from market_regimes.prices.calendar import Calendar
 
 

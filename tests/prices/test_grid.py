@@ -8,7 +8,7 @@ import pytest
 from exports import make_bars, stamps, write_to
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
 from market_regimes.prices import ReadOptions, read_frame, read_prices
 from market_regimes.prices.grid import off_grid
 

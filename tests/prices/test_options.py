@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
 from market_regimes.prices import ReadOptions
 
 

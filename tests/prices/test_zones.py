@@ -11,8 +11,8 @@ from exports import csv_of, equals, make_bars, texts
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, TuneConfig
-from market_regimes.market.describe import read_data
-from market_regimes.market.segments import read_bars
+from market_regimes.market.data import read_bars
+from market_regimes.market.segments import read_data
 from market_regimes.prices import ReadOptions, read_prices
 from market_regimes.tune.folds import folds_before_test
 

@@ -7,7 +7,7 @@ import yaml
 from builders import QUICK_FLAGS, refused
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.market.describe import read_data
+from market_regimes.market.segments import read_data
 from market_regimes.run.algorithm import is_found
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.folder import acting_device, read_configuration

@@ -9,8 +9,9 @@ from test_training import KeepRollout
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.periods import period_of
 from market_regimes.market.regimes import REGIMES
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.market.segments import Segment
 from market_regimes.run.inputs import inputs_of_rollout
 from market_regimes.run.probes import figures_by_regime_of_rollout, minibatches_of_rollout, weights_by_minibatch
 
@@ -20,7 +21,7 @@ STEPS, ENVS, BATCH = 64, 8, 100
 def collected(**settings):
     """A model after an update and another rollout, and the regimes of that rollout's samples."""
     market = load_shipped("sp500")
-    core = MarketCore([Segment(market, period_of(market, "1999-01-01", "2008-12-31"), range(2500))], ENVS)
+    core = MarketCore([Segment.scaled_by(market, period_of(market, "1999-01-01", "2008-12-31"), range(2500))], ENVS)
     defaults = dict(n_steps=STEPS, batch_size=BATCH, seed=0, n_epochs=4, normalize_returns=True, use_popart=True)
     defaults["variance_scaling_clip_min"] = 1e-4  # so early the quantiles lie close together
     kwargs = dict(lstm_hidden_size=8, net_arch=[16], n_quantiles=8)

@@ -13,7 +13,7 @@ from market_regimes.run.provenance import check_provenance, provenance
 @pytest.fixture
 def made(tmp_path):
     """A run folder's provenance, and what it was trained on."""
-    segments = {"train": [Segment(load_shipped("sp500"), range(100, 400), range(100, 400))]}
+    segments = {"train": [Segment.scaled_by(load_shipped("sp500"), range(100, 400), range(100, 400))]}
     return tmp_path, provenance(0, segments), segments
 
 

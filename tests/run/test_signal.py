@@ -19,8 +19,9 @@ from builders import train_with_columns, with_columns
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.market.environment import MarketCore
+from market_regimes.market.market import Market
 from market_regimes.market.scaling import FeatureScaling
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.segments import Segment
 from market_regimes.run.signal import (
     LastDecision,
     at_last_bar,

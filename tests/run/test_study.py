@@ -474,7 +474,7 @@ def test_bounds_of_the_regimes_are_quantiles_of_the_training_period_of_each_symb
         assert written[symbol]["regime_bounds"] == pytest.approx(bounds)
         for period in DAYS:
             market = study.segments[period][i].market
-            assert market.bounds == pytest.approx(bounds)
+            assert market.regimes.bounds == pytest.approx(bounds)
             assert np.array_equal(market.regime, np.searchsorted(bounds, index, side="right"))
         labels = study.core.regime[600 * i : 600 * (i + 1)]
         assert np.array_equal(labels, np.searchsorted(bounds, index, side="right"))

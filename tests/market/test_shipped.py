@@ -1,10 +1,11 @@
-"""The synthetic market against its law, and the rules that know it or learn it against plain loops."""
+"""Prices that ship with arch, and the synthetic market against its law; its rules against plain loops."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from markets import load_markets
+from arch.data import nasdaq, sp500, vix
+from markets import load_markets, load_shipped
 from scipy import stats
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
@@ -12,10 +13,13 @@ from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, joint, share_of_attainable
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
-from market_regimes.market.environment import WINDOW, MarketCore
-from market_regimes.market.regimes import bounds_in
-from market_regimes.market.segments import Segment, market_of, segments_of
-from market_regimes.market.shipped import LAW, synthetic
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.features import WINDOW
+from market_regimes.market.market import market_of
+from market_regimes.market.periods import date_text
+from market_regimes.market.regimes import DEFAULT_REGIMES
+from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.shipped import LAW, shipped, synthetic
 
 COSTS = TradingCosts()
 
@@ -151,7 +155,7 @@ def test_regimes_are_those_of_the_vix_and_its_truth_is_never_estimated(name):
         assert set(np.unique(market.regime)) == {0, 3}
         assert set(np.round(market.index, 1)) == {11.1, 44.4}
     (segment, *_) = segments_of(MarketConfig(data=name))["train"]
-    assert segment.market.bounds == (15.0, 25.0, 40.0)
+    assert segment.market.regimes.bounds == (15.0, 25.0, 40.0)
 
 
 def test_the_informed_rule_by_hand(observed):
@@ -185,7 +189,7 @@ def test_the_fitted_rule_reaches_nine_tenths_of_the_informed_one(segments):
     sums = {0: [0, 0.0], 3: [0, 0.0]}
     for segment in segments["train"]:
         market = segment.market
-        for t in range(segment.known.start, segment.known.stop - 1):
+        for t in range(segment.training_bars.start, segment.training_bars.stop - 1):
             cell = sums[0 if market.index[t] < 25 else 3]
             cell[0] += 1
             cell[1] += 100 * np.log(market.close[t + 1] / market.close[t])
@@ -239,7 +243,7 @@ def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symb
         market = market_of(replace(bars, open=close, close=close), config, train, test.stop - 1)
         late = close.copy()
         late[2500:] *= np.exp(np.cumsum(np.full(len(close) - 2500, -0.05)))  # what follows must not count
-        periods.append(Segment(replace(market, close=late, open=late), test, train))
+        periods.append(Segment.scaled_by(replace(market, close=late, open=late), test, train))
     rule = fitted(periods, COSTS)
     core = MarketCore(periods, 2, episode_bars=None)
     for _ in range(200):
@@ -255,10 +259,14 @@ def test_the_fitted_rule_learns_from_the_training_period_only_and_pools_the_symb
 
 def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
     segment = observed["test"][0]
-    unknown = Segment(
-        replace(segment.market, source="prices.csv", bounds=bounds_in(segment.market.index, segment.known)),
+    unknown = Segment.scaled_by(
+        replace(
+            segment.market,
+            source="prices.csv",
+            regimes=DEFAULT_REGIMES.fitted(segment.market.index, segment.training_bars),
+        ),
         segment.period,
-        segment.scale_on,
+        segment.training,
     )
     assert informed([segment, unknown], COSTS) is None
     assert list(benchmarks([unknown], COSTS)) == ["buy and hold", "volatility target", "fitted rule"]
@@ -281,3 +289,34 @@ def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
 )
 def test_the_share_of_the_attainable(agent, held, known, share):
     assert share_of_attainable(agent, held, known) == (None if share is None else pytest.approx(share))
+
+
+@pytest.fixture(scope="module")
+def market():
+    return load_shipped("sp500")
+
+
+def test_sp500_is_what_it_is_known_to_be(market):
+    assert len(market.dates) == 5031
+    assert (date_text(market.dates[0]), date_text(market.dates[-1])) == ("1999-01-04", "2018-12-31")
+    assert market.close[-1] == pytest.approx(2506.85, abs=0.01)
+    assert np.all(np.diff(market.dates.astype(int)) > 0)
+
+
+def test_prices_are_those_that_the_loaders_of_arch_give():
+    for name, data in dict(sp500=sp500, nasdaq=nasdaq).items():
+        expected, [bars] = data.load(), shipped(name)
+        assert np.array_equal(bars.dates, expected.index.to_numpy())
+        for column in ("Open", "Close", "Volume"):
+            assert np.array_equal(getattr(bars, column.lower()), expected[column])
+    [bars], known = shipped("sp500", "real"), vix.load()["vix"].dropna()
+    days = np.isin(bars.dates, known.index)
+    assert np.array_equal(bars.volatility_index[days], known.reindex(bars.dates[days]))
+
+
+def test_real_index_is_the_vix_where_there_is_one(market):
+    real = load_shipped("sp500", "real")
+    published = vix.load()["vix"]
+    day = np.flatnonzero(real.dates == np.datetime64("2015-08-24"))[0]
+    assert real.index[day] == published.loc["2015-08-24"] > 40
+    assert np.array_equal(real.index[20:3000], market.index[20:3000])
