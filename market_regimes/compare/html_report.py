@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from market_regimes.compare.statistics import seeds_needed_text
+from market_regimes.evaluate.strategies import COMPARED, HOLD
 from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
@@ -44,15 +45,7 @@ MAX_LINES = 5  # variants beside the baseline that can be told apart in one pane
 MAX_POINTS = 200  # of a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe & Ito's, for all eyes
 DASHES = ("-", "--", ":")
-# Columns of ``Tables.daily``, their names, and their lines in the pictures of equity.
-RULES: dict[str, tuple[str, Any]] = {
-    "hold": ("buy-and-hold", "-"),
-    "equal": ("equal weights", (0, (5, 1, 1, 1, 1, 1))),
-    "own": ("own rule", "-."),
-    "fitted": ("fitted rule", "--"),
-    "informed": ("informed rule", ":"),
-}
-SHOWN_WHERE_PRESENT = {"equal", "own"}  # the first needs several symbols, the second is the user's
+RULES = {strategy.key: strategy for strategy in COMPARED}  # by columns of ``Tables.daily``
 # Columns of ``Tables.sharpe`` that a report shows in any case.
 SEEDS_TOGETHER = ("sharpe_seeds_together", "lead_over_hold", "lead_low", "lead_high", "attained_seeds_together")
 BASELINE = {"color": "0.55", "linestyle": "-"}
@@ -145,7 +138,7 @@ def write_report(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     environment.globals["seeds_needed_text"] = seeds_needed_text
-    rules = {key: label for key, (label, _) in RULES.items() if key not in SHOWN_WHERE_PRESENT or key in tables.sharpe}
+    rules = {key: rule.title for key, rule in RULES.items() if rule.in_every_report or key in tables.sharpe}
     template = environment.from_string(
         (resources.files("market_regimes.compare") / "report.html.j2").read_text("utf-8")
     )
@@ -259,7 +252,7 @@ def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | 
     for axis, regime in zip(axes, REGIMES, strict=True):
         axis.set_title(regime)
         axis.set_xlabel(BY_REGIME[metric])
-        test, hold = f"test_{metric}_{regime}", f"hold_{metric}_{regime}"
+        test, hold = f"test_{metric}_{regime}", f"{HOLD.key}_{metric}_{regime}"
         values = _with(cells, (test, hold)).set_index("variant")[[test, hold]].astype(float)
         for y, name in enumerate(names):
             known = values.loc[[name], test].dropna()
@@ -340,8 +333,7 @@ def _grid_of_panels(panels: int, below: int) -> tuple[Any, Any, Any]:
 def _draw_rules(axis: Any, rules: Mapping[str, pd.Series]) -> None:
     """Lines of trading rules, black, each with the dashes of its kind."""
     for key, line in rules.items():
-        label, dashes = RULES[key]
-        axis.plot(line, color="black", linewidth=1.0, linestyle=dashes, label=label)
+        axis.plot(line, color="black", linewidth=1.0, linestyle=RULES[key].dashes, label=RULES[key].title)
 
 
 def _draw_below(axes: Any, below: Mapping[str, Sequence[tuple[pd.Series, dict[str, str]]]]) -> None:
@@ -414,11 +406,11 @@ def _weight(curves: pd.DataFrame, variants: _Variants) -> Markup | None:
 
 def _equity(daily: pd.DataFrame, variants: _Variants) -> dict[str, Markup]:
     """By market."""
-    daily = _with(daily, ("market", "variant", "date", "return", "hold", "index")).dropna(subset=["return"])
+    daily = _with(daily, ("market", "variant", "date", "return", HOLD.key, "index")).dropna(subset=["return"])
     pictures: dict[str, Markup] = {}
     for market, days in daily.groupby("market", sort=False):
         returns = days.groupby(["date", "variant"])["return"].mean().unstack()
-        there = [name for name in RULES if name == "hold" or (name in days and days[name].notna().any())]
+        there = [name for name in RULES if name == HOLD.key or (name in days and days[name].notna().any())]
         of_market = days.groupby("date")[[*there, "index"]].mean()
         thin = slice(None, None, ceil(len(returns) / MAX_POINTS))
         equity, rules = ((1 + each.fillna(0.0)).cumprod()[thin] for each in (returns, of_market[there]))

@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from market_regimes.config import MAX_SEEDS
 from market_regimes.evaluate import robustness
+from market_regimes.evaluate.figures import sharpe_ratio
 
 RESAMPLES = 2000
 TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
@@ -259,9 +260,9 @@ def deflated_sharpe(returns: np.ndarray, trial_sharpes: np.ndarray) -> float | N
     :return: None with fewer than two trials, or without spread in the returns
     """
     trials = trial_sharpes[np.isfinite(trial_sharpes)]
-    if len(trials) < 2 or len(returns) < MIN_DAYS or not returns.std() > 1e-12:
+    sharpe = float(sharpe_ratio(returns, 1.0))
+    if len(trials) < 2 or len(returns) < MIN_DAYS or not math.isfinite(sharpe):
         return None
     benchmark = expected_maximum_sharpe(float(trials.var(ddof=1)), len(trials))
-    sharpe = float(returns.mean() / returns.std(ddof=1))
     kurtosis = float(stats.kurtosis(returns, fisher=False))
     return deflated_sharpe_of_moments(sharpe, len(returns), float(stats.skew(returns)), kurtosis, benchmark)

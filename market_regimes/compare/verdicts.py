@@ -22,8 +22,8 @@ from market_regimes.compare.html_report import ALL, RULES, Tables, write_report
 from market_regimes.compare.hypotheses import METRICS, answered, by_variant, effect_of
 from market_regimes.compare.statistics import Effect, deflated_sharpe, seeds_needed_text, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
-from market_regimes.evaluate.figures import share_of_attainable
-from market_regimes.evaluate.robustness import sharpe_ratio
+from market_regimes.evaluate.figures import share_of_attainable, sharpe_ratio
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.evaluate.tables import figure_text, median
 from market_regimes.files import write_file
 from market_regimes.run.provenance import versions
@@ -153,8 +153,8 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
         returns = returns[[name for name in dict.fromkeys(days["variant"]) if name in returns]].dropna()
         known = [name for name in RULES if name in days and days[name].notna().any()]
         rules = days.groupby(["fold", "date"])[known].first().reindex(returns.index)
-        of_rules = {name: _sharpe_ratio(column, bars_per_year) for name, column in rules.items()}
-        sharpes = returns.mean() / returns.std().where(returns.std() > 0)
+        of_rules = {name: float(sharpe_ratio(column.to_numpy(float), bars_per_year)) for name, column in rules.items()}
+        sharpes = pd.Series(sharpe_ratio(returns.to_numpy(), 1.0), returns.columns)
         for variant in returns:
             own = returns[variant].to_numpy()
             found = (
@@ -163,7 +163,7 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                 else None
             )
             difference, low, high = found or (None, None, None)
-            of_hold = sharpe_difference(own, rules["hold"].to_numpy(float), bars_per_year)
+            of_hold = sharpe_difference(own, rules[HOLD.key].to_numpy(float), bars_per_year)
             lead, lead_low, lead_high = of_hold or (np.nan, np.nan, np.nan)
             rows.append(
                 {
@@ -176,7 +176,7 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                     "lead_low": lead_low,
                     "lead_high": lead_high,
                     "attained_seeds_together": share_of_attainable(
-                        sharpes[variant] * np.sqrt(bars_per_year), of_rules["hold"], of_rules.get("informed")
+                        sharpes[variant] * np.sqrt(bars_per_year), of_rules[HOLD.key], of_rules.get(INFORMED.key)
                     ),
                     "difference": difference,
                     "low": low,
@@ -185,12 +185,6 @@ def _sharpes(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.Data
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
-    """Annualised, NaN where the returns do not vary."""
-    ratio = sharpe_ratio(returns.to_numpy(float), bars_per_year)
-    return np.nan if ratio is None else ratio
 
 
 def write_tables(folder: Path, tables: Tables, baseline: str, config_text: str, sentences: Sequence[str] = ()) -> None:

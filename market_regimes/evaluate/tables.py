@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from market_regimes.evaluate.robustness import break_even_text
+from market_regimes.evaluate.strategies import AGENT, HOLD, STRATEGIES
 
 PERCENT = {
     "max_drawdown",
@@ -32,7 +33,6 @@ ONE_ACCOUNT = (
     "{} symbols: each begins with an equal share of the money, and no money moves between them; equal weights "
     "rebalance at every bar and pay for it"
 )
-RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
 def print_summary(result: dict[str, Any], title: str) -> None:
@@ -117,32 +117,46 @@ def _sharpe_text(figures: dict[str, float | None]) -> str:
 def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> None:
     """
     Print the agent's figures of several seeds, with their median, beside those of buy-and-hold; then the Sharpe ratios
-    of ``RULES``.
+    of the trading rules that ``STRATEGIES`` names beside them.
 
     :param results: per seed what ``Study.evaluate`` gave
     :param title: what was evaluated
     """
-    agents = {seed: result["joint"]["agent"] for seed, result in results.items()}
+    agents = {seed: result["joint"][AGENT] for seed, result in results.items()}
     strategies = next(iter(results.values()))["joint"]
-    benchmark = strategies.get("buy and hold")
-    columns = [*(f"seed {seed}" for seed in agents), "median", *(["buy and hold"] if benchmark else [])]
+    hold = strategies.get(HOLD.label)
+    all_robustness = [result["robustness"] for result in results.values()] if hold else []
+
+    # A column per seed, their median, and buy-and-hold.
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
+    columns = [*(f"seed {seed}" for seed in agents), "median"]
+    if hold:
+        columns.append(HOLD.label)
     for column in columns:
         table.add_column(column, justify="right")
+
+    # A row per figure.
     for figure in next(iter(agents.values())):
         if figure == "regimes":
             continue
         values = [agent[figure] for agent in agents.values()]
-        cells = [*values, median(values), *([benchmark[figure]] if benchmark else [])]
-        table.add_row(figure, *(figure_text(figure, value) for value in cells))
-    for name, key in LEAD.items() if benchmark else ():
-        table.add_row(name, *(figure_text(name, result["robustness"][key]) for result in results.values()))
-    if benchmark:
-        table.add_row("break_even_bp", *(break_even_text(result["robustness"]) for result in results.values()))
+        values.append(median(values))
+        if hold:
+            values.append(hold[figure])
+        table.add_row(figure, *(figure_text(figure, value) for value in values))
+
+    # The lead of each seed over buy-and-hold.
+    if hold:
+        for name, key in LEAD.items():
+            table.add_row(name, *(figure_text(name, each[key]) for each in all_robustness))
+        table.add_row("break_even_bp", *(break_even_text(each) for each in all_robustness))
     Console().print(table)
-    rules = [f"{name} {_sharpe_text(strategies[name])}" for name in RULES if name in strategies]
+
+    # The Sharpe ratios of the trading rules.
+    rules = [strategy.label for strategy in STRATEGIES if strategy.beside_seeds and strategy.label in strategies]
     if rules:
-        print(f"Sharpe ratio of the {', of the '.join(rules)}")
+        texts = [f"{label} {_sharpe_text(strategies[label])}" for label in rules]
+        print(f"Sharpe ratio of the {', of the '.join(texts)}")
 
 
 def median(values: list[float | None]) -> float | None:

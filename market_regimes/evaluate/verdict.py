@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from market_regimes.evaluate.robustness import AHEAD, AT_A_COST, BEHIND, MAX_COST_BP, is_too_short, over_seeds
+from market_regimes.evaluate.strategies import AGENT, HOLD
 from market_regimes.evaluate.tables import figure_text, median
 
 LUCK = 0.05  # probability with which an agent without timing may be called better than luck, or worse
@@ -21,8 +22,8 @@ def verdict_of(result: dict[str, Any]) -> str:
     :return: whether the agent beat buy-and-hold, whether its timing can be told from luck, and what costs and a later
         fill leave of it
     """
-    agent = result["joint"]["agent"]
-    hold = result["joint"].get("buy and hold")
+    agent = result["joint"][AGENT]
+    hold = result["joint"].get(HOLD.label)
     if hold is None:
         return (
             f"Mean return {agent['mean_reward']:.2f} over new episodes, standard deviation {agent['std_reward']:.2f}."
@@ -58,8 +59,8 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
         timing of how many can be told from luck
     """
     first = next(iter(results))
-    agents = [result["joint"]["agent"] for result in results]
-    if "buy and hold" not in first["joint"]:
+    agents = [result["joint"][AGENT] for result in results]
+    if HOLD.label not in first["joint"]:
         mean = median([agent["mean_reward"] for agent in agents])
         return f"Median of the mean returns of {len(agents)} seeds: {figure_text('mean_reward', mean)}."
     if len(results) == 1:

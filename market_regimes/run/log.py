@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
+from market_regimes.evaluate.strategies import STRATEGIES
 from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
 WEIGHT = "train/variance_scaling_weight"
-RULES = ("buy_and_hold", "equal_weights", "own_rule", "volatility_target", "fitted_rule", "informed_rule")
 CHARTS = {  # TensorBoard draws all lines of a chart in one colour, that of the run: so one line each, or a band
     "weight: mean, and smallest to largest of an update": ["Margin", [WEIGHT, f"{WEIGHT}_min", f"{WEIGHT}_max"]],
     "share of minibatches at a clamp": ["Multiline", ["train/variance_scaling_clamped"]],
@@ -39,8 +39,8 @@ MARKET_PAGE: dict[str, Any] = {
     "Trading rules": {
         "validation: Sharpe ratio, agent": ["Multiline", ["eval/sharpe_ratio"]],
         **{
-            f"validation: Sharpe ratio, {name.replace('_', ' ')}": ["Multiline", [f"eval/sharpe_{name}"]]
-            for name in RULES
+            f"validation: Sharpe ratio, {strategy.label}": ["Multiline", [f"eval/sharpe_{strategy.scalar}"]]
+            for strategy in STRATEGIES
         },
         "validation: 0 as buy-and-hold, 1 as the rule that knows the law": ["Multiline", ["eval/share_of_attainable"]],
     },

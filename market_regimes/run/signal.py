@@ -15,8 +15,7 @@ from rich.table import Table
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import ArgumentError, TradingCosts
-from market_regimes.evaluate.play import orders
-from market_regimes.evaluate.rules import Decision
+from market_regimes.evaluate.play import Decision, play
 from market_regimes.market.environment import MarketCore, fills_at_open
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
@@ -114,36 +113,35 @@ def positions_held(position: float | Mapping[str, float] | None, symbols: Sequen
 @dataclass(frozen=True)
 class LastDecision:
     """
-    What a rule decided at the last bars, and what it had seen until then.
+    The decision of n agents at their last bars.
 
     :param held: position before, shape (n,)
     :param target: position that the environment would fill, shape (n,)
-    :param observations: of every symbol, as the policy got them, shape (bars, observation size), the last one last
-    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,); None: nothing
-        was played
+    :param observations: of every symbol up to its last bar, shapes (bars, observation size)
+    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,)
     """
 
     held: np.ndarray
     target: np.ndarray
     observations: list[np.ndarray]
-    ruined: np.ndarray | None = None
+    ruined: np.ndarray
 
 
-def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision) -> LastDecision:
     """
     Decide at the last bar alone.
 
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position, NaN: none is held, shape (n,)
     :param decide: gives the target positions
-    :param seen: where it notes the observations as the policy gets them
     """
-    core.bar, core.position = core.last.copy(), np.nan_to_num(held)
-    targets = orders(core, decide)
-    return LastDecision(core.position, targets, list(seen[-1][:, None]))
+    core.start_at(core.last, np.nan_to_num(held))
+    episode = play(core, decide)
+    observations = list(episode.observations.swapaxes(0, 1))
+    return LastDecision(episode.held[-1], episode.decision[-1], observations, episode.ruined)
 
 
-def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+def replayed(core: MarketCore, held: np.ndarray, decide: Decision) -> LastDecision:
     """
     Decide at the last bar after all that a backtest of the same bars does before. After ruin nothing is held, as there,
     unless a position is given.
@@ -151,28 +149,21 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position at the last bar, NaN: what the rule itself holds by then, shape (n,)
     :param decide: gives the target positions
-    :param seen: where it notes the observations as the policy gets them
     """
     bars = core.last - core.first
-    ruined = np.full(core.n_envs, -1)
-    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs, ruined)
-    for bar in range(int(bars.max()) + 1):
-        ends = bars == bar
-        given = ends & ~np.isnan(held)
-        core.position = np.where(given, held, core.position)
-        targets = orders(core, decide)
+    episode = play(core, decide, at_end=held)
 
-        # Who is ruined holds nothing; whose position is given trades another account.
-        solvent = given | (ruined < 0)
-        last.held[ends] = np.where(solvent, core.position, 0.0)[ends]
-        last.target[ends] = np.where(solvent, targets, 0.0)[ends]
-        if bar < bars.max():  # the last order is not filled
-            result = core.step(targets)
-            ruined[result.terminated & (ruined < 0) & (bar < bars)] = bar + 1
-    ruined[ruined >= 0] += (core.first - core.offset)[ruined >= 0]
-    for i, n in enumerate(bars):
-        last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
-    return last
+    # A ruined account holds nothing; a position that is given is one of another account.
+    agents = np.arange(core.n_envs)
+    ruined = episode.ruined >= 0
+    solvent = ~ruined | ~np.isnan(held)
+    position = np.where(solvent, episode.held[bars, agents], 0.0)
+    target = np.where(solvent, episode.decision[bars, agents], 0.0)
+
+    # Bars count from the first one of each market.
+    bar_of_ruin = np.where(ruined, episode.ruined + core.first - core.offset, -1)
+    observations = [episode.observations[: n + 1, i] for i, n in enumerate(bars)]
+    return LastDecision(position, target, observations, bar_of_ruin)
 
 
 def signals_of(

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 
 from market_regimes.compare.folds import Fold, day_of, folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneConfig, seeds_of
-from market_regimes.evaluate.evaluation import scores_of
-from market_regimes.evaluate.play import backtest
+from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.files import leave_closed_pipe, write_file
 from market_regimes.market.periods import with_periods
 from market_regimes.market.segments import read_bars
@@ -108,9 +107,7 @@ class Search:
             warnings.simplefilter("ignore")
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
-        assert study.core is not None
-        frames = backtest(study.segments["test"], study.trading, study.agent())
-        sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
+        sharpe = evaluate(study.agent(), study.segments["test"], study.trading).sharpe_ratio
         return 0.0 if sharpe is None else sharpe
 
 

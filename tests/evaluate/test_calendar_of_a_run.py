@@ -12,7 +12,7 @@ import pytest
 from market_regimes import Agent, MarketConfig, RunConfig, Study
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
 
 DAYS = pd.bdate_range("2000-01-03", periods=860)
 PERIODS = dict(
@@ -42,15 +42,8 @@ def data(tmp_path_factory, make_prices):
 def study_of(path, out):
     market = MarketConfig(str(path), episode_bars=60, regime_bounds=(15, 25, 40), trading=COSTS, **PERIODS)
     study = Study(RunConfig(n_envs=2, total_timesteps=64, out=str(out), progress_bar=False), market, ALGORITHM)
-    study.agent = lambda seen=None: lambda known: noting(known, seen)
+    study.agent = lambda: buy_and_hold
     return study
-
-
-def noting(known, seen):
-    """Buy and hold, which notes what the policy would see."""
-    if seen is not None:
-        seen.append(known.observations)
-    return buy_and_hold(known)
 
 
 def held(data, period):
@@ -106,7 +99,7 @@ def test_the_evaluation_of_a_run_and_of_its_agent_are_those_of_the_asset(data, t
 def test_an_evaluation_by_the_agent_of_a_run_annualises_as_the_run_does(data, tmp_path, monkeypatch):
     study = study_of(data / "copies", tmp_path)
     folder = study.start()
-    monkeypatch.setattr(Agent, "rule", lambda self, seen=None: lambda known: noting(known, seen))
+    monkeypatch.setattr(Agent, "rule", lambda self: buy_and_hold)
     agent = Agent.load(folder)
     result = agent.evaluate(agent.segments(str(data / "copies"), PERIODS["test"]), tmp_path, "again")
     assert result["joint"]["agent"]["sharpe_ratio"] == pytest.approx(sharpe(held_in_copies(data, "test")), rel=1e-6)

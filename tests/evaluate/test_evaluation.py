@@ -9,10 +9,11 @@ import pytest
 from markets import load_shipped
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.evaluate.play import backtest, discounted, random_timing, trades
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.regimes import bounds_in
 from market_regimes.market.segments import Segment, period_of
 

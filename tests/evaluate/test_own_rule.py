@@ -12,10 +12,11 @@ from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.folds import folds_of
 from market_regimes.compare.verdicts import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
+from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.evaluation import benchmarks
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import own_rule
+from market_regimes.evaluate.strategies import own_rule
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, read_data, said
 from market_regimes.market.segments import segments_of
@@ -28,6 +29,11 @@ PERIODS = dict(
     train=("2000-01-03", "2001-03-30"), validation=("2001-04-02", "2001-08-31"), test=("2001-09-03", "2002-03-29")
 )
 FREE = TradingCosts(fee_bp=0.0)
+
+
+def backtests(segments):
+    """Of the strategies that apply, by label."""
+    return {strategy.label: account.frames for strategy, account in benchmarks(segments, FREE).items()}
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def config_of(tmp_path):
 def test_the_target_of_a_row_is_filled_after_its_close(config_of, table):
     """Long on the closes of bars 450 and 451 only: bought at the open of 451, sold at that of 453."""
     config = config_of(table.assign(mine=(table.index == 450) | (table.index == 451)).astype({"mine": float}))
-    frame = benchmarks(segments_of(config)["test"], FREE)["own rule"]["own"]
+    frame = backtests(segments_of(config)["test"])["own rule"]["own"]
     opens, closes, dates = table["open"], table["close"], table["date"]
     earned = frame["return"][frame["return"] != 0]
     assert earned.index.tolist() == dates[451:454].tolist()
@@ -72,7 +78,7 @@ def test_each_symbol_has_its_own(tmp_path, table, make_prices):
     assert set(frames["b"]["target"]) == {0.75}
     without = replace(segments[1], market=replace(segments[1].market, own_targets=None))
     assert own_rule([segments[0], without]) is None
-    assert "own rule" not in benchmarks([segments[0], without], FREE)
+    assert "own rule" not in backtests([segments[0], without])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,7 @@ def test_a_missing_target_is_refused_where_an_order_is_given(config_of, table):
     last = int(table.index[table["date"] == PERIODS["test"][1]][0])
     inside = table.assign(mine=table["mine"].where((table.index >= 20) & (table.index < last)))
     (segment,) = segments_of(config_of(inside))["test"]
-    assert np.isfinite(benchmarks([segment], FREE)["own rule"]["own"]["return"]).all()
+    assert np.isfinite(backtests([segment])["own rule"]["own"]["return"]).all()
     for bar in (20, last - 1):
         with pytest.raises(
             ValueError, match=rf"row {bar + 1} after the header .*: mine of own is missing, and market.b"

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.figures import joint, rank_among
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.figures import rank_among
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.market.segments import Market, Segment
 

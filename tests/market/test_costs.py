@@ -9,7 +9,7 @@ from test_accounting import market_of, random_market
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate.play import backtest, trades
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import Segment, read_bars, segments_of
 from market_regimes.prices.load import read_frame

@@ -6,9 +6,10 @@ import pytest
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.evaluate.strategies import buy_and_hold, fitted, informed
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.run.study import Study
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
+from market_regimes.evaluate.account import Account
 from market_regimes.evaluate.figures import summary
 from market_regimes.evaluate.play import backtest, positions, trades
 from market_regimes.market.segments import Market, Segment
@@ -47,13 +48,16 @@ def test_every_number_of_a_signal_is_that_of_its_symbol(order):
     """CVaR, quantiles, regime, date, fill, position, target, trade, warnings and observation."""
     observations = [np.full((1, 23), value) for value in (-2.0, 0.5, 4.0)]
     last = LastDecision(
-        np.array([0.1, 0.2, 0.3])[[*order]], np.array([1.0, 0.0, 0.5])[[*order]], [observations[i] for i in order]
+        np.array([0.1, 0.2, 0.3])[[*order]],
+        np.array([1.0, 0.0, 0.5])[[*order]],
+        [observations[i] for i in order],
+        np.full(3, -1),
     )
     markets = [market_of(i) for i in order]
     warnings = [[f"of {market.symbol}"] for market in markets]
     together = signals_of(Critic(), markets, TradingCosts(), last, warnings)
     for i, signal in enumerate(together):
-        own = LastDecision(last.held[[i]], last.target[[i]], [last.observations[i]])
+        own = LastDecision(last.held[[i]], last.target[[i]], [last.observations[i]], last.ruined[[i]])
         (alone,) = signals_of(Critic(), [markets[i]], TradingCosts(), own, [warnings[i]])
         assert asdict(signal) == asdict(alone)
     for name in ("symbol", "date", "regime", "position", "target", "trade", "cvar"):
@@ -102,12 +106,12 @@ def test_figures_trades_and_positions_of_several_symbols_are_those_of_each_alone
         segments.append(Segment(market, range(21, bars), range(bars)))
     costs = TradingCosts(fee_bp=10.0)
     frames = backtest(segments, costs, lambda known: (known.bar // (3 + known.symbol) % 2).astype(float))
-    together = summary({"agent": frames}, 252)["symbols"]
+    together = summary({"agent": Account(frames)}, 252)["symbols"]
     orders, decisions = trades(frames), positions(frames, segments)
     for number, segment in enumerate(segments):
         symbol = segment.market.symbol
         alone = backtest([segment], costs, lambda known, pace=3 + number: (known.bar // pace % 2).astype(float))
-        assert together[symbol] == summary({"agent": alone}, 252)["symbols"][symbol]
+        assert together[symbol] == summary({"agent": Account(alone)}, 252)["symbols"][symbol]
         pd.testing.assert_frame_equal(orders[orders["symbol"] == symbol], trades(alone))
         mine = decisions[decisions["symbol"] == symbol].reset_index(drop=True)
         pd.testing.assert_frame_equal(mine, positions(alone, [segment]))
