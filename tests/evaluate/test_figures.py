@@ -3,6 +3,7 @@
 import json
 import re
 from math import sqrt
+from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 import quantstats
 
+import market_regimes
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.account import Account, joint
-from market_regimes.evaluate.figures import figures, figures_by_regime, summary
+from market_regimes.evaluate.figures import figures, figures_by_regime, sharpe_ratio, summary
 from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, picture_of_returns, tear_sheet
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.tables import print_summary
@@ -539,3 +541,50 @@ def test_the_table_shows_each_figure_as_it_is(frames, capsys):
     ):
         assert row in rows
     assert "rank of the agent among its random timings, equal ones by half: 87.5 %" in " ".join(rows[-1])
+
+
+# The one formula of a Sharpe ratio.
+
+
+def test_the_sharpe_ratio_by_hand():
+    """Returns 1 %, 3 %, -1 %: mean 1 %, deviations 0, 2 and -2, variance 8 / 2 = 4, so 1 / 2 a bar."""
+    returns = np.array([0.01, 0.03, -0.01])
+
+    assert sharpe_ratio(returns, 1.0) == pytest.approx(0.5)
+    assert sharpe_ratio(returns, 252.0) == pytest.approx(0.5 * sqrt(252))
+
+
+@pytest.mark.parametrize("per_year", [1.0, 252.0, 365.0])
+def test_the_sharpe_ratio_of_a_vector_and_of_each_column_is_that_of_quantstats(per_year):
+    returns = np.random.default_rng(3).normal(0.001, 0.02, (300, 4))
+
+    expected = [quantstats.stats.sharpe(pd.Series(column), periods=per_year) for column in returns.T]
+
+    assert sharpe_ratio(returns, per_year) == pytest.approx(expected, rel=1e-12)
+    for column, ratio in zip(returns.T, expected, strict=True):
+        assert sharpe_ratio(column, per_year) == pytest.approx(ratio, rel=1e-12)
+
+
+def test_a_sharpe_ratio_without_spread_is_undefined():
+    varied = np.array([0.01, -0.02, 0.03])
+    matrix = np.stack([varied, np.full(3, 0.01), np.zeros(3)], axis=1)
+
+    assert np.isfinite(sharpe_ratio(matrix, 252.0)).tolist() == [True, False, False]
+    assert np.isnan(sharpe_ratio(np.zeros(9), 252.0))
+    assert np.isnan(sharpe_ratio(np.array([0.01]), 252.0))
+    assert np.isnan(sharpe_ratio(np.empty((0, 2)), 252.0)).tolist() == [True, True]
+
+
+def test_one_file_holds_the_formula():
+    """A mean over a standard deviation of returns stands in figures.py alone."""
+    package = Path(market_regimes.__file__).parent
+    formula = re.compile(r"mean\([^)]*\)[^\n]*(/|divide)[^\n]*(std|spread)|divide\([^\n]*mean[^\n]*(std|spread)")
+    returns = re.compile(r"returns|sharpe")
+
+    places = set()
+    for path in package.rglob("*.py"):
+        for line in path.read_text().splitlines():
+            if formula.search(line) and returns.search(line):
+                places.add(path.relative_to(package).as_posix())
+
+    assert places == {"evaluate/figures.py"}

@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.folds import folds_of
 from market_regimes.compare.verdicts import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.account import joint
-from market_regimes.evaluate.evaluation import benchmarks
+from market_regimes.evaluate.evaluation import benchmarks, evaluate, write_evaluation
 from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.strategies import own_rule
+from market_regimes.evaluate.strategies import HOLD, STRATEGIES, Strategy, buy_and_hold, own_rule, trading_by
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, read_data, said
 from market_regimes.market.segments import segments_of
@@ -204,3 +205,83 @@ def test_it_is_said(config_of, table):
     (symbol,) = described(data)
     assert (symbol["own_rule"], symbol["unused_columns"]) == ("mine", ["volume"])
     assert f"  {'own rule':<11}mine" in lines_of(symbol)
+
+
+# A strategy is one entry of the table: a made-up one is in the evaluation, the picture and the printed tables.
+
+
+def cash(segments, trading):
+    """Holds nothing, and so earns nothing."""
+    return lambda known: np.zeros(len(known.bar))
+
+
+@pytest.fixture
+def with_cash(config_of, table):
+    """An evaluation of an agent that holds everything, with one more strategy."""
+    entry = Strategy("cash", "cash in hand", trading_by(cash))
+    segments = segments_of(config_of(table))["test"]
+    return entry, evaluate(buy_and_hold, segments, FREE, table=(*STRATEGIES, entry))
+
+
+def test_a_new_strategy_is_in_the_evaluation(with_cash):
+    entry, evaluation = with_cash
+    result = evaluation.result(step=0)
+
+    assert list(result["joint"])[-2:] == ["cash in hand", "random timing"]
+    assert result["joint"]["cash in hand"]["total_return"] == 0.0
+    assert result["joint"]["cash in hand"]["sharpe_ratio"] is None
+    assert result["symbols"]["own"]["cash in hand"]["exposure"] == 0.0
+    assert evaluation.sharpe_ratios[entry] is None
+
+
+def test_a_new_strategy_is_in_the_legend_of_the_picture(with_cash, tmp_path, monkeypatch):
+    _, evaluation = with_cash
+    legends = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *rest, **options: legends.append(labels_of(figure)))
+
+    write_evaluation(evaluation, tmp_path, "test", {})
+
+    assert [label for label in legends[0] if "agent" not in label] == [
+        "buy and hold",
+        "own rule",
+        "volatility target",
+        "fitted rule",
+        "cash in hand",
+        "random timing",
+    ]
+
+
+def labels_of(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_a_new_strategy_is_in_the_printed_tables(with_cash, monkeypatch, capsys):
+    entry, evaluation = with_cash
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("market_regimes.evaluate.tables.STRATEGIES", (*STRATEGIES, entry))
+    result = evaluation.result(step=0)
+
+    print_summary(result, "one seed")
+    (head,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["figure"]]
+    assert head.split()[-5:] == ["cash", "in", "hand", "random", "timing"]
+
+    print_seeds({0: result, 1: result}, "two seeds")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Sharpe ratio of the own rule ")
+    assert last.endswith(", of the cash in hand n/a")
+
+
+def test_a_strategy_that_does_not_apply_is_left_out(config_of, table):
+    absent = Strategy("absent", "absent", trading_by(lambda segments, trading: None))
+    segments = segments_of(config_of(table))["test"]
+
+    labels = [strategy.label for strategy in benchmarks(segments, FREE, (HOLD, absent))]
+
+    assert labels == ["buy and hold"]
+
+
+def test_names_of_strategies_differ_in_every_place():
+    for name in ("key", "label", "title", "scalar"):
+        assert len({getattr(strategy, name) for strategy in STRATEGIES}) == len(STRATEGIES)
+    lines = [strategy.dashes for strategy in STRATEGIES if strategy.in_comparisons]
+    assert len(set(lines)) == len(lines)
