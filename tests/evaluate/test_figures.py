@@ -3,7 +3,6 @@
 import json
 import re
 from math import sqrt
-from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -11,7 +10,6 @@ import pandas as pd
 import pytest
 import quantstats
 
-import market_regimes
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.account import Account, joint
@@ -573,18 +571,3 @@ def test_a_sharpe_ratio_without_spread_is_undefined():
     assert np.isnan(sharpe_ratio(np.zeros(9), 252.0))
     assert np.isnan(sharpe_ratio(np.array([0.01]), 252.0))
     assert np.isnan(sharpe_ratio(np.empty((0, 2)), 252.0)).tolist() == [True, True]
-
-
-def test_one_file_holds_the_formula():
-    """A mean over a standard deviation of returns stands in figures.py alone."""
-    package = Path(market_regimes.__file__).parent
-    formula = re.compile(r"mean\([^)]*\)[^\n]*(/|divide)[^\n]*(std|spread)|divide\([^\n]*mean[^\n]*(std|spread)")
-    returns = re.compile(r"returns|sharpe")
-
-    places = set()
-    for path in package.rglob("*.py"):
-        for line in path.read_text().splitlines():
-            if formula.search(line) and returns.search(line):
-                places.add(path.relative_to(package).as_posix())
-
-    assert places == {"evaluate/figures.py"}

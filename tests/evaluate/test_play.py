@@ -429,10 +429,12 @@ def core_of(*lengths):
     """An agent per symbol on the last bars of flat markets that end in ``PRICES``, filled at the close, for free."""
     segments = []
     for number, length in enumerate(lengths):
-        wobble = 100 + np.arange(60) % 2
+        wobble = 100 + 5 * np.sin(np.arange(60) ** 1.5)
         close = np.concatenate([wobble, PRICES[:length]])
         days = pd.bdate_range("2001-01-01", periods=len(close)).to_numpy().astype("M8[s]")
-        market = Market(f"S{number}", "nowhere", days, close, close, np.ones(len(close)), np.full(len(close), 10.0))
+        market = Market(
+            f"S{number}", "nowhere", days, close, close, np.arange(1.0, len(close) + 1), np.full(len(close), 10.0)
+        )
         segments.append(Segment(market, range(62, len(close)), range(60)))
     return MarketCore(segments, len(segments), TradingCosts(fee_bp=0.0, fill="close"), episode_bars=None)
 
