@@ -72,7 +72,9 @@ class KLAdaptiveRate(BaseCallback):
     :param desired: ``train/approx_kl`` beyond twice of which the rate falls, below half of which it rises
     """
 
-    FACTOR, LOW, HIGH = 1.5, 1e-5, 1e-2
+    FACTOR = 1.5
+    LOW = 1e-5
+    HIGH = 1e-2
 
     def __init__(self, desired: float):
         super().__init__()
@@ -82,6 +84,7 @@ class KLAdaptiveRate(BaseCallback):
         kl = self.logger.name_to_value.get("train/approx_kl")
         if kl is None:  # nothing was updated yet
             return
+
         rate = self.model.lr_schedule(1.0)
         if kl > 2 * self.desired:
             rate = max(rate / self.FACTOR, self.LOW)
@@ -183,6 +186,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     start = time.perf_counter()
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # said once, when the cells were made
         warnings.simplefilter("ignore")
+
+        # The run, and what measures it.
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
         probe = Probe(study.segments["train"], study.trading, study.model.gamma)
@@ -190,9 +195,12 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:
             callbacks.append(KLAdaptiveRate(cell.adaptive_kl))
+
+        # Train, then test.
         study.model.learn(cell.run.total_timesteps, callbacks)
         tested, days = _test(study)
         result = {**measurements.figures(), **tested}
+
     curves = pd.DataFrame(measurements.curves).rename(columns={"quantile_variance_mean": "quantile_variance"})
     return {
         "figures": result,

@@ -56,7 +56,11 @@ def horizon(gamma: float, bars: int) -> int:
     :return: smallest k with gamma^k <= ``REMAINDER``, the number of rewards that make a return, as the weights beyond
         them sum to gamma^k of all; at most half of the episode's bars, so that one half of its decisions can be scored
     """
-    needed = math.ceil(math.log(REMAINDER) / math.log(gamma)) if 0 < gamma < 1 else (1 if gamma == 0 else bars)
+    needed = bars
+    if gamma == 0:
+        needed = 1
+    elif 0 < gamma < 1:
+        needed = math.ceil(math.log(REMAINDER) / math.log(gamma))
     return min(max(needed, 1), max(bars // 2, 1))
 
 
@@ -101,6 +105,8 @@ class Probe:
         """Raw quantiles of these decisions; a recurrent critic reads each episode from its first bar on."""
         if not is_recurrent(model):
             return np.asarray(model.policy.predict_quantiles(observations[rows]).cpu())
+
+        # Episode by episode.
         episodes = [quantiles_of_episode(model, observations[:, i]).cpu().numpy() for i in range(self.core.n_envs)]
         quantiles: np.ndarray = np.stack(episodes, axis=1)[rows]
         return quantiles
@@ -159,7 +165,10 @@ def _left_as_it_is(model: DistributionalPPO) -> Iterator[None]:
     """Put back torch's generators, the policy's mode and its distribution; within, torch draws from ``SEED``."""
     policy = model.policy
     training = policy.training
-    devices = range(torch.cuda.device_count()) if model.device.type == "cuda" else []
+    devices: list[int] = []
+    if model.device.type == "cuda":
+        devices = list(range(torch.cuda.device_count()))
+
     with torch.random.fork_rng(devices=devices), policy.kept_distribution():
         torch.manual_seed(SEED)
         policy.set_training_mode(False)

@@ -125,9 +125,11 @@ class Evaluation:
         scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
         scores["mean_reward"] = float(REWARD_SCALE * np.log1p(account["return"]).sum())
 
+        # By regime.
         for regime, cell in figures_by_regime(self.agent, self.rows_per_year).items():
-            enough = (cell["bars"] or 0) >= MIN_BARS_OF_RATIO
-            scores[f"sharpe_{regime}"] = cell["sharpe_ratio"] if enough else None
+            scores[f"sharpe_{regime}"] = None
+            if (cell["bars"] or 0) >= MIN_BARS_OF_RATIO:
+                scores[f"sharpe_{regime}"] = cell["sharpe_ratio"]
         return scores
 
     @cached_property
@@ -161,12 +163,15 @@ class Evaluation:
         """
         assert self.critic is not None
         frames = self.agent.frames
+
+        # The last prediction of a symbol completes its rewards.
         predicted = []
         last_values = []
         for i, frame in enumerate(frames.values()):
             quantiles = self.critic.quantiles(self.episode.observations[: len(frame) + 1, i])
             predicted.append(quantiles[:-1])
             last_values.append(quantiles[-1].mean())
+
         return np.concatenate(predicted), discounted(frames, np.array(last_values), self.critic.gamma)
 
     def result(self, step: int) -> dict[str, Any]:
@@ -175,11 +180,19 @@ class Evaluation:
         :return: for JSON: the ``summary``, the step, the share of attainable, the rank and the robustness
         """
         result: dict[str, Any] = {**self.summary, "step": step, "share_of_attainable": self.share_of_attainable}
+
+        # The rank among random timings, where the agent has one.
+        result["random_timings"] = 0
+        result["random_timings_below_agent"] = None
+        result["random_timings_equal_to_agent"] = None
+        result["share_of_random_timings_below_agent"] = None
         rank = self.rank
-        result["random_timings"] = 0 if rank is None else rank.copies
-        result["random_timings_below_agent"] = None if rank is None else rank.below
-        result["random_timings_equal_to_agent"] = None if rank is None else rank.equal
-        result["share_of_random_timings_below_agent"] = None if rank is None else rank.share
+        if rank is not None:
+            result["random_timings"] = rank.copies
+            result["random_timings_below_agent"] = rank.below
+            result["random_timings_equal_to_agent"] = rank.equal
+            result["share_of_random_timings_below_agent"] = rank.share
+
         result["robustness"] = self.robustness
         return result
 
@@ -252,7 +265,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: di
 
     # The picture and its title.
     days = " to ".join(str(day) for day in account.index[[0, -1]].date)
-    symbols = ", ".join(frames) if len(frames) <= NAMED_SYMBOLS else f"{len(frames)} symbols"
+    symbols = ", ".join(frames)
+    if len(frames) > NAMED_SYMBOLS:
+        symbols = f"{len(frames)} symbols"
     title = f"{symbols}, {name}: {days}"
     picture_of_equity(accounts, folder / f"equity-{name}.png", title)
 
@@ -278,8 +293,12 @@ def name_of(data: Sequence[str], segments: Sequence[Segment]) -> str:
     :param segments: of them
     :return: name of an evaluation on them, fit for a file's name: the first file and the days whose returns are earned
     """
+    # The days whose returns are earned.
     first = min(segment.market.dates[segment.first + 1] for segment in segments).astype("M8[D]")
     last = max(segment.market.dates[segment.last] for segment in segments).astype("M8[D]")
-    stems = [Path(entry).stem or "data" for entry in data[:1]]
-    more = [f"and-{len(data) - 1}-more"] if len(data) > 1 else []
-    return "-".join([*stems, *more, str(first), "to", str(last)])
+
+    # The first file, and how many there are beside it.
+    words = [Path(entry).stem or "data" for entry in data[:1]]
+    if len(data) > 1:
+        words.append(f"and-{len(data) - 1}-more")
+    return "-".join([*words, str(first), "to", str(last)])
