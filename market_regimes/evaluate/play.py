@@ -176,7 +176,9 @@ def frames_of(arrays: Mapping[str, np.ndarray], segments: Sequence[Segment], cos
 
         # What the market did.
         at_open = fills_at_open(market, costs)
-        columns["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
+        columns["price"] = market.close[segment.first : segment.last]
+        if at_open:
+            columns["price"] = market.open[bars]
         columns["index"] = market.index[bars]
         columns["regime"] = np.array(REGIMES)[market.regime[bars]]
         columns["row"] = rows[i].astype(np.int64)
@@ -310,10 +312,14 @@ def trades(frames: Frames, filled: Mapping[str, np.ndarray] | None = None) -> pd
             at_close = bool((times != frame.index).any())
             equity = frame["equity"].shift(fill_value=1.0) if at_close else frame["equity"]
             table = frame.assign(equity=equity).set_index(times)
+
+        # An order is what is more than rounding.
         orders = table[table["trade"].abs() > NO_ORDER]
         side = np.where(orders["trade"] > 0, "buy", "sell")
         rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
-    return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")
+
+    columns = ["symbol", "side", "price", "traded", "target", "cost", "equity"]
+    return pd.concat(rows)[columns].sort_index(kind="stable")
 
 
 def positions(frames: Frames, segments: Sequence[Segment]) -> pd.DataFrame:

@@ -44,6 +44,8 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     """
     strategies = result["joint"]
     symbols = result["symbols"]
+
+    # The account, its regimes, its symbols.
     console = Console()
     console.print(_overall(strategies, title))
     if any(figures.get("regimes") for figures in strategies.values()):
@@ -52,6 +54,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
         console.print(_by_symbol(symbols, list(strategies)))
         print(ONE_ACCOUNT.format(len(symbols)))
 
+    # The timing, what is attainable, and how far the lead carries.
     name = "share_of_random_timings_below_agent"
     if name in result:
         print(f"rank of the agent among its random timings, equal ones by half: {figure_text(name, result[name])}")
@@ -84,7 +87,8 @@ def _overall(strategies: dict[str, dict[str, Any]], title: str) -> Table:
     table = _table(title, Column("figure", no_wrap=True), strategies=strategies)
     for figure in next(iter(strategies.values())):
         if figure != "regimes":
-            table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
+            texts = [figure_text(figure, column[figure]) for column in strategies.values()]
+            table.add_row(figure, *texts)
     return table
 
 
@@ -92,6 +96,8 @@ def _by_regime(strategies: dict[str, dict[str, Any]]) -> Table:
     agent = next(iter(strategies))
     title = f"by regime, bars with a symbol in it: Sharpe ratio, and the {agent}'s exposure"
     table = _table(title, Column("regime", no_wrap=True), "bars", "exposure", strategies=strategies)
+
+    # What the agent did in a regime, and what every strategy earned there.
     for regime, cell in strategies[agent]["regimes"].items():
         about_agent = (figure_text(name, cell[name]) for name in ("bars", "exposure"))
         ratios = (_sharpe_text(column["regimes"][regime]) for column in strategies.values())
@@ -104,6 +110,8 @@ def _by_symbol(symbols: dict[str, dict[str, Any]], strategies: list[str]) -> Tab
     alone = [name for name in strategies if all(name in figures for figures in symbols.values())]
     title = f"by symbol: Sharpe ratio, and the {strategies[0]}'s largest drawdown"
     table = _table(title, Column("symbol", no_wrap=True), "drawdown", strategies=alone)
+
+    # The agent's drawdown in a symbol, and what every strategy earned with it.
     for symbol, figures in symbols.items():
         drawdown = figure_text("max_drawdown", figures[strategies[0]]["max_drawdown"])
         table.add_row(symbol, drawdown, *(_sharpe_text(figures[name]) for name in alone))
@@ -162,7 +170,9 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
 def median(values: list[float | None]) -> float | None:
     """Median of the defined values, None where there is none."""
     defined = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.median(defined)) if defined else None
+    if not defined:
+        return None
+    return float(np.median(defined))
 
 
 def figure_text(figure: str, value: float | None) -> str:
@@ -173,4 +183,6 @@ def figure_text(figure: str, value: float | None) -> str:
         return f"{value:.0f}"
     if figure == "exposure":
         return f"{100 * value:.0f} %"
-    return f"{100 * value:.1f} %" if figure in PERCENT else f"{value:.2f}"
+    if figure in PERCENT:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}"

@@ -75,6 +75,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     if is_too_short(figures["years"]):
         return _too_short(figures["years"], seeds, ratio, other)
 
+    # The lead, and what a later fill leaves of it.
     all_robustness = [result["robustness"] for result in results]
     if any(each["fills_at_close"] for each in all_robustness):
         later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])
@@ -83,6 +84,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     if other is not None:
         sentence += f"; {figures['seeds_above']} of {seeds} have a higher ratio"
 
+    # The timing, exceptions, and what costs leave.
     timed = sum(_relation_to_luck(result) == BETTER for result in results)
     sentence += f"; the timing of {timed} is better than luck."
     return " ".join([sentence, *_exceptions(figures, all_robustness), *_costs_and_delay_of_seeds(all_robustness)])
@@ -97,7 +99,10 @@ def _against(ratio: str, other: float | None, figures: dict[str, Any], seeds: st
     """
     if other is None:
         return f"{ratio[0].upper()}{ratio[1:]}, {seeds}; buy-and-hold has none"
-    low, high = figures["sharpe_difference_low"], figures["sharpe_difference_high"]
+
+    # The interval of the difference.
+    low = figures["sharpe_difference_low"]
+    high = figures["sharpe_difference_high"]
     against = f"{ratio} against {other:.2f}"
     if low is None or high is None:
         return f"Cannot be told from buy-and-hold: {against}, {seeds}, too few bars for an interval"
@@ -121,12 +126,16 @@ def _relation(low: float, high: float) -> str:
 
 def _without_ratio(agent: dict[str, Any], other: float | None) -> str:
     """:param agent: figures of one whose returns do not vary"""
-    reason = "it never held a position" if not agent.get("exposure") else "it held a position for one bar at most"
+    reason = "it never held a position"
+    if agent.get("exposure"):
+        reason = "it held a position for one bar at most"
     return f"The agent's returns do not vary, so it has no Sharpe ratio: {reason}; {_of_hold(other)}."
 
 
 def _of_hold(other: float | None) -> str:
-    return "buy-and-hold has none" if other is None else f"buy-and-hold has {other:.2f}"
+    if other is None:
+        return "buy-and-hold has none"
+    return f"buy-and-hold has {other:.2f}"
 
 
 def _ruin(ruined: dict[str, str], symbols: int) -> str:
@@ -135,7 +144,9 @@ def _ruin(ruined: dict[str, str], symbols: int) -> str:
     :param symbols: how many are traded
     """
     symbol, bar = min(ruined.items(), key=lambda item: item[1])
-    which = "" if symbols <= 1 else f" in {len(ruined)} of {symbols} symbols, first in {symbol},"
+    which = ""
+    if symbols > 1:
+        which = f" in {len(ruined)} of {symbols} symbols, first in {symbol},"
     return f"Ruined{which} on {bar}: 99 % of the equity there is lost"
 
 
@@ -172,6 +183,8 @@ def _relation_to_luck(result: dict[str, Any]) -> str:
     copies = result["random_timings"]
     if not copies:
         return UNTOLD
+
+    # The agent's highest and its lowest rank.
     below = result["random_timings_below_agent"]
     equal = result["random_timings_equal_to_agent"]
     if copies - below + 1 <= LUCK * (copies + 1):
@@ -202,9 +215,13 @@ def _costs_and_delay(figures: dict[str, Any]) -> list[str]:
 def _exceptions(figures: dict[str, Any], all_robustness: list[dict[str, Any]]) -> list[str]:
     """Sentences on seeds that have no Sharpe ratio or were ruined."""
     sentences = []
+
+    # Left out of the mean.
     without = figures["seeds"] - figures["seeds_with_sharpe_ratio"]
     if without:
         sentences.append(f"The mean leaves out {without} of {figures['seeds']} seeds, whose returns do not vary.")
+
+    # Ruined.
     ruined = sum(bool(each["ruined"]) for each in all_robustness)
     if ruined:
         sentences.append(f"{ruined} of {figures['seeds']} seeds were ruined.")
@@ -217,7 +234,9 @@ def _costs_and_delay_of_seeds(all_robustness: list[dict[str, Any]]) -> list[str]
     leading = len(costs) + sum(each["break_even"] == AHEAD for each in all_robustness)
     sentences = [f"At no cost {leading} of {len(all_robustness)} seeds lead."]
     if costs:
-        span = f"{min(costs):.1f} to {max(costs):.1f} bp" if len(costs) > 1 else f"{costs[0]:.1f} bp"
+        span = f"{costs[0]:.1f} bp"
+        if len(costs) > 1:
+            span = f"{min(costs):.1f} to {max(costs):.1f} bp"
         sentences.append(f"Costs of {span} of the traded value end the lead of {len(costs)}.")
     if not any(each["fills_at_close"] for each in all_robustness):
         later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])

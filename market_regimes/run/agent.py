@@ -165,11 +165,15 @@ def reward_figures(model: DistributionalPPO, env_id: str, seed: int | None) -> d
     :param seed: of the run
     :return: mean and spread of the returns of new episodes, away from the training seeds
     """
-    env: VecEnv = make_vec_env(env_id, n_envs=5, seed=None if seed is None else seed + EVALUATION_SEED)
+    # New episodes, whose observations are scaled as in training.
+    away = None if seed is None else seed + EVALUATION_SEED
+    env: VecEnv = make_vec_env(env_id, n_envs=5, seed=away)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         env = VecNormalize(env, training=False, norm_reward=False)
         env.obs_rms = normalizer.obs_rms
+
+    # The deterministic policy.
     returns, _ = evaluate_policy(model, env, EVALUATION_EPISODES, return_episode_rewards=True)
     env.close()
     return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
@@ -198,7 +202,10 @@ class Agent:
     """
 
     def __init__(self, model: DistributionalPPO, configured: Configured, trained: dict[str, Trained], step: int):
-        self.model, self.configured, self.trained, self.step = model, configured, trained, step
+        self.model = model
+        self.configured = configured
+        self.trained = trained
+        self.step = step
         self.trading = configured.market.trading
 
     @classmethod
@@ -217,6 +224,7 @@ class Agent:
         folder = Path(folder).expanduser()
         configured = read_configuration(folder)
         trained = read_scaling(folder)
+
         # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
         device = acting_device(folder, configured.algorithm.get("device"), device)
         algorithm = {**configured.algorithm, "seed": None, "compile": False, "device": device}
@@ -245,13 +253,20 @@ class Agent:
         if last_bar:  # nothing is traded
             config = replace(config, trading=config.trading.without_currency)
         read = replace(config, benchmark_positions=None)  # other files may lack it
+
+        # A frame may be of the run's only symbol.
         if isinstance(prices, pd.DataFrame):
-            symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
+            symbol = None
+            if len(self.trained) == 1:
+                symbol = next(iter(self.trained))
             bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
             bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))
-        return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
+
+        if not own_rule:
+            config = read
+        return segments_seen(bars, self.trained, config, like, days, last_bar)
 
     def signal(
         self,
@@ -367,6 +382,7 @@ def _entries_of(prices: Any) -> list[str]:
     :return: them as text
     :raises ValueError: if it is anything else
     """
+    # One or several.
     entries = [prices] if isinstance(prices, str | Path) else prices
     kind = type(prices).__name__
     if isinstance(prices, pd.Series):
@@ -377,6 +393,8 @@ def _entries_of(prices: Any) -> list[str]:
                 f"{name('prices')} must be a pandas frame, a file, a folder, or a list of files and folders, got {kind}"
             )
         )
+
+    # Each is a file, a folder or shipped.
     for entry in map(str, entries):
         path = Path(entry).expanduser()
         if entry not in SHIPPED and not path.is_dir() and not is_readable(path):
@@ -400,4 +418,6 @@ def _acting_env(configured: Configured) -> VecEnv:
     """What a model that only acts is built on; VecNormalize holds the statistics of its observations."""
     copies: list[Callable[[], gym.Env[Any, Any]]] = [lambda: _Shut(configured.market)] * configured.run.n_envs
     env = DummyVecEnv(copies)
-    return VecNormalize(env, training=False, norm_reward=False) if configured.run.normalize_observations else env
+    if not configured.run.normalize_observations:
+        return env
+    return VecNormalize(env, training=False, norm_reward=False)
