@@ -92,7 +92,7 @@ def critic_of(model: DistributionalPPO) -> Critic:
 
     def quantiles(observations: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return quantiles_of_episode(model, normalised(model, observations)).cpu().numpy()
+            return np.asarray(quantiles_of_episode(model, normalised(model, observations)).cpu())
 
     return Critic(quantiles, model.gamma)
 
