@@ -73,7 +73,7 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
         style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)
         equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
         drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
-        if frame is hold:
+        if name == HOLD.label and scaled is not None:
             style = dict(color=f"C{i}", linewidth=LINE_WIDTH, linestyle=of_equity[-1])
             if of_equity[-1] == "-":  # no other curve runs along it
                 style |= dict(linewidth=0.8, linestyle="--")

@@ -80,7 +80,8 @@ def sharpe_difference(
 
     def difference(drawn: np.ndarray) -> np.ndarray:
         per_bar = np.nan_to_num(sharpe_ratio(drawn, 1.0))  # a draw without spread counts as 0
-        return math.sqrt(bars_per_year) * (per_bar[:1] - per_bar[1:])
+        annualised: np.ndarray = math.sqrt(bars_per_year) * (per_bar[:1] - per_bar[1:])
+        return annualised
 
     # The mean length of a block follows from how long the gap of the two series remembers.
     gap = returns - benchmark
