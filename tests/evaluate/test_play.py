@@ -451,6 +451,7 @@ def test_an_episode_is_decisions_fills_and_growth_bar_by_bar():
     assert episode.bar[:, 0].tolist() == [61, 62, 63, 64, 65]
     assert episode.rewards[:, 0] == pytest.approx([100 * np.log(1.1), 0.0, 0.0, 100 * np.log(1.1)])
     assert episode.observations[:, 0, -1] == pytest.approx(episode.held[:, 0])
+    assert episode.columns()["position"][:, 0] == pytest.approx([1.0, 0.0, 0.5, 1.0])  # at the close of each bar
 
 
 def test_given_targets_are_filled_as_those_of_a_rule():
