@@ -16,9 +16,10 @@ import pytest
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.account import Account, joint
+from market_regimes.evaluate.figures import figures, figures_by_regime
 from market_regimes.evaluate.play import backtest, random_timing
-from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
+from market_regimes.evaluate.strategies import buy_and_hold, volatility_targeting
 from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import period_of
@@ -367,7 +368,7 @@ def known(config, before):
                 strategies["random timing"], ratios = random_timing(period, config.trading, strategies["agent"], 0, 9)
                 facts[f"{name}: ratios"] = ratios
                 per_year, agent = markets[0].bars_per_year, strategies["agent"]
-                result = figures(joint(agent), per_year), figures_by_regime(agent, per_year)
+                result = figures(joint(agent), per_year), figures_by_regime(Account(agent), per_year)
                 facts[f"{name}: figures"] = np.frombuffer(json.dumps(result).encode(), np.uint8)
     return facts
 

@@ -143,7 +143,7 @@ def test_an_import_for_types_counts(tmp_path):
 def test_the_callback_and_the_trading_rules_get_no_more_than_they_need():
     assert "market_regimes.run.study" not in imported(HOUSE["market_regimes.run.callback"])
 
-    rules = imported(HOUSE["market_regimes.evaluate.rules"])
+    rules = imported(HOUSE["market_regimes.evaluate.strategies"])
     assert "market_regimes.market.environment.Known" in rules
     assert "market_regimes.market.environment.MarketCore" not in rules
 

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from market_regimes.evaluate.strategies import COMPARED
+
 Better = Literal["higher", "lower", "near 1", "neither"]
 
 
@@ -159,29 +161,8 @@ BY_REGIME: dict[str, Figure] = {
 }
 
 
-@dataclass(frozen=True)
-class Rule:
-    """
-    A trading rule beside the agents.
-
-    :param label: in words
-    :param line: of matplotlib, in the pictures of equity
-    :param optional: whether a report leaves it out where no market has it
-    """
-
-    label: str
-    line: str | tuple[int, tuple[int, ...]]
-    optional: bool = False
-
-
-# By their columns in the tables of days and of Sharpe ratios.
-RULES: dict[str, Rule] = {
-    "hold": Rule("buy-and-hold", "-"),
-    "equal": Rule("equal weights", (0, (5, 1, 1, 1, 1, 1)), optional=True),  # needs several symbols
-    "own": Rule("own rule", "-.", optional=True),  # is the user's
-    "fitted": Rule("fitted rule", "--"),
-    "informed": Rule("informed rule", ":"),
-}
+# The trading rules beside the agents, by their columns in the tables of days and of Sharpe ratios.
+RULES = {strategy.key: strategy for strategy in COMPARED}
 
 
 def compared_figures() -> dict[str, Figure]:

@@ -8,6 +8,7 @@ import pandas as pd
 from market_regimes.compare.statistics import MIN_SEEDS
 from market_regimes.compare.tables import ALL
 from market_regimes.evaluate.robustness import is_too_short
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.evaluate.tables import median
 
 # Per metric the words for a better and a worse value than the baseline's, in the order of the sentences.
@@ -79,12 +80,14 @@ def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
 
     # The best of them, and how far its lead carries.
     best = defined.loc[defined["sharpe_seeds_together"].idxmax()]
-    text += f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best['hold']:.2f}"
+    text += (
+        f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best[HOLD.key]:.2f}"
+    )
     if pd.notna(best["lead_low"]):
         text += f", difference {best['lead_over_hold']:+.2f} [{best['lead_low']:+.2f}, {best['lead_high']:+.2f}]"
     if pd.notna(best.get("attained_seeds_together")):
         share = 100 * best["attained_seeds_together"]
-        text += f", {share:.0f} % of what is attainable ({best['informed']:.2f})"
+        text += f", {share:.0f} % of what is attainable ({best[INFORMED.key]:.2f})"
     return text + "."
 
 

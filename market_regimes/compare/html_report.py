@@ -54,7 +54,7 @@ def write_report(
     cells = with_columns(tables.cells, ("market", "fold", "variant", "seed", "status", "error"))
     effects = with_columns(tables.effects, ("market", "variant", "metric"))
     metrics = _main_metrics(effects)
-    rules = {key: rule.label for key, rule in RULES.items() if not rule.optional or key in tables.sharpe}
+    rules = {key: rule.title for key, rule in RULES.items() if rule.in_every_report or key in tables.sharpe}
 
     page = _template().render(
         title=title,

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from market_regimes.compare.catalogue import BY_REGIME, FIGURES, RULES
 from market_regimes.compare.tables import ALL, Tables
+from market_regimes.evaluate.strategies import HOLD
 from market_regimes.market.regimes import REGIMES
 
 CURVES = ("value_loss", "explained_variance", "reward")  # of training, each in a picture
@@ -82,7 +83,7 @@ def equity_pictures(tables: Tables, baseline: str) -> dict[str, Markup]:
     from matplotlib import rc_context
 
     variants = _variants_of(tables, baseline)
-    columns = ("market", "variant", "date", "return", "hold", "index")
+    columns = ("market", "variant", "date", "return", HOLD.key, "index")
     daily = with_columns(tables.daily, columns).dropna(subset=["return"])
 
     pictures: dict[str, Markup] = {}
@@ -194,7 +195,7 @@ def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | 
         axis.set_title(regime)
         axis.set_xlabel(BY_REGIME[metric].axis)
         test = f"test_{metric}_{regime}"
-        hold = f"hold_{metric}_{regime}"
+        hold = f"{HOLD.key}_{metric}_{regime}"
         values = with_columns(cells, (test, hold)).set_index("variant")[[test, hold]].astype(float)
 
         for y, name in enumerate(names):
@@ -243,7 +244,7 @@ def _weight(curves: pd.DataFrame, variants: _Variants) -> Markup | None:
 def _equity(days: pd.DataFrame, variants: _Variants, name: str) -> Markup:
     """Growth of 1 in one market, with the trading rules; a day's return is the mean over the seeds."""
     returns = days.groupby(["date", "variant"])["return"].mean().unstack()
-    keys = [key for key in RULES if key == "hold" or (key in days and days[key].notna().any())]
+    keys = [key for key in RULES if key == HOLD.key or (key in days and days[key].notna().any())]
     of_market = days.groupby("date")[[*keys, "index"]].mean()
 
     # Growth of 1, at no more points than can be seen.
@@ -343,7 +344,7 @@ def _draw_rules(axis: Any, rules: Mapping[str, pd.Series]) -> None:
     """Lines of trading rules, black, each with the dashes of its kind."""
     for key, line in rules.items():
         rule = RULES[key]
-        axis.plot(line, color="black", linewidth=1.0, linestyle=rule.line, label=rule.label)
+        axis.plot(line, color="black", linewidth=1.0, linestyle=rule.dashes, label=rule.title)
 
 
 def _draw_below(axes: Any, below: Mapping[str, Sequence[Line]]) -> None:

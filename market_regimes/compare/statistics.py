@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from market_regimes.config import MAX_SEEDS
 from market_regimes.evaluate import robustness
-from market_regimes.evaluate.robustness import sharpe_ratio
+from market_regimes.evaluate.figures import sharpe_ratio
 
 RESAMPLES = 2000
 TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
@@ -298,8 +298,8 @@ def deflated_sharpe(returns: np.ndarray, trial_sharpes: np.ndarray) -> float | N
     :return: None with fewer than two trials, or without spread in the returns
     """
     trials = trial_sharpes[np.isfinite(trial_sharpes)]
-    sharpe = sharpe_ratio(returns, 1.0)  # per bar
-    if len(trials) < 2 or len(returns) < MIN_DAYS or sharpe is None:
+    sharpe = float(sharpe_ratio(returns, 1.0))
+    if len(trials) < 2 or len(returns) < MIN_DAYS or not math.isfinite(sharpe):
         return None
 
     benchmark = expected_maximum_sharpe(float(trials.var(ddof=1)), len(trials))

@@ -18,8 +18,8 @@ from market_regimes.compare.folds import Fold, why_not
 from market_regimes.compare.hypotheses import answered, by_variant, effect_of
 from market_regimes.compare.statistics import Effect, deflated_sharpe, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
-from market_regimes.evaluate.figures import share_of_attainable
-from market_regimes.evaluate.robustness import sharpe_ratio
+from market_regimes.evaluate.figures import share_of_attainable, sharpe_ratio
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import write_file
 
 ALL = "all"  # the markets together, in ``Tables.effects``
@@ -194,9 +194,9 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
     for variant in returns:
         own = returns[variant].to_numpy()
         together = _sharpe_ratio(returns[variant], bars_per_year)
-        attained = share_of_attainable(together, rule_ratios["hold"], rule_ratios.get("informed"))
+        attained = share_of_attainable(together, rule_ratios[HOLD.key], rule_ratios.get(INFORMED.key))
 
-        lead = sharpe_difference(own, rules["hold"].to_numpy(float), bars_per_year)
+        lead = sharpe_difference(own, rules[HOLD.key].to_numpy(float), bars_per_year)
         lead_value, lead_low, lead_high = lead or (np.nan, np.nan, np.nan)
         difference = None
         if baseline in returns and variant != baseline:
@@ -227,8 +227,7 @@ def _rules_in(days: pd.DataFrame) -> list[str]:
 
 def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
     """NaN where the returns do not vary."""
-    ratio = sharpe_ratio(returns.to_numpy(float), bars_per_year)
-    return np.nan if ratio is None else ratio
+    return float(sharpe_ratio(returns.to_numpy(float), bars_per_year))
 
 
 def write_tables(folder: Path, tables: Tables) -> None:

@@ -147,6 +147,16 @@ class MarketCore:
         self.position[which] = 0.0
         self.equity[which] = 1.0
 
+    def start_at(self, bar: np.ndarray, position: np.ndarray) -> None:
+        """
+        Put the agents at other bars with other positions. Their equity and the ends of their episodes stay.
+
+        :param bar: positions in the core's arrays, shape (n_envs,)
+        :param position: shares of equity that are invested, shape (n_envs,)
+        """
+        self.bar = bar.copy()
+        self.position = position.astype(np.float64)
+
     def observations(self) -> np.ndarray:
         """:return: float32, shape (n_envs, ``observation_size``), as ``features.py`` describes them"""
         return self._observations.at(self.bar, self.position)

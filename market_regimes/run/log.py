@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
+from market_regimes.evaluate.strategies import STRATEGIES
 from market_regimes.files import write_file
 from market_regimes.market.regimes import REGIMES
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 EVENT_FILES = "events.out.tfevents.*"
 WEIGHT = "train/variance_scaling_weight"
-RULES = ("buy_and_hold", "equal_weights", "own_rule", "volatility_target", "fitted_rule", "informed_rule")
 BY_REGIME = {
     "value error / std of the returns": "train/value_error",
     "gradient norm of the value loss": "train/value_grad_norm",
@@ -49,7 +49,10 @@ MARKET_PAGE: dict[str, Any] = {
     },
     "Trading rules": {
         "validation: Sharpe ratio, agent": _line("eval/sharpe_ratio"),
-        **{f"validation: Sharpe ratio, {name.replace('_', ' ')}": _line(f"eval/sharpe_{name}") for name in RULES},
+        **{
+            f"validation: Sharpe ratio, {strategy.label}": _line(f"eval/sharpe_{strategy.scalar}")
+            for strategy in STRATEGIES
+        },
         "validation: 0 as buy-and-hold, 1 as the rule that knows the law": _line("eval/share_of_attainable"),
     },
     "Regimes": {

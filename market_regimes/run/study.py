@@ -11,25 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
-from market_regimes.evaluate.evaluation import benchmark_scores, benchmarks, scores_of
+from market_regimes.evaluate.evaluation import benchmark_scores, evaluate
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
-from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import Decision
+from market_regimes.evaluate.play import Decision
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import found_from_anywhere, new_folder, write_file
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.market import with_fill
 from market_regimes.market.monitor import EpisodeMonitor
 from market_regimes.market.segments import Segments, read_data
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import Destination, decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.agent import Destination, critic_of, decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
@@ -270,12 +269,9 @@ class Study:
         check_provenance(folder, self.segments)
         self.step = checkpoint.load(self.model, folder, which)
 
-    def agent(self, seen: list[np.ndarray] | None = None) -> Decision:
-        """
-        :param seen: receives the observations as the policy gets them
-        :return: the deterministic policy as a trading rule
-        """
-        return decision(self.model, self.trading, seen)
+    def agent(self) -> Decision:
+        """:return: the deterministic policy as a trading rule"""
+        return decision(self.model, self.trading)
 
     def score(self) -> Evaluation:
         """
@@ -286,20 +282,18 @@ class Study:
             figures = reward_figures(self.model, self.run.env_id, self.seed)
             return {"mean_reward": figures["mean_reward"]}, None
 
-        seen: list[np.ndarray] = []
         # The agent beside the trading rules.
-        frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        scores = scores_of(frames, self.core.rows_per_year) | self._validation_benchmarks
+        evaluation = evaluate(self.agent(), self.segments["validation"], self.trading, critic_of(self.model))
+        scores = evaluation.scores | self._validation_benchmarks
         scores["share_of_attainable"] = share_of_attainable(
-            scores["sharpe_ratio"], scores["sharpe_buy_and_hold"], scores.get("sharpe_informed_rule")
+            scores["sharpe_ratio"], scores[f"sharpe_{HOLD.scalar}"], scores.get(f"sharpe_{INFORMED.scalar}")
         )
-        return scores, returns_picture(self.model, frames, seen, "validation")
+        return scores, returns_picture(evaluation, "validation")
 
     @cached_property
     def _validation_benchmarks(self) -> dict[str, float | None]:
         """Sharpe ratios of the rules to compare with, which no training changes."""
-        assert self.core is not None
-        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.rows_per_year)
+        return benchmark_scores(self.segments["validation"], self.trading)
 
     def evaluate(
         self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
@@ -311,7 +305,7 @@ class Study:
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
         :param tell: receives what is being done, as a few words
-        :return: what the JSON holds: the ``step`` the agent was trained to; on the market also what ``compared`` gives
+        :return: what the JSON holds: the ``step`` the agent was trained to; on the market all of ``Evaluation.result``
         """
         if self.core is None:
             tell("the agent plays new episodes")
@@ -322,7 +316,7 @@ class Study:
 
         segments = self.segments[period]
         to = Destination(folder, period, tell)
-        return evaluate_on(self.model, self.agent, segments, self.trading, to, self.seed, self.step)
+        return evaluate_on(self.model, self.agent(), segments, self.trading, to, self.seed, self.step)
 
 
 def _with_segments(

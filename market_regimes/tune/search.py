@@ -17,8 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from market_regimes.config import RunConfig, TuneConfig, seeds_of
-from market_regimes.evaluate.evaluation import scores_of
-from market_regimes.evaluate.play import backtest
+from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.files import leave_closed_pipe, write_file
 from market_regimes.run.study import Study
 from market_regimes.tune.folds import ValidationFold
@@ -88,9 +87,7 @@ class Search:
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
 
-        assert study.core is not None
-        frames = backtest(study.segments["validation"], study.trading, study.agent())
-        sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
+        sharpe = evaluate(study.agent(), study.segments["validation"], study.trading).sharpe_ratio
         return 0.0 if sharpe is None else sharpe
 
 

@@ -13,7 +13,8 @@ from markets import load_shipped
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate import robustness as module
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import Account, joint
+from market_regimes.evaluate.figures import figures, sharpe_ratio
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.robustness import (
     AHEAD,
@@ -27,9 +28,8 @@ from market_regimes.evaluate.robustness import (
     over_seeds,
     robustness,
     sharpe_difference,
-    sharpe_ratio,
 )
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segment, segments_of
 
@@ -55,8 +55,8 @@ COSTS = TradingCosts()
 def of(rule, segments=(SEGMENT,), trading=COSTS):
     """The agent's backtest and its robustness."""
     agent = backtest(segments, trading, rule)
-    held = joint(backtest(segments, trading.of_rules, buy_and_hold))
-    return agent, robustness(agent, held, segments, trading, 252)
+    hold = backtest(segments, trading.of_rules, buy_and_hold)
+    return agent, robustness(Account(agent), Account(hold), segments, trading, 252)
 
 
 def sharpe_of(frames):
@@ -78,8 +78,8 @@ def test_a_ratio_is_that_of_the_figures():
     agent, _ = of(knows_some)
     returns = joint(agent)["return"].to_numpy()
     assert sharpe_ratio(returns, 252) == pytest.approx(sharpe_of(agent), rel=1e-9)
-    assert sharpe_ratio(np.zeros(9), 252) is None
-    assert sharpe_ratio(np.ones(1), 252) is None
+    assert np.isnan(sharpe_ratio(np.zeros(9), 252))
+    assert np.isnan(sharpe_ratio(np.ones(1), 252))
 
 
 @pytest.mark.parametrize("fee", [0.0, 10.0])

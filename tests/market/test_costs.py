@@ -9,7 +9,7 @@ from markets import market_of_prices, random_market
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate.play import backtest, trades
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.costs import CostModel, Order
 from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore, MarketVecEnv

@@ -9,10 +9,11 @@ from markets import load_markets, load_shipped
 from scipy import stats
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
+from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.evaluation import benchmarks
-from market_regimes.evaluate.figures import figures, joint, share_of_attainable
+from market_regimes.evaluate.figures import figures, share_of_attainable
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.evaluate.strategies import buy_and_hold, fitted, informed
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.features import WINDOW
 from market_regimes.market.market import market_of
@@ -269,8 +270,8 @@ def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
         segment.training,
     )
     assert informed([segment, unknown], COSTS) is None
-    assert list(benchmarks([unknown], COSTS)) == ["buy and hold", "volatility target", "fitted rule"]
-    assert list(benchmarks([segment], COSTS))[-1] == "informed rule"
+    assert [each.label for each in benchmarks([unknown], COSTS)] == ["buy and hold", "volatility target", "fitted rule"]
+    assert list(benchmarks([segment], COSTS))[-1].label == "informed rule"
 
 
 @pytest.mark.parametrize(

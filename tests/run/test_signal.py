@@ -135,7 +135,7 @@ class Critic:
 def test_quantiles_lie_on_straight_lines_between_the_midpoints(run):
     """Of ten quantiles 0, 1, ..., 9 the midpoints are 0.05, 0.15, ..., 0.95; of two, 0.25 and 0.75."""
     markets = [segment.market for segment in Agent.load(run[0]).segments(run[1])]
-    last = LastDecision(np.array([0.5]), np.array([0.75]), [np.zeros((1, 23))])
+    last = LastDecision(np.array([0.5]), np.array([0.75]), [np.zeros((1, 23))], np.array([-1]))
     for quantiles, expected, worst in (
         ([list(range(10))], [0.0, 4.5, 9.0], 0.0),
         ([[2.0, 4.0]], [2.0, 3.0, 4.0], 2.0),
@@ -168,9 +168,9 @@ def test_the_agents_stand_at_their_last_bars(run):
             known.append(at)
             return np.array([0.5])
 
-        seen = [whole.observations()] * 600
-        last = decide(core, np.array([held]), rule, seen)
+        last = decide(core, np.array([held]), rule)
         assert (known[-1].bar.tolist(), known[-1].position.tolist()) == ([599], [expected])
+        assert last.observations[0][-1].tolist() == known[-1].observations[0].tolist()
         assert known[-1].observations[0, :-1].tolist() == whole.observations()[0, :-1].tolist()
         assert (last.held.tolist(), last.target.tolist()) == ([expected], [0.5])
         assert len(known) == len(last.observations[0]) == (1 if decide is at_last_bar else 580)
@@ -306,8 +306,7 @@ def test_the_fill_is_the_environments(fill, missing, fills, words, tmp_path, mak
     assert words in capsys.readouterr().out
     agent = Agent.load(folder)
     core = MarketCore(agent.segments(data.entries), 2, agent.trading, episode_bars=None)
-    core.bar = core.last.copy()
-    core.bar = core.bar - 1  # a step back, whose return shows where an order is filled
+    core.start_at(core.last - 1, np.zeros(2))  # a step back, whose return shows where an order is filled
     market = core.markets[1]
     whole, after_open = market.close[-1] / market.close[-2] - 1, market.close[-1] / market.open[-1] - 1
     held = core.step(np.ones(2)).growth[1] - 1

@@ -19,9 +19,10 @@ from markets import load_markets
 from distributional_ppo import DistributionalPPO
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed
+from market_regimes.evaluate.strategies import buy_and_hold, fitted, informed
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.regimes import REGIMES
@@ -239,12 +240,10 @@ def test_evaluations_and_checkpoints_fall_where_they_are_due(
 def agent_with(study, positions):
     """The study whose agent takes these positions, one per bar, whatever it sees."""
 
-    def agent(seen=None):
+    def agent():
         steps = iter([*positions, 0.0])
 
         def decide(known):
-            if seen is not None:
-                seen.append(known.observations)
             return np.full(len(known.bar), next(steps))
 
         return decide
@@ -321,10 +320,14 @@ def test_the_agent_sees_observations_scaled_by_the_statistics_of_training(prices
     _, path = prices
     study = study_of(path, tmp_path, normalize_observations=True)
     study.model.learn(64)
-    rms, seen = study.model.get_vec_normalize_env().obs_rms, []
+    rms = study.model.get_vec_normalize_env().obs_rms
+    predict, seen = study.model.predict, []
+    study.model.predict = lambda observations, *rest, **options: (
+        seen.append(observations) or predict(observations, *rest, **options)
+    )
     core = MarketCore(study.segments["validation"], 1, episode_bars=None)
     raw = core.observations()
-    study.agent(seen)(core.known())
+    study.agent()(core.known())
     assert seen[0] == pytest.approx(np.clip((raw - rms.mean) / np.sqrt(rms.var + 1e-8), -10, 10), abs=1e-5)
 
 

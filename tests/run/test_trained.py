@@ -87,7 +87,7 @@ def test_bars_from_elsewhere_are_seen_as_in_training_and_warned_of_where_they_ar
     close = bars.close * np.where(np.arange(len(bars.close)) < len(bars.close) - 5, 1, 3)
     (seen,) = segments_as_trained([replace(bars, source="mine.csv", close=close, open=close)], known, config)
     core = MarketCore([seen], episode_bars=None)
-    core.position[:] = 0.5
+    core.start_at(core.bar, np.full(core.n_envs, 0.5))
     (row,) = core.observations()
     returns, scaling = np.diff(np.log(close[: seen.first + 1])), known[bars.symbol].scaling
     assert row[WINDOW - 1] == pytest.approx((returns[-1] - scaling.return_mean) / scaling.return_std, rel=1e-5)

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.folds import folds_of
 from market_regimes.compare.html_report import write_report
 from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.evaluation import benchmarks
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.evaluation import benchmarks, evaluate, write_evaluation
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import own_rule
+from market_regimes.evaluate.strategies import HOLD, STRATEGIES, Strategy, buy_and_hold, own_rule, trading_by
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.describe import described, lines_of, notes_of
 from market_regimes.market.segments import read_data, segments_of
@@ -29,6 +31,11 @@ PERIODS = dict(
     train=("2000-01-03", "2001-03-30"), validation=("2001-04-02", "2001-08-31"), test=("2001-09-03", "2002-03-29")
 )
 FREE = TradingCosts(fee_bp=0.0)
+
+
+def backtests(segments):
+    """Of the strategies that apply, by label."""
+    return {strategy.label: account.frames for strategy, account in benchmarks(segments, FREE).items()}
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def config_of(tmp_path):
 def test_the_target_of_a_row_is_filled_after_its_close(config_of, table):
     """Long on the closes of bars 450 and 451 only: bought at the open of 451, sold at that of 453."""
     config = config_of(table.assign(mine=(table.index == 450) | (table.index == 451)).astype({"mine": float}))
-    frame = benchmarks(segments_of(config)["test"], FREE)["own rule"]["own"]
+    frame = backtests(segments_of(config)["test"])["own rule"]["own"]
     opens, closes, dates = table["open"], table["close"], table["date"]
     earned = frame["return"][frame["return"] != 0]
     assert earned.index.tolist() == dates[451:454].tolist()
@@ -73,7 +80,7 @@ def test_each_symbol_has_its_own(tmp_path, table, make_prices):
     assert set(frames["b"]["target"]) == {0.75}
     without = replace(segments[1], market=replace(segments[1].market, benchmark_targets=None))
     assert own_rule([segments[0], without]) is None
-    assert "own rule" not in benchmarks([segments[0], without], FREE)
+    assert "own rule" not in backtests([segments[0], without])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_a_missing_target_is_refused_where_an_order_is_given(config_of, table):
     last = int(table.index[table["date"] == PERIODS["test"][1]][0])
     inside = table.assign(mine=table["mine"].where((table.index >= 20) & (table.index < last)))
     (segment,) = segments_of(config_of(inside))["test"]
-    assert np.isfinite(benchmarks([segment], FREE)["own rule"]["own"]["return"]).all()
+    assert np.isfinite(backtests([segment])["own rule"]["own"]["return"]).all()
     for bar in (20, last - 1):
         with pytest.raises(
             ValueError, match=rf"row {bar + 1} after the header .*: mine of own is missing, and market.b"
@@ -200,3 +207,83 @@ def test_it_is_said(config_of, table):
     (symbol,) = described(data)
     assert (symbol["own_rule"], symbol["unused_columns"]) == ("mine", ["volume"])
     assert f"  {'own rule':<11}mine" in lines_of(symbol)
+
+
+# A strategy is one entry of the table: a made-up one is in the evaluation, the picture and the printed tables.
+
+
+def cash(segments, trading):
+    """Holds nothing, and so earns nothing."""
+    return lambda known: np.zeros(len(known.bar))
+
+
+@pytest.fixture
+def with_cash(config_of, table):
+    """An evaluation of an agent that holds everything, with one more strategy."""
+    entry = Strategy("cash", "cash in hand", trading_by(cash))
+    segments = segments_of(config_of(table))["test"]
+    return entry, evaluate(buy_and_hold, segments, FREE, table=(*STRATEGIES, entry))
+
+
+def test_a_new_strategy_is_in_the_evaluation(with_cash):
+    entry, evaluation = with_cash
+    result = evaluation.result(step=0)
+
+    assert list(result["joint"])[-2:] == ["cash in hand", "random timing"]
+    assert result["joint"]["cash in hand"]["total_return"] == 0.0
+    assert result["joint"]["cash in hand"]["sharpe_ratio"] is None
+    assert result["symbols"]["own"]["cash in hand"]["exposure"] == 0.0
+    assert evaluation.sharpe_ratios[entry] is None
+
+
+def test_a_new_strategy_is_in_the_legend_of_the_picture(with_cash, tmp_path, monkeypatch):
+    _, evaluation = with_cash
+    legends = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *rest, **options: legends.append(labels_of(figure)))
+
+    write_evaluation(evaluation, tmp_path, "test", {})
+
+    assert [label for label in legends[0] if "agent" not in label] == [
+        "buy and hold",
+        "own rule",
+        "volatility target",
+        "fitted rule",
+        "cash in hand",
+        "random timing",
+    ]
+
+
+def labels_of(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_a_new_strategy_is_in_the_printed_tables(with_cash, monkeypatch, capsys):
+    entry, evaluation = with_cash
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("market_regimes.evaluate.tables.STRATEGIES", (*STRATEGIES, entry))
+    result = evaluation.result(step=0)
+
+    print_summary(result, "one seed")
+    (head,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["figure"]]
+    assert head.split()[-5:] == ["cash", "in", "hand", "random", "timing"]
+
+    print_seeds({0: result, 1: result}, "two seeds")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Sharpe ratio of the own rule ")
+    assert last.endswith(", of the cash in hand n/a")
+
+
+def test_a_strategy_that_does_not_apply_is_left_out(config_of, table):
+    absent = Strategy("absent", "absent", trading_by(lambda segments, trading: None))
+    segments = segments_of(config_of(table))["test"]
+
+    labels = [strategy.label for strategy in benchmarks(segments, FREE, (HOLD, absent))]
+
+    assert labels == ["buy and hold"]
+
+
+def test_names_of_strategies_differ_in_every_place():
+    for name in ("key", "label", "title", "scalar"):
+        assert len({getattr(strategy, name) for strategy in STRATEGIES}) == len(STRATEGIES)
+    lines = [strategy.dashes for strategy in STRATEGIES if strategy.in_comparisons]
+    assert len(set(lines)) == len(lines)
