@@ -133,7 +133,8 @@ class Allocation:
             raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
         needs_risk = config.volatility_limit is not None or config.allocator == "equal_risk"
         if needs_risk and risk is None:
-            raise ValueError("market.portfolio: volatility_limit and allocator=equal_risk need past returns")
+            key = "allocator" if config.volatility_limit is None else "volatility_limit"
+            raise ValueError(f"market.portfolio.{key} needs the past returns of the symbols")
 
         # Which symbol is in which group, (K, G), and the alphabet, which decides between equal targets.
         unknown = sorted(config.groups.keys() - set(self.symbols))
@@ -209,12 +210,16 @@ class Allocation:
         weights = clipped if tradable.all() else np.where(tradable, clipped, held)
         bound = {"weight": (np.abs(weights - wanted) > TOLERANCE).any(axis=1)}
 
-        # The orders make room first, then the holdings without one.
+        # The orders make room first, then the holdings without one. Those may have balanced the orders, so that in the
+        # end both make room together.
         kept = tradable & ~ordered
         factors = None if self.config.volatility_limit is None or self.risk is None else self.risk.factors(row)
         weights = self._within(weights, ordered, factors, bound)
         if kept.any():
+            before = weights
             weights = self._within(weights, kept, factors, bound)
+            if (weights != before).any():
+                weights = self._within(weights, tradable, factors, bound)
         traded = ordered | (kept & (weights != held))
         return Projection(weights, traded, bound)
 
