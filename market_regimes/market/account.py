@@ -8,8 +8,9 @@ weights drift with the prices. With one symbol the figures are those of ``Market
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -92,7 +93,9 @@ class Quotes:
         offset = np.cumsum([0, *(len(market.close) for market in markets[:-1])])
         stated = {} if rates is None else dict(rates)
         usual = costs.fee_bp + costs.slippage_bp
-        rate = np.array([stated.get(market.symbol, usual) for market in markets]) / 1e4 + np.zeros(arrays["listed"].shape)
+        rate = np.array([stated.get(market.symbol, usual) for market in markets]) / 1e4 + np.zeros(
+            arrays["listed"].shape
+        )
         in_currency = None
         if costs.in_currency:
             fills = [prices_of_fills(market, at_open) for market in markets]
@@ -321,7 +324,11 @@ class Account:
         drifted = held * (1 + first_return) / before_fill[:, None]
 
         # The fill.
-        fill = self._fill(desired, drifted, tradable, row, before_fill)
+        rate = quotes.rate.take(row, axis=0)
+        more_costs = None
+        if quotes.in_currency is not None:
+            more_costs = partial(self._in_currency, row, self.equity * before_fill, drifted)
+        fill = filled(self.allocation, desired, drifted, tradable, row, rate, more_costs)
 
         # The new weights earn the rest of the row.
         after_fill = np.maximum(1 + (fill.weights * second_return).sum(axis=1), LEAST_EQUITY)
@@ -356,69 +363,41 @@ class Account:
         step.truncated = (self.row >= self.end) & ~step.terminated
         return step
 
-    def _fill(
-        self,
-        desired: np.ndarray,
-        drifted: np.ndarray,
-        tradable: np.ndarray,
-        row: np.ndarray,
-        before_fill: np.ndarray,
-    ) -> _Fill:
-        """
-        Weights, trades and costs belong together: a weight is a share of what its costs leave. A holding without an
-        order becomes a larger share by the costs of the others, and leaves them less room, which changes their costs.
-
-        :param desired: weights that are wanted, NaN: no order, shape (n, K)
-        :param drifted: weights at the fill, shape (n, K)
-        :param tradable: whose orders are filled, shape (n, K)
-        :param row: of each account, shape (n,)
-        :param before_fill: equity at the fill over that before the step, shape (n,)
-        """
-        desired = self.allocation.outside_band(desired, drifted, tradable, row)
-        without_order = np.isnan(desired) | ~tradable
-        depends_on_costs = bool((without_order & (drifted != 0)).any())
-        rate = self.quotes.rate.take(row, axis=0)
-        cost = np.zeros(len(row))
-        for _ in range(MAX_ROUNDS):
-            after_costs = drifted / (1 - cost)[:, None]
-            projection = self.allocation.project(desired, after_costs, tradable, row)
-            trade, paid = _trades(projection.weights, drifted, projection.traded, rate)
-            if self.quotes.in_currency is not None:
-                equity = self.equity * before_fill
-                trade, paid = self._in_currency(projection.weights, drifted, projection.traded, trade, paid, row, equity)
-            previous = cost
-            cost = paid.sum(axis=1)
-            if not depends_on_costs or (np.abs(cost - previous) <= CONVERGED).all():
-                break
-        return _Fill(projection.weights, trade, paid, cost, projection.bound)
-
     def _in_currency(
-        self,
-        weights: np.ndarray,
-        drifted: np.ndarray,
-        traded: np.ndarray,
-        trade: np.ndarray,
-        paid: np.ndarray,
-        row: np.ndarray,
-        equity: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Trades and costs with least fees and impact; the account starts with K times ``start_equity``."""
+        self, row: np.ndarray, equity: np.ndarray, drifted: np.ndarray, weights: np.ndarray, orders: Orders
+    ) -> Orders:
+        """Orders with least fees and impact; the account starts with K times ``start_equity``."""
         quotes = self.quotes
         assert quotes.in_currency is not None
         symbols = weights.shape[1]
         bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
-        total = quotes.in_currency.total(bars, np.abs(trade), paid, (equity * symbols)[:, None])
-        total = np.where(traded, total, 0.0)
+        total = quotes.in_currency.total(bars, np.abs(orders.trade), orders.cost, (equity * symbols)[:, None])
+        total = np.where(orders.traded, total, 0.0)
 
         # No account pays more than it has.
-        sums = total.sum(axis=1)
-        total = total / np.maximum(sums, 1.0)[:, None]
-        trade = np.where(traded, weights * (1 - total.sum(axis=1))[:, None] - drifted, 0.0)
-        return trade, total
+        total = total / np.maximum(total.sum(axis=1), 1.0)[:, None]
+        left = 1 - total.sum(axis=1)
+        trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
+        return Orders(orders.traded, trade, total)
 
 
 @dataclass
-class _Fill:
+class Orders:
+    """
+    Of n accounts, in shares of their equity at the fill.
+
+    :param traded: which symbols have one, shape (n, K)
+    :param trade: bought, below 0: sold, shape (n, K)
+    :param cost: fees and slippage, shape (n, K)
+    """
+
+    traded: np.ndarray
+    trade: np.ndarray
+    cost: np.ndarray
+
+
+@dataclass
+class Fill:
     """
     Filled orders of n accounts, in shares of their equity at the fill.
 
@@ -436,9 +415,45 @@ class _Fill:
     bound: dict[str, np.ndarray]
 
 
-def _trades(
-    weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def filled(
+    allocation: Allocation,
+    desired: np.ndarray,
+    drifted: np.ndarray,
+    tradable: np.ndarray,
+    row: np.ndarray,
+    rate: np.ndarray,
+    more_costs: Callable[[np.ndarray, Orders], Orders] | None = None,
+) -> Fill:
+    """
+    Weights, trades and costs belong together: a weight is a share of what its costs leave. A holding without an order
+    becomes a larger share by the costs of the others, and leaves them less room, which changes their costs.
+
+    :param allocation: cuts the weights to its limits
+    :param desired: weights that are wanted, NaN: no order, shape (n, K)
+    :param drifted: weights at the fill, shape (n, K)
+    :param tradable: whose orders are filled, shape (n, K)
+    :param row: of each account, shape (n,)
+    :param rate: proportional costs as shares of an order's value, shape (n, K)
+    :param more_costs: from weights and orders to the orders with all costs
+    :return: what is filled
+    """
+    desired = allocation.outside_band(desired, drifted, tradable, row)
+    without_order = np.isnan(desired) | ~tradable
+    depends_on_costs = bool((without_order & (drifted != 0)).any())
+    cost = np.zeros(len(row))
+    for _ in range(MAX_ROUNDS):
+        projection = allocation.project(desired, drifted / (1 - cost)[:, None], tradable, row)
+        orders = _orders(projection.weights, drifted, projection.traded, rate)
+        if more_costs is not None:
+            orders = more_costs(projection.weights, orders)
+        previous = cost
+        cost = orders.cost.sum(axis=1)
+        if not depends_on_costs or (np.abs(cost - previous) <= CONVERGED).all():
+            break
+    return Fill(projection.weights, orders.trade, orders.cost, cost, projection.bound)
+
+
+def _orders(weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: np.ndarray) -> Orders:
     """
     Orders that leave ``weights`` of the equity after their own costs: with c the sum of the costs, symbol i trades
     w_i (1 - c) - d_i, and c = sum of r_i |w_i (1 - c) - d_i|. The right side is convex and piecewise linear in c, with
@@ -448,14 +463,14 @@ def _trades(
     :param drifted: weights at the fill, shape (n, K)
     :param traded: whose orders are filled, shape (n, K)
     :param rate: cost of an order as a share of its value, shape (n, K)
-    :return: trades and costs as shares of the equity at the fill, shapes (n, K)
+    :return: the orders with their costs
     """
     trade = np.where(traded, weights - drifted, 0.0)
 
     # One symbol: the closed form of ``MarketCore``.
     if weights.shape[1] == 1:
         trade = trade / (1 + np.sign(trade) * weights * rate)
-        return trade, rate * np.abs(trade)
+        return Orders(traded, trade, rate * np.abs(trade))
 
     rate_of_traded = np.where(traded, rate, 0.0)
     difference = weights - drifted
@@ -468,4 +483,4 @@ def _trades(
         sign = np.sign(trade)
         if (sign == previous).all():
             break
-    return trade, rate * np.abs(trade)
+    return Orders(traded, trade, rate * np.abs(trade))

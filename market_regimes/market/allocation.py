@@ -26,14 +26,15 @@ TOLERANCE = 1e-12  # share of equity by which rounding may exceed a limit
 @dataclass(frozen=True)
 class PastRisk:
     """
-    EWMA volatilities and correlations of K symbols, as they are known at the close before each of R rows.
+    EWMA volatilities and correlations of K symbols, as they are known at the close before each of R rows, and at that of
+    the last one, which is the close before row R.
 
     The portfolio's variance is the EWMA of its squared returns over the last M rows of the calendar. Each symbol's
     returns are scaled to its EWMA volatility, so that one listed lately counts with its whole volatility.
 
-    :param volatility: annualised, as a share, NaN where it is unknown, shape (R, K)
+    :param volatility: annualised, as a share, NaN where it is unknown, shape (R + 1, K)
     :param returns: simple, close to close, 0 without a bar, M rows of 0 first, shape (M + C, K)
-    :param stop: end of the M returns that are known before each row, a position in ``returns``, shape (R,)
+    :param stop: end of the M returns that are known before each row, a position in ``returns``, shape (R + 1,)
     :param share: square root of the weight of each of M returns, the newest last, shape (M,)
     """
 
@@ -51,7 +52,7 @@ class PastRisk:
         markets = [segment.market for segment in segments]
         calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
         rows = np.searchsorted(calendar.stamps, stamps)
-        decisions = np.concatenate([rows[:1] - 1, rows[:-1]])
+        decisions = np.concatenate([rows[:1] - 1, rows])
 
         # EWMA weights, cut where they no longer count.
         rows_per_year = markets[0].account_rows_per_year
@@ -59,7 +60,7 @@ class PastRisk:
         weights = decay_of(rows_per_year) ** np.arange(memory)[::-1]
         share = np.sqrt(weights / weights.sum())
 
-        volatility = np.full((len(stamps), len(markets)), np.nan)
+        volatility = np.full((len(decisions), len(markets)), np.nan)
         returns = np.zeros((memory + len(calendar.stamps), len(markets)))
         for k, (market, row) in enumerate(zip(markets, calendar.rows, strict=True)):
             known = np.searchsorted(row, decisions, side="right") - 1
@@ -175,9 +176,7 @@ class Allocation:
             desired = np.where(since_trade < config.minimum_holding, np.nan, desired)
         return desired
 
-    def outside_band(
-        self, desired: np.ndarray, held: np.ndarray, tradable: np.ndarray, row: np.ndarray
-    ) -> np.ndarray:
+    def outside_band(self, desired: np.ndarray, held: np.ndarray, tradable: np.ndarray, row: np.ndarray) -> np.ndarray:
         """
         Orders within the no-trade band are not given, but those that close a position.
 

@@ -63,9 +63,7 @@ class TestRows:
     def test_the_columns_of_an_account_by_hand(self):
         """Prices stand still: 0.4 and 0.2 are bought at 5 bp, c = 0.0005 * 0.6 (1 - c); then A is sold."""
         flat = np.full(60, 100.0)
-        markets = [
-            replace(walking_market(name, 0, bars=60), open=flat, close=np.r_[[99.0], flat[1:]]) for name in "AB"
-        ]
+        markets = [replace(walking_market(name, 0, bars=60), open=flat, close=np.r_[[99.0], flat[1:]]) for name in "AB"]
         targets = np.full((39, 2), np.nan)
         targets[0] = [0.4, 0.2]
         targets[1] = [0.0, np.nan]
@@ -93,7 +91,17 @@ class TestRows:
     def test_frames_of_symbols_join_to_the_account(self, three):
         played = play_account(three, replay(random_targets(three)), SHARED)
         together = joint(frames_of(played, three))
-        for name in ("return", "gross_return", "equity", "gross_equity", "trade", "cost", "target", "position", "index"):
+        for name in (
+            "return",
+            "gross_return",
+            "equity",
+            "gross_equity",
+            "trade",
+            "cost",
+            "target",
+            "position",
+            "index",
+        ):
             assert together[name].to_numpy() == pytest.approx(played.account[name].to_numpy(), abs=1e-12), name
         assert figures_by_regime(frames_of(played, three), 252)["normal"]["bars"] == len(played.account)
 

@@ -373,7 +373,9 @@ class TestProperties:
             market = segment.market
             days = (market.dates - segments[0].market.dates[21]).astype("m8[D]").astype(int)
             factor = np.where(days > 15, 1.7, 1.0)
-            later.append(replace(segment, market=replace(market, close=market.close * factor, open=market.open * factor)))
+            later.append(
+                replace(segment, market=replace(market, close=market.close * factor, open=market.open * factor))
+            )
         np.testing.assert_array_equal(growth_of(later, costs, targets[:15], config), growth)
 
     def test_episodes_begin_in_cash_at_random_rows_and_end_after_theirs(self):

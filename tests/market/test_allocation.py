@@ -206,7 +206,9 @@ def excesses(allocation, weights):
         "volatility": 100 * np.sqrt(sum((factors @ weights) ** 2)) - config.volatility_limit,
     }
     for group, cap in config.group_max.items():
-        members = [abs(w) for name, w in zip(allocation.symbols, weights, strict=True) if config.groups.get(name) == group]
+        members = [
+            abs(w) for name, w in zip(allocation.symbols, weights, strict=True) if config.groups.get(name) == group
+        ]
         out[group] = sum(members) - cap
     return out
 
@@ -332,7 +334,9 @@ def test_a_key_that_cannot_be_is_refused_by_name(name):
 
 
 def test_limits_that_contradict_what_may_be_held_are_refused():
-    with pytest.raises(ValueError, match=r"market\.portfolio\.weight_min=0\.5 exceeds market\.portfolio\.weight_max=0\.1"):
+    with pytest.raises(
+        ValueError, match=r"market\.portfolio\.weight_min=0\.5 exceeds market\.portfolio\.weight_max=0\.1"
+    ):
         Allocation(PortfolioConfig(cash="shared", weight_max=0.1), ["A"], TradingCosts(0.5, 1.0))
     with pytest.raises(ValueError, match=r"market\.portfolio\.net=3 exceeds market\.portfolio\.gross=1"):
         Allocation(PortfolioConfig(cash="shared", net=3.0), ["A"], LONG_ONLY)
