@@ -492,7 +492,9 @@ class PortfolioConfig:
             if value is not None and not 0 < value < np.inf:
                 raise ValueError(f"market.portfolio.{name} must be a finite number above 0, got {value}")
         if self.weight_min is not None and not -MAX_POSITION <= self.weight_min <= 0:
-            raise ValueError(f"market.portfolio.weight_min must be within [-{MAX_POSITION:g}, 0], got {self.weight_min}")
+            raise ValueError(
+                f"market.portfolio.weight_min must be within [-{MAX_POSITION:g}, 0], got {self.weight_min}"
+            )
         if self.weight_max is not None and not 0 <= self.weight_max <= MAX_POSITION:
             raise ValueError(f"market.portfolio.weight_max must be within [0, {MAX_POSITION:g}], got {self.weight_max}")
         if not 0 <= self.no_trade_band < 1:
@@ -516,7 +518,9 @@ class PortfolioConfig:
                 raise ValueError(f"market.portfolio.group_max of {group} must be finite and at least 0, got {cap}")
         missing = sorted(set(self.groups.values()) - self.group_max.keys())
         if missing:
-            raise ValueError(f"market.portfolio.groups names {missing[0]}, which market.portfolio.group_max has no cap of")
+            raise ValueError(
+                f"market.portfolio.groups names {missing[0]}, which market.portfolio.group_max has no cap of"
+            )
 
     def _check_separate(self) -> None:
         """Refuse what separate accounts, which know nothing of each other, cannot keep."""

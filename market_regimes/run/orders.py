@@ -246,14 +246,14 @@ class _Book:
 
 def print_orders(orders: OrderList) -> None:
     """Print the orders with their sums, the cash after them, and the limits that cut."""
-    table = Table(box=SIMPLE)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("symbol", "held", "price", "weight", "order", "value", "cost", "shares", "target"):
         table.add_column(name, justify="left" if name == "symbol" else "right", no_wrap=True)
     for symbol, row in orders.table.iterrows():
         table.add_row(
             str(symbol),
             f"{row['held']:g}",
-            f"{row['price']:g}",
+            f"{row['price']:.6g}",
             f"{row['weight']:.4f}",
             f"{row['order']:+g}",
             f"{row['value']:+.2f}",

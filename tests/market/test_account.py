@@ -220,7 +220,7 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
         kept = [tradable[i] and not ordered[i] for i in names]
         amounts = [target[i] * equity if ordered[i] else holdings[i] for i in names]
         amounts = [min(max(a, low * equity), high * equity) if tradable[i] else a for i, a in enumerate(amounts)]
-        return cut(cut(amounts, ordered, equity), kept, equity), ordered
+        return cut(cut(amounts, ordered, equity), kept, equity)
 
     for number, day in enumerate(rows):
         previous = rows[number - 1] if number else day_before.tolist()
@@ -242,7 +242,7 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
             now = [bars[i].get(previous) for i in names]
             tradable = [n is not None and segments[i].first <= n < segments[i].last for i, n in enumerate(now)]
             price = [segments[i].market.close[now[i]] if tradable[i] else last_price[i] for i in names]
-            overnight, _ = wanted([shares[i] * last_price[i] for i in names], tradable, targets[number], start)
+            overnight = wanted([shares[i] * last_price[i] for i in names], tradable, targets[number], start)
 
         # Interest, then the fill.
         invested = sum(max(a, 0.0) for a in overnight)
@@ -253,7 +253,7 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
         equity = cash + sum(holdings)
         paid = 0.0
         for _ in range(40):
-            amounts, ordered = wanted(holdings, tradable, targets[number], equity - paid)
+            amounts = wanted(holdings, tradable, targets[number], equity - paid)
             before, paid = paid, rate * sum(abs(a - h) for a, h in zip(amounts, holdings, strict=True))
             if abs(before - paid) < 1e-17:
                 break

@@ -328,7 +328,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_key_that_cannot_be_is_refused_by_name(name):
     keys, sentence = REFUSED[name]
-    with pytest.raises(ValueError, match="market.portfolio") as refusal:
+    with pytest.raises(ValueError, match=r"market\.portfolio") as refusal:
         PortfolioConfig(**keys)
     assert sentence in str(refusal.value)
 

@@ -31,9 +31,7 @@ class TestByHand:
 
     def test_from_what_is_held(self):
         """100 A at 150 and 1,000 B at 40 of 100,000: 45,000 is cash. 60 % and 10 %: 300 A more, 750 B less."""
-        orders = orders_of(
-            {"A": 0.6, "B": 0.1}, {"A": 150.0, "B": 40.0}, 100_000.0, held={"A": 100.0, "B": 1000.0}
-        )
+        orders = orders_of({"A": 0.6, "B": 0.1}, {"A": 150.0, "B": 40.0}, 100_000.0, held={"A": 100.0, "B": 1000.0})
         assert orders.cash == pytest.approx(45_000.0)
         assert orders.table["weight"].tolist() == pytest.approx([0.15, 0.4])
         assert orders.table["order"].tolist() == pytest.approx([300.0, -750.0])
@@ -61,9 +59,7 @@ class TestByHand:
 
     def test_whole_lots_are_rounded_towards_no_trade(self):
         """33.3 % of 1,000 at 30 are 11.1 shares, one lot of 10. B: 25 of 50 shares to sell, two lots."""
-        orders = orders_of(
-            {"A": 0.333, "B": 0.25}, {"A": 30.0, "B": 10.0}, 1000.0, held={"B": 50.0}, lot=10.0
-        )
+        orders = orders_of({"A": 0.333, "B": 0.25}, {"A": 30.0, "B": 10.0}, 1000.0, held={"B": 50.0}, lot=10.0)
         assert orders.table["order"].tolist() == [10.0, -20.0]
         assert orders.cash_after == pytest.approx(500 - 300 + 200)
 
