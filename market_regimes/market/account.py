@@ -244,10 +244,10 @@ class Account:
         rows, symbols = quotes.listed.shape
         if episode_rows is not None and episode_rows < 1:
             raise ValueError(f"episode_rows must be at least 1, got {episode_rows}")
-        whole = allocation.gross * float(quotes.rate.max())
-        if whole >= 1:
+        most = float(quotes.rate.max())
+        if allocation.gross * most >= 1:
             raise ValueError(
-                f"costs of {1e4 * float(quotes.rate.max()):g} basis points take all equity of an order of "
+                f"costs of {1e4 * most:g} basis points take all equity of an order of "
                 f"market.portfolio.gross={allocation.gross:g}"
             )
         self.quotes = quotes
@@ -295,63 +295,46 @@ class Account:
         """
         quotes = self.quotes
         row = self.next_row
-        first_return = quotes.before_fill.take(row, axis=0)
-        second_return = quotes.after_fill.take(row, axis=0)
+        tradable = quotes.tradable.take(row, axis=0)
 
         # A symbol that has left the market is cash.
-        listed = quotes.listed.take(row, axis=0)
-        held = np.where(listed, self.weights, 0.0)
+        held = np.where(quotes.listed.take(row, axis=0), self.weights, 0.0)
 
         # The orders, as given at the close.
-        tradable = quotes.tradable.take(row, axis=0)
         desired = self.allocation.desired(targets, row, held, self.age, self.since_trade)
         overnight = held
         if not quotes.at_open:
             overnight = self.allocation.project(desired, held, tradable, row).weights
 
         # Until the fill the old weights earn, and what is borrowed costs.
-        long = np.maximum(overnight, 0.0)
-        short = np.maximum(-overnight, 0.0)
-        invested = long.sum(axis=1)
-        borrowed_cash = np.maximum(invested - 1, 0.0)
-        financing = self.financing_rate * (borrowed_cash + short.sum(axis=1))
-        interest = self.cash_rate * np.maximum(1 - invested, 0.0)
-        gross_before_fill = 1 + (held * first_return).sum(axis=1)
+        first_return = quotes.before_fill.take(row, axis=0)
+        earned = held * first_return
+        financed, interest = self._interest(overnight)
+        gross_equity = 1 + _sums(earned)
         if self.cash_rate:
-            gross_before_fill = gross_before_fill + interest
-        gross_before_fill = np.maximum(gross_before_fill, LEAST_EQUITY)
-        before_fill = np.maximum(gross_before_fill - financing, LEAST_EQUITY)
-        drifted = held * (1 + first_return) / before_fill[:, None]
+            gross_equity = gross_equity + interest
+        gross_equity = np.maximum(gross_equity, LEAST_EQUITY)
+        equity = np.maximum(gross_equity - _sums(financed), LEAST_EQUITY)
+        drifted = held * (1 + first_return) / equity[:, None]
 
         # The fill.
         rate = quotes.rate.take(row, axis=0)
         more_costs = None
         if quotes.in_currency is not None:
-            more_costs = partial(self._in_currency, row, self.equity * before_fill, drifted)
+            more_costs = partial(self._in_currency, row, self.equity * equity, drifted)
         fill = filled(self.allocation, desired, drifted, tradable, row, rate, more_costs)
 
         # The new weights earn the rest of the row.
-        after_fill = np.maximum(1 + (fill.weights * second_return).sum(axis=1), LEAST_EQUITY)
-        growth = np.maximum(before_fill * (1 - fill.cost) * after_fill, RUIN_EQUITY / self.equity)
+        second_return = quotes.after_fill.take(row, axis=0)
+        earned_after = fill.weights * second_return
+        after_fill = np.maximum(1 + _sums(earned_after), LEAST_EQUITY)
+        left = equity * (1 - fill.cost)
+        growth = np.maximum(left * after_fill, RUIN_EQUITY / self.equity)
 
         # Who earned it, and who paid.
-        share_of_long = long / np.where(invested > 0, invested, 1.0)[:, None]
-        financed = self.financing_rate * (short + borrowed_cash[:, None] * share_of_long)
-        cost = fill.cost_of_symbols * before_fill[:, None]
-        left = before_fill * (1 - fill.cost)
-        contribution = held * first_return - financed - cost + left[:, None] * fill.weights * second_return
-        step = AccountStep(
-            growth,
-            gross_before_fill * after_fill,
-            fill.weights,
-            fill.trade * before_fill[:, None],
-            cost + financed,
-            contribution,
-            growth - 1 - contribution.sum(axis=1),
-            fill.bound,
-            np.zeros(0, dtype=bool),
-            np.zeros(0, dtype=bool),
-        )
+        paid = fill.cost_of_symbols * equity[:, None] + financed
+        contribution = earned + left[:, None] * earned_after - paid
+        cash_contribution = growth - 1 - _sums(contribution)
 
         # Time goes on.
         self.equity = self.equity * growth
@@ -359,9 +342,36 @@ class Account:
         self.since_trade = np.where(fill.trade == 0, self.since_trade + 1, 1)
         self.age = self.age + 1
         self.row = np.minimum(self.row + 1, self.end)
-        step.terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
-        step.truncated = (self.row >= self.end) & ~step.terminated
-        return step
+        terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
+        return AccountStep(
+            growth=growth,
+            gross_growth=gross_equity * after_fill,
+            weights=fill.weights,
+            trade=fill.trade * equity[:, None],
+            cost=paid,
+            contribution=contribution,
+            cash_contribution=cash_contribution,
+            bound=fill.bound,
+            terminated=terminated,
+            truncated=(self.row >= self.end) & ~terminated,
+        )
+
+    def _interest(self, overnight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param overnight: weights until the fill, shape (n, K)
+        :return: financing that each symbol pays, shape (n, K), and interest that the cash earns, shape (n,). Long
+            weights share the borrowed cash, short weights pay for the borrowed stock
+        """
+        long = np.maximum(overnight, 0.0)
+        short = long - overnight
+        invested = _sums(long)
+        interest = self.cash_rate * np.maximum(1 - invested, 0.0)
+        borrowed = short
+        borrowed_cash = np.maximum(invested - 1, 0.0)
+        if borrowed_cash.any():
+            share_of_long = long / np.where(invested > 0, invested, 1.0)[:, None]
+            borrowed = short + borrowed_cash[:, None] * share_of_long
+        return self.financing_rate * borrowed, interest
 
     def _in_currency(
         self, row: np.ndarray, equity: np.ndarray, drifted: np.ndarray, weights: np.ndarray, orders: Orders
@@ -375,8 +385,8 @@ class Account:
         total = np.where(orders.traded, total, 0.0)
 
         # No account pays more than it has.
-        total = total / np.maximum(total.sum(axis=1), 1.0)[:, None]
-        left = 1 - total.sum(axis=1)
+        total = total / np.maximum(_sums(total), 1.0)[:, None]
+        left = 1 - _sums(total)
         trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
         return Orders(orders.traded, trade, total)
 
@@ -447,10 +457,16 @@ def filled(
         if more_costs is not None:
             orders = more_costs(projection.weights, orders)
         previous = cost
-        cost = orders.cost.sum(axis=1)
+        cost = _sums(orders.cost)
         if not depends_on_costs or (np.abs(cost - previous) <= CONVERGED).all():
             break
     return Fill(projection.weights, orders.trade, orders.cost, cost, projection.bound)
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Sum over the symbols, shape (n,), of an array of shape (n, K)."""
+    sums: np.ndarray = np.add.reduce(values, axis=1)
+    return sums
 
 
 def _orders(weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: np.ndarray) -> Orders:
@@ -477,7 +493,7 @@ def _orders(weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: 
     sign = np.sign(trade)
     for _ in range(MAX_ROUNDS):  # a kink within rounding may change its sign for ever
         signed = rate_of_traded * sign
-        cost = (signed * difference).sum(axis=1) / (1 + (signed * weights).sum(axis=1))
+        cost = _sums(signed * difference) / (1 + _sums(signed * weights))
         trade = np.where(traded, weights * (1 - cost)[:, None] - drifted, 0.0)
         previous = sign
         sign = np.sign(trade)
