@@ -2,9 +2,9 @@
 From the targets of K symbols to the weights of one account.
 
 At a close ``Allocation.desired`` says which weights are wanted, and where no order is given. At the fill
-``Allocation.project`` cuts them to the limits. A holding that cannot be traded takes its room first, then one without an
-order; the orders share what is left. A cut only brings weights nearer to 0, so that a cut weight stays within the
-limits that hold already.
+``Allocation.project`` cuts them to the limits. A holding that cannot be traded takes its room first, then a holding
+without an order; the orders share what is left. A cut only brings weights nearer to 0, so that a cut weight stays
+within the limits that hold already.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from market_regimes.market.regimes import decay_of, memory_of
 from market_regimes.market.segments import Segment
 from market_regimes.prices.bar_length import Calendar
 
-LIMITS = ("weight", "group", "net", "gross", "volatility")
 TOLERANCE = 1e-12  # share of equity by which rounding may exceed a limit
 
 
 @dataclass(frozen=True)
 class PastRisk:
     """
-    EWMA volatilities and correlations of K symbols, as they are known at the close before each of R rows, and at that of
-    the last one, which is the close before row R.
+    EWMA volatilities and correlations of K symbols, as they are known at the close before each of R rows. Row R is the
+    one after the last, whose orders are given at the last close.
 
     The portfolio's variance is the EWMA of its squared returns over the last M rows of the calendar. Each symbol's
     returns are scaled to its EWMA volatility, so that one listed lately counts with its whole volatility.
@@ -51,22 +50,29 @@ class PastRisk:
         """
         markets = [segment.market for segment in segments]
         calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+
+        # Each row is decided at the close of the one before, the first at that of the row before it in the calendar.
         rows = np.searchsorted(calendar.stamps, stamps)
         decisions = np.concatenate([rows[:1] - 1, rows])
 
         # EWMA weights, cut where they no longer count.
         rows_per_year = markets[0].account_rows_per_year
         memory = memory_of(rows_per_year)
-        weights = decay_of(rows_per_year) ** np.arange(memory)[::-1]
+        decay = decay_of(rows_per_year)
+        weights = decay ** np.arange(memory)[::-1]
         share = np.sqrt(weights / weights.sum())
 
+        # What each symbol's bars tell; two bars of a row compound.
+        shape = (memory + len(calendar.stamps), len(markets))
+        returns = np.zeros(shape)
         volatility = np.full((len(decisions), len(markets)), np.nan)
-        returns = np.zeros((memory + len(calendar.stamps), len(markets)))
         for k, (market, row) in enumerate(zip(markets, calendar.rows, strict=True)):
-            known = np.searchsorted(row, decisions, side="right") - 1
-            volatility[:, k] = np.where(known >= 0, market.volatility[known.clip(0)] / 100, np.nan)
-            log_growth = np.bincount(row[1:], np.diff(np.log(market.close)), minlength=len(calendar.stamps))
-            returns[memory:, k] = np.expm1(log_growth)
+            last_bar = np.searchsorted(row, decisions, side="right") - 1
+            of_last_bar = market.volatility[last_bar.clip(0)] / 100
+            volatility[:, k] = np.where(last_bar >= 0, of_last_bar, np.nan)
+            growth = np.diff(np.log(market.close))
+            of_rows = np.bincount(row[1:], growth, minlength=len(calendar.stamps))
+            returns[memory:, k] = np.expm1(of_rows)
         return cls(volatility, returns, decisions + 1 + memory, share)
 
     def factors(self, row: np.ndarray) -> np.ndarray:
@@ -74,12 +80,19 @@ class PastRisk:
         :param row: of each account, shape (n,)
         :return: F such that weights w have the annualised volatility |F w|, as a share, shape (n, M, K)
         """
+        # The past returns, weighted.
         memory = len(self.share)
         windows = np.lib.stride_tricks.sliding_window_view(self.returns, memory, axis=0)
-        recent = windows[self.stop[row] - memory].transpose(0, 2, 1) * self.share[:, None]
-        size = np.sqrt((recent**2).sum(axis=1, keepdims=True))
-        volatility = np.nan_to_num(self.volatility[row])[:, None]
-        scaled: np.ndarray = np.divide(recent, size, out=np.zeros_like(recent), where=size > 0) * volatility
+        first = self.stop[row] - memory
+        recent = windows[first].transpose(0, 2, 1)
+        weighted = recent * self.share[:, None]
+
+        # Each symbol's column gets the length of its volatility.
+        length = np.sqrt((weighted**2).sum(axis=1, keepdims=True))
+        moves = length > 0
+        direction = np.divide(weighted, length, out=np.zeros_like(weighted), where=moves)
+        volatility = np.nan_to_num(self.volatility[row])
+        scaled: np.ndarray = direction * volatility[:, None]
         return scaled
 
 
@@ -126,29 +139,41 @@ class Allocation:
         self.high = high if config.weight_max is None else config.weight_max
         self.gross = max(-low, high) if config.gross is None else config.gross
         self.net = self.gross if config.net is None else config.net
+        self._check()
+
+        # Which symbol is in which group, 1 or 0, shape (K, G).
+        names = list(config.group_max)
+        group_of = [config.groups.get(symbol) for symbol in self.symbols]
+        members = [[float(group == name) for name in names] for group in group_of]
+        self.members = np.array(members).reshape(len(self.symbols), len(names))
+        self.in_group = self.members.any(axis=1)
+        self.caps = np.array([config.group_max[name] for name in names])
+
+        # The alphabet decides between equal targets.
+        self.alphabet = np.argsort(np.argsort(self.symbols))
+
+    def _check(self) -> None:
+        """Refuse limits that contradict each other, unknown symbols, and limits that lack what they measure."""
+        config = self.config
         if self.low > self.high:
             raise ValueError(
                 f"market.portfolio.weight_min={self.low:g} exceeds market.portfolio.weight_max={self.high:g}"
             )
         if self.net > self.gross:
             raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
-        needs_risk = config.volatility_limit is not None or config.allocator == "equal_risk"
-        if needs_risk and risk is None:
-            key = "allocator" if config.volatility_limit is None else "volatility_limit"
-            raise ValueError(f"market.portfolio.{key} needs the past returns of the symbols")
-
-        # Which symbol is in which group, (K, G), and the alphabet, which decides between equal targets.
         unknown = sorted(config.groups.keys() - set(self.symbols))
         if unknown:
             raise ValueError(
                 f"market.portfolio.groups names {unknown[0]}, and the symbols are {', '.join(self.symbols)}"
             )
-        names = list(config.group_max)
-        self.caps = np.array([config.group_max[name] for name in names])
-        self.members = np.array(
-            [[float(config.groups.get(symbol) == name) for name in names] for symbol in self.symbols]
-        ).reshape(len(self.symbols), len(names))
-        self.alphabet = np.argsort(np.argsort(self.symbols))
+
+        # Volatilities are estimates of the past.
+        if self.risk is not None:
+            return
+        if config.volatility_limit is not None:
+            raise ValueError("market.portfolio.volatility_limit needs the past returns of the symbols")
+        if config.allocator == "equal_risk":
+            raise ValueError("market.portfolio.allocator=equal_risk needs the past returns of the symbols")
 
     def desired(
         self, targets: np.ndarray, row: np.ndarray, held: np.ndarray, age: np.ndarray, since_trade: np.ndarray
@@ -204,92 +229,124 @@ class Allocation:
         :return: weights within the limits, where the holdings that cannot be traded alone are within them
         """
         ordered = tradable & ~np.isnan(desired)
+        kept = tradable & ~ordered
+
+        # The weight of a symbol.
         wanted = np.where(ordered, desired, held)
         clipped = np.minimum(np.maximum(wanted, self.low), self.high)
-        weights = clipped if tradable.all() else np.where(tradable, clipped, held)
-        bound = {"weight": (np.abs(weights - wanted) > TOLERANCE).any(axis=1)}
+        weights = np.where(tradable, clipped, held)
+        cut = np.abs(weights - wanted) > TOLERANCE
+        bound = {"weight": cut.any(axis=1)}
 
         # The orders make room first, then the holdings without one. Those may have balanced the orders, so that in the
         # end both make room together.
-        kept = tradable & ~ordered
-        factors = None if self.config.volatility_limit is None or self.risk is None else self.risk.factors(row)
-        weights = self._within(weights, ordered, factors, bound)
+        factors = self._factors(row)
+        weights, cuts = self._within(weights, ordered, factors)
+        bound |= cuts
         if kept.any():
             before = weights
-            weights = self._within(weights, kept, factors, bound)
+            weights, cuts = self._within(weights, kept, factors)
+            bound = _either(bound, cuts)
             if (weights != before).any():
-                weights = self._within(weights, tradable, factors, bound)
+                weights, cuts = self._within(weights, tradable, factors)
+                bound = _either(bound, cuts)
         traded = ordered | (kept & (weights != held))
         return Projection(weights, traded, bound)
 
+    def _factors(self, row: np.ndarray) -> np.ndarray | None:
+        """Factors of the volatility, None: it has no limit."""
+        if self.config.volatility_limit is None:
+            return None
+        assert self.risk is not None
+        return self.risk.factors(row)
+
     def _within(
-        self, weights: np.ndarray, movable: np.ndarray, factors: np.ndarray | None, bound: dict[str, np.ndarray]
-    ) -> np.ndarray:
+        self, weights: np.ndarray, movable: np.ndarray, factors: np.ndarray | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """
         :param weights: shape (n, K)
         :param movable: which of them may be cut, shape (n, K)
         :param factors: of the volatility, shape (n, M, K), None: it has no limit
-        :param bound: gains which limits cut
-        :return: weights that are nearer to 0 where a limit asks for it, shape (n, K)
+        :return: weights that are nearer to 0 where a limit asks for it, shape (n, K); whether each limit cut, by its
+            name, shapes (n,)
         """
-        scales = {}
+        cuts = {}
         if len(self.caps):
             scale = self._scale_of_groups(weights, movable)
             weights = weights * scale
-            scales["group"] = scale
+            cuts["group"] = (scale < 1).any(axis=1)
+
         if self.net < self.gross:
             scale = self._scale_of_net(weights, movable)
             weights = weights * scale
-            scales["net"] = scale
+            cuts["net"] = (scale < 1).any(axis=1)
 
-        scale = _scale(np.abs(weights), movable, self.gross)
-        if scale is not None:
-            weights = np.where(movable, weights * scale[:, None], weights)
-            scales["gross"] = scale[:, None]
+        scale_of_gross = self._scale_of_gross(weights, movable)
+        if scale_of_gross is not None:
+            weights = weights * scale_of_gross
+            cuts["gross"] = (scale_of_gross < 1).any(axis=1)
+
         if factors is not None:
             scale = self._scale_of_volatility(weights, movable, factors)
-            weights = np.where(movable, weights * scale[:, None], weights)
-            scales["volatility"] = scale[:, None]
-        for name, factor in scales.items():
-            bound[name] = bound.get(name, False) | (factor < 1).any(axis=1)
-        return weights
+            weights = weights * scale
+            cuts["volatility"] = (scale < 1).any(axis=1)
+        return weights, cuts
 
     def _scale_of_groups(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
         """Factor of each weight that keeps the sums of the groups, shape (n, K)."""
         size = np.abs(weights)
         total = size @ self.members
         moving = np.where(movable, size, 0.0) @ self.members
-        excess = total - self.caps
-        scale = _left(excess, moving)
-        in_group = self.members.any(axis=1)
-        return np.where(movable & in_group, scale @ self.members.T, 1.0)
+        scale = _left(total - self.caps, moving)
+
+        # From groups to their symbols.
+        of_symbols = scale @ self.members.T
+        return np.where(movable & self.in_group, of_symbols, 1.0)
 
     def _scale_of_net(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
         """Factor of each weight that keeps the net sum: the larger side is cut, shape (n, K)."""
         total = weights.sum(axis=1)
-        on_side = movable & (weights * np.sign(total)[:, None] > 0)
+        side = np.sign(total)
+        on_side = movable & (weights * side[:, None] > 0)
         moving = np.where(on_side, np.abs(weights), 0.0).sum(axis=1)
         scale = _left(np.abs(total) - self.net, moving)
         return np.where(on_side, scale[:, None], 1.0)
 
+    def _scale_of_gross(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray | None:
+        """Factor of each weight that keeps the gross sum, shape (n, K); None: no account exceeds it."""
+        size = np.abs(weights)
+        excess = np.add.reduce(size, axis=1) - self.gross
+        if not (excess > TOLERANCE).any():
+            return None
+        moving = np.where(movable, size, 0.0).sum(axis=1)
+        scale = _left(excess, moving)
+        return np.where(movable, scale[:, None], 1.0)
+
     def _scale_of_volatility(self, weights: np.ndarray, movable: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """
         Factor s of the movable weights m beside the rest r: the largest at which |F (s m + r)| keeps the limit, so a
-        root of a s^2 + 2 b s + c, shape (n,).
+        root of a s^2 + 2 b s + c, shape (n, K).
         """
         assert self.config.volatility_limit is not None
         limit = self.config.volatility_limit / 100
-        moving = (factors @ np.where(movable, weights, 0.0)[:, :, None])[:, :, 0]
-        resting = (factors @ np.where(movable, 0.0, weights)[:, :, None])[:, :, 0]
+
+        # Past returns of both parts, (n, M).
+        moving = np.einsum("nmk,nk->nm", factors, np.where(movable, weights, 0.0))
+        resting = np.einsum("nmk,nk->nm", factors, np.where(movable, 0.0, weights))
         a = (moving**2).sum(axis=1)
         b = (moving * resting).sum(axis=1)
         c = (resting**2).sum(axis=1) - limit**2
 
-        exceeded = np.sqrt(a + 2 * b + c + limit**2) > limit * (1 + TOLERANCE)
-        discriminant = np.sqrt(np.maximum(b**2 - a * c, 0.0))
-        root = np.divide(discriminant - b, a, out=np.zeros_like(a), where=a > 0)
-        attainable = b**2 >= a * c
-        return np.where(exceeded, np.where(attainable, root, 0.0).clip(0.0, 1.0), 1.0)
+        # Where no factor keeps the limit, the movable part goes.
+        discriminant = b**2 - a * c
+        root = np.sqrt(np.maximum(discriminant, 0.0)) - b
+        root = np.divide(root, a, out=np.zeros_like(a), where=a > 0).clip(0.0, 1.0)
+        attainable = np.where(discriminant >= 0, root, 0.0)
+
+        volatility = np.sqrt(np.maximum(a + 2 * b + c + limit**2, 0.0))
+        exceeded = volatility > limit * (1 + TOLERANCE)
+        scale = np.where(exceeded, attainable, 1.0)
+        return np.where(movable, scale[:, None], 1.0)
 
     def _largest(self, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
         """
@@ -298,35 +355,39 @@ class Allocation:
         """
         assert self.config.top_k is not None
         order_given = ~np.isnan(targets)
-        places = self.config.top_k - (~order_given & (held != 0)).sum(axis=1)
-        alphabet = np.broadcast_to(self.alphabet, targets.shape)
+        holdings = (~order_given & (held != 0)).sum(axis=1)
+        places = self.config.top_k - holdings
+
+        # The last key of ``lexsort`` comes first.
         size = np.abs(np.nan_to_num(targets))
+        alphabet = np.broadcast_to(self.alphabet, targets.shape)
         best_first = np.lexsort((alphabet, -np.abs(held), -size, ~order_given), axis=1)
         place = np.argsort(best_first, axis=1)
-        return np.where(order_given & (place >= places[:, None]), 0.0, targets)
+        too_small = order_given & (place >= places[:, None])
+        return np.where(too_small, 0.0, targets)
 
     def _by_risk(self, targets: np.ndarray, row: np.ndarray) -> np.ndarray:
         """The sum of the targets, up to ``gross``, in inverse proportion to the volatilities."""
         assert self.risk is not None
         volatility = self.risk.volatility[row]
         inverse = np.divide(1.0, volatility, out=np.zeros_like(volatility), where=volatility > 0)
+
         size = np.abs(np.nan_to_num(targets))
         budget = np.minimum(size.sum(axis=1), self.gross)
-        weights = size * inverse
-        total = weights.sum(axis=1)
-        shares = np.divide(weights, total[:, None], out=np.zeros_like(weights), where=total[:, None] > 0)
-        return np.where(np.isnan(targets), np.nan, np.sign(targets) * shares * budget[:, None])
+        parts = size * inverse
+        total = parts.sum(axis=1, keepdims=True)
+        share = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
+        weights = np.sign(targets) * share * budget[:, None]
+        return np.where(np.isnan(targets), np.nan, weights)
+
+
+def _either(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Whether each limit cut in one of two passes, by its name, shapes (n,)."""
+    return first | {name: cuts | first[name] if name in first else cuts for name, cuts in second.items()}
 
 
 def _left(excess: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """Share of ``moving`` that remains once ``excess`` is taken from it, 1 where nothing is in excess."""
-    share = 1 - np.divide(excess, moving, out=np.ones_like(moving), where=moving > 0)
-    return np.where(excess > TOLERANCE, share.clip(0.0, 1.0), 1.0)
-
-
-def _scale(size: np.ndarray, movable: np.ndarray, limit: float) -> np.ndarray | None:
-    """Factor of the movable weights that keeps the sum of all sizes, shape (n,); None: no account exceeds it."""
-    excess = size.sum(axis=1) - limit
-    if not (excess > TOLERANCE).any():
-        return None
-    return _left(excess, np.where(movable, size, 0.0).sum(axis=1))
+    taken = np.divide(excess, moving, out=np.ones_like(moving), where=moving > 0)
+    remains = (1 - taken).clip(0.0, 1.0)
+    return np.where(excess > TOLERANCE, remains, 1.0)

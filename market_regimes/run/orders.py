@@ -159,23 +159,31 @@ def _check(
         raise ValueError(f"the equity must be a finite amount above 0, got {equity}")
     if lot is not None and not 0 < lot < np.inf:
         raise ValueError(f"a lot must be a finite number of shares above 0, got {lot}")
+
+    # Symbols.
     for symbol in held:
         if symbol not in symbols:
             raise ValueError(f"{symbol} is held, and the run trades {', '.join(symbols)}")
     for symbol in targets:
         if symbol not in symbols:
             raise ValueError(f"{symbol} has a target, and the run trades {', '.join(symbols)}")
+
+    # Numbers.
     for symbol in symbols:
-        target = targets.get(symbol, np.nan)
-        shares = held.get(symbol, 0.0)
-        price = prices.get(symbol, np.nan)
-        if np.isinf(target) or not np.isfinite(shares):
-            raise ValueError(f"{symbol}: a target and the shares held must be finite, got {target} and {shares}")
-        needs_price = shares != 0 or (not np.isnan(target) and target != 0)
-        if needs_price and not 0 < price < np.inf:
-            raise ValueError(f"{symbol} cannot be priced, and is held or has a target: it needs a price above 0")
-        if not np.isnan(price) and not 0 < price < np.inf:
-            raise ValueError(f"the price of {symbol} must be a finite amount above 0, got {price}")
+        _check_symbol(symbol, targets.get(symbol, np.nan), prices.get(symbol, np.nan), held.get(symbol, 0.0))
+
+
+def _check_symbol(symbol: str, target: float, price: float, shares: float) -> None:
+    """Refuse numbers of one symbol that no order follows from."""
+    if np.isinf(target) or not np.isfinite(shares):
+        raise ValueError(f"{symbol}: a target and the shares held must be finite, got {target} and {shares}")
+
+    # Nobody needs the price of what is neither held nor wanted.
+    is_wanted = not np.isnan(target) and target != 0
+    if np.isnan(price) and (shares != 0 or is_wanted):
+        raise ValueError(f"{symbol} cannot be priced, and is held or has a target: it needs a price above 0")
+    if not np.isnan(price) and not 0 < price < np.inf:
+        raise ValueError(f"the price of {symbol} must be a finite amount above 0, got {price}")
 
 
 @dataclass(frozen=True)

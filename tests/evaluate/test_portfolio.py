@@ -1,4 +1,4 @@
-"""An account over a period: its rows, its benchmarks, its timing; oracles: plain loops, closed forms, today's modules."""
+"""An account over a period: rows, benchmarks, timing; oracles: plain loops, closed forms, today's modules."""
 
 import sys
 from dataclasses import replace

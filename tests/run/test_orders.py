@@ -76,8 +76,8 @@ class TestByHand:
 
     def test_rounded_sales_do_not_leave_purchases_unpaid(self):
         """
-        A: 55 of 100 shares at 10 are sold, in lots 50, so that 50 are kept, and not 45. 550 of B at 1 would take 50 more
-        than there is: 500 are bought.
+        A: 55 of 100 shares at 10 are sold, in lots 50, so that 50 are kept, and not 45. The 550 of B at 1 would take 50
+        more than there is: 500 are bought.
         """
         orders = orders_of({"A": 0.45, "B": 0.55}, {"A": 10.0, "B": 1.0}, 1000.0, held={"A": 100.0}, lot=10.0)
         assert orders.table["order"].tolist() == [-50.0, 500.0]
