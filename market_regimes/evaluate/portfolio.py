@@ -13,7 +13,7 @@ from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.figures import before, sharpe_per_row
 from market_regimes.evaluate.play import RANDOM_RUNS, backtest
 from market_regimes.evaluate.rules import Decision, fitted, informed
-from market_regimes.market.account import Account, Quotes
+from market_regimes.market.account import Account, AccountStep, Quotes
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
@@ -91,11 +91,11 @@ class Played:
 
     :param account: a row per row of the account with the columns of ``joint``: ``return``, ``gross_return``,
         ``equity``, ``gross_equity``, ``target`` and ``position`` (sums without signs), ``trade`` (turnover), ``cost``,
-        ``index``; and at the close, as shares of equity, ``cash``, ``gross`` and ``net``; ``limits`` that cut, joined
-        by "+"
+        ``index``; and at the close, as shares of equity, ``cash``, ``gross`` and ``net``; what the cash earned,
+        ``cash_contribution``; ``limits`` that cut, joined by "+"
     :param weights: of each symbol after the fill, shape (R, K), as the tables below
     :param targets: what the rule wanted, NaN: no order
-    :param contributions: simple return that each symbol earned; with ``cash``, interest, they add up to ``return``
+    :param contributions: simple return that each symbol earned; with ``cash_contribution`` they add up to ``return``
     :param trades: bought, below 0: sold, as shares of the equity before the row
     :param costs: fees, slippage and financing, as shares of the equity before the row
     :param closing_weights: of each symbol at the close
@@ -113,7 +113,8 @@ class Played:
     def limits(self) -> dict[str, int]:
         """Rows in which each limit cut the weights."""
         names = self.account["limits"].str.split("+").explode()
-        return {str(name): int(count) for name, count in names[names != ""].value_counts().items()}
+        counts = names[names != ""].value_counts()
+        return {str(name): int(count) for name, count in counts.items()}
 
 
 def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Played:
@@ -124,59 +125,65 @@ def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Pla
     :return: the account's rows
     """
     account = bench.account(config)
-    rows, symbols = bench.quotes.listed.shape
-    tables = {name: np.zeros((rows, symbols)) for name in ("weights", "trade", "cost", "contribution", "closing")}
-    targets = np.full((rows, symbols), np.nan)
-    growth = np.ones(rows)
-    gross_growth = np.ones(rows)
-    cash_contribution = np.zeros(rows)
-    limits = [""] * rows
+    steps: list[AccountStep] = []
+    targets = []
+    closing = []
+    for _ in range(account.rows):
+        target = rule(bench.state(account))
+        step = account.step(target[None, :])
 
-    for row in range(rows):
-        targets[row] = rule(bench.state(account))
-        step = account.step(targets[row][None, :])
-
-        # What happened.
-        growth[row] = step.growth[0]
-        gross_growth[row] = step.gross_growth[0]
-        cash_contribution[row] = step.cash_contribution[0]
-        for name in ("weights", "trade", "cost", "contribution"):
-            tables[name][row] = getattr(step, name)[0]
-        tables["closing"][row] = account.weights[0]
-        limits[row] = "+".join(name for name, cut in step.bound.items() if cut[0])
+        targets.append(target)
+        steps.append(step)
+        closing.append(account.weights[0])
         if step.terminated[0]:
             break
+    return _tables(bench, steps, np.array(targets), np.array(closing))
 
-    # The account's columns.
-    index = pd.DatetimeIndex(bench.quotes.stamps, name="date")
-    closing = tables["closing"]
-    frame = pd.DataFrame({"return": growth - 1, "gross_return": gross_growth - 1}, index=index)
-    frame["equity"] = growth.cumprod()
-    frame["gross_equity"] = gross_growth.cumprod()
-    frame["target"] = np.abs(tables["weights"]).sum(axis=1)
-    frame["position"] = np.abs(closing).sum(axis=1)
-    frame["trade"] = np.abs(tables["trade"]).sum(axis=1)
-    frame["cost"] = tables["cost"].sum(axis=1)
-    frame["index"] = _mean_index(bench)
-    frame["cash"] = 1 - closing.sum(axis=1)
-    frame["gross"] = frame["position"]
-    frame["net"] = closing.sum(axis=1)
-    frame["limits"] = limits
 
-    def table(values: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=index, columns=bench.quotes.symbols)
+def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing: np.ndarray) -> Played:
+    """
+    :param bench: what is traded
+    :param steps: of one account, up to its ruin or its last row
+    :param targets: of each step, shape (steps, K)
+    :param closing: weights after each step, shape (steps, K)
+    :return: a row per row of the account; those after its ruin are 0
+    """
+    stamps = bench.quotes.stamps
+    index = pd.DatetimeIndex(stamps, name="date")
+    after_ruin = len(stamps) - len(steps)
 
-    contributions = table(tables["contribution"])
-    contributions["cash"] = cash_contribution
-    return Played(
-        frame,
-        table(tables["weights"]),
-        table(targets),
-        contributions,
-        table(tables["trade"]),
-        table(tables["cost"]),
-        table(closing),
-    )
+    def table(values: np.ndarray, later: float = 0.0) -> pd.DataFrame:
+        padded = np.pad(values, ((0, after_ruin), (0, 0)), constant_values=later)
+        return pd.DataFrame(padded, index=index, columns=bench.quotes.symbols)
+
+    def column(values: list[float]) -> np.ndarray:
+        return np.pad(np.array(values), (0, after_ruin))
+
+    # By symbol.
+    weights = table(np.array([step.weights[0] for step in steps]))
+    trades = table(np.array([step.trade[0] for step in steps]))
+    costs = table(np.array([step.cost[0] for step in steps]))
+    contributions = table(np.array([step.contribution[0] for step in steps]))
+    closing_weights = table(closing)
+
+    # The account, with the columns of ``joint`` first.
+    account = pd.DataFrame(index=index)
+    account["return"] = column([step.growth[0] - 1 for step in steps])
+    account["gross_return"] = column([step.gross_growth[0] - 1 for step in steps])
+    account["equity"] = (1 + account["return"]).cumprod()
+    account["gross_equity"] = (1 + account["gross_return"]).cumprod()
+    account["target"] = weights.abs().sum(axis=1)
+    account["position"] = closing_weights.abs().sum(axis=1)
+    account["trade"] = trades.abs().sum(axis=1)
+    account["cost"] = costs.sum(axis=1)
+    account["index"] = _mean_index(bench)
+    account["cash"] = 1 - closing_weights.sum(axis=1)
+    account["gross"] = account["position"]
+    account["net"] = closing_weights.sum(axis=1)
+    account["cash_contribution"] = column([step.cash_contribution[0] for step in steps])
+    limits = ["+".join(name for name, cut in step.bound.items() if cut[0]) for step in steps]
+    account["limits"] = limits + [""] * after_ruin
+    return Played(account, weights, table(targets, np.nan), contributions, trades, costs, closing_weights)
 
 
 def frames_of(played: Played, bench: Bench) -> dict[str, pd.DataFrame]:
@@ -187,54 +194,76 @@ def frames_of(played: Played, bench: Bench) -> dict[str, pd.DataFrame]:
         before the row as ``capital`` and ``gross_capital``. They are K times the symbol's part of the account, the
         cash's interest shared alike, so that ``joint`` of them is the account
     """
-    quotes = bench.quotes
-    symbols = len(quotes.symbols)
     account = played.account
-    listed_symbols = np.maximum(quotes.listed.sum(axis=1), 1)
-    cash_part = played.contributions["cash"].to_numpy() / listed_symbols
-    gross_part = (account["gross_return"] - account["return"]).to_numpy() / listed_symbols
 
-    frames = {}
-    for k, segment in enumerate(bench.segments):
-        rows = quotes.listed[:, k]
-        market = segment.market
-        bars = quotes.last_bar[rows, k]
-        capital = before(account["equity"].to_numpy())[rows]
-        gross_capital = before(account["gross_equity"].to_numpy())[rows]
+    # What belongs to no symbol is shared by those that are listed.
+    listed = np.maximum(bench.quotes.listed.sum(axis=1), 1)
+    shared = account["cash_contribution"].to_numpy() / listed
+    of_costs = (account["gross_return"] - account["return"]).to_numpy() / listed
+    return {
+        segment.market.symbol: _part(played, bench, k, shared, of_costs) for k, segment in enumerate(bench.segments)
+    }
 
-        # K times its part of the account's return.
-        profit = symbols * (played.contributions.iloc[:, k].to_numpy() + cash_part)
-        gross_profit = profit + symbols * gross_part
-        held = played.closing_weights.iloc[:, k].to_numpy() * (1 + account["return"].to_numpy())
-        frames[market.symbol] = pd.DataFrame(
-            {
-                "return": profit[rows],
-                "gross_return": gross_profit[rows],
-                "target": symbols * played.weights.iloc[:, k].to_numpy()[rows],
-                "position": (symbols * held / (1 + profit))[rows],
-                "trade": symbols * played.trades.iloc[:, k].to_numpy()[rows],
-                "cost": symbols * played.costs.iloc[:, k].to_numpy()[rows],
-                "equity": capital * (1 + profit[rows]),
-                "gross_equity": gross_capital * (1 + gross_profit[rows]),
-                "price": quotes.fill_price[rows, k],
-                "index": market.index[bars],
-                "regime": np.array(REGIMES)[market.regime[bars]],
-                "row": quotes.stamps[rows].astype("M8[s]").astype(np.int64),
-                "capital": capital,
-                "gross_capital": gross_capital,
-            },
-            index=account.index[rows],
-        )
-    return frames
+
+def _part(played: Played, bench: Bench, k: int, shared: np.ndarray, of_costs: np.ndarray) -> pd.DataFrame:
+    """
+    :param played: an account
+    :param bench: what it traded
+    :param k: number of a symbol
+    :param shared: part of the cash's contribution of each listed symbol, shape (R,)
+    :param of_costs: part of the difference between gross and net return, shape (R,)
+    :return: the symbol's frame, as ``frames_of`` describes it
+    """
+    quotes = bench.quotes
+    account = played.account
+    symbols = len(quotes.symbols)
+    rows = quotes.listed[:, k]
+
+    def times_symbols(table: pd.DataFrame) -> np.ndarray:
+        return symbols * table.iloc[:, k].to_numpy()[rows]
+
+    # What it earned and is worth, as shares of 1/K of the account before the row.
+    profit = times_symbols(played.contributions) + symbols * shared[rows]
+    gross_profit = profit + symbols * of_costs[rows]
+    worth = times_symbols(played.closing_weights) * (1 + account["return"].to_numpy()[rows])
+    capital = before(account["equity"].to_numpy())[rows]
+    gross_capital = before(account["gross_equity"].to_numpy())[rows]
+
+    # What the market did.
+    market = bench.segments[k].market
+    bars = quotes.last_bar[rows, k]
+    return pd.DataFrame(
+        {
+            "return": profit,
+            "gross_return": gross_profit,
+            "target": times_symbols(played.weights),
+            "position": worth / (1 + profit),
+            "trade": times_symbols(played.trades),
+            "cost": times_symbols(played.costs),
+            "equity": capital * (1 + profit),
+            "gross_equity": gross_capital * (1 + gross_profit),
+            "price": quotes.fill_price[rows, k],
+            "index": market.index[bars],
+            "regime": np.array(REGIMES)[market.regime[bars]],
+            "row": quotes.stamps[rows].astype("M8[s]").astype(np.int64),
+            "capital": capital,
+            "gross_capital": gross_capital,
+        },
+        index=account.index[rows],
+    )
 
 
 def _mean_index(bench: Bench) -> np.ndarray:
     """Mean volatility index of the symbols that are listed, in points, NaN where there are none, shape (R,)."""
     quotes = bench.quotes
-    columns = [s.market.index[quotes.last_bar[:, k].clip(0)] for k, s in enumerate(bench.segments)]
-    index = np.where(quotes.listed, np.stack(columns, axis=1), 0.0)
+    total = np.zeros(len(quotes.stamps))
+    for k, segment in enumerate(bench.segments):
+        of_last_bar = segment.market.index[quotes.last_bar[:, k].clip(0)]
+        total += np.where(quotes.listed[:, k], of_last_bar, 0.0)
+
     count = quotes.listed.sum(axis=1)
-    return np.divide(index.sum(axis=1), count, out=np.full(len(count), np.nan), where=count > 0)
+    mean: np.ndarray = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return mean
 
 
 def targets_of(frames: dict[str, pd.DataFrame], bench: Bench) -> np.ndarray:
@@ -250,7 +279,8 @@ def targets_of(frames: dict[str, pd.DataFrame], bench: Bench) -> np.ndarray:
     for k, (segment, frame) in enumerate(zip(bench.segments, frames.values(), strict=True)):
         decision = quotes.order_bar[:, k] - segment.first
         decided = (decision >= 0) & (decision < len(frame))
-        targets[decided, k] = frame["target"].to_numpy()[decision[decided]]
+        of_bars = frame["target"].to_numpy()
+        targets[decided, k] = of_bars[decision[decided]]
     return targets
 
 
@@ -288,9 +318,12 @@ def inverse_volatility(bench: Bench, every: int = 1) -> WeightRule:
     """:return: the rule that holds the listed symbols in inverse proportion to their EWMA volatilities"""
 
     def rule(state: AccountState) -> np.ndarray:
-        usable = state.available & (np.nan_to_num(state.volatility) > 0)
-        inverse = np.where(usable, 1 / np.where(usable, state.volatility, 1.0), 0.0)
-        weights: np.ndarray = inverse / max(inverse.sum(), 1e-300)
+        usable = state.available & (state.volatility > 0)
+        inverse = np.zeros(len(usable))
+        inverse[usable] = 1 / state.volatility[usable]
+        if not usable.any():
+            return inverse
+        weights: np.ndarray = inverse / inverse.sum()
         return weights
 
     return _every(every, rule)
@@ -318,15 +351,19 @@ def optimised(
     risk = bench.risk
 
     def rule(state: AccountState) -> np.ndarray:
+        # Symbols with a past.
         usable = state.available & (bench.quotes.order_bar[state.row] >= lookback)
         weights = np.zeros(len(usable))
-        stop = risk.stop[state.row]
-        returns = risk.returns[max(stop - lookback, 0) : stop, usable]
-        if usable.sum() == 1:
+        if usable.sum() < 2:
             weights[usable] = 1.0
-        elif usable.any():
-            names = [symbol for symbol, kept in zip(bench.quotes.symbols, usable, strict=True) if kept]
-            weights[usable] = estimator().fit(pd.DataFrame(returns, columns=names)).weights_
+            return weights
+
+        # Returns up to this close.
+        stop = risk.stop[state.row]
+        start = max(stop - lookback, 0)
+        names = np.array(bench.quotes.symbols)[usable]
+        returns = pd.DataFrame(risk.returns[start:stop, usable], columns=names)
+        weights[usable] = estimator().fit(returns).weights_
         return weights
 
     return _every(every, rule)
@@ -416,11 +453,14 @@ def _returns_of_shifts(
 
     # The row that each copy takes its orders from, (R, n).
     source = np.repeat(np.arange(rows)[:, None], len(shifts), axis=1)
-    source[circle] = circle[0] + (circle[:, None] - circle[0] - shifts) % len(circle)
+    place = np.arange(len(circle))
+    source[circle] = circle[0] + (place[:, None] - shifts) % len(circle)
 
     # Where a row does not follow the one before, all weights are ordered.
     follows = np.zeros(source.shape, dtype=bool)
     follows[1:] = np.diff(source, axis=0) == 1
+
+    # The weights are those that the limits left, so that no other key applies again.
     free = replace(
         config,
         cash="shared",
@@ -435,7 +475,10 @@ def _returns_of_shifts(
     returns = np.zeros((rows, len(shifts)))
     alive = np.ones(len(shifts), dtype=bool)
     for row in range(rows):
-        targets = np.where(follows[row][:, None], orders[source[row]], weights[source[row]])
+        origin = source[row]
+        goes_on = follows[row][:, None]
+        targets = np.where(goes_on, orders[origin], weights[origin])
+
         step = account.step(targets)
         returns[row] = np.where(alive, step.growth - 1, 0.0)
         alive &= ~step.terminated

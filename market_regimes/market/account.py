@@ -284,7 +284,8 @@ class Account:
     @property
     def next_row(self) -> np.ndarray:
         """Row that the next step plays, shape (n,); of an account at its end the last one."""
-        return np.minimum(self.row, self.rows - 1)
+        row: np.ndarray = np.minimum(self.row, self.rows - 1)
+        return row
 
     def step(self, targets: np.ndarray) -> AccountStep:
         """

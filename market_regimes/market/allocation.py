@@ -270,7 +270,7 @@ class Allocation:
         :return: weights that are nearer to 0 where a limit asks for it, shape (n, K); whether each limit cut, by its
             name, shapes (n,)
         """
-        cuts = {}
+        cuts: dict[str, np.ndarray] = {}
         if len(self.caps):
             scale = self._scale_of_groups(weights, movable)
             weights = weights * scale

@@ -114,12 +114,13 @@ def order_list(
 
     # The orders of an account, one row of one account.
     rate = (costs.fee_bp + costs.slippage_bp) / 1e4 + costs.fee_per_share / price
+    rate = rate[None, :]
     book = _Book(allocation, costs, price, shares, equity, tradable, row)
     long_ago = np.full((1, len(symbols)), LONG_AGO)
     at_row = np.array([row])
     at_start = np.zeros(1, dtype=np.int64)
     desired = allocation.desired(target[None, :], at_row, weights[None, :], at_start, long_ago)
-    fill = filled(allocation, desired, weights[None, :], tradable[None, :], at_row, rate[None, :])
+    fill = filled(allocation, desired, weights[None, :], tradable[None, :], at_row, rate)
     wanted = fill.trade[0] * equity / price
     orders = wanted if lot is None else book.in_lots(wanted, lot)
 
@@ -213,11 +214,15 @@ class _Book:
         :param orders: in shares, shape (K,)
         :return: fees, at least ``min_fee`` of an order, and slippage, in currency, shape (K,)
         """
+        costs = self.costs
         size = np.abs(orders)
         value = size * self.price
-        fee = self.costs.fee_bp / 1e4 * value + self.costs.fee_per_share * size
-        least = np.where(size > 0, self.costs.min_fee, 0.0)
-        paid: np.ndarray = np.maximum(fee, least) + self.costs.slippage_bp / 1e4 * value
+
+        # A fee has a least amount, slippage has none.
+        fee = costs.fee_bp / 1e4 * value + costs.fee_per_share * size
+        least = np.where(size > 0, costs.min_fee, 0.0)
+        slippage = costs.slippage_bp / 1e4 * value
+        paid: np.ndarray = np.maximum(fee, least) + slippage
         return paid
 
     def in_lots(self, wanted: np.ndarray, lot: float) -> np.ndarray:
@@ -226,30 +231,38 @@ class _Book:
         :param lot: shares of a lot
         :return: orders in whole lots that keep the limits, where whole lots can
         """
-        orders = lot * np.trunc(wanted / lot + ROUNDING * np.sign(wanted))
+        lots = wanted / lot
+        orders = lot * np.trunc(lots + ROUNDING * np.sign(lots))
         while True:
             excess = self._excess(orders)
-            if not excess.any():
-                return orders
+            after = self.shares + orders
+            exceeds = excess > 0
 
             # An order that adds to a holding loses a lot; where there is none, one that reduces a holding gains one.
-            adds = (excess > 0) & (orders * (self.shares + orders) > 0) & (np.abs(orders) >= lot)
-            reduces = (excess > 0) & (np.abs(self.shares + orders) >= lot)
-            if not (adds | reduces).any():
+            adds = exceeds & (orders * after > 0) & (np.abs(orders) >= lot)
+            reduces = exceeds & (np.abs(after) >= lot)
+            if adds.any():
+                chosen = _largest(np.abs(orders) * self.price, adds)
+            elif reduces.any():
+                chosen = _largest(excess, reduces)
+            else:
                 return orders
-            candidates = adds if adds.any() else reduces
-            size = np.abs(orders) * self.price if adds.any() else excess
-            chosen = int(np.argmax(np.where(candidates, size, -1.0)))
-            orders[chosen] -= lot * np.sign(self.shares[chosen] + orders[chosen])
+            orders[chosen] -= lot * np.sign(after[chosen])
 
     def _excess(self, orders: np.ndarray) -> np.ndarray:
         """By how much the limits would cut each weight after orders in shares, shape (K,)."""
         left = self.equity - self.costs_of(orders).sum()
-        weights = ((self.shares + orders) * self.price / left)[None, :]
+        values = (self.shares + orders) * self.price
+        weights = (values / left)[None, :]
         row = np.array([self.row])
         projection = self.allocation.project(weights, weights, self.tradable[None, :], row)
         excess: np.ndarray = np.abs(weights - projection.weights)[0]
         return np.where(excess > ROUNDING, excess, 0.0)
+
+
+def _largest(values: np.ndarray, among: np.ndarray) -> int:
+    """Position of the largest value among those of a mask, shapes (K,)."""
+    return int(np.argmax(np.where(among, values, -np.inf)))
 
 
 def print_orders(orders: OrderList) -> None:

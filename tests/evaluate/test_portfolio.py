@@ -57,7 +57,7 @@ class TestRows:
 
     def test_contributions_and_the_cash_add_up_to_the_simple_return(self, three):
         played = play_account(three, replay(random_targets(three)), SHARED)
-        total = played.contributions.sum(axis=1)
+        total = played.contributions.sum(axis=1) + played.account["cash_contribution"]
         assert total.to_numpy() == pytest.approx(played.account["return"].to_numpy(), abs=1e-15)
 
     def test_the_columns_of_an_account_by_hand(self):
@@ -114,7 +114,8 @@ class TestRows:
         assert played.account["equity"].iloc[9:].to_numpy() == pytest.approx(0.01, rel=1e-12)
         assert (played.trades.to_numpy()[10:] == 0).all()
         assert (played.account["return"].to_numpy()[10:] == 0).all()
-        assert played.contributions.sum(axis=1).iloc[9] == pytest.approx(played.account["return"].iloc[9], abs=1e-15)
+        total = played.contributions.sum(axis=1) + played.account["cash_contribution"]
+        assert total.iloc[9] == pytest.approx(played.account["return"].iloc[9], abs=1e-15)
 
 
 class TestDecisionsBySymbol:
