@@ -274,22 +274,22 @@ class Allocation:
         if len(self.caps):
             scale = self._scale_of_groups(weights, movable)
             weights = weights * scale
-            cuts["group"] = (scale < 1).any(axis=1)
+            cuts["group"] = _has_cut(scale)
 
         if self.net < self.gross:
             scale = self._scale_of_net(weights, movable)
             weights = weights * scale
-            cuts["net"] = (scale < 1).any(axis=1)
+            cuts["net"] = _has_cut(scale)
 
         scale_of_gross = self._scale_of_gross(weights, movable)
         if scale_of_gross is not None:
             weights = weights * scale_of_gross
-            cuts["gross"] = (scale_of_gross < 1).any(axis=1)
+            cuts["gross"] = _has_cut(scale_of_gross)
 
         if factors is not None:
             scale = self._scale_of_volatility(weights, movable, factors)
             weights = weights * scale
-            cuts["volatility"] = (scale < 1).any(axis=1)
+            cuts["volatility"] = _has_cut(scale)
         return weights, cuts
 
     def _scale_of_groups(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
@@ -379,6 +379,12 @@ class Allocation:
         share = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
         weights = np.sign(targets) * share * budget[:, None]
         return np.where(np.isnan(targets), np.nan, weights)
+
+
+def _has_cut(scale: np.ndarray) -> np.ndarray:
+    """Whether a factor of an account's weights is below 1, shape (n,), of factors of shape (n, K)."""
+    cuts: np.ndarray = (scale < 1).any(axis=1)
+    return cuts
 
 
 def _either(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

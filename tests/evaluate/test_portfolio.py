@@ -58,6 +58,7 @@ class TestRows:
     def test_contributions_and_the_cash_add_up_to_the_simple_return(self, three):
         played = play_account(three, replay(random_targets(three)), SHARED)
         total = played.contributions.sum(axis=1) + played.account["cash_contribution"]
+
         assert total.to_numpy() == pytest.approx(played.account["return"].to_numpy(), abs=1e-15)
 
     def test_the_columns_of_an_account_by_hand(self):
@@ -71,6 +72,7 @@ class TestRows:
         first = 0.0003 / 1.0003
 
         account = played.account
+
         assert account["cost"].iloc[0] == pytest.approx(first, rel=1e-12)
         assert account["trade"].iloc[0] == pytest.approx(0.6 * (1 - first), rel=1e-12)
         assert account["cash"].iloc[0] == pytest.approx(0.4, rel=1e-12)
@@ -85,6 +87,7 @@ class TestRows:
         targets[3] = [0.6, 0.1, 0.0]
         targets[5] = [0.6, 0.6, 0.0]
         played = play_account(three, replay(targets), config)
+
         assert played.account["limits"].iloc[[3, 4, 5]].tolist() == ["weight", "", "weight+gross"]
         assert played.limits == {"weight": 2, "gross": 1}
 
@@ -103,6 +106,7 @@ class TestRows:
             "index",
         ):
             assert together[name].to_numpy() == pytest.approx(played.account[name].to_numpy(), abs=1e-12), name
+
         assert figures_by_regime(frames_of(played, three), 252)["normal"]["bars"] == len(played.account)
 
     def test_after_ruin_nothing_is_held(self):
@@ -110,11 +114,14 @@ class TestRows:
         close = np.where(np.arange(60) >= 30, market.close / 400, market.close)
         bench = bench_of(replace(market, close=close), walking_market("B", 1, bars=60))
         played = play_account(bench, replay(np.tile([1.0, 0.0], (39, 1))), SHARED)
+
         assert played.account["equity"].iloc[8] > 0.5
         assert played.account["equity"].iloc[9:].to_numpy() == pytest.approx(0.01, rel=1e-12)
         assert (played.trades.to_numpy()[10:] == 0).all()
         assert (played.account["return"].to_numpy()[10:] == 0).all()
+
         total = played.contributions.sum(axis=1) + played.account["cash_contribution"]
+
         assert total.iloc[9] == pytest.approx(played.account["return"].iloc[9], abs=1e-15)
 
 
@@ -138,6 +145,7 @@ class TestDecisionsBySymbol:
         rule = lambda known: (known.bar % 7) / 6  # noqa: E731
         frame = backtest(bench.segments, bench.costs, rule)["A"]
         played = in_one_account(bench, rule, SHARED)
+
         np.testing.assert_array_equal(played.account["return"], frame["return"])
         np.testing.assert_array_equal(played.weights["A"], frame["target"])
         np.testing.assert_array_equal(played.trades["A"], frame["trade"])
@@ -152,6 +160,7 @@ class TestBenchmarks:
         played = play_account(bench, bought_once(bench), SHARED)
         # Separate accounts hold 1 of their equity each, which no price changes: they never trade again either.
         hold = joint(backtest(bench.segments, bench.costs, buy_and_hold))
+
         assert played.account["equity"].to_numpy() == pytest.approx(hold["equity"].to_numpy(), rel=1e-13)
         assert (played.account["trade"].to_numpy()[1:] == 0).all()
 
@@ -159,6 +168,7 @@ class TestBenchmarks:
         played = play_account(three, bought_once(three), SHARED)
         row = int(np.argmax(three.quotes.listed[:, 2]))
         before = played.account["equity"].iloc[row - 1]
+
         assert row > 15
         assert played.targets["C"].iloc[row] * before == pytest.approx(1 / 3)
         assert np.flatnonzero(played.account["trade"]).tolist() == [0, row]
@@ -167,14 +177,18 @@ class TestBenchmarks:
         bench = bench_of(*(walking_market(name, seed) for seed, name in enumerate("ABC")))
         daily = play_account(bench, equal_weights_every(bench), SHARED)
         today = joint(equal_weights(bench.segments, bench.costs))
+
         assert daily.account["equity"].to_numpy() == pytest.approx(today["equity"].to_numpy(), rel=1e-13)
+
         monthly = play_account(bench, equal_weights_every(bench, 21), SHARED)
+
         assert np.flatnonzero(monthly.account["trade"]).tolist() == [0, 21, 42, 63, 84]
 
     def test_inverse_volatility_by_hand(self):
         bench = bench_of(*(walking_market(name, seed) for seed, name in enumerate("AB")))
         played = play_account(bench, inverse_volatility(bench), SHARED)
         first, second = (1 / s.market.volatility[20 + 7] for s in bench.segments)
+
         assert played.weights.iloc[7].tolist() == pytest.approx([first / (first + second), second / (first + second)])
 
     def test_minimum_variance_and_risk_parity_of_two_symbols_are_their_closed_forms(self):
@@ -199,6 +213,7 @@ class TestBenchmarks:
         with pytest.raises(ImportError, match=r"minimum variance needs skfolio: pip install"):
             optimised(three, "minimum variance")
         names = list(account_benchmarks(three, SHARED))
+
         assert names == ["bought once", "equal weights", "inverse volatility", "fitted rule"]
 
 
@@ -210,6 +225,7 @@ class TestTiming:
         played = play_account(three, replay(targets), SHARED)
         circle = np.flatnonzero(three.quotes.listed.all(axis=1))
         returns = _returns_of_shifts(three, played, SHARED, circle, np.array([0]))
+
         assert returns[:, 0] == pytest.approx(played.account["return"].to_numpy(), abs=1e-13)
 
     def test_a_shift_by_hand(self):
@@ -228,9 +244,12 @@ class TestTiming:
         played = play_account(three, replay(random_targets(three)), SHARED)
         start = int(np.argmax(three.quotes.listed[:, 2]))
         circle = np.flatnonzero(three.quotes.listed.all(axis=1))
+
         assert circle[0] == start
+
         returns = _returns_of_shifts(three, played, SHARED, circle, np.array([3, 17]))
         own = played.account["return"].to_numpy()
+
         assert returns[:start] == pytest.approx(np.stack([own[:start]] * 2, axis=1), abs=1e-13)
         assert np.abs(returns[start + 1 :] - own[start + 1 :, None]).max() > 1e-4
 
@@ -245,6 +264,7 @@ class TestTiming:
         start[0] = weights[49]
         start[40] = weights[0]
         expected = play_account(bench, replay(start), SHARED).account["return"].to_numpy()
+
         assert returns[:, 0] == pytest.approx(expected, abs=1e-13)
 
     def test_the_rank_of_a_rule_without_skill_is_uniform_and_ties_count_half(self):
@@ -257,10 +277,12 @@ class TestTiming:
             ratios = shifted_accounts(bench, played, SHARED, seed, runs=40)
             shares.append(rank_among(played.account["return"], ratios).share)
         shares = np.array(shares)
+
         assert 0 < (shares < 0.1).mean() + (shares > 0.9).mean() < 0.2 + 3 * np.sqrt(0.2 * 0.8 / 60)
 
         constant = play_account(bench, replay(np.full((89, 3), 1 / 3)), SHARED)
         rank = rank_among(constant.account["return"], shifted_accounts(bench, constant, SHARED, 0))
+
         assert rank.equal == rank.copies
         assert rank.share == 0.5
 
@@ -269,6 +291,7 @@ class TestTiming:
         circle = np.flatnonzero(three.quotes.listed.all(axis=1))
         shifts = 1 + np.random.default_rng(5).permutation(len(circle) - 1)[:7]
         expected = sharpe_per_row(_returns_of_shifts(three, played, SHARED, circle, shifts))
+
         np.testing.assert_array_equal(shifted_accounts(three, played, SHARED, 5, runs=7), expected)
         assert len(np.unique(shifts)) == 7
 
@@ -277,6 +300,7 @@ class TestTiming:
         second = walking_market("B", 1, kept=np.arange(55, 110))
         bench = bench_of(first, second)
         played = play_account(bench, replay(np.full(bench.quotes.listed.shape, 0.5)), SHARED)
+
         assert len(shifted_accounts(bench, played, SHARED, 0)) == 0
 
 
@@ -306,6 +330,7 @@ class TestSyntheticMarket:
         targets = targets_of(backtest(synthetic.segments, synthetic.costs, decide), synthetic)
         divided = play_account(synthetic, replay(targets / 20), SHARED)
         shared = play_account(synthetic, replay(targets), SHARED)
+
         assert self.growth_and_sharpe(divided) == pytest.approx((14.81, 7.05), abs=0.01)
         assert self.growth_and_sharpe(shared) == pytest.approx((20.45, 6.92), abs=0.01)
 
@@ -313,6 +338,7 @@ class TestSyntheticMarket:
         daily = play_account(synthetic, equal_weights_every(synthetic), SHARED)
         once = play_account(synthetic, bought_once(synthetic), SHARED)
         inverse = play_account(synthetic, inverse_volatility(synthetic), SHARED)
+
         assert self.growth_and_sharpe(daily) == pytest.approx((2.03, 0.39), abs=0.01)
         assert self.growth_and_sharpe(once) == pytest.approx((4.51, 0.76), abs=0.01)
         assert self.growth_and_sharpe(inverse) == pytest.approx((11.54, 3.00), abs=0.01)

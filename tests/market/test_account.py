@@ -94,6 +94,7 @@ class TestPlainLoops:
         left = 1 / 1.001
         ratios = [s.market.close[-1] / s.market.open[21] for s in segments]
         expected = left * (0.2 * ratios[0] + 0.3 * ratios[1] + 0.5 * ratios[2])
+
         assert growth.prod() == pytest.approx(expected, rel=1e-13)
 
     def test_daily_equal_weights_at_the_close_with_their_turnover(self):
@@ -124,6 +125,7 @@ class TestPlainLoops:
         costs = TradingCosts(fee_bp=7.0, fill=fill)
         growth = growth_of(segments, costs, np.full((89, 4), 0.25))
         benchmark = joint(equal_weights(segments, costs))["return"]
+
         assert growth - 1 == pytest.approx(benchmark.to_numpy(), abs=1e-14)
 
     def test_rates_by_symbol_are_paid_by_their_symbols(self):
@@ -132,6 +134,7 @@ class TestPlainLoops:
         account = account_of(segments, FREE, rates={"A": 100.0, "B": 200.0})
         step = account.step(np.array([[0.5, 0.5]]))
         cost = 0.015 / 1.015
+
         assert step.cost[0] == pytest.approx([0.005 * (1 - cost), 0.01 * (1 - cost)], rel=1e-13)
 
     def test_least_fees_of_several_symbols_add_up(self):
@@ -139,6 +142,7 @@ class TestPlainLoops:
         segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
         costs = TradingCosts(fee_bp=0.0, start_equity=1000.0, min_fee=5.0)
         step = account_of(segments, costs).step(np.array([[0.5, 0.5]]))
+
         assert step.cost[0] == pytest.approx([0.0025, 0.0025], rel=1e-13)
         assert step.trade[0] == pytest.approx([0.5 * 0.995] * 2, rel=1e-13)
 
@@ -161,6 +165,7 @@ class TestPlainLoops:
         markets = [walking_market("A", 0), walking_market("B", 1, kept=kept)]
         account = account_of([segment_of(market) for market in markets], replace(FREE, fill="close"))
         steps = played(account, np.array([[0.5, 0.0]] * 3 + [[0.0, 0.5]] * 2))
+
         assert [step.trade[0, 1] for step in steps[:4]] == [0.0] * 4
         assert steps[4].trade[0, 1] == pytest.approx(0.5)
 
@@ -183,6 +188,7 @@ class TestPlainLoops:
         targets = np.full((89, 2), np.nan)
         targets[0] = [0.0, 1.0]
         growth = growth_of(segments, FREE, targets)
+
         assert growth.prod() == pytest.approx(gone.close[59] / gone.open[21], rel=1e-13)
         assert growth[40:].tolist() == [1.0] * 49
 
@@ -376,14 +382,17 @@ class TestProperties:
             later.append(
                 replace(segment, market=replace(market, close=market.close * factor, open=market.open * factor))
             )
+
         np.testing.assert_array_equal(growth_of(later, costs, targets[:15], config), growth)
 
     def test_episodes_begin_in_cash_at_random_rows_and_end_after_theirs(self):
         segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
         account = account_of(segments, FREE, n_accounts=50, episode_rows=10)
         account.reset(np.ones(50, dtype=bool), np.random.default_rng(0))
+
         assert account.row.min() == 0
         assert account.row.max() > 60
+
         for count in range(10):
             step = account.step(np.full((50, 2), 0.5))
             assert step.truncated.tolist() == [count == 9] * 50

@@ -33,6 +33,7 @@ class TestByHand:
 
     def test_targets_beyond_the_budget_are_scaled_to_it(self):
         weights, bound = projected(PortfolioConfig(cash="shared"), [1.0, 1.0, 0.5, 0.0])
+
         assert weights == pytest.approx([0.4, 0.4, 0.2, 0.0])
         assert bound == ["gross"]
 
@@ -42,38 +43,50 @@ class TestByHand:
     def test_a_name_is_capped_before_the_budget_is_shared(self):
         """1.0 -> 0.3; 0.3 + 0.5 = 0.8 fits."""
         config = PortfolioConfig(cash="shared", weight_max=0.3)
+
         assert projected(config, [1.0, 0.2]) == ([0.3, 0.2], ["weight"])
 
     def test_a_group_is_cut_and_the_rest_is_not(self):
         """0.4 + 0.2 of 0.3: halved. C and D have no cap."""
         config = PortfolioConfig(cash="shared", groups={"A": "tech", "B": "tech"}, group_max={"tech": 0.3})
         weights, bound = projected(config, [0.4, 0.2, 0.1, 0.2])
+
         assert weights == pytest.approx([0.2, 0.1, 0.1, 0.2])
         assert bound == ["group"]
 
     def test_the_longer_side_is_cut_to_the_net_limit(self):
         """0.8 - 0.2 = 0.6 of 0.4: the long side falls to 0.6, three quarters."""
         weights, bound = projected(PortfolioConfig(cash="shared", net=0.4), [0.4, 0.4, -0.2], costs=LONG_SHORT)
+
         assert weights == pytest.approx([0.3, 0.3, -0.2])
         assert bound == ["net"]
 
     def test_an_untradable_holding_takes_its_room_first(self):
         """0.5 stays, so two targets of 1 share the other half."""
         weights, bound = projected(PortfolioConfig(cash="shared"), [0.0, 1, 1], [0.5, 0, 0], [False, True, True])
+
         assert weights == pytest.approx([0.5, 0.25, 0.25])
         assert bound == ["gross"]
 
     def test_a_holding_without_an_order_takes_its_room_before_the_orders(self):
         weights, _ = projected(PortfolioConfig(cash="shared"), [np.nan, 1.0, 1.0], [0.5, 0.0, 0.0])
+
         assert weights == pytest.approx([0.5, 0.25, 0.25])
 
     def test_a_holding_beyond_its_limit_is_cut_without_an_order(self):
         config = PortfolioConfig(cash="shared", weight_max=0.4)
+
         assert projected(config, [np.nan, np.nan], [0.5, 0.2]) == ([0.4, 0.2], ["weight"])
+
+    def test_a_holding_that_cannot_be_traded_stays_beyond_its_limit(self):
+        config = PortfolioConfig(cash="shared", weight_max=0.4)
+
+        assert projected(config, [0.0, 0.1], [0.5, 0.0], [False, True]) == ([0.5, 0.1], [])
 
     def test_a_target_whose_change_is_within_the_band_is_no_order_unless_it_closes(self):
         config = PortfolioConfig(cash="shared", no_trade_band=0.05)
         weights, _ = projected(config, [0.33, 0.36, 0.0], [0.3, 0.3, 0.02])
+
         assert weights == pytest.approx([0.3, 0.36, 0.0])
 
     def test_the_largest_targets_are_held_and_ties_go_to_what_is_held(self):
@@ -81,12 +94,14 @@ class TestByHand:
         allocation = Allocation(config, list("ABCD"), LONG_SHORT)
         targets = np.array([[0.2, 0.5, -0.9, 0.5]])
         held = np.array([[0.0, 0.0, 0.0, 0.1]])
+
         assert allocation._largest(targets, held).tolist() == [[0.0, 0.0, -0.9, 0.5]]
         assert allocation._largest(targets, 0 * held).tolist() == [[0.0, 0.5, -0.9, 0.0]]
 
     def test_a_holding_without_an_order_is_one_of_the_top_k(self):
         allocation = Allocation(PortfolioConfig(cash="shared", top_k=2), list("ABC"), LONG_ONLY)
         desired = allocation._largest(np.array([[np.nan, 0.2, 0.9]]), np.array([[0.3, 0.0, 0.0]]))
+
         assert np.nan_to_num(desired, nan=7).tolist() == [[7, 0.0, 0.9]]
 
     def test_equal_risk_divides_the_budget_by_volatility(self):
@@ -96,6 +111,7 @@ class TestByHand:
         allocation = Allocation(config, list("ABCD"), LONG_ONLY, risk)
         never = np.full((1, 4), 99)
         desired = allocation.desired(np.array([[1.0, 1, 1, 0]]), ROW, np.zeros((1, 4)), ROW, never)
+
         assert desired[0] == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0.0])
 
     def test_orders_are_given_every_few_rows_and_rest_after_a_trade(self):
@@ -134,6 +150,7 @@ class TestVolatility:
             variance += share * sum(weights[k] * scale[k] * day[k] / sizes[k] for k in range(3)) ** 2
 
         measured = np.sqrt(((risk.factors(np.array([row]))[0] @ weights) ** 2).sum())
+
         assert measured == pytest.approx(np.sqrt(variance), rel=1e-12)
 
     def test_one_symbol_has_its_ewma_volatility_from_its_listing_on(self):
@@ -141,6 +158,7 @@ class TestVolatility:
         segments = [segment_of(walking_market("A", 0, bars=300)), segment_of(late)]
         quotes = Quotes.of(segments, LONG_ONLY)
         factors = PastRisk.of(segments, quotes.stamps).factors(np.array([130]))[0]
+
         # Row 130 is decided on day 150, the 31st bar of B.
         assert np.sqrt((factors[:, 1] ** 2).sum()) == pytest.approx(late.volatility[30] / 100)
 
@@ -149,6 +167,7 @@ class TestVolatility:
         risk = PastRisk(np.array([[0.3, 0.4]]), np.array([[0.1, 0.0], [0.0, 0.1]]), np.array([2]), np.ones(2))
         config = PortfolioConfig(cash="shared", volatility_limit=25.0, gross=2.0)
         weights, bound = projected(config, [1.0, 1.0], risk=risk)
+
         assert weights == pytest.approx([0.5, 0.5])
         assert bound == ["volatility"]
 
@@ -157,6 +176,7 @@ class TestVolatility:
         risk = PastRisk(np.array([[0.3, 0.4]]), np.array([[0.1, 0.0], [0.0, 0.1]]), np.array([2]), np.ones(2))
         config = PortfolioConfig(cash="shared", volatility_limit=100 * np.sqrt(0.13), gross=2.0)
         weights, _ = projected(config, [0.0, 1.0], [1.0, 0.0], [False, True], risk=risk)
+
         assert weights == pytest.approx([1.0, 0.5])
 
 
@@ -228,6 +248,7 @@ class TestRandomDraws:
             weights = allocation.project(wanted, held, tradable, ROW).weights[0]
             assert max(excesses(allocation, weights).values()) < 1e-9, seed
             np.testing.assert_array_equal(weights[~tradable[0]], held[0][~tradable[0]])
+
         assert attainable > 600
 
     def test_projecting_twice_is_once(self):
@@ -330,6 +351,7 @@ def test_a_key_that_cannot_be_is_refused_by_name(name):
     keys, sentence = REFUSED[name]
     with pytest.raises(ValueError, match=r"market\.portfolio") as refusal:
         PortfolioConfig(**keys)
+
     assert sentence in str(refusal.value)
 
 

@@ -22,6 +22,7 @@ class TestByHand:
     def test_from_cash(self):
         """A: 60 % of 100,000 at 150 are 400 shares; B: 30,000 / 40 = 750; 10,000 stay."""
         orders = orders_of({"A": 0.6, "B": 0.3}, {"A": 150.0, "B": 40.0}, 100_000.0)
+
         assert orders.table["order"].tolist() == pytest.approx([400.0, 750.0])
         assert orders.table["value"].tolist() == pytest.approx([60_000.0, 30_000.0])
         assert orders.cash == 100_000.0
@@ -32,6 +33,7 @@ class TestByHand:
     def test_from_what_is_held(self):
         """100 A at 150 and 1,000 B at 40 of 100,000: 45,000 is cash. 60 % and 10 %: 300 A more, 750 B less."""
         orders = orders_of({"A": 0.6, "B": 0.1}, {"A": 150.0, "B": 40.0}, 100_000.0, held={"A": 100.0, "B": 1000.0})
+
         assert orders.cash == pytest.approx(45_000.0)
         assert orders.table["weight"].tolist() == pytest.approx([0.15, 0.4])
         assert orders.table["order"].tolist() == pytest.approx([300.0, -750.0])
@@ -43,6 +45,7 @@ class TestByHand:
         """All of 100,000 at 10 bp: v + 0.001 v = 100,000, v = 99,900.0999; cash 0."""
         costs = TradingCosts(fee_bp=6.0, slippage_bp=4.0)
         orders = orders_of({"A": 1.0}, {"A": 100.0}, 100_000.0, costs)
+
         assert orders.table["value"].iloc[0] == pytest.approx(100_000 / 1.001)
         assert orders.cost == pytest.approx(100 / 1.001)
         assert orders.cash_after == pytest.approx(0.0, abs=1e-9)
@@ -53,6 +56,7 @@ class TestByHand:
             fee_bp=10.0, slippage_bp=10.0, start_equity=1e5, min_fee=2.0, fee_per_share=0.05, financing_rate=0.0
         )
         orders = orders_of({"A": 0.0105}, {"A": 100.0}, 100_000.0, costs, lot=10.0)
+
         assert orders.table["order"].tolist() == [10.0]
         assert orders.cost == pytest.approx(3.0)
         assert orders.cash_after == pytest.approx(100_000 - 1000 - 3)
@@ -60,17 +64,20 @@ class TestByHand:
     def test_whole_lots_are_rounded_towards_no_trade(self):
         """33.3 % of 1,000 at 30 are 11.1 shares, one lot of 10. B: 25 of 50 shares to sell, two lots."""
         orders = orders_of({"A": 0.333, "B": 0.25}, {"A": 30.0, "B": 10.0}, 1000.0, held={"B": 50.0}, lot=10.0)
+
         assert orders.table["order"].tolist() == [10.0, -20.0]
         assert orders.cash_after == pytest.approx(500 - 300 + 200)
 
     def test_a_target_without_a_number_is_no_order(self):
         orders = orders_of({"A": np.nan, "B": 0.5}, {"A": 10.0, "B": 10.0}, 1000.0, held={"A": 30.0, "B": 0.0})
+
         assert orders.table["order"].tolist() == pytest.approx([0.0, 50.0])
 
     def test_the_limits_that_cut_are_named(self):
         """Both want 1; a name may be 0.7, both 1: 0.5 each."""
         config = PortfolioConfig(cash="shared", weight_max=0.7)
         orders = orders_of({"A": 1.0, "B": 1.0}, {"A": 10.0, "B": 20.0}, 1000.0, config=config)
+
         assert orders.limits == ["weight", "gross"]
         assert orders.table["order"].tolist() == pytest.approx([50.0, 25.0])
 
@@ -80,6 +87,7 @@ class TestByHand:
         more than there is: 500 are bought.
         """
         orders = orders_of({"A": 0.45, "B": 0.55}, {"A": 10.0, "B": 1.0}, 1000.0, held={"A": 100.0}, lot=10.0)
+
         assert orders.table["order"].tolist() == [-50.0, 500.0]
         assert orders.cash_after == pytest.approx(0.0)
 
@@ -87,11 +95,13 @@ class TestByHand:
         """A cap of 0.45 of 1,000 is 45 shares at 10: of 100 six lots are sold."""
         config = PortfolioConfig(cash="shared", weight_max=0.45)
         orders = orders_of({"A": 1.0}, {"A": 10.0}, 1000.0, config=config, held={"A": 100.0}, lot=10.0)
+
         assert orders.table["order"].tolist() == [-60.0]
 
     def test_the_printed_table_has_sums_cash_and_limits(self, capsys):
         print_orders(orders_of({"A": 1.0, "B": 1.0}, {"A": 10.0, "B": 20.0}, 1000.0))
         text = capsys.readouterr().out
+
         assert "+1000.00" in text
         assert "after the orders 0.00" in text
         assert "limits that cut: gross" in text
@@ -120,16 +130,21 @@ def test_whole_lots_never_exceed_cash_or_a_limit(seed):
     orders = orders_of(targets, prices, 10_000.0, costs, config, held=held, lot=lot)
 
     table = orders.table
+
     assert np.allclose(table["order"] / lot, np.round(table["order"] / lot))
+
     left = 10_000.0 - orders.cost
     values = table["shares"] * table["price"]
+
     assert values.abs().sum() <= config.gross * left * (1 + 1e-8)
     assert orders.cash_after >= -1e-6
     assert values.max() <= config.weight_max * left * (1 + 1e-8)
     assert values.min() >= low * left * (1 + 1e-8)
+
     for group, cap in config.group_max.items():
         members = [symbol for symbol in symbols if groups[symbol] == group]
         assert values[members].abs().sum() <= cap * left * (1 + 1e-8)
+
     assert orders.cash_after == pytest.approx(left - values.sum())
 
 
@@ -157,6 +172,7 @@ def test_what_no_order_follows_from_is_refused(name):
 
 def test_a_symbol_that_nobody_holds_or_wants_needs_no_price():
     orders = orders_of({"A": 0.5, "B": 0.0}, {"A": 10.0, "B": np.nan}, 100.0)
+
     assert orders.table["order"].tolist() == pytest.approx([5.0, 0.0])
 
 
@@ -166,6 +182,7 @@ class TestHeld:
     def test_it_is_read(self, tmp_path):
         path = tmp_path / "held.csv"
         path.write_text("symbol,shares\nNA,100\nB,-2.5\n", "utf-8")
+
         assert read_held(path) == {"NA": 100.0, "B": -2.5}
 
     @pytest.mark.parametrize(
