@@ -131,7 +131,7 @@ def test_algorithm_alone_asks_for_nothing_of_the_market():
     assert names_of(PROJECT["project"]["dependencies"]) == {"torch", "stable-baselines3", "numpy", "tensorboard"}
 
 
-@pytest.mark.parametrize("extra", ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel"])
+@pytest.mark.parametrize("extra", ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel", "portfolio"])
 def test_extras_share_nothing_but_what_compare_trains(extra):
     """``market`` has sb3-contrib, too: the shipped ``compare`` has a recurrent variant."""
     extras = {name: names_of(needs) for name, needs in PROJECT["project"]["optional-dependencies"].items()}

@@ -220,8 +220,8 @@ def _part(played: Played, bench: Bench, k: int, shared: np.ndarray, of_costs: np
     rows = quotes.listed[:, k]
 
     def times_symbols(table: pd.DataFrame) -> np.ndarray:
-        values: np.ndarray = table.iloc[:, k].to_numpy()
-        return symbols * values[rows]
+        values: np.ndarray = symbols * table.iloc[:, k].to_numpy()[rows]
+        return values
 
     # What it earned and is worth, as shares of 1/K of the account before the row.
     profit = times_symbols(played.contributions) + symbols * shared[rows]

@@ -383,13 +383,16 @@ class Allocation:
 
 def _has_cut(scale: np.ndarray) -> np.ndarray:
     """Whether a factor of an account's weights is below 1, shape (n,), of factors of shape (n, K)."""
-    cuts: np.ndarray = (scale < 1).any(axis=1)
+    cuts: np.ndarray = np.any(scale < 1, axis=1)
     return cuts
 
 
 def _either(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Whether each limit cut in one of two passes, by its name, shapes (n,)."""
-    return first | {name: cuts | first[name] if name in first else cuts for name, cuts in second.items()}
+    either = dict(first)
+    for name, cuts in second.items():
+        either[name] = np.logical_or(first[name], cuts) if name in first else cuts
+    return either
 
 
 def _left(excess: np.ndarray, moving: np.ndarray) -> np.ndarray:
