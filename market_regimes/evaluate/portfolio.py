@@ -67,7 +67,14 @@ class Bench:
         return cls(segments, costs, quotes, PastRisk.of(segments, quotes.stamps))
 
     def account(self, config: PortfolioConfig, n_accounts: int = 1) -> Account:
-        """:return: accounts in cash at the first row"""
+        """
+        :param config: which weights the targets become
+        :param n_accounts: number of accounts
+        :return: accounts in cash at the first row
+        :raises ValueError: if several symbols have separate cash
+        """
+        if config.cash == "separate" and len(self.segments) > 1:
+            raise ValueError("market.portfolio.cash=separate keeps an account per symbol, one account needs shared")
         allocation = Allocation(config, self.quotes.symbols, self.costs, self.risk)
         return Account(self.quotes, self.costs, allocation, n_accounts)
 
@@ -299,6 +306,18 @@ def in_one_account(bench: Bench, decide: Decision, config: PortfolioConfig) -> P
     """
     frames = backtest(bench.segments, bench.costs, decide)
     return play_account(bench, replay(targets_of(frames, bench)), config)
+
+
+def backtest_in(bench: Bench, decide: Decision, config: PortfolioConfig) -> dict[str, pd.DataFrame]:
+    """
+    :param bench: what is traded
+    :param decide: gives the target of each symbol
+    :param config: whether the symbols share their cash, and which weights the targets become
+    :return: per symbol the frame of ``backtest``, or of its part of one account (``frames_of``)
+    """
+    if config.cash == "separate":
+        return backtest(bench.segments, bench.costs, decide)
+    return frames_of(in_one_account(bench, decide, config), bench)
 
 
 def bought_once(bench: Bench) -> WeightRule:

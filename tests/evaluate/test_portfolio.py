@@ -16,6 +16,7 @@ from market_regimes.evaluate.portfolio import (
     Bench,
     _returns_of_shifts,
     account_benchmarks,
+    backtest_in,
     bought_once,
     equal_weights_every,
     frames_of,
@@ -109,6 +110,19 @@ class TestRows:
 
         assert figures_by_regime(frames_of(played, three), 252)["normal"]["bars"] == len(played.account)
 
+    def test_an_end_is_known_a_row_after_the_last_bar(self):
+        """The last bar of B is row 38: at its close, where the orders of row 39 are given, B is still there."""
+        bench = bench_of(walking_market("A", 0), walking_market("B", 1, kept=np.arange(60)))
+        seen = []
+
+        def rule(state):
+            seen.append(bool(state.available[1]))
+            return np.zeros(2)
+
+        play_account(bench, rule, SHARED)
+
+        assert seen == [True] * 40 + [False] * 49
+
     def test_after_ruin_nothing_is_held(self):
         market = walking_market("A", 0, bars=60)
         close = np.where(np.arange(60) >= 30, market.close / 400, market.close)
@@ -149,6 +163,20 @@ class TestDecisionsBySymbol:
         np.testing.assert_array_equal(played.account["return"], frame["return"])
         np.testing.assert_array_equal(played.weights["A"], frame["target"])
         np.testing.assert_array_equal(played.trades["A"], frame["trade"])
+
+    def test_the_cash_decides_which_account_a_backtest_is_of(self, three):
+        separate = backtest_in(three, buy_and_hold, PortfolioConfig())
+        for symbol, frame in backtest(three.segments, three.costs, buy_and_hold).items():
+            pd.testing.assert_frame_equal(separate[symbol], frame)
+
+        shared = joint(backtest_in(three, buy_and_hold, SHARED))["return"]
+        account = in_one_account(three, buy_and_hold, SHARED).account["return"]
+
+        assert shared.to_numpy() == pytest.approx(account.to_numpy(), abs=1e-13)
+
+    def test_one_account_of_several_symbols_with_separate_cash_is_refused(self, three):
+        with pytest.raises(ValueError, match=r"market\.portfolio\.cash=separate keeps an account per symbol"):
+            in_one_account(three, buy_and_hold, PortfolioConfig())
 
 
 class TestBenchmarks:
