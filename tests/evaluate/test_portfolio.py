@@ -295,6 +295,24 @@ class TestTiming:
 
         assert returns[:, 0] == pytest.approx(expected, abs=1e-13)
 
+    def test_where_the_circle_closes_all_weights_are_ordered_anew(self):
+        """B is bought in row 10 and has no order before: a copy that begins with row 49 sells it at the seam."""
+        bench = bench_of(*(walking_market(name, seed) for seed, name in enumerate("AB")))
+        targets = np.full((89, 2), np.nan)
+        targets[0, 0] = 0.5
+        targets[10, 1] = 0.4
+        played = play_account(bench, replay(targets), SHARED)
+        weights = played.weights.to_numpy()
+
+        returns = _returns_of_shifts(bench, played, SHARED, np.arange(89), np.array([40]))
+
+        by_hand = np.full((89, 2), np.nan)
+        by_hand[0] = weights[49]
+        by_hand[40] = [weights[0, 0], 0.0]
+        by_hand[50, 1] = weights[10, 1]
+        expected = play_account(bench, replay(by_hand), SHARED).account["return"].to_numpy()
+        assert returns[:, 0] == pytest.approx(expected, abs=1e-13)
+
     def test_the_rank_of_a_rule_without_skill_is_uniform_and_ties_count_half(self):
         """Of 60 random rules no more are in a tail than chance allows: 10 % on each side, within 3 standard errors."""
         bench = bench_of(*(walking_market(name, seed) for seed, name in enumerate("ABC")))

@@ -146,6 +146,32 @@ class TestPlainLoops:
         assert step.cost[0] == pytest.approx([0.0025, 0.0025], rel=1e-13)
         assert step.trade[0] == pytest.approx([0.5 * 0.995] * 2, rel=1e-13)
 
+    def test_no_account_pays_more_than_it_has(self):
+        """Two fees of 90 of 200 leave a tenth; two more would be 180 of 20."""
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
+        account = account_of(segments, TradingCosts(fee_bp=0.0, start_equity=100.0, min_fee=90.0))
+
+        account.step(np.array([[0.5, 0.5]]))
+        step = account.step(np.array([[0.2, 0.2]]))
+
+        assert step.cost.sum() / step.gross_growth[0] == pytest.approx(1.0, abs=0.05)
+
+    def test_one_symbol_without_opening_prices_brings_all_fills_to_the_close(self):
+        closes_only = replace(walking_market("B", 1), fill="close")
+        quotes = Quotes.of([segment_of(walking_market("A", 0)), segment_of(closes_only)], FREE)
+
+        assert not quotes.at_open
+        assert (quotes.before_fill == 0).all()
+
+    def test_a_symbol_rests_after_a_trade(self):
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
+        account = account_of(segments, FREE, PortfolioConfig(cash="shared", minimum_holding=3))
+        targets = np.where(np.arange(8)[:, None] % 2 == 0, 0.5, 0.2) * np.ones((1, 2))
+
+        traded = [bool((step.trade != 0).any()) for step in played(account, targets)]
+
+        assert traded == [True, False, False, True, False, False, True, False]
+
     def test_a_symbol_without_a_bar_keeps_its_weight_and_leaves_less_room(self):
         """B is half of the account and has no bar: A may have what is left of 1."""
         kept = np.delete(np.arange(110), 23)

@@ -49,6 +49,7 @@ class TestByHand:
         assert orders.table["value"].iloc[0] == pytest.approx(100_000 / 1.001)
         assert orders.cost == pytest.approx(100 / 1.001)
         assert orders.cash_after == pytest.approx(0.0, abs=1e-9)
+        assert orders.table["target"].iloc[0] == pytest.approx(1.0)
 
     def test_least_fees_and_fees_per_share(self):
         """10 shares at 100: 10 bp are 1, 0.05 a share 0.5, so 1.5; the least fee is 2, slippage 1 on top."""
@@ -90,6 +91,12 @@ class TestByHand:
 
         assert orders.table["order"].tolist() == [-50.0, 500.0]
         assert orders.cash_after == pytest.approx(0.0)
+
+    def test_purchases_lose_lots_before_sales_gain_them(self):
+        """A: 15.5 of 100 shares at 10 are sold, in lots 10, and 900 are kept. For B at 1 there is 100 of the 155."""
+        orders = orders_of({"A": 0.845, "B": 0.155}, {"A": 10.0, "B": 1.0}, 1000.0, held={"A": 100.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [-10.0, 100.0]
 
     def test_a_sale_that_a_limit_asks_for_is_a_lot_larger(self):
         """A cap of 0.45 of 1,000 is 45 shares at 10: of 100 six lots are sold."""
