@@ -29,7 +29,9 @@ from distributional_ppo import (
 from market_regimes.compare.executors import EXECUTORS
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.market import Market
 from market_regimes.market.periods import period_of
+from market_regimes.market.scaling import Scaling
 from market_regimes.market.segments import Segment
 from train_model_multi_patch import main
 
@@ -532,3 +534,27 @@ def with_columns(prices):
         volume=rng.integers(50, 99, 600),
         mine=rng.uniform(0, 1, 600),
     )
+
+
+DAY = np.timedelta64(1, "D")
+
+
+def segment_of(market, first=21, stop=None):
+    """What is traded of a market: decisions fall on the bars from ``first - 1`` on. Observations stay unscaled."""
+    bars = len(market.close)
+    unscaled = Scaling(0.0, 1.0, 0.0, 1.0, 20.0, (-1.0, 1.0), (0.0, 100.0), (0.0, 100.0))
+    period = range(first, bars if stop is None else stop)
+    return Segment(market, period, unscaled, training=range(bars))
+
+
+def walking_market(symbol, seed, bars=110, kept=None, spread=0.03, drift=0.0):
+    """Random daily bars from 2001-01-01; ``kept`` names the days that have one."""
+    rng = np.random.default_rng(seed)
+    days = np.arange(bars)
+    close = 50 * np.exp(np.cumsum(rng.normal(drift, spread, bars)))
+    opens = np.concatenate([close[:1], close[:-1] * np.exp(rng.normal(0, 0.6 * spread, bars - 1))])
+    dates = (np.datetime64("2001-01-01") + days * DAY).astype("M8[s]")
+    volatility = rng.uniform(10, 40, bars)
+    rows = days if kept is None else kept
+    arrays = (dates, opens, close, volatility, np.full(bars, 20.0))
+    return Market(symbol, "nowhere", *(array[rows] for array in arrays))

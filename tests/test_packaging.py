@@ -209,7 +209,7 @@ def test_algorithm_alone_asks_for_nothing_of_the_market():
 
 @pytest.mark.parametrize(
     "extra",
-    ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel"],
+    ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel", "portfolio"],
 )
 def test_extras_share_nothing_but_what_compare_trains(extra):
     """``market`` has sb3-contrib, too: the shipped ``compare`` has a recurrent variant."""

@@ -1,0 +1,504 @@
+"""
+One account that holds K symbols and shares its cash among them, n copies of it stepped at once in numpy.
+
+A row of the account is a period of the bars (``Calendar``). At the close of a row the account is given a target weight
+for each symbol. Its orders are filled at the next row's open (or at the close just seen, by option); until then the old
+weights drift with the prices. With one symbol the figures are those of ``MarketCore``, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from market_regimes.config import TradingCosts
+from market_regimes.market.allocation import Allocation
+from market_regimes.market.costs import CurrencyCosts
+from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY
+from market_regimes.market.market import fills_at_open, prices_of_fills
+from market_regimes.market.segments import Segment
+from market_regimes.prices import Calendar
+
+LEAST_EQUITY = 1e-9  # floor of an equity within a row, as of ``MarketCore``
+MAX_ROUNDS = 50  # of limits that depend on the costs of the orders which they cut
+CONVERGED = 1e-16  # share of equity by which costs may still change
+NO_BAR = -1
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """
+    Prices of K symbols on the R rows of an account. A row is one step: from the close of the row before to its own.
+
+    :param symbols: names, in the order of the columns
+    :param stamps: time of each row, datetime64[s], shape (R,)
+    :param listed: whether a symbol may be held in a row: from its first order to its last bar, shape (R, K)
+    :param tradable: whether an order given before the row is filled, shape (R, K)
+    :param before_fill: simple return from the close before to the fill, 0 without a bar, shape (R, K)
+    :param after_fill: simple return from the fill to the close, 0 without a bar, shape (R, K)
+    :param fill_price: of an order, NaN where none is filled, shape (R, K)
+    :param close: last close up to the row, NaN before the first, shape (R, K)
+    :param last_bar: bar of that close in its market, ``NO_BAR`` before the first, shape (R, K)
+    :param order_bar: bar at whose close the row's order is given, in its market, ``NO_BAR`` before the first, (R, K)
+    :param rate: proportional cost of an order as a share of its value, fees per share included, shape (R, K)
+    :param offset: position of each symbol's first bar among those of all, shape (K,)
+    :param in_currency: costs that count in currency, None: there are none
+    :param at_open: whether orders are filled at the open
+    :param rows_per_year: what annualises, and accrues interest
+    """
+
+    symbols: list[str]
+    stamps: np.ndarray
+    listed: np.ndarray
+    tradable: np.ndarray
+    before_fill: np.ndarray
+    after_fill: np.ndarray
+    fill_price: np.ndarray
+    close: np.ndarray
+    last_bar: np.ndarray
+    order_bar: np.ndarray
+    rate: np.ndarray
+    offset: np.ndarray
+    in_currency: CurrencyCosts | None
+    at_open: bool
+    rows_per_year: float
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], costs: TradingCosts, rates: Mapping[str, float] | None = None) -> Quotes:
+        """
+        One account fills all orders at one time: at the close where a symbol has no opening prices.
+
+        :param segments: what is traded, one symbol each
+        :param costs: of its orders
+        :param rates: by symbol, proportional cost in basis points in place of ``fee_bp`` and ``slippage_bp``
+        """
+        markets = [segment.market for segment in segments]
+        at_open = all(fills_at_open(market, costs) for market in markets)
+        calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+
+        # A row of the account is one in which a symbol earns the return of a bar; a decision falls on the row before.
+        earned = [row[s.first + 1 : s.last + 1] for s, row in zip(segments, calendar.rows, strict=True)]
+        rows = np.unique(np.concatenate(earned))
+        decisions = np.concatenate([rows[:1] - 1, rows[:-1]])
+
+        columns = [
+            _column(segment, row, rows, decisions, at_open)
+            for segment, row in zip(segments, calendar.rows, strict=True)
+        ]
+        arrays = {name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]}
+
+        # Costs in proportion to the value traded.
+        offset = np.cumsum([0, *(len(market.close) for market in markets[:-1])])
+        stated = {} if rates is None else dict(rates)
+        usual = costs.fee_bp + costs.slippage_bp
+        rate = np.array([stated.get(market.symbol, usual) for market in markets]) / 1e4 + np.zeros(
+            arrays["listed"].shape
+        )
+        in_currency = None
+        if costs.in_currency:
+            fills = [prices_of_fills(market, at_open) for market in markets]
+            in_currency = CurrencyCosts.of(list(segments), costs, fills)
+            rate = rate + in_currency.per_share[offset + arrays["order_bar"].clip(0)]
+
+        return cls(
+            symbols=[market.symbol for market in markets],
+            stamps=calendar.stamps[rows],
+            rate=rate,
+            offset=offset,
+            in_currency=in_currency,
+            at_open=at_open,
+            rows_per_year=markets[0].account_rows_per_year,
+            **arrays,
+        )
+
+
+def _column(
+    segment: Segment, row_of_bar: np.ndarray, rows: np.ndarray, decisions: np.ndarray, at_open: bool
+) -> dict[str, np.ndarray]:
+    """
+    :param segment: one symbol
+    :param row_of_bar: row of the calendar of each bar, shape (T,)
+    :param rows: those of the account, shape (R,)
+    :param decisions: row of the calendar at whose close the orders of each row are given, shape (R,)
+    :param at_open: whether they are filled at the open
+    :return: the symbol's columns of ``Quotes``, shapes (R,)
+    """
+    market = segment.market
+    earned = np.arange(segment.first + 1, segment.last + 1)
+
+    # First and last bar of each row that has one.
+    position, first = np.unique(np.searchsorted(rows, row_of_bar[earned]), return_index=True)
+    last = np.append(first[1:], len(earned)) - 1
+    opening = earned[first]
+    closing = earned[last]
+
+    # The last bar up to each decision, and up to each row.
+    order_bar = np.searchsorted(row_of_bar, decisions, side="right") - 1
+    last_bar = np.searchsorted(row_of_bar, rows, side="right") - 1
+
+    # Returns, and the rows in which orders are filled.
+    before = np.zeros(len(rows))
+    after = np.zeros(len(rows))
+    tradable = np.zeros(len(rows), dtype=bool)
+    price = np.full(len(rows), np.nan)
+    whole = market.close[closing] / market.close[opening - 1]
+    if at_open:
+        until_fill = market.open[opening] / market.close[opening - 1]
+        before[position] = until_fill - 1
+        after[position] = whole / until_fill - 1
+        tradable[position] = True
+        price[position] = market.open[opening]
+    else:
+        after[position] = whole - 1
+        has_bar = (order_bar >= segment.first) & (order_bar < segment.last)
+        has_bar &= row_of_bar[order_bar.clip(0)] == decisions
+        tradable = has_bar | ((np.arange(len(rows)) == 0) & (position[0] == 0))
+        price[tradable] = market.close[order_bar[tradable]]
+
+    # Held from the first order that can be filled to the last bar.
+    start = int(np.argmax(tradable)) if tradable.any() else len(rows)
+    number = np.arange(len(rows))
+    listed = (number >= start) & (number <= position[-1])
+    return {
+        "listed": listed,
+        "tradable": tradable & listed,
+        "before_fill": before,
+        "after_fill": after,
+        "fill_price": price,
+        "close": np.where(last_bar >= 0, market.close[last_bar.clip(0)], np.nan),
+        "last_bar": last_bar,
+        "order_bar": order_bar,
+    }
+
+
+@dataclass
+class AccountStep:
+    """
+    One step of n accounts of K symbols. Trades, costs and contributions are shares of the equity before it.
+
+    :param growth: equity after the step over equity before it, shape (n,)
+    :param gross_growth: the same without fees, slippage and financing, shape (n,)
+    :param weights: after the fill, as shares of the equity then, shape (n, K)
+    :param trade: bought, below 0: sold, shape (n, K)
+    :param cost: fees, slippage and financing of each symbol, shape (n, K)
+    :param contribution: simple return that each symbol earned, net of its costs, shape (n, K)
+    :param cash_contribution: interest on cash, and what the floor of a ruin leaves, shape (n,); with the contributions
+        of the symbols it adds up to ``growth - 1``
+    :param bound: whether each limit cut the weights, by its name, shapes (n,)
+    :param terminated: ruined, shape (n,)
+    :param truncated: at the end of its rows, shape (n,)
+    """
+
+    growth: np.ndarray
+    gross_growth: np.ndarray
+    weights: np.ndarray
+    trade: np.ndarray
+    cost: np.ndarray
+    contribution: np.ndarray
+    cash_contribution: np.ndarray
+    bound: dict[str, np.ndarray]
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    @property
+    def reward(self) -> np.ndarray:
+        """Growth of log equity in per cent."""
+        reward: np.ndarray = REWARD_SCALE * np.log(self.growth)
+        return reward
+
+    @property
+    def rewards_of_symbols(self) -> np.ndarray:
+        """
+        The reward, split over the symbols and the cash in proportion to their contributions, shape (n, K + 1), the cash
+        last. The log growth of the account is the sum of a row.
+        """
+        parts = np.concatenate([self.contribution, self.cash_contribution[:, None]], axis=1)
+        simple = self.growth - 1
+        factor = np.divide(np.log(self.growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
+        split: np.ndarray = REWARD_SCALE * parts * factor[:, None]
+        return split
+
+
+class Account:
+    """
+    n independent accounts over the same symbols: weights, equity and time, without any interface.
+
+    :param quotes: the prices
+    :param costs: what trading costs
+    :param allocation: which weights the targets become
+    :param n_accounts: number of accounts
+    :param episode_rows: steps per episode from a random start; None: from the first row to the last
+    :raises ValueError: if episodes have no rows, or costs take all equity of the largest order
+    """
+
+    def __init__(
+        self,
+        quotes: Quotes,
+        costs: TradingCosts,
+        allocation: Allocation,
+        n_accounts: int = 1,
+        episode_rows: int | None = None,
+    ):
+        rows, symbols = quotes.listed.shape
+        if episode_rows is not None and episode_rows < 1:
+            raise ValueError(f"episode_rows must be at least 1, got {episode_rows}")
+        most = float(quotes.rate.max())
+        if allocation.gross * most >= 1:
+            raise ValueError(
+                f"costs of {1e4 * most:g} basis points take all equity of an order of "
+                f"market.portfolio.gross={allocation.gross:g}"
+            )
+        self.quotes = quotes
+        self.costs = costs
+        self.allocation = allocation
+        self.n_accounts = n_accounts
+        self.rows = rows
+        self.episode_rows = rows if episode_rows is None else min(episode_rows, rows)
+        self.financing_rate = costs.financing_rate / quotes.rows_per_year
+        self.cash_rate = costs.cash_rate / quotes.rows_per_year
+
+        self.row = np.zeros(n_accounts, dtype=np.int64)
+        self.end = self.row + self.episode_rows
+        self.weights = np.zeros((n_accounts, symbols))
+        self.equity = np.ones(n_accounts)
+        self.age = np.zeros(n_accounts, dtype=np.int64)
+        self.since_trade = np.full((n_accounts, symbols), rows, dtype=np.int64)
+
+    def reset(self, which: np.ndarray, generator: np.random.Generator) -> None:
+        """
+        Start new episodes, all in cash and with equity 1.
+
+        :param which: mask of the accounts to reset, shape (n,)
+        :param generator: draws their first rows
+        """
+        starts = generator.integers(self.rows - self.episode_rows + 1, size=int(which.sum()))
+        self.row[which] = starts
+        self.end[which] = starts + self.episode_rows
+        self.weights[which] = 0.0
+        self.equity[which] = 1.0
+        self.age[which] = 0
+        self.since_trade[which] = self.rows
+
+    @property
+    def next_row(self) -> np.ndarray:
+        """Row that the next step plays, shape (n,); of an account at its end the last one."""
+        row: np.ndarray = np.minimum(self.row, self.rows - 1)
+        return row
+
+    def step(self, targets: np.ndarray) -> AccountStep:
+        """
+        Fill the orders and go one row on; an account at its end stays there.
+
+        :param targets: of each symbol, as the allocator understands them, NaN: no order, shape (n, K)
+        :return: what happened
+        """
+        quotes = self.quotes
+        row = self.next_row
+        tradable = quotes.tradable.take(row, axis=0)
+
+        # A symbol that has left the market is cash.
+        held = np.where(quotes.listed.take(row, axis=0), self.weights, 0.0)
+
+        # The orders, as given at the close.
+        desired = self.allocation.desired(targets, row, held, self.age, self.since_trade)
+        overnight = held
+        if not quotes.at_open:
+            overnight = self.allocation.project(desired, held, tradable, row).weights
+
+        # Until the fill the old weights earn, and what is borrowed costs.
+        first_return = quotes.before_fill.take(row, axis=0)
+        earned = held * first_return
+        financed, interest = self._interest(overnight)
+        gross_equity = 1 + _sums(earned)
+        if self.cash_rate:
+            gross_equity = gross_equity + interest
+        gross_equity = np.maximum(gross_equity, LEAST_EQUITY)
+        equity = np.maximum(gross_equity - _sums(financed), LEAST_EQUITY)
+        drifted = held * (1 + first_return) / equity[:, None]
+
+        # The fill.
+        rate = quotes.rate.take(row, axis=0)
+        more_costs = None
+        if quotes.in_currency is not None:
+            more_costs = partial(self._in_currency, row, self.equity * equity, drifted)
+        fill = filled(self.allocation, desired, drifted, tradable, row, rate, more_costs)
+
+        # The new weights earn the rest of the row.
+        second_return = quotes.after_fill.take(row, axis=0)
+        earned_after = fill.weights * second_return
+        after_fill = np.maximum(1 + _sums(earned_after), LEAST_EQUITY)
+        left = equity * (1 - fill.cost)
+        growth = np.maximum(left * after_fill, RUIN_EQUITY / self.equity)
+
+        # Who earned it, and who paid.
+        paid = fill.cost_of_symbols * equity[:, None] + financed
+        contribution = earned + left[:, None] * earned_after - paid
+        cash_contribution = growth - 1 - _sums(contribution)
+
+        # Time goes on.
+        self.equity = self.equity * growth
+        self.weights = fill.weights * (1 + second_return) / after_fill[:, None]
+        self.since_trade = np.where(fill.trade == 0, self.since_trade + 1, 1)
+        self.age = self.age + 1
+        self.row = np.minimum(self.row + 1, self.end)
+        terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
+        return AccountStep(
+            growth=growth,
+            gross_growth=gross_equity * after_fill,
+            weights=fill.weights,
+            trade=fill.trade * equity[:, None],
+            cost=paid,
+            contribution=contribution,
+            cash_contribution=cash_contribution,
+            bound=fill.bound,
+            terminated=terminated,
+            truncated=(self.row >= self.end) & ~terminated,
+        )
+
+    def _interest(self, overnight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param overnight: weights until the fill, shape (n, K)
+        :return: financing that each symbol pays, shape (n, K), and interest that the cash earns, shape (n,). Long
+            weights share the borrowed cash, short weights pay for the borrowed stock
+        """
+        long = np.maximum(overnight, 0.0)
+        short = long - overnight
+        invested = _sums(long)
+        interest = self.cash_rate * np.maximum(1 - invested, 0.0)
+        borrowed = short
+        borrowed_cash = np.maximum(invested - 1, 0.0)
+        if borrowed_cash.any():
+            share_of_long = long / np.where(invested > 0, invested, 1.0)[:, None]
+            borrowed = short + borrowed_cash[:, None] * share_of_long
+        return self.financing_rate * borrowed, interest
+
+    def _in_currency(
+        self, row: np.ndarray, equity: np.ndarray, drifted: np.ndarray, weights: np.ndarray, orders: Orders
+    ) -> Orders:
+        """Orders with least fees and impact; the account starts with K times ``start_equity``."""
+        quotes = self.quotes
+        assert quotes.in_currency is not None
+        symbols = weights.shape[1]
+        bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
+        total = quotes.in_currency.total(bars, np.abs(orders.trade), orders.cost, (equity * symbols)[:, None])
+        total = np.where(orders.traded, total, 0.0)
+
+        # No account pays more than it has.
+        total = total / np.maximum(_sums(total), 1.0)[:, None]
+        left = 1 - _sums(total)
+        trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
+        return Orders(orders.traded, trade, total)
+
+
+@dataclass
+class Orders:
+    """
+    Of n accounts, in shares of their equity at the fill.
+
+    :param traded: which symbols have one, shape (n, K)
+    :param trade: bought, below 0: sold, shape (n, K)
+    :param cost: fees and slippage, shape (n, K)
+    """
+
+    traded: np.ndarray
+    trade: np.ndarray
+    cost: np.ndarray
+
+
+@dataclass
+class Fill:
+    """
+    Filled orders of n accounts, in shares of their equity at the fill.
+
+    :param weights: shares of what the costs leave, shape (n, K)
+    :param trade: bought, below 0: sold, shape (n, K)
+    :param cost_of_symbols: fees and slippage, shape (n, K)
+    :param cost: their sum, shape (n,)
+    :param bound: whether each limit cut, by its name, shapes (n,)
+    """
+
+    weights: np.ndarray
+    trade: np.ndarray
+    cost_of_symbols: np.ndarray
+    cost: np.ndarray
+    bound: dict[str, np.ndarray]
+
+
+def filled(
+    allocation: Allocation,
+    desired: np.ndarray,
+    drifted: np.ndarray,
+    tradable: np.ndarray,
+    row: np.ndarray,
+    rate: np.ndarray,
+    more_costs: Callable[[np.ndarray, Orders], Orders] | None = None,
+) -> Fill:
+    """
+    Weights, trades and costs belong together: a weight is a share of what its costs leave. A holding without an order
+    becomes a larger share by the costs of the others, and leaves them less room, which changes their costs.
+
+    :param allocation: cuts the weights to its limits
+    :param desired: weights that are wanted, NaN: no order, shape (n, K)
+    :param drifted: weights at the fill, shape (n, K)
+    :param tradable: whose orders are filled, shape (n, K)
+    :param row: of each account, shape (n,)
+    :param rate: proportional costs as shares of an order's value, shape (n, K)
+    :param more_costs: from weights and orders to the orders with all costs
+    :return: what is filled
+    """
+    desired = allocation.outside_band(desired, drifted, tradable, row)
+    without_order = np.isnan(desired) | ~tradable
+    depends_on_costs = bool((without_order & (drifted != 0)).any())
+    cost = np.zeros(len(row))
+    for _ in range(MAX_ROUNDS):
+        projection = allocation.project(desired, drifted / (1 - cost)[:, None], tradable, row)
+        orders = _orders(projection.weights, drifted, projection.traded, rate)
+        if more_costs is not None:
+            orders = more_costs(projection.weights, orders)
+        previous = cost
+        cost = _sums(orders.cost)
+        if not depends_on_costs or (np.abs(cost - previous) <= CONVERGED).all():
+            break
+    return Fill(projection.weights, orders.trade, orders.cost, cost, projection.bound)
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Sum over the symbols, shape (n,), of an array of shape (n, K)."""
+    sums: np.ndarray = np.add.reduce(values, axis=1)
+    return sums
+
+
+def _orders(weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: np.ndarray) -> Orders:
+    """
+    Orders that leave ``weights`` of the equity after their own costs: with c the sum of the costs, symbol i trades
+    w_i (1 - c) - d_i, and c = sum of r_i |w_i (1 - c) - d_i|. The right side is convex and piecewise linear in c, with
+    a slope below 1, so Newton's method from 0 ends at the exact root once the signs of the trades stay.
+
+    :param weights: wanted, shape (n, K)
+    :param drifted: weights at the fill, shape (n, K)
+    :param traded: whose orders are filled, shape (n, K)
+    :param rate: cost of an order as a share of its value, shape (n, K)
+    :return: the orders with their costs
+    """
+    trade = np.where(traded, weights - drifted, 0.0)
+
+    # One symbol: the closed form of ``MarketCore``.
+    if weights.shape[1] == 1:
+        trade = trade / (1 + np.sign(trade) * weights * rate)
+        return Orders(traded, trade, rate * np.abs(trade))
+
+    rate_of_traded = np.where(traded, rate, 0.0)
+    difference = weights - drifted
+    sign = np.sign(trade)
+    for _ in range(MAX_ROUNDS):  # a kink within rounding may change its sign for ever
+        signed = rate_of_traded * sign
+        cost = _sums(signed * difference) / (1 + _sums(signed * weights))
+        trade = np.where(traded, weights * (1 - cost)[:, None] - drifted, 0.0)
+        previous = sign
+        sign = np.sign(trade)
+        if (sign == previous).all():
+            break
+    return Orders(traded, trade, rate * np.abs(trade))

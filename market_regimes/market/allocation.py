@@ -1,0 +1,402 @@
+"""
+From the targets of K symbols to the weights of one account.
+
+At a close ``Allocation.desired`` says which weights are wanted, and where no order is given. At the fill
+``Allocation.project`` cuts them to the limits. A holding that cannot be traded takes its room first, then a holding
+without an order; the orders share what is left. A cut only brings weights nearer to 0, so that a cut weight stays
+within the limits that hold already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from market_regimes.config import PortfolioConfig, TradingCosts
+from market_regimes.market.regimes import decay_of, memory_of
+from market_regimes.market.segments import Segment
+from market_regimes.prices import Calendar
+
+TOLERANCE = 1e-12  # share of equity by which rounding may exceed a limit
+
+
+@dataclass(frozen=True)
+class PastRisk:
+    """
+    EWMA volatilities and correlations of K symbols, as they are known at the close before each of R rows. Row R is the
+    one after the last, whose orders are given at the last close.
+
+    The portfolio's variance is the EWMA of its squared returns over the last M rows of the calendar. Each symbol's
+    returns are scaled to its EWMA volatility, so that one listed lately counts with its whole volatility.
+
+    :param volatility: annualised, as a share, NaN where it is unknown, shape (R + 1, K)
+    :param returns: simple, close to close, 0 without a bar, M rows of 0 first, shape (M + C, K)
+    :param stop: end of the M returns that are known before each row, a position in ``returns``, shape (R + 1,)
+    :param share: square root of the weight of each of M returns, the newest last, shape (M,)
+    """
+
+    volatility: np.ndarray
+    returns: np.ndarray
+    stop: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], stamps: np.ndarray) -> PastRisk:
+        """
+        :param segments: what is traded
+        :param stamps: times of the account's rows, datetime64[s], shape (R,)
+        """
+        markets = [segment.market for segment in segments]
+        calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+
+        # Each row is decided at the close of the one before, the first at that of the row before it in the calendar.
+        rows = np.searchsorted(calendar.stamps, stamps)
+        decisions = np.concatenate([rows[:1] - 1, rows])
+
+        # EWMA weights, cut where they no longer count.
+        rows_per_year = markets[0].account_rows_per_year
+        memory = memory_of(rows_per_year)
+        decay = decay_of(rows_per_year)
+        weights = decay ** np.arange(memory)[::-1]
+        share = np.sqrt(weights / weights.sum())
+
+        # What each symbol's bars tell; two bars of a row compound.
+        shape = (memory + len(calendar.stamps), len(markets))
+        returns = np.zeros(shape)
+        volatility = np.full((len(decisions), len(markets)), np.nan)
+        for k, (market, row) in enumerate(zip(markets, calendar.rows, strict=True)):
+            last_bar = np.searchsorted(row, decisions, side="right") - 1
+            of_last_bar = market.volatility[last_bar.clip(0)] / 100
+            volatility[:, k] = np.where(last_bar >= 0, of_last_bar, np.nan)
+            growth = np.diff(np.log(market.close))
+            of_rows = np.bincount(row[1:], growth, minlength=len(calendar.stamps))
+            returns[memory:, k] = np.expm1(of_rows)
+        return cls(volatility, returns, decisions + 1 + memory, share)
+
+    def factors(self, row: np.ndarray) -> np.ndarray:
+        """
+        :param row: of each account, shape (n,)
+        :return: F such that weights w have the annualised volatility |F w|, as a share, shape (n, M, K)
+        """
+        # The past returns, weighted.
+        memory = len(self.share)
+        windows = np.lib.stride_tricks.sliding_window_view(self.returns, memory, axis=0)
+        first = self.stop[row] - memory
+        recent = windows[first].transpose(0, 2, 1)
+        weighted = recent * self.share[:, None]
+
+        # Each symbol's column gets the length of its volatility.
+        length = np.sqrt((weighted**2).sum(axis=1, keepdims=True))
+        moves = length > 0
+        direction = np.divide(weighted, length, out=np.zeros_like(weighted), where=moves)
+        volatility = np.nan_to_num(self.volatility[row])
+        scaled: np.ndarray = direction * volatility[:, None]
+        return scaled
+
+
+@dataclass
+class Projection:
+    """
+    Weights of n accounts that keep the limits.
+
+    :param weights: shares of equity, shape (n, K)
+    :param traded: which of them an order brings about, shape (n, K)
+    :param bound: whether each limit cut, by its name, shapes (n,)
+    """
+
+    weights: np.ndarray
+    traded: np.ndarray
+    bound: dict[str, np.ndarray]
+
+
+class Allocation:
+    """
+    Which weights the targets of K symbols become.
+
+    :param config: limits and allocator
+    :param symbols: names, in the order of the columns
+    :param costs: what may be held, where the limits say nothing
+    :param risk: EWMA volatilities, which ``volatility_limit`` and ``allocator=equal_risk`` need
+    :raises ValueError: if limits contradict each other or what may be held, name unknown symbols, or need ``risk``
+    """
+
+    def __init__(
+        self,
+        config: PortfolioConfig,
+        symbols: Sequence[str],
+        costs: TradingCosts,
+        risk: PastRisk | None = None,
+    ):
+        self.config = config
+        self.symbols = list(symbols)
+        self.risk = risk
+
+        # What the limits leave out follows from what one symbol may hold.
+        low, high = costs.bounds
+        self.low = low if config.weight_min is None else config.weight_min
+        self.high = high if config.weight_max is None else config.weight_max
+        self.gross = max(-low, high) if config.gross is None else config.gross
+        self.net = self.gross if config.net is None else config.net
+        self._check()
+
+        # Which symbol is in which group, 1 or 0, shape (K, G).
+        names = list(config.group_max)
+        group_of = [config.groups.get(symbol) for symbol in self.symbols]
+        members = [[float(group == name) for name in names] for group in group_of]
+        self.members = np.array(members).reshape(len(self.symbols), len(names))
+        self.in_group = self.members.any(axis=1)
+        self.caps = np.array([config.group_max[name] for name in names])
+
+        # The alphabet decides between equal targets.
+        self.alphabet = np.argsort(np.argsort(self.symbols))
+
+    def _check(self) -> None:
+        """Refuse limits that contradict each other, unknown symbols, and limits that lack what they measure."""
+        config = self.config
+        if self.low > self.high:
+            raise ValueError(
+                f"market.portfolio.weight_min={self.low:g} exceeds market.portfolio.weight_max={self.high:g}"
+            )
+        if self.net > self.gross:
+            raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
+        unknown = sorted(config.groups.keys() - set(self.symbols))
+        if unknown:
+            raise ValueError(
+                f"market.portfolio.groups names {unknown[0]}, and the symbols are {', '.join(self.symbols)}"
+            )
+
+        # Volatilities are estimates of the past.
+        if self.risk is not None:
+            return
+        if config.volatility_limit is not None:
+            raise ValueError("market.portfolio.volatility_limit needs the past returns of the symbols")
+        if config.allocator == "equal_risk":
+            raise ValueError("market.portfolio.allocator=equal_risk needs the past returns of the symbols")
+
+    def desired(
+        self, targets: np.ndarray, row: np.ndarray, held: np.ndarray, age: np.ndarray, since_trade: np.ndarray
+    ) -> np.ndarray:
+        """
+        What is wanted at a close.
+
+        :param targets: of each symbol, NaN: no order, shape (n, K)
+        :param row: that the orders are for, shape (n,)
+        :param held: weights, shape (n, K)
+        :param age: rows since each account began, shape (n,)
+        :param since_trade: rows since each symbol was traded, shape (n, K)
+        :return: weights that are wanted, NaN: no order, shape (n, K)
+        """
+        config = self.config
+        desired = targets
+        if config.top_k is not None:
+            desired = self._largest(desired, held)
+        if config.allocator == "equal_risk":
+            desired = self._by_risk(desired, row)
+        if config.rebalance_every > 1:
+            waits = age % config.rebalance_every != 0
+            desired = np.where(waits[:, None], np.nan, desired)
+        if config.minimum_holding > 1:
+            desired = np.where(since_trade < config.minimum_holding, np.nan, desired)
+        return desired
+
+    def outside_band(self, desired: np.ndarray, held: np.ndarray, tradable: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """
+        Orders within the no-trade band are not given, but those that close a position.
+
+        :param desired: weights that are wanted, NaN: no order, shape (n, K)
+        :param held: weights at the fill, shape (n, K)
+        :param tradable: whose orders are filled, shape (n, K)
+        :param row: of each account, shape (n,)
+        :return: weights that are wanted, NaN: no order, shape (n, K)
+        """
+        band = self.config.no_trade_band
+        if band == 0:
+            return desired
+        weights = self.project(desired, held, tradable, row).weights
+        small = (np.abs(weights - held) <= band) & (desired != 0)
+        return np.where(small, np.nan, desired)
+
+    def project(self, desired: np.ndarray, held: np.ndarray, tradable: np.ndarray, row: np.ndarray) -> Projection:
+        """
+        Cut what is wanted to the limits, one after the other: weight of a symbol, groups, net, gross, volatility.
+
+        :param desired: weights that are wanted, NaN: no order, shape (n, K)
+        :param held: weights at the fill, shape (n, K)
+        :param tradable: whose orders are filled, shape (n, K)
+        :param row: of each account, shape (n,)
+        :return: weights within the limits, where the holdings that cannot be traded alone are within them
+        """
+        ordered = tradable & ~np.isnan(desired)
+        kept = tradable & ~ordered
+
+        # The weight of a symbol.
+        wanted = np.where(ordered, desired, held)
+        clipped = np.minimum(np.maximum(wanted, self.low), self.high)
+        weights = np.where(tradable, clipped, held)
+        cut = np.abs(weights - wanted) > TOLERANCE
+        bound = {"weight": cut.any(axis=1)}
+
+        # The orders make room first, then the holdings without one. Those may have balanced the orders, so that in the
+        # end both make room together.
+        factors = self._factors(row)
+        weights, cuts = self._within(weights, ordered, factors)
+        bound |= cuts
+        if kept.any():
+            before = weights
+            weights, cuts = self._within(weights, kept, factors)
+            bound = _either(bound, cuts)
+            if (weights != before).any():
+                weights, cuts = self._within(weights, tradable, factors)
+                bound = _either(bound, cuts)
+        traded = ordered | (kept & (weights != held))
+        return Projection(weights, traded, bound)
+
+    def _factors(self, row: np.ndarray) -> np.ndarray | None:
+        """Factors of the volatility, None: it has no limit."""
+        if self.config.volatility_limit is None:
+            return None
+        assert self.risk is not None
+        return self.risk.factors(row)
+
+    def _within(
+        self, weights: np.ndarray, movable: np.ndarray, factors: np.ndarray | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """
+        :param weights: shape (n, K)
+        :param movable: which of them may be cut, shape (n, K)
+        :param factors: of the volatility, shape (n, M, K), None: it has no limit
+        :return: weights that are nearer to 0 where a limit asks for it, shape (n, K); whether each limit cut, by its
+            name, shapes (n,)
+        """
+        cuts: dict[str, np.ndarray] = {}
+        if len(self.caps):
+            scale = self._scale_of_groups(weights, movable)
+            weights = weights * scale
+            cuts["group"] = _has_cut(scale)
+
+        if self.net < self.gross:
+            scale = self._scale_of_net(weights, movable)
+            weights = weights * scale
+            cuts["net"] = _has_cut(scale)
+
+        scale_of_gross = self._scale_of_gross(weights, movable)
+        if scale_of_gross is not None:
+            weights = weights * scale_of_gross
+            cuts["gross"] = _has_cut(scale_of_gross)
+
+        if factors is not None:
+            scale = self._scale_of_volatility(weights, movable, factors)
+            weights = weights * scale
+            cuts["volatility"] = _has_cut(scale)
+        return weights, cuts
+
+    def _scale_of_groups(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
+        """Factor of each weight that keeps the sums of the groups, shape (n, K)."""
+        size = np.abs(weights)
+        total = size @ self.members
+        moving = np.where(movable, size, 0.0) @ self.members
+        scale = _left(total - self.caps, moving)
+
+        # From groups to their symbols.
+        of_symbols = scale @ self.members.T
+        return np.where(movable & self.in_group, of_symbols, 1.0)
+
+    def _scale_of_net(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray:
+        """Factor of each weight that keeps the net sum: the larger side is cut, shape (n, K)."""
+        total = weights.sum(axis=1)
+        side = np.sign(total)
+        on_side = movable & (weights * side[:, None] > 0)
+        moving = np.where(on_side, np.abs(weights), 0.0).sum(axis=1)
+        scale = _left(np.abs(total) - self.net, moving)
+        return np.where(on_side, scale[:, None], 1.0)
+
+    def _scale_of_gross(self, weights: np.ndarray, movable: np.ndarray) -> np.ndarray | None:
+        """Factor of each weight that keeps the gross sum, shape (n, K); None: no account exceeds it."""
+        size = np.abs(weights)
+        excess = np.add.reduce(size, axis=1) - self.gross
+        if not (excess > TOLERANCE).any():
+            return None
+        moving = np.where(movable, size, 0.0).sum(axis=1)
+        scale = _left(excess, moving)
+        return np.where(movable, scale[:, None], 1.0)
+
+    def _scale_of_volatility(self, weights: np.ndarray, movable: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """
+        Factor s of the movable weights m beside the rest r: the largest at which |F (s m + r)| keeps the limit, so a
+        root of a s^2 + 2 b s + c, shape (n, K).
+        """
+        assert self.config.volatility_limit is not None
+        limit = self.config.volatility_limit / 100
+
+        # Past returns of both parts, (n, M).
+        moving = np.einsum("nmk,nk->nm", factors, np.where(movable, weights, 0.0))
+        resting = np.einsum("nmk,nk->nm", factors, np.where(movable, 0.0, weights))
+        a = (moving**2).sum(axis=1)
+        b = (moving * resting).sum(axis=1)
+        c = (resting**2).sum(axis=1) - limit**2
+
+        # Where no factor keeps the limit, the movable part goes.
+        discriminant = b**2 - a * c
+        root = np.sqrt(np.maximum(discriminant, 0.0)) - b
+        root = np.divide(root, a, out=np.zeros_like(a), where=a > 0).clip(0.0, 1.0)
+        attainable = np.where(discriminant >= 0, root, 0.0)
+
+        volatility = np.sqrt(np.maximum(a + 2 * b + c + limit**2, 0.0))
+        exceeded = volatility > limit * (1 + TOLERANCE)
+        scale = np.where(exceeded, attainable, 1.0)
+        return np.where(movable, scale[:, None], 1.0)
+
+    def _largest(self, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """
+        Of the targets the largest, as many as ``top_k`` leaves beside holdings without an order. Between equal targets
+        the larger holding decides, then the alphabet.
+        """
+        assert self.config.top_k is not None
+        order_given = ~np.isnan(targets)
+        holdings = (~order_given & (held != 0)).sum(axis=1)
+        places = self.config.top_k - holdings
+
+        # The last key of ``lexsort`` comes first.
+        size = np.abs(np.nan_to_num(targets))
+        alphabet = np.broadcast_to(self.alphabet, targets.shape)
+        best_first = np.lexsort((alphabet, -np.abs(held), -size, ~order_given), axis=1)
+        place = np.argsort(best_first, axis=1)
+        too_small = order_given & (place >= places[:, None])
+        return np.where(too_small, 0.0, targets)
+
+    def _by_risk(self, targets: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """The sum of the targets, up to ``gross``, in inverse proportion to the volatilities."""
+        assert self.risk is not None
+        volatility = self.risk.volatility[row]
+        inverse = np.divide(1.0, volatility, out=np.zeros_like(volatility), where=volatility > 0)
+
+        size = np.abs(np.nan_to_num(targets))
+        budget = np.minimum(size.sum(axis=1), self.gross)
+        parts = size * inverse
+        total = parts.sum(axis=1, keepdims=True)
+        share = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
+        weights = np.sign(targets) * share * budget[:, None]
+        return np.where(np.isnan(targets), np.nan, weights)
+
+
+def _has_cut(scale: np.ndarray) -> np.ndarray:
+    """Whether a factor of an account's weights is below 1, shape (n,), of factors of shape (n, K)."""
+    cuts: np.ndarray = np.any(scale < 1, axis=1)
+    return cuts
+
+
+def _either(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Whether each limit cut in one of two passes, by its name, shapes (n,)."""
+    either = dict(first)
+    for name, cuts in second.items():
+        either[name] = np.logical_or(first[name], cuts) if name in first else cuts
+    return either
+
+
+def _left(excess: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Share of ``moving`` that remains once ``excess`` is taken from it, 1 where nothing is in excess."""
+    taken = np.divide(excess, moving, out=np.ones_like(moving), where=moving > 0)
+    remains = (1 - taken).clip(0.0, 1.0)
+    return np.where(excess > TOLERANCE, remains, 1.0)

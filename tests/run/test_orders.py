@@ -1,0 +1,208 @@
+"""Orders in shares and currency; oracles: hand arithmetic, and limits counted in plain sums."""
+
+import numpy as np
+import pytest
+
+from market_regimes.config import PortfolioConfig, TradingCosts
+from market_regimes.market.allocation import Allocation
+from market_regimes.run.orders import order_list, print_orders, read_held
+
+FREE = TradingCosts(fee_bp=0.0)
+SHARED = PortfolioConfig(cash="shared")
+
+
+def orders_of(targets, prices, equity, costs=FREE, config=SHARED, **options):
+    allocation = Allocation(config, list(prices), costs)
+    return order_list(allocation, costs, targets, prices, equity, **options)
+
+
+class TestByHand:
+    """Orders whose arithmetic is in the test."""
+
+    def test_from_cash(self):
+        """A: 60 % of 100,000 at 150 are 400 shares; B: 30,000 / 40 = 750; 10,000 stay."""
+        orders = orders_of({"A": 0.6, "B": 0.3}, {"A": 150.0, "B": 40.0}, 100_000.0)
+
+        assert orders.table["order"].tolist() == pytest.approx([400.0, 750.0])
+        assert orders.table["value"].tolist() == pytest.approx([60_000.0, 30_000.0])
+        assert orders.cash == 100_000.0
+        assert orders.cash_after == pytest.approx(10_000.0)
+        assert orders.bought == pytest.approx(90_000.0)
+        assert orders.limits == []
+
+    def test_from_what_is_held(self):
+        """100 A at 150 and 1,000 B at 40 of 100,000: 45,000 is cash. 60 % and 10 %: 300 A more, 750 B less."""
+        orders = orders_of({"A": 0.6, "B": 0.1}, {"A": 150.0, "B": 40.0}, 100_000.0, held={"A": 100.0, "B": 1000.0})
+
+        assert orders.cash == pytest.approx(45_000.0)
+        assert orders.table["weight"].tolist() == pytest.approx([0.15, 0.4])
+        assert orders.table["order"].tolist() == pytest.approx([300.0, -750.0])
+        assert orders.table["shares"].tolist() == pytest.approx([400.0, 250.0])
+        assert orders.sold == pytest.approx(30_000.0)
+        assert orders.cash_after == pytest.approx(30_000.0)
+
+    def test_costs_leave_less_to_invest(self):
+        """All of 100,000 at 10 bp: v + 0.001 v = 100,000, v = 99,900.0999; cash 0."""
+        costs = TradingCosts(fee_bp=6.0, slippage_bp=4.0)
+        orders = orders_of({"A": 1.0}, {"A": 100.0}, 100_000.0, costs)
+
+        assert orders.table["value"].iloc[0] == pytest.approx(100_000 / 1.001)
+        assert orders.cost == pytest.approx(100 / 1.001)
+        assert orders.cash_after == pytest.approx(0.0, abs=1e-9)
+        assert orders.table["target"].iloc[0] == pytest.approx(1.0)
+
+    def test_least_fees_and_fees_per_share(self):
+        """10 shares at 100: 10 bp are 1, 0.05 a share 0.5, so 1.5; the least fee is 2, slippage 1 on top."""
+        costs = TradingCosts(
+            fee_bp=10.0, slippage_bp=10.0, start_equity=1e5, min_fee=2.0, fee_per_share=0.05, financing_rate=0.0
+        )
+        orders = orders_of({"A": 0.0105}, {"A": 100.0}, 100_000.0, costs, lot=10.0)
+
+        assert orders.table["order"].tolist() == [10.0]
+        assert orders.cost == pytest.approx(3.0)
+        assert orders.cash_after == pytest.approx(100_000 - 1000 - 3)
+
+    def test_whole_lots_are_rounded_towards_no_trade(self):
+        """33.3 % of 1,000 at 30 are 11.1 shares, one lot of 10. B: 25 of 50 shares to sell, two lots."""
+        orders = orders_of({"A": 0.333, "B": 0.25}, {"A": 30.0, "B": 10.0}, 1000.0, held={"B": 50.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [10.0, -20.0]
+        assert orders.cash_after == pytest.approx(500 - 300 + 200)
+
+    def test_a_target_without_a_number_is_no_order(self):
+        orders = orders_of({"A": np.nan, "B": 0.5}, {"A": 10.0, "B": 10.0}, 1000.0, held={"A": 30.0, "B": 0.0})
+
+        assert orders.table["order"].tolist() == pytest.approx([0.0, 50.0])
+
+    def test_the_limits_that_cut_are_named(self):
+        """Both want 1; a name may be 0.7, both 1: 0.5 each."""
+        config = PortfolioConfig(cash="shared", weight_max=0.7)
+        orders = orders_of({"A": 1.0, "B": 1.0}, {"A": 10.0, "B": 20.0}, 1000.0, config=config)
+
+        assert orders.limits == ["weight", "gross"]
+        assert orders.table["order"].tolist() == pytest.approx([50.0, 25.0])
+
+    def test_rounded_sales_do_not_leave_purchases_unpaid(self):
+        """
+        A: 55 of 100 shares at 10 are sold, in lots 50, so that 50 are kept, and not 45. The 550 of B at 1 would take 50
+        more than there is: 500 are bought.
+        """
+        orders = orders_of({"A": 0.45, "B": 0.55}, {"A": 10.0, "B": 1.0}, 1000.0, held={"A": 100.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [-50.0, 500.0]
+        assert orders.cash_after == pytest.approx(0.0)
+
+    def test_purchases_lose_lots_before_sales_gain_them(self):
+        """A: 15.5 of 100 shares at 10 are sold, in lots 10, and 900 are kept. For B at 1 there is 100 of the 155."""
+        orders = orders_of({"A": 0.845, "B": 0.155}, {"A": 10.0, "B": 1.0}, 1000.0, held={"A": 100.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [-10.0, 100.0]
+
+    def test_a_sale_that_a_limit_asks_for_is_a_lot_larger(self):
+        """A cap of 0.45 of 1,000 is 45 shares at 10: of 100 six lots are sold."""
+        config = PortfolioConfig(cash="shared", weight_max=0.45)
+        orders = orders_of({"A": 1.0}, {"A": 10.0}, 1000.0, config=config, held={"A": 100.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [-60.0]
+
+    def test_the_printed_table_has_sums_cash_and_limits(self, capsys):
+        print_orders(orders_of({"A": 1.0, "B": 1.0}, {"A": 10.0, "B": 20.0}, 1000.0))
+        text = capsys.readouterr().out
+
+        assert "+1000.00" in text
+        assert "after the orders 0.00" in text
+        assert "limits that cut: gross" in text
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whole_lots_never_exceed_cash_or_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    symbols = list("ABCDEF"[: rng.integers(2, 7)])
+    low = float(rng.choice([0.0, -0.2]))
+    costs = TradingCosts(min(low, 0.0), 1.0, fee_bp=20.0, start_equity=1e4, min_fee=1.0)
+    groups = {symbol: str(rng.choice(["x", "y"])) for symbol in symbols}
+    config = PortfolioConfig(
+        cash="shared",
+        weight_min=low,
+        weight_max=float(rng.uniform(0.2, 1.0)),
+        gross=float(rng.uniform(0.5, 1.0)),
+        groups=groups,
+        group_max={group: float(rng.uniform(0.2, 1.0)) for group in set(groups.values())},
+    )
+    prices = {symbol: float(rng.uniform(1, 200)) for symbol in symbols}
+    held = {symbol: float(np.trunc(rng.uniform(low, 1) * 8000 / prices[symbol])) for symbol in symbols}
+    targets = {symbol: float(rng.uniform(low, 1)) for symbol in symbols}
+    lot = float(rng.choice([1.0, 5.0]))
+
+    orders = orders_of(targets, prices, 10_000.0, costs, config, held=held, lot=lot)
+
+    table = orders.table
+
+    assert np.allclose(table["order"] / lot, np.round(table["order"] / lot))
+
+    left = 10_000.0 - orders.cost
+    values = table["shares"] * table["price"]
+
+    assert values.abs().sum() <= config.gross * left * (1 + 1e-8)
+    assert orders.cash_after >= -1e-6
+    assert values.max() <= config.weight_max * left * (1 + 1e-8)
+    assert values.min() >= low * left * (1 + 1e-8)
+
+    for group, cap in config.group_max.items():
+        members = [symbol for symbol in symbols if groups[symbol] == group]
+        assert values[members].abs().sum() <= cap * left * (1 + 1e-8)
+
+    assert orders.cash_after == pytest.approx(left - values.sum())
+
+
+REFUSED = {
+    "no price of a target": (dict(targets={"A": 0.5}, prices={"A": np.nan}, equity=1.0), "A cannot be priced"),
+    "no price of a holding": (
+        dict(targets={"A": np.nan}, prices={"A": np.nan}, equity=1.0, held={"A": 1.0}),
+        "A cannot be priced",
+    ),
+    "price of 0": (dict(targets={"A": np.nan}, prices={"A": 0.0}, equity=1.0), "the price of A must be"),
+    "held, unknown": (dict(targets={}, prices={"A": 1.0}, equity=1.0, held={"Z": 1.0}), "Z is held"),
+    "target, unknown": (dict(targets={"Z": 1.0}, prices={"A": 1.0}, equity=1.0), "Z has a target"),
+    "equity": (dict(targets={}, prices={"A": 1.0}, equity=0.0), "the equity must be"),
+    "lot": (dict(targets={}, prices={"A": 1.0}, equity=1.0, lot=0.0), "a lot must be"),
+    "infinite": (dict(targets={"A": np.inf}, prices={"A": 1.0}, equity=1.0), "A: a target and the shares held"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_order_follows_from_is_refused(name):
+    arguments, sentence = REFUSED[name]
+    with pytest.raises(ValueError, match=sentence):
+        orders_of(**arguments)
+
+
+def test_a_symbol_that_nobody_holds_or_wants_needs_no_price():
+    orders = orders_of({"A": 0.5, "B": 0.0}, {"A": 10.0, "B": np.nan}, 100.0)
+
+    assert orders.table["order"].tolist() == pytest.approx([5.0, 0.0])
+
+
+class TestHeld:
+    """held.csv."""
+
+    def test_it_is_read(self, tmp_path):
+        path = tmp_path / "held.csv"
+        path.write_text("symbol,shares\nNA,100\nB,-2.5\n", "utf-8")
+
+        assert read_held(path) == {"NA": 100.0, "B": -2.5}
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("symbol,qty\nA,1\n", "the columns must be symbol,shares, they are symbol,qty"),
+            ("symbol,shares\nA,1\nA,2\n", "the symbol A is there twice"),
+            ("symbol,shares\nA,1\nB,many\n", "line 3 has no symbol with a number of shares"),
+            ("symbol,shares\n,1\n", "line 2 has no symbol with a number of shares"),
+        ],
+    )
+    def test_what_is_no_list_of_shares_is_refused(self, tmp_path, text, sentence):
+        path = tmp_path / "held.csv"
+        path.write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=sentence):
+            read_held(path)
