@@ -1,11 +1,19 @@
 """Finished markets for tests: the bounds are those of the S&P 500, and an own index may have gaps."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.data import read_bars
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.regimes import DEFAULT_REGIMES
+from market_regimes.market.segments import Segment
+
+BARS = 220
+WARM = 21  # bars before the first decision
+DAYS = pd.bdate_range("2001-01-01", periods=BARS)
 
 
 def load_markets(entries, volatility_index="auto", bars_per_year=None, **options):
@@ -27,6 +35,20 @@ def covered(entry, first, last):
     return market_of(bars, MarketConfig(regime_bounds=DEFAULT_REGIMES.bounds), range(first, first), last)
 
 
+def cycling_market(symbol, stamps, close, opens=None, zone_hours=0, kept=None):
+    """A market whose regime changes every ten bars, of the bars that are kept; stamps are by the clock of its zone."""
+    dates = pd.DatetimeIndex(stamps).to_numpy().astype("M8[s]")
+    index = np.array([10.0, 20.0, 30.0, 50.0])[np.arange(len(close)) // 10 % 4]
+    volatility = np.arange(1.0, len(close) + 1)
+    if opens is None:
+        opens = close
+    rows = np.arange(len(close)) if kept is None else kept
+
+    arrays = (dates, opens, close, volatility, index)
+    market = Market(symbol, "nowhere", *(array[rows] for array in arrays))
+    return replace(market, instants=market.dates - np.timedelta64(zone_hours, "h"))
+
+
 def load_shipped(name, volatility_index="auto"):
     """One market that needs no file."""
     (market,) = load_markets([name], volatility_index)
@@ -46,3 +68,17 @@ def random_market(seed, bars_per_year, bars=110):
     closes = 50 * np.exp(np.cumsum(rng.normal(0, 0.03, bars)))
     opens = np.concatenate([closes[:1], closes[:-1] * np.exp(rng.normal(0, 0.02, bars - 1))])
     return market_of_prices(closes, opens, float(bars_per_year), "AB"[seed])
+
+
+def segments_after(*markets, first=WARM):
+    """What is traded of markets after their first bars; all bars scale."""
+    segments = []
+    for market in markets:
+        bars = len(market.close)
+        segments.append(Segment.scaled_by(market, range(first, bars), range(0, bars)))
+    return segments
+
+
+def walk(seed, bars=BARS, drift=0.0005, spread=0.015):
+    """Closes of a random walk from about 100."""
+    return 100 * np.exp(np.cumsum(np.random.default_rng(seed).normal(drift, spread, bars)))

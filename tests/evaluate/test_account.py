@@ -6,44 +6,22 @@ from math import sqrt
 import numpy as np
 import pandas as pd
 import pytest
+from markets import BARS, DAYS, WARM, cycling_market, segments_after, walk
 
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.account import Account, joint
-from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.figures import figures, figures_by_regime, summary
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.strategies import buy_and_hold
-from market_regimes.market.market import Market
 from market_regimes.market.segments import Segment
 
 FREE = TradingCosts(fee_bp=0.0)
-BARS = 220
-WARM = 21
-
-
-def walk(seed, bars=BARS, drift=0.0005, spread=0.015):
-    return 100 * np.exp(np.cumsum(np.random.default_rng(seed).normal(drift, spread, bars)))
-
-
-def market(symbol, stamps, close, opens=None, zone_hours=0, kept=None):
-    """A market whose regime changes every ten bars, of the bars that are kept; stamps are by the clock of its zone."""
-    dates = pd.DatetimeIndex(stamps).to_numpy().astype("M8[s]")
-    index = np.array([10.0, 20.0, 30.0, 50.0])[np.arange(len(close)) // 10 % 4]
-    rows = np.arange(len(close)) if kept is None else kept
-    arrays = (dates, close if opens is None else opens, close, np.arange(1.0, len(close) + 1), index)
-    one = Market(symbol, "nowhere", *(array[rows] for array in arrays))
-    return replace(one, instants=one.dates - np.timedelta64(zone_hours, "h"))
-
-
-def segments_of(*markets, first=WARM):
-    return [Segment.scaled_by(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
 
 
 def account(*markets, costs=FREE, first=WARM):
-    return joint(backtest(segments_of(*markets, first=first), costs, buy_and_hold))
+    return joint(backtest(segments_after(*markets, first=first), costs, buy_and_hold))
 
 
-DAYS = pd.bdate_range("2001-01-01", periods=BARS)
 NY_HOURS = pd.DatetimeIndex([day + pd.Timedelta(hours=hour, minutes=30) for day in DAYS[:40] for hour in range(9, 16)])[
     :BARS
 ]
@@ -93,9 +71,9 @@ COPIES = {
 def test_copies_of_one_asset_with_other_stamps_are_that_asset(name):
     first, second, hours = COPIES[name]
     close = walk(0)
-    alone = account(market("A", first, close))
+    alone = account(cycling_market("A", first, close))
     for order in (0, 1):
-        both = [market("A", first, close), market("B", second, close, zone_hours=hours)]
+        both = [cycling_market("A", first, close), cycling_market("B", second, close, zone_hours=hours)]
         together = account(*(both[::-1] if order else both))
         assert len(together) == len(alone)
         np.testing.assert_allclose(together["return"], alone["return"], atol=1e-12)
@@ -117,9 +95,11 @@ def test_copies_that_lack_other_bars_are_that_asset(frequency, missing):
     lacking = rng.random((2, BARS)) < missing
     lacking[1] &= ~lacking[0]
     lacking[:, : WARM + 1] = lacking[:, -1] = False
-    copies = [market(name, stamps, close, kept=np.flatnonzero(~row)) for name, row in zip("AB", lacking, strict=True)]
+    copies = [
+        cycling_market(name, stamps, close, kept=np.flatnonzero(~row)) for name, row in zip("AB", lacking, strict=True)
+    ]
     at_close = replace(FREE, fill="close")
-    alone, together = account(market("A", stamps, close), costs=at_close), account(*copies, costs=at_close)
+    alone, together = account(cycling_market("A", stamps, close), costs=at_close), account(*copies, costs=at_close)
     assert len(together) == len(alone) == BARS - WARM
     assert together["equity"].iloc[-1] == pytest.approx(close[-1] / close[WARM - 1], rel=1e-12)
     one, two = (figures(frame, 252) for frame in (alone, together))
@@ -161,7 +141,7 @@ def test_a_stock_beside_a_coin_of_seven_days_is_a_ledger_of_shares():
         Segment.scaled_by(
             one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close))
         )
-        for one in (market("S", stock_days, stock), market("C", days, coin))
+        for one in (cycling_market("S", stock_days, stock), cycling_market("C", days, coin))
     ]
     together = joint(backtest(segments, replace(FREE, fill="close"), buy_and_hold))
     expected = ledger(closes, begin - 1)
@@ -177,8 +157,10 @@ def test_holidays_that_are_not_shared_are_a_ledger_of_shares():
     closed[: WARM + 1] = closed[-1] = False
     closes = closes.mask(closed)
     assert closes.notna().any(axis=1).all()
-    markets = [market(name, DAYS, closes[name].to_numpy(), kept=np.flatnonzero(closes[name].notna())) for name in "ABC"]
-    together = joint(backtest(segments_of(*markets), replace(FREE, fill="close"), buy_and_hold))
+    markets = [
+        cycling_market(name, DAYS, closes[name].to_numpy(), kept=np.flatnonzero(closes[name].notna())) for name in "ABC"
+    ]
+    together = joint(backtest(segments_after(*markets), replace(FREE, fill="close"), buy_and_hold))
     expected = ledger(closes, WARM - 1)
     np.testing.assert_allclose(together["equity"], expected.iloc[1:], rtol=1e-12)
 
@@ -186,7 +168,7 @@ def test_holidays_that_are_not_shared_are_a_ledger_of_shares():
 def test_money_waits_for_an_asset_that_is_listed_later_and_rests_after_one_that_leaves():
     """Half of the account earns nothing before B is there, and nothing after A has left."""
     a, b = walk(7, 120), walk(8, 150)
-    together = account(market("A", DAYS[:120], a), market("B", DAYS[50:200], b))
+    together = account(cycling_market("A", DAYS[:120], a), cycling_market("B", DAYS[50:200], b))
     assert len(together) == 200 - WARM
     assert together["return"].iloc[0] == pytest.approx((a[WARM] / a[WARM] - 1) / 2)  # bought at the open, which is it
     growth = (a[-1] / a[WARM] + b[-1] / b[WARM]) / 2
@@ -203,7 +185,7 @@ def test_two_bars_of_one_symbol_in_a_row_compound():
     twice = [40, 80, 120, 160, 200]
     for day in twice:
         stamps[day] = DAYS[day - 1] + pd.Timedelta(hours=16)
-    together = account(market("A", DAYS, close), market("B", stamps, close))
+    together = account(cycling_market("A", DAYS, close), cycling_market("B", stamps, close))
     assert len(together) == BARS - WARM
     rows = np.array(twice) - 1 - WARM
     before = close[rows + WARM - 1]
@@ -212,32 +194,18 @@ def test_two_bars_of_one_symbol_in_a_row_compound():
     assert together["return"].to_numpy()[rows + 1] == pytest.approx(close[rows + WARM + 1] / both - 1)
 
 
-def test_equal_weights_hold_a_symbol_through_its_second_bar_in_a_row():
-    """Filled at opens that equal the closes: both earn the first bar, then B's half alone earns its second one."""
-    close = walk(9)
-    stamps = list(DAYS)
-    twice = [40, 80, 120, 160]
-    for day in twice:
-        stamps[day] = DAYS[day - 1] + pd.Timedelta(hours=16)
-    both = joint(equal_weights(segments_of(market("A", DAYS, close), market("B", stamps, close)), FREE))
-    rows = np.array(twice) - 1 - WARM
-    growth = close[1:] / close[:-1]
-    of_both = growth[rows + WARM - 1]
-    of_b = growth[rows + WARM]
-    assert both["return"].to_numpy()[rows] == pytest.approx(of_both * (1 + (of_b - 1) / 2) - 1)
-
-
 def test_one_symbol_keeps_its_own_frame():
-    frames = backtest(segments_of(market("A", DAYS, walk(0))), FREE, buy_and_hold)
+    frames = backtest(segments_after(cycling_market("A", DAYS, walk(0))), FREE, buy_and_hold)
     assert joint(frames) is frames["A"]
 
 
 def test_the_bars_of_a_regime_are_those_of_the_account():
     """Copies of one asset are in one regime in the same rows, whatever their stamps: as many bars, one Sharpe ratio."""
     close = walk(10)
-    of = [market("A", DAYS, close), market("B", DAYS + pd.Timedelta(hours=16), close)]
+    of = [cycling_market("A", DAYS, close), cycling_market("B", DAYS + pd.Timedelta(hours=16), close)]
     alone, both = (
-        figures_by_regime(Account(backtest(segments_of(*markets), FREE, buy_and_hold)), 252) for markets in (of[:1], of)
+        figures_by_regime(Account(backtest(segments_after(*markets), FREE, buy_and_hold)), 252)
+        for markets in (of[:1], of)
     )
     for regime, cell in alone.items():
         assert both[regime] == pytest.approx(cell, rel=1e-9)
@@ -248,7 +216,11 @@ def test_a_symbol_without_a_bar_counts_in_the_regime_of_its_last_one():
     """A has every bar, B lacks a calm one. B's next return spans two rows and counts once, on B's money."""
     close = walk(11)
     kept = np.delete(np.arange(BARS), 42)
-    frames = backtest(segments_of(market("A", DAYS, close), market("B", DAYS, close, kept=kept)), FREE, buy_and_hold)
+    frames = backtest(
+        segments_after(cycling_market("A", DAYS, close), cycling_market("B", DAYS, close, kept=kept)),
+        FREE,
+        buy_and_hold,
+    )
     index = [10.0, 20.0, 30.0, 50.0]
     rows = [row for row in range(WARM, BARS) if index[row // 10 % 4] == 10.0]
     table = figures_by_regime(Account(frames), 252)
@@ -273,9 +245,9 @@ def test_a_row_belongs_to_a_regime_only_if_a_bar_is_in_it():
     """The stock is calm throughout and the coin in a crash: on weekends nothing calm has a bar."""
     days = pd.date_range("2001-01-01", periods=BARS)
     work = days[days.day_of_week < 5]
-    stock, coin = market("S", work, walk(4, len(work))), market("C", days, walk(5))
+    stock, coin = cycling_market("S", work, walk(4, len(work))), cycling_market("C", days, walk(5))
     stock, coin = (replace(one, index=np.full(len(one.close), level)) for one, level in ((stock, 10.0), (coin, 50.0)))
-    frames = backtest(segments_of(stock, coin), FREE, buy_and_hold)
+    frames = backtest(segments_after(stock, coin), FREE, buy_and_hold)
     table = figures_by_regime(Account(frames), 365)
     assert table["calm"]["bars"] == len(frames["S"])
     assert table["crash"]["bars"] == len(frames["C"])
@@ -283,76 +255,12 @@ def test_a_row_belongs_to_a_regime_only_if_a_bar_is_in_it():
     assert table["calm"]["sharpe_ratio"] == pytest.approx(sqrt(365) * returns.mean() / returns.std())
 
 
-def rebalanced(opens, closes, first, fee, at_close):
-    """
-    A plain ledger of shares: at every fill each asset gets an equal share of what is left after fees; fees are those
-    that this costs, found by bisection. Columns without a price in a row are not traded.
-    """
-    names = list(closes)
-    shares, cash, last = dict.fromkeys(names, 0.0), 1.0, {}
-    for name in names:
-        last[name] = closes[name].iloc[first - 1]
-    equities, turnover, paid = [], 0.0, 0.0
-    for row in range(first, len(closes)):
-        there = [name for name in names if not np.isnan(closes[name].iloc[row])]
-        price = {name: last[name] for name in names}
-        if not at_close:
-            price |= {name: opens[name].iloc[row] for name in there}
-        equity_before = cash + sum(shares[name] * last[name] for name in names)
-        value = {name: shares[name] * price[name] for name in names}
-        equity = cash + sum(value.values())
-        stays = sum(value[name] for name in names if name not in there)
-        low, high = 0.0, equity
-        for _ in range(200):
-            fees = (low + high) / 2
-            target = (equity - fees - stays) / len(there)
-            needed = fee * sum(abs(target - value[name]) for name in there)
-            low, high = (fees, high) if needed > fees else (low, fees)
-        traded = sum(abs(target - value[name]) for name in there)
-        turnover += traded / equity_before
-        paid += fees / equity_before
-        for name in there:
-            shares[name] = target / price[name]
-        cash = equity - fees - stays - target * len(there)
-        last |= {name: closes[name].iloc[row] for name in there}
-        equities.append(cash + sum(shares[name] * last[name] for name in names))
-    return np.array(equities), turnover, paid
-
-
-@pytest.mark.parametrize("fill", ["next_open", "close"])
-@pytest.mark.parametrize("holidays", [0.0, 0.1])
-def test_equal_weights_rebalance_turn_over_and_pay_as_a_ledger_of_shares_does(fill, holidays):
-    rng = np.random.default_rng(12)
-    closes = pd.DataFrame({name: walk(20 + seed) for seed, name in enumerate("ABC")}, index=DAYS)
-    opens = closes.shift(1).bfill() * np.exp(rng.normal(0, 0.004, closes.shape))
-    closed = rng.random(closes.shape) < holidays
-    closed[: WARM + 1] = closed[-1] = False
-    closed[closed.all(axis=1)] = False
-    closes, opens = closes.mask(closed), opens.mask(closed)
-    markets = [
-        market(name, DAYS, closes[name].to_numpy(), opens[name].to_numpy(), kept=np.flatnonzero(closes[name].notna()))
-        for name in "ABC"
-    ]
-    costs = TradingCosts(fee_bp=20.0, slippage_bp=10.0, fill=fill)
-    frames = equal_weights(segments_of(*markets), costs)
-    together = joint(frames)
-    equity, turnover, paid = rebalanced(opens, closes, WARM, 0.003, fill == "close")
-    np.testing.assert_allclose(together["equity"], equity, rtol=1e-10)
-    computed = figures(together, 252)
-    years = len(together) / 252
-    assert computed["turnover_per_year"] == pytest.approx(turnover / years)
-    assert computed["costs_per_year"] == pytest.approx(paid / years)
-    free, _, _ = rebalanced(opens, closes, WARM, 0.0, fill == "close")
-    assert computed["gross_return"] == pytest.approx(free[-1] - 1)
-    assert computed["turnover_per_year"] > 1.0
-
-
 @pytest.mark.parametrize("fill", ["next_open", "close"])
 def test_what_is_bought_once_turns_over_once_and_pays_once(fill):
     """Each of the accounts of 1/3 buys for the fee of 30 bp: 1 / 1.003 of it, and holds it to the end."""
     closes = [walk(20 + seed) for seed in range(3)]
-    markets = [market(name, DAYS, close) for name, close in zip("ABC", closes, strict=True)]
-    frames = backtest(segments_of(*markets), TradingCosts(fee_bp=30.0, fill=fill), buy_and_hold)
+    markets = [cycling_market(name, DAYS, close) for name, close in zip("ABC", closes, strict=True)]
+    frames = backtest(segments_after(*markets), TradingCosts(fee_bp=30.0, fill=fill), buy_and_hold)
     together = joint(frames)
     bought = WARM - (fill == "close")
     growth = np.mean([close[-1] / close[bought] for close in closes]) / 1.003
@@ -365,54 +273,14 @@ def test_what_is_bought_once_turns_over_once_and_pays_once(fill):
     assert computed["exposure"] == pytest.approx(1.0)
 
 
-def test_equal_weights_pay_fees_in_currency():
-    """Two assets at 100, of 1,000 each: a fee of 5 an order. The first row buys 995 of each, 10 of 2,000 are paid."""
-    close = np.full(BARS, 100.0)
-    close[WARM:] = 100.0
-    close += 1e-3 * np.sin(np.arange(BARS))
-    markets = [market(name, DAYS, close) for name in "AB"]
-    costs = TradingCosts(fee_bp=0.0, min_fee=5.0, start_equity=1000.0, fill="close")
-    together = joint(equal_weights(segments_of(*markets), costs))
-    assert together["cost"].iloc[0] == pytest.approx(0.005)
-    assert together["trade"].iloc[0] == pytest.approx(0.995)
-    assert together["cost"].iloc[1:].to_numpy() == pytest.approx(0.0)  # equal from there on: no order
-
-
-def test_equal_weights_of_copies_are_the_asset():
-    close = walk(13)
-    copies = [market("A", DAYS, close), market("B", DAYS + pd.Timedelta(hours=16), close)]
-    together = joint(equal_weights(segments_of(*copies), FREE))
-    alone = account(copies[0])
-    np.testing.assert_allclose(together["return"], alone["return"], atol=1e-12)
-
-
-@pytest.mark.parametrize("cash_rate", [0.0, 0.1])
-def test_equal_weights_leave_the_share_of_a_symbol_that_is_not_there_in_cash(cash_rate):
-    """
-    Each of two holds a half of the account, bought at opens that are the closes. A ends at row 119, B begins at row 71.
-    Interest is of the half that a symbol has not yet invested in its first row, and of no other cash.
-    """
-    a, b = walk(7, 120), walk(8, 150)
-    markets = market("A", DAYS[:120], a), market("B", DAYS[50:200], b)
-    costs = TradingCosts(fee_bp=0.0, cash_rate=cash_rate)
-    together = joint(equal_weights(segments_of(*markets), costs))
-    expected = []
-    for row in range(WARM, 200):
-        of_a = a[row] / a[row - 1] - 1 if WARM < row < 120 else 0.0
-        of_b = b[row - 50] / b[row - 51] - 1 if row > 50 + WARM else 0.0
-        interest = cash_rate / 252 / 2 * ((row == WARM) + (row == 50 + WARM))
-        expected.append((of_a + of_b) / 2 + interest)
-    np.testing.assert_allclose(together["return"], expected, atol=1e-12)
-    assert together["position"].iloc[10] == pytest.approx(0.5, abs=0.02)
-    assert together["position"].iloc[-1] == pytest.approx(0.5, abs=0.02)
-
-
 def test_a_symbol_is_annualised_by_its_bars_and_the_account_by_its_rows():
     """A stock beside a coin: 252 bars a year alone, 365 rows together. One purchase over T bars: 252 / T a year."""
     stock = walk(1)
     days = pd.date_range("2001-01-01", periods=BARS)
     weekend = days.day_of_week >= 5
-    segments = segments_of(market("STOCK", days, stock, kept=~weekend), market("COIN", days, walk(2)))
+    segments = segments_after(
+        cycling_market("STOCK", days, stock, kept=~weekend), cycling_market("COIN", days, walk(2))
+    )
     hold = backtest(segments, FREE, buy_and_hold)
     result = summary({"agent": Account(hold)}, 252.0, 365.0)
     for symbol in ("STOCK", "COIN"):
