@@ -13,6 +13,7 @@ from market_regimes.market.regimes import REGIMES
 from market_regimes.prices import Calendar
 
 Frames = dict[str, pd.DataFrame]  # per symbol the rows of a backtest
+STATES = ("has_bar", "alive", "regime", "index")  # fields of ``_Ledger`` that are no money
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,23 @@ class Account:
         """
         A row per period: ``return``, ``gross_return``, ``equity``, ``gross_equity`` and, as shares of the equity before
         the row, ``target``, ``trade`` (buying and selling alike) and ``cost``; ``position``, without its sign, as a
-        share of the equity after the row; ``index``, the mean over the symbols. Of one symbol its own frame.
+        share of the equity after the row; ``index``, the mean over the symbols. One symbol keeps its own frame.
         """
         if len(self.frames) == 1:
             return next(iter(self.frames.values()))
 
+        # All money counts, that which waits as cash included.
         ledger = self._ledger
-        equity = 1.0 + ledger.money["return"].sum(axis=1).cumsum()
-        gross_equity = 1.0 + ledger.money["gross_return"].sum(axis=1).cumsum()
-        return ledger.frame(ledger.alive, before(equity), before(gross_equity))
+        earned = ledger.money["return"].sum(axis=1)
+        gross_earned = ledger.money["gross_return"].sum(axis=1)
+        equity = 1.0 + earned.cumsum()
+        gross_equity = 1.0 + gross_earned.cumsum()
+
+        return ledger.frame(
+            inside=ledger.alive,
+            capital=before(equity),
+            gross_capital=before(gross_equity),
+        )
 
     def in_regimes(self, regimes: Collection[str]) -> pd.DataFrame:
         """
@@ -53,6 +62,8 @@ class Account:
         """
         if len(self.frames) > 1:
             return self._ledger.in_regimes(regimes)
+
+        # One symbol's rows name their regime.
         frame = self.joint
         return frame[frame["regime"].isin(regimes)]
 
@@ -70,8 +81,12 @@ def joint(frames: Frames) -> pd.DataFrame:
 
 
 def before(equity: np.ndarray) -> np.ndarray:
-    """:return: equity before each row, of the equity after it, 1 at the start; along the first axis"""
-    return np.concatenate([np.ones_like(equity[:1]), equity[:-1]])
+    """
+    :param equity: after each row, along the first axis
+    :return: the equity before each row, 1 at the start
+    """
+    start = np.ones_like(equity[:1])
+    return np.concatenate([start, equity[:-1]])
 
 
 @dataclass(frozen=True)
@@ -97,26 +112,46 @@ class _Ledger:
 
     @classmethod
     def of(cls, frames: Frames) -> _Ledger:
-        """:param frames: of more than one symbol, from ``backtest`` or ``equal_weights``"""
+        """:param frames: several symbols' rows, from ``backtest`` or ``equal_weights``"""
+        # Every symbol on the rows of the account.
         stamps, rows = rows_of(frames)
-        symbols = [_of_symbol(frame, row, len(stamps)) for frame, row in zip(frames.values(), rows, strict=True)]
+        symbols = []
+        for frame, row in zip(frames.values(), rows, strict=True):
+            symbols.append(_of_symbol(frame, row, len(stamps)))
 
-        # One column per symbol; money counts as a share of the whole account.
+        # One column per symbol.
         columns = {}
         for name in symbols[0]:
-            columns[name] = np.stack([symbol[name] for symbol in symbols], axis=1)
-        states = {name: columns.pop(name) for name in ("has_bar", "alive", "regime", "index")}
-        money = {name: values / len(frames) for name, values in columns.items()}
+            values = [symbol[name] for symbol in symbols]
+            columns[name] = np.stack(values, axis=1)
+
+        # Money counts as a share of the whole account.
+        states = {}
+        for name in STATES:
+            states[name] = columns.pop(name)
+        money = {}
+        for name, values in columns.items():
+            money[name] = values / len(frames)
+
         return cls(stamps, money=money, **states)
 
     def in_regimes(self, regimes: Collection[str]) -> pd.DataFrame:
         """:return: as ``Account.in_regimes`` describes"""
+        # A symbol counts while it is in one of the regimes, and a row where such a symbol has a bar.
         numbers = [REGIMES.index(name) for name in regimes]
         inside = self.alive & np.isin(self.regime, numbers)
         rows = (inside & self.has_bar).any(axis=1)
-        capital = np.where(inside, self.money["capital"], 0.0).sum(axis=1)
-        gross_capital = np.where(inside, self.money["gross_capital"], 0.0).sum(axis=1)
-        return self.frame(inside, capital, gross_capital, rows)
+
+        # The money in those symbols.
+        capital = np.where(inside, self.money["capital"], 0.0)
+        gross_capital = np.where(inside, self.money["gross_capital"], 0.0)
+
+        return self.frame(
+            inside=inside,
+            capital=capital.sum(axis=1),
+            gross_capital=gross_capital.sum(axis=1),
+            rows=rows,
+        )
 
     def frame(
         self,
@@ -135,11 +170,14 @@ class _Ledger:
         # Sums over the symbols that count.
         sums = {}
         for name, values in self.money.items():
-            sums[name] = np.where(inside, values, 0.0).sum(axis=1)[rows]
+            counted = np.where(inside, values, 0.0)
+            sums[name] = counted.sum(axis=1)[rows]
+
+        # The capital of the rows that there are.
         capital = capital[rows]
         gross_capital = gross_capital[rows]
 
-        # Money becomes shares of what there was before the row, the position of what there is after it.
+        # Money becomes shares of the capital before the row, the position a share of the capital after it.
         columns = {
             "return": sums["return"] / capital,
             "gross_return": sums["gross_return"] / gross_capital,
@@ -148,13 +186,18 @@ class _Ledger:
             "trade": sums["trade"] / capital,
             "cost": sums["cost"] / capital,
         }
-        frame = pd.DataFrame(columns, index=pd.DatetimeIndex(self.stamps[rows], name="date"))
+        dates = pd.DatetimeIndex(self.stamps[rows], name="date")
+        frame = pd.DataFrame(columns, index=dates)
+
+        # Equity compounds the returns.
         frame["equity"] = (1 + frame["return"]).cumprod()
         frame["gross_equity"] = (1 + frame["gross_return"]).cumprod()
 
         # The index is the mean over the symbols that count.
         weights = inside[rows].astype(float)
-        frame["index"] = (weights * self.index[rows]).sum(axis=1) / weights.sum(axis=1)
+        total = (weights * self.index[rows]).sum(axis=1)
+        frame["index"] = total / weights.sum(axis=1)
+
         return frame
 
 
@@ -165,6 +208,7 @@ def rows_of(frames: Frames) -> tuple[np.ndarray, list[np.ndarray]]:
     :return: times of the rows of the account in which a symbol has a bar, datetime64[s], shape (R,); per symbol the
         row of each bar, shapes (T,)
     """
+    # The time of each bar's row, in seconds.
     if all("row" in frame for frame in frames.values()):
         times = [frame["row"].to_numpy() for frame in frames.values()]
     else:
@@ -172,6 +216,7 @@ def rows_of(frames: Frames) -> tuple[np.ndarray, list[np.ndarray]]:
         calendar = Calendar.of(dates, dates)
         times = [calendar.stamps[row].astype(np.int64) for row in calendar.rows]
 
+    # Rows are numbered in the order of their times.
     stamps = np.unique(np.concatenate(times))
     rows = [np.searchsorted(stamps, of_symbol) for of_symbol in times]
     return stamps.astype("M8[s]"), rows
@@ -184,6 +229,7 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
     :param rows: of the account
     :return: the fields of ``_Ledger`` for this symbol, money in shares of its own capital at the start, shapes (R,)
     """
+    # Money before and after each bar.
     net = _capital(frame, "")
     gross = _capital(frame, "gross_")
     after = net * (1 + frame["return"].to_numpy())
@@ -192,43 +238,60 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
     # The last bar up to each row, and the first bar of each row that has one.
     numbers = np.arange(rows)
     last = np.searchsorted(row, numbers, side="right") - 1
+    last = last.clip(0)
     first = np.searchsorted(row, numbers, side="left")
+    first = first.clip(max=len(row) - 1)
+
+    # A symbol lives from its first bar to its last one.
     alive = (numbers >= row[0]) & (numbers <= row[-1])
     has_bar = np.zeros(rows, dtype=bool)
     has_bar[row] = True
 
     def since_last_bar(values: np.ndarray) -> np.ndarray:
         """Values of the last bar up to each row, 0 where the symbol is not alive."""
-        return np.where(alive, values[last.clip(0)], 0.0)
+        return np.where(alive, values[last], 0.0)
 
     def capital(at_bars: np.ndarray, after_bars: np.ndarray) -> np.ndarray:
         """Money before each row from the first bar on: before the row's first bar, or what the last bar left."""
-        money: np.ndarray = np.where(has_bar, at_bars[first.clip(max=len(row) - 1)], after_bars[last.clip(0)])
+        money: np.ndarray = np.where(has_bar, at_bars[first], after_bars[last])
         return money
 
     def summed(values: np.ndarray) -> np.ndarray:
-        """Over the bars of each row."""
+        """The sum over the bars of each row."""
         return np.bincount(row, weights=values, minlength=rows)
+
+    # The market as of the last bar.
+    regime = pd.Index(REGIMES).get_indexer(frame["regime"])
+    index = frame["index"].to_numpy()
+
+    # What each bar traded, cost, aimed at and left in the symbol.
+    trade = net * frame["trade"].abs().to_numpy()
+    cost = net * frame["cost"].to_numpy()
+    target = net * frame["target"].to_numpy()
+    position = after * frame["position"].abs().to_numpy()
 
     return {
         "has_bar": has_bar,
         "alive": alive,
-        "regime": pd.Index(REGIMES).get_indexer(frame["regime"])[last.clip(0)],
-        "index": frame["index"].to_numpy()[last.clip(0)],
+        "regime": regime[last],
+        "index": index[last],
         "capital": capital(net, after),
         "gross_capital": capital(gross, gross_after),
         "return": summed(after - net),
         "gross_return": summed(gross_after - gross),
-        "trade": summed(net * frame["trade"].abs().to_numpy()),
-        "cost": summed(net * frame["cost"].to_numpy()),
-        "target": since_last_bar(net * frame["target"].to_numpy()),
-        "position": since_last_bar(after * frame["position"].abs().to_numpy()),
+        "trade": summed(trade),
+        "cost": summed(cost),
+        "target": since_last_bar(target),
+        "position": since_last_bar(position),
     }
 
 
 def _capital(frame: pd.DataFrame, prefix: str) -> np.ndarray:
     """Money before each bar of a symbol, net or with the prefix ``gross_``, shape (T,)."""
+    # A symbol's part of a shared account names it.
     if f"{prefix}capital" in frame:
         capital: np.ndarray = frame[f"{prefix}capital"].to_numpy()
         return capital
+
+    # An account of one symbol has all its equity in the symbol.
     return before(frame[f"{prefix}equity"].to_numpy())
