@@ -31,8 +31,8 @@ class Episode:
     the bars up to its end or ruin.
 
     :param bar: bar at whose close each agent decided, position in the core's arrays, shape (T + 1, n)
-    :param observations: what it saw then, as the environment gives it, shape (T + 1, n, size); of given targets empty,
-        shape (0,)
+    :param observations: what it saw then, as the environment gives it, shape (T + 1, n, size); empty where the targets
+        were given, shape (0,)
     :param held: position before the decision, shape (T + 1, n)
     :param decision: target position within the bounds, shape (T + 1, n). The last row's orders are not filled
     :param alive: whether an agent trades in a bar, shape (T, n)
@@ -62,15 +62,19 @@ class Episode:
 
     def columns(self, agents: slice = slice(None)) -> dict[str, np.ndarray]:
         """
-        :param agents: some of them
+        :param agents: which agents
         :return: what they earned and held, by the names of a backtest's columns, shapes (T, n); 0 after ruin or end
         """
+        # The decision of each bar's order, and the position at the bar's close.
         alive = self.alive[:, agents]
+        decision = self.decision[:-1, agents]
+        position = self.held[1:, agents]
+
         return {
             "return": self.growth[:, agents] - 1,
             "gross_return": self.gross_growth[:, agents] - 1,
-            "target": np.where(alive, self.decision[:-1, agents], 0.0),
-            "position": np.where(alive, self.held[1:, agents], 0.0),
+            "target": np.where(alive, decision, 0.0),
+            "position": np.where(alive, position, 0.0),
             "trade": self.trade[:, agents],
             "cost": self.cost[:, agents],
         }
@@ -86,25 +90,34 @@ def play(core: MarketCore, decide: Decision | np.ndarray, at_end: np.ndarray | N
     :param at_end: position with which an agent decides at its end, NaN: what it holds by then, shape (n_envs,); None:
         all hold what they hold
     """
+    # The bars of each agent, which stays at its end.
     bars = int((core.end - core.bar).max())
-    shape = (bars, core.n_envs)
-    bar = np.minimum(core.bar + np.arange(bars + 1)[:, None], core.end)
+    number = np.arange(bars + 1)[:, None]
+    bar = np.minimum(core.bar + number, core.end)
+
+    # At every close.
     observations: list[np.ndarray] = []
-    held = np.empty((bars + 1, core.n_envs))
-    decision = np.empty((bars + 1, core.n_envs))
+    held = np.empty(bar.shape)
+    decision = np.empty(bar.shape)
+
+    # In every bar.
+    shape = (bars, core.n_envs)
     alive = np.zeros(shape, dtype=bool)
     growth = np.ones(shape)
     gross_growth = np.ones(shape)
     trade = np.zeros(shape)
     cost = np.zeros(shape)
-    ruined = np.full(core.n_envs, -1)
+
+    # Who still trades, and after how many bars the others were ruined.
     trading = np.ones(core.n_envs, dtype=bool)
+    ruined = np.full(core.n_envs, -1)
 
     for t in range(bars + 1):
         # The position at the close.
         if at_end is not None:
             given = (core.bar == core.end) & ~np.isnan(at_end)
-            core.start_at(core.bar, np.where(given, at_end, core.position))
+            position = np.where(given, at_end, core.position)
+            core.start_at(core.bar, position)
         held[t] = core.position
 
         # The decision.
@@ -125,23 +138,45 @@ def play(core: MarketCore, decide: Decision | np.ndarray, at_end: np.ndarray | N
         gross_growth[t] = np.where(trading, result.gross_growth, 1.0)
         trade[t] = np.where(trading, result.trade, 0.0)
         cost[t] = np.where(trading, result.cost, 0.0)
+
+        # Ruin and the end of its bars end an agent's trades.
         ruined[trading & result.terminated] = t + 1
-        trading = trading & ~(result.terminated | result.truncated)
+        over = result.terminated | result.truncated
+        trading = trading & ~over
 
-    seen = np.array(observations)
-    return Episode(bar, seen, held, decision, alive, growth, gross_growth, trade, cost, ruined)
+    return Episode(
+        bar=bar,
+        observations=np.array(observations),
+        held=held,
+        decision=decision,
+        alive=alive,
+        growth=growth,
+        gross_growth=gross_growth,
+        trade=trade,
+        cost=cost,
+        ruined=ruined,
+    )
 
 
-def play_period(segments: Sequence[Segment], costs: TradingCosts, decide: Decision | np.ndarray) -> Episode:
+def play_period(
+    segments: Sequence[Segment],
+    costs: TradingCosts,
+    decide: Decision | np.ndarray,
+) -> Episode:
     """
     :param segments: what is traded, by one agent each, from a flat start to the last bar
     :param costs: what trading costs and what may be held
     :param decide: gives the target positions; or these themselves, shape (T + 1, symbols)
     """
-    return play(MarketCore(segments, len(segments), costs, episode_bars=None), decide)
+    core = MarketCore(segments, len(segments), costs, episode_bars=None)
+    return play(core, decide)
 
 
-def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision | np.ndarray) -> Frames:
+def backtest(
+    segments: Sequence[Segment],
+    costs: TradingCosts,
+    decide: Decision | np.ndarray,
+) -> Frames:
     """
     One pass over the period of every segment, from a flat start to its last bar; after ruin nothing is held.
 
@@ -154,10 +189,15 @@ def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision 
         account's row that the bar belongs to, in seconds (``Calendar``). The ``target`` was decided at the close before
         the row's bar; it was filled at the open of that bar, or at the close before it
     """
-    return frames_of(play_period(segments, costs, decide).columns(), segments, costs)
+    episode = play_period(segments, costs, decide)
+    return frames_of(episode.columns(), segments, costs)
 
 
-def frames_of(arrays: Mapping[str, np.ndarray], segments: Sequence[Segment], costs: TradingCosts) -> Frames:
+def frames_of(
+    arrays: Mapping[str, np.ndarray],
+    segments: Sequence[Segment],
+    costs: TradingCosts,
+) -> Frames:
     """
     :param arrays: ``Episode.columns`` of one agent per segment, shapes (T, K)
     :param segments: what was traded
@@ -168,22 +208,29 @@ def frames_of(arrays: Mapping[str, np.ndarray], segments: Sequence[Segment], cos
     rows = rows_of_bars(segments)
     for i, segment in enumerate(segments):
         market = segment.market
+        count = segment.last - segment.first
         bars = slice(segment.first + 1, segment.last + 1)
 
         # What was earned and held.
-        columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
+        columns = {}
+        for name, values in arrays.items():
+            columns[name] = values[:count, i]
         columns["equity"] = (1 + columns["return"]).cumprod()
         columns["gross_equity"] = (1 + columns["gross_return"]).cumprod()
 
-        # What the market did.
-        at_open = fills_at_open(market, costs)
-        columns["price"] = market.close[segment.first : segment.last]
-        if at_open:
+        # The price of the fill: the bar's open, or the close before it.
+        if fills_at_open(market, costs):
             columns["price"] = market.open[bars]
+        else:
+            columns["price"] = market.close[segment.first : segment.last]
+
+        # What the market did.
         columns["index"] = market.index[bars]
         columns["regime"] = np.array(REGIMES)[market.regime[bars]]
         columns["row"] = rows[i].astype(np.int64)
-        frames[market.symbol] = pd.DataFrame(columns, index=pd.DatetimeIndex(market.dates[bars], name="date"))
+
+        dates = pd.DatetimeIndex(market.dates[bars], name="date")
+        frames[market.symbol] = pd.DataFrame(columns, index=dates)
     return frames
 
 
@@ -193,8 +240,13 @@ def rows_of_bars(segments: Sequence[Segment]) -> list[np.ndarray]:
     :return: per symbol the time of the account's row of each bar whose return is earned, datetime64[s]. The rows follow
         from all bars of the symbols, so that a short period has the rows of a long one
     """
+    # The rows of all bars.
     markets = [segment.market for segment in segments]
-    calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+    dates = [market.dates for market in markets]
+    instants = [market.instants for market in markets]
+    calendar = Calendar.of(dates, instants)
+
+    # The rows of the bars whose return is earned.
     times = []
     for segment, row in zip(segments, calendar.rows, strict=True):
         earned = row[segment.first + 1 : segment.last + 1]
@@ -203,18 +255,22 @@ def rows_of_bars(segments: Sequence[Segment]) -> list[np.ndarray]:
 
 
 def random_timing(
-    segments: Sequence[Segment], costs: TradingCosts, agent: Frames, seed: int, runs: int = RANDOM_RUNS
+    segments: Sequence[Segment],
+    costs: TradingCosts,
+    agent: Frames,
+    seed: int,
+    runs: int = RANDOM_RUNS,
 ) -> tuple[Frames, np.ndarray]:
     """
-    What the agent's own trades earn at random times: its target positions, shifted in a circle by a random number of
+    Trade what the agent traded at random times. Its target positions are shifted in a circle by a random number of
     rows of the account, so that turnover and exposure stay and only the timing goes. One number shifts all symbols:
     positions that rise and fall together go on doing so, and the spread of the copies is that of the agent's returns.
 
     :param segments: what is traded
     :param costs: what trading costs and what may be held
     :param agent: the agent's ``backtest``
-    :param seed: of the shifts
-    :param runs: number of shifts, all different, none of them 0; at most one less than there are rows
+    :param seed: seed of the shifts
+    :param runs: number of shifts, all different and not 0; at most one less than there are rows
     :return: backtest of the run with the median Sharpe ratio; the Sharpe ratios of all, per row of the account, NaN
         where undefined
     """
@@ -226,48 +282,67 @@ def random_timing(
     bars = max(len(frame) for frame in agent.values())
     targets = np.zeros((bars + 1, len(shifts) * symbols))
     for i, (frame, row) in enumerate(zip(agent.values(), rows, strict=True)):
-        targets[: len(frame), i::symbols] = _shifted(frame["target"].to_numpy(), row, len(stamps), shifts)
+        of_symbol = frame["target"].to_numpy()
+        shifted = _shifted(of_symbol, row, len(stamps), shifts)
+        targets[: len(frame), i::symbols] = shifted
 
     # All copies trade at once.
     core = MarketCore(segments, len(shifts) * symbols, costs, episode_bars=None)
     episode = play(core, targets)
 
     # The equity of each copy's account is the mean over those of its symbols.
+    numbers = np.arange(len(stamps))
     equity = np.zeros((len(stamps), len(shifts)))
     for i, row in enumerate(rows):
         returns = episode.growth[: len(row), i::symbols] - 1
         equity_of_symbol = (1 + returns).cumprod(axis=0)
-        last_bar = np.searchsorted(row, np.arange(len(stamps)), side="right") - 1
-        equity += np.where(last_bar[:, None] >= 0, equity_of_symbol[last_bar.clip(0)], 1.0) / symbols
-    ratios = sharpe_ratio(equity / before(equity) - 1, 1.0)
+
+        # On every row the equity of the last bar, 1 before the first one.
+        last_bar = np.searchsorted(row, numbers, side="right") - 1
+        begun = last_bar[:, None] >= 0
+        equity += np.where(begun, equity_of_symbol[last_bar.clip(0)], 1.0) / symbols
+    returns_of_copies = equity / before(equity) - 1
+    ratios = sharpe_ratio(returns_of_copies, 1.0)
 
     # The copy in the middle; undefined ratios are sorted to the end.
-    median = int(np.argsort(ratios)[(np.isfinite(ratios).sum() - 1) // 2])
-    chosen = slice(median * symbols, (median + 1) * symbols)
-    return frames_of(episode.columns(chosen), segments, costs), ratios
+    defined = np.isfinite(ratios).sum()
+    middle = (defined - 1) // 2
+    median = int(np.argsort(ratios)[middle])
+
+    agents = slice(median * symbols, (median + 1) * symbols)
+    return frames_of(episode.columns(agents), segments, costs), ratios
 
 
 def _shifts(rows: int, runs: int, seed: int) -> np.ndarray:
-    """Different numbers of rows, none of them 0, which would be the agent itself; of one row there is no other."""
+    """Draw different numbers of rows. A shift by 0 would be the agent itself; an account of one row has no other."""
     if rows < 2:
         return np.zeros(1, dtype=np.int64)
-    return 1 + np.random.default_rng(seed).permutation(rows - 1)[:runs]
+
+    rng = np.random.default_rng(seed)
+    return 1 + rng.permutation(rows - 1)[:runs]
 
 
-def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray) -> np.ndarray:
+def _shifted(
+    targets: np.ndarray,
+    row: np.ndarray,
+    rows: int,
+    shifts: np.ndarray,
+) -> np.ndarray:
     """
-    :param targets: of one symbol, one per bar, shape (T,)
-    :param row: of the account for each bar, shape (T,)
-    :param rows: of the account
+    :param targets: target positions of one symbol, one per bar, shape (T,)
+    :param row: row of the account that each bar belongs to, shape (T,)
+    :param rows: number of rows of the account
     :param shifts: numbers of rows, shape (n,)
     :return: the target of each bar in each copy, shape (T, n). A symbol that is not there all the time has all of its
         own targets in every copy: those that the shift moves out of its life fill, in their order, the rows that it
         leaves empty
     """
+    # The target of each row of the symbol's life, kept where there is no bar.
     first = row[0]
     last = row[-1]
     alive = np.arange(first, last + 1)
-    by_row = targets[np.searchsorted(row, alive, side="right") - 1]  # kept where there is no bar
+    last_bar = np.searchsorted(row, alive, side="right") - 1
+    by_row = targets[last_bar]
 
     # The row that each row takes its target from; what lies outside of the symbol's life is filled in order.
     source = (alive[:, None] + shifts) % rows
@@ -275,7 +350,10 @@ def _shifted(targets: np.ndarray, row: np.ndarray, rows: int, shifts: np.ndarray
         for column in source.T:
             empty = (column < first) | (column > last)
             column[empty] = np.setdiff1d(alive, column, assume_unique=True)
-    shifted: np.ndarray = by_row[source[row - first] - first]
+
+    # The rows that have a bar.
+    of_bars = source[row - first]
+    shifted: np.ndarray = by_row[of_bars - first]
     return shifted
 
 
@@ -288,10 +366,12 @@ def fill_times(segments: Sequence[Segment], costs: TradingCosts) -> dict[str, np
     """
     times = {}
     for segment in segments:
-        at_open = fills_at_open(segment.market, costs)
-        first = segment.first + 1 if at_open else segment.first
+        market = segment.market
+        first = segment.first
+        if fills_at_open(market, costs):
+            first += 1
         rows = segment.last - segment.first
-        times[segment.market.symbol] = segment.market.dates[first : first + rows]
+        times[market.symbol] = market.dates[first : first + rows]
     return times
 
 
@@ -310,17 +390,21 @@ def trades(frames: Frames, filled: Mapping[str, np.ndarray] | None = None) -> pd
             times = pd.DatetimeIndex(filled[symbol], name=frame.index.name)
 
             # An order at a close belongs to the bar before its row, whose equity the row before holds.
-            at_close = bool((times != frame.index).any())
-            equity = frame["equity"].shift(fill_value=1.0) if at_close else frame["equity"]
+            equity = frame["equity"]
+            if (times != frame.index).any():
+                equity = equity.shift(fill_value=1.0)
             table = frame.assign(equity=equity).set_index(times)
 
-        # An order is what is more than rounding.
+        # A trade that rounding makes is no order.
         orders = table[table["trade"].abs() > NO_ORDER]
+        traded = orders["trade"].abs()
         side = np.where(orders["trade"] > 0, "buy", "sell")
-        rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
+        rows.append(orders.assign(symbol=symbol, side=side, traded=traded))
 
+    # By time; orders of one time stay in the order of the symbols.
     columns = ["symbol", "side", "price", "traded", "target", "cost", "equity"]
-    return pd.concat(rows)[columns].sort_index(kind="stable")
+    table = pd.concat(rows)[columns]
+    return table.sort_index(kind="stable")
 
 
 def positions(frames: Frames, segments: Sequence[Segment]) -> pd.DataFrame:
@@ -334,19 +418,27 @@ def positions(frames: Frames, segments: Sequence[Segment]) -> pd.DataFrame:
     for segment, frame in zip(segments, frames.values(), strict=True):
         market = segment.market
         bars = slice(segment.first, segment.last)
-        solvent = (frame["equity"].shift(fill_value=1.0) > RUINED).to_numpy()
-        table = pd.DataFrame(
-            {
-                "date": market.dates[bars],
-                "symbol": market.symbol,
-                "position": frame["position"].shift(fill_value=0.0).to_numpy(),
-                "target": frame["target"].to_numpy(),
-                "regime": np.array(REGIMES)[market.regime[bars]],
-                "volatility_index": market.index[bars],
-            }
-        )
+
+        # The account as the close before each bar left it.
+        equity = frame["equity"].shift(fill_value=1.0)
+        position = frame["position"].shift(fill_value=0.0)
+        solvent = (equity > RUINED).to_numpy()
+
+        # The decision, and the market at its close.
+        columns = {
+            "date": market.dates[bars],
+            "symbol": market.symbol,
+            "position": position.to_numpy(),
+            "target": frame["target"].to_numpy(),
+            "regime": np.array(REGIMES)[market.regime[bars]],
+            "volatility_index": market.index[bars],
+        }
+        table = pd.DataFrame(columns)
         rows.append(table[solvent])
-    return pd.concat(rows).sort_values("date", kind="stable", ignore_index=True)
+
+    # By time; decisions of one time stay in the order of the symbols.
+    table = pd.concat(rows)
+    return table.sort_values("date", kind="stable", ignore_index=True)
 
 
 def discounted(frames: Frames, last_values: np.ndarray, gamma: float) -> np.ndarray:
@@ -361,14 +453,17 @@ def discounted(frames: Frames, last_values: np.ndarray, gamma: float) -> np.ndar
     """
     outcomes = []
     for frame, last_value in zip(frames.values(), last_values, strict=True):
-        rewards = REWARD_SCALE * np.log1p(frame["return"].to_numpy())
+        returns = frame["return"].to_numpy()
+        rewards = REWARD_SCALE * np.log1p(returns)
 
         # Nothing follows ruin.
-        ruined = np.flatnonzero(frame["equity"] <= RUINED)
         end = len(rewards)
+        ruined = np.flatnonzero(frame["equity"] <= RUINED)
         if len(ruined):
             end = ruined[0] + 1
             last_value = 0.0
+
+        # Sums up to the end.
         outcome = np.full(len(rewards), np.nan)
         outcome[:end] = discounted_sums(rewards[:end], last_value, gamma)
         outcomes.append(outcome)
@@ -377,13 +472,15 @@ def discounted(frames: Frames, last_values: np.ndarray, gamma: float) -> np.ndar
 
 def discounted_sums(rewards: np.ndarray, last_value: float | np.ndarray, gamma: float) -> np.ndarray:
     """
-    :param rewards: of each bar, shape (T, ...)
-    :param last_value: value of the state after the last one
+    :param rewards: reward of each bar, shape (T, ...)
+    :param last_value: value of the state after the last bar
     :param gamma: discount factor
-    :return: from each bar on, shape (T, ...)
+    :return: discounted sum from each bar on, shape (T, ...)
     """
     sums = np.empty(rewards.shape)
     value = last_value
+
+    # Backwards in time.
     for t in range(len(rewards) - 1, -1, -1):
         value = rewards[t] + gamma * value
         sums[t] = value
