@@ -14,14 +14,20 @@ import pandas as pd
 from market_regimes.evaluate.account import Account
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
-# Figures of quantstats by their names here.
+# Figures of quantstats by their names here. The Sharpe ratio is none of them: ``sharpe_ratio`` is its one formula, and
+# only quantstats' own tear sheet computes another one.
 RATIOS = {
     "sortino_ratio": "sortino",
     "calmar_ratio": "calmar",
     "max_drawdown": "max_drawdown",
     "hit_rate": "win_rate",
 }
-WITHOUT_LOSS = {"max_drawdown": 0.0, "sortino_ratio": None, "calmar_ratio": None}  # of returns that are never below 0
+# Figures of returns that are never below 0.
+WITHOUT_LOSS = {
+    "max_drawdown": 0.0,
+    "sortino_ratio": None,
+    "calmar_ratio": None,
+}
 NO_SPREAD = 1e-12  # standard deviation of returns up to which they do not vary
 
 
@@ -37,8 +43,11 @@ def sharpe_ratio(returns: np.ndarray, bars_per_year: float) -> np.ndarray:
     if len(returns) < 2:
         return ratio
 
+    # The ratio of a bar, where returns vary.
+    mean = returns.mean(axis=0)
     spread = returns.std(axis=0, ddof=1)
-    np.divide(returns.mean(axis=0), spread, out=ratio, where=spread > NO_SPREAD)
+    np.divide(mean, spread, out=ratio, where=spread > NO_SPREAD)
+
     return math.sqrt(bars_per_year) * ratio
 
 
@@ -48,12 +57,16 @@ def sharpe_of(frame: pd.DataFrame, bars_per_year: float) -> float | None:
     :param bars_per_year: number of bars that annualises
     :return: ``sharpe_ratio`` of its returns, None where it is undefined
     """
-    return or_none(float(sharpe_ratio(frame["return"].to_numpy(), bars_per_year)))
+    returns = frame["return"].to_numpy()
+    ratio = float(sharpe_ratio(returns, bars_per_year))
+    return or_none(ratio)
 
 
 def or_none(value: float) -> float | None:
-    """A finite number, else None."""
-    return value if math.isfinite(value) else None
+    """:return: the value where it is finite, else None"""
+    if not math.isfinite(value):
+        return None
+    return value
 
 
 def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None]:
@@ -64,17 +77,27 @@ def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None
         hit rate (share of the bars with a return that gained), net and gross total return, exposure (mean absolute
         position), turnover and costs per year in shares of equity, bars. None: undefined
     """
+    # Ratios of return and risk.
+    table = {"sharpe_ratio": sharpe_of(frame, bars_per_year)}
+    for name in RATIOS:
+        table[name] = _ratio(name, frame["return"], bars_per_year)
+
+    # What the account became, after costs and before them.
+    final_equity = float(frame["equity"].iloc[-1])
+    final_gross_equity = float(frame["gross_equity"].iloc[-1])
+    table["total_return"] = final_equity - 1.0
+    table["gross_return"] = final_gross_equity - 1.0
+
+    # What was held, and what trading took.
     years = len(frame) / bars_per_year
-    return {
-        "sharpe_ratio": sharpe_of(frame, bars_per_year),
-        **{name: _ratio(name, frame["return"], bars_per_year) for name in RATIOS},
-        "total_return": float(frame["equity"].iloc[-1]) - 1.0,
-        "gross_return": float(frame["gross_equity"].iloc[-1]) - 1.0,
-        "exposure": float(frame["position"].abs().mean()),
-        "turnover_per_year": float(frame["trade"].abs().sum()) / years,
-        "costs_per_year": float(frame["cost"].sum()) / years,
-        "bars": float(len(frame)),
-    }
+    exposure = frame["position"].abs().mean()
+    turnover = frame["trade"].abs().sum()
+    costs = frame["cost"].sum()
+    table["exposure"] = float(exposure)
+    table["turnover_per_year"] = float(turnover) / years
+    table["costs_per_year"] = float(costs) / years
+    table["bars"] = float(len(frame))
+    return table
 
 
 def figures_by_regime(account: Account, bars_per_year: float) -> dict[str, dict[str, float | None]]:
@@ -87,15 +110,25 @@ def figures_by_regime(account: Account, bars_per_year: float) -> dict[str, dict[
     table: dict[str, dict[str, float | None]] = {}
     for regime in REGIMES:
         bars = account.in_regimes([regime])
-        table[regime] = {"bars": float(len(bars)), "sharpe_ratio": None, "exposure": None}
+        table[regime] = {
+            "bars": float(len(bars)),
+            "sharpe_ratio": None,
+            "exposure": None,
+        }
+
+        # Figures need bars enough.
         if len(bars) >= MIN_REGIME_DAYS:
+            exposure = bars["position"].abs().mean()
             table[regime]["sharpe_ratio"] = sharpe_of(bars, bars_per_year)
-            table[regime]["exposure"] = float(bars["position"].abs().mean())
+            table[regime]["exposure"] = float(exposure)
+
     return table
 
 
 def summary(
-    accounts: dict[str, Account], bars_per_year: float, rows_per_year: float | None = None
+    accounts: dict[str, Account],
+    bars_per_year: float,
+    rows_per_year: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """
     :param accounts: by the name of their strategy
@@ -106,18 +139,27 @@ def summary(
     """
 
     def all_figures(account: Account, per_year: float) -> dict[str, Any]:
-        return {**figures(account.joint, per_year), "regimes": figures_by_regime(account, per_year)}
+        return {
+            **figures(account.joint, per_year),
+            "regimes": figures_by_regime(account, per_year),
+        }
 
     # The accounts of all symbols.
-    per_account = bars_per_year if rows_per_year is None else rows_per_year
-    joint = {name: all_figures(account, per_account) for name, account in accounts.items()}
+    if rows_per_year is None:
+        rows_per_year = bars_per_year
+    joint = {}
+    for name, account in accounts.items():
+        joint[name] = all_figures(account, rows_per_year)
 
     # Each symbol alone, by the strategies that need no other symbol.
-    symbols: dict[str, Any] = {symbol: {} for symbol in next(iter(accounts.values())).frames}
+    first = next(iter(accounts.values()))
+    symbols: dict[str, Any] = {symbol: {} for symbol in first.frames}
     for name, account in accounts.items():
         for symbol, frame in account.frames.items():
             if "capital" not in frame:
-                symbols[symbol][name] = all_figures(Account({symbol: frame}), bars_per_year)
+                alone = Account({symbol: frame})
+                symbols[symbol][name] = all_figures(alone, bars_per_year)
+
     return {"joint": joint, "symbols": symbols}
 
 
@@ -160,14 +202,21 @@ def rank_among(returns: pd.Series, of_copies: np.ndarray) -> Rank | None:
     :param of_copies: Sharpe ratios of its n copies, per row, NaN where undefined
     :return: the agent's rank; None where its own ratio or all others are undefined
     """
+    # Ratios of a bar; those that are undefined do not count.
     agent = float(sharpe_ratio(returns.to_numpy(), 1.0))
     defined = of_copies[np.isfinite(of_copies)]
     if not np.isfinite(agent) or not len(defined):
         return None
 
+    # Copies that differ by rounding alone are equal.
     equal = np.isclose(defined, agent, rtol=1e-9, atol=1e-12)
     below = (defined < agent) & ~equal
-    return Rank(len(defined), int(below.sum()), int(equal.sum()))
+
+    return Rank(
+        copies=len(defined),
+        below=int(below.sum()),
+        equal=int(equal.sum()),
+    )
 
 
 def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:
@@ -181,26 +230,32 @@ def _ratio(name: str, returns: pd.Series, bars_per_year: float) -> float | None:
             return WITHOUT_LOSS[name]
         returns = _below_one(returns)
 
+    # Drawdown and hit rate have no year in them.
     options = {}
     if name not in ("max_drawdown", "hit_rate"):
         options["periods"] = bars_per_year
+
     function = getattr(quantstats().stats, RATIOS[name])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it divides by zero and uses what pandas 3 deprecates
-        return or_none(float(function(returns, **options)))
+        value = float(function(returns, **options))
+    return or_none(value)
 
 
 def _below_one(returns: pd.Series) -> pd.Series:
     """
-    Returns of which none is a loss, halved until none is above a half. The hit rate stays bit for bit.
+    Halve returns without a loss until all are below 1. The hit rate stays bit for bit.
 
     quantstats takes a series for prices where nothing is below 0 and something above 1, and has no option that says
     what it is.
     """
     if not np.isfinite(returns.max()):
         return returns
+
+    # A power of two changes no digit.
     _, exponent = np.frexp(returns.max())
-    return returns * 2.0 ** -max(int(exponent), 0)
+    halvings = max(int(exponent), 0)
+    return returns * 2.0**-halvings
 
 
 @functools.cache  # entering the context costs as much as a figure
