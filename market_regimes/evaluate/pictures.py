@@ -36,9 +36,17 @@ def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
 
     figure = Figure(figsize=(10, height), layout="constrained")
     FigureCanvasAgg(figure)
+
+    # A panel per ratio.
     rows = len(ratios.get("height_ratios", [1]))
     columns = len(ratios.get("width_ratios", [1]))
-    axes: list[Any] = list(figure.subplots(rows, columns, sharex=rows > 1, gridspec_kw=dict(ratios)))
+    panels = figure.subplots(
+        rows,
+        columns,
+        sharex=rows > 1,
+        gridspec_kw=dict(ratios),
+    )
+    axes: list[Any] = list(panels)
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure, axes
@@ -53,10 +61,16 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     :param path: PNG to write
     :param title: heading
     """
-    figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
+    figure, panels = _panels(8, height_ratios=[3, 1.5, 1, 1])
+    equity, drawdown, exposure, index = panels
     agent = next(iter(frames.values()))
+
+    # The equity of every strategy, and how far it is below its peak, in per cent.
     curves = [frame["equity"] for frame in frames.values()]
-    falls = [100 * (curve / curve.cummax().clip(lower=1.0) - 1) for curve in curves]
+    falls = []
+    for curve in curves:
+        peak = curve.cummax().clip(lower=1.0)
+        falls.append(100 * (curve / peak - 1))
 
     # Buy-and-hold at the agent's volatility is one more curve.
     hold = frames.get(HOLD.label)
@@ -64,31 +78,50 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     if hold is not None:
         scaled = at_volatility(hold["return"], agent["return"])
         curves.append(scaled)
+
+    # Styles by which coinciding curves share a line.
     of_equity = line_styles([np.log(curve) for curve in curves])
     of_falls = line_styles(falls)
 
-    # Equity and drawdown of every strategy; the agent lies on top.
-    equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
+    # The agent's equity before costs.
+    equity.plot(
+        agent.index,
+        agent["gross_equity"],
+        label="agent, before costs",
+        color="C0",
+        linewidth=0.8,
+        alpha=0.6,
+    )
+
     for i, (name, frame) in enumerate(frames.items()):
-        style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)
+        # Equity and drawdown of every strategy; the agent lies on top.
+        style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=2)
+        if frame is agent:
+            style["zorder"] = 3
         equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
         drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
+
+        # Buy-and-hold once more, dashed where no other curve runs along it.
         if name == HOLD.label and scaled is not None:
             style = dict(color=f"C{i}", linewidth=LINE_WIDTH, linestyle=of_equity[-1])
-            if of_equity[-1] == "-":  # no other curve runs along it
+            if of_equity[-1] == "-":
                 style |= dict(linewidth=0.8, linestyle="--")
             equity.plot(frame.index, scaled, label=f"{name} at the agent's volatility", **style)
 
-    # What the agent held, and the market's volatility.
-    exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
+    # The agent's position, smoothed, and the market's volatility.
+    position = agent["position"].rolling(20, min_periods=1).mean()
+    exposure.plot(agent.index, 100 * position, color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
 
-    # Axes.
+    # The logarithmic axis has plain numbers.
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")
     ticks = equity_ticks(*equity.get_ylim())
-    equity.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    labels = [f"{tick:g}" for tick in ticks]
+    equity.set_yticks(ticks, labels)
     equity.set_yticks([], minor=True)
     equity.legend(frameon=False)
+
+    # The other axes.
     drawdown.set(ylabel="drawdown, %")
     exposure.set(ylabel="agent's position,\n% (20 bars)")
     index.set(ylabel="volatility\nindex")
@@ -102,8 +135,10 @@ def line_styles(curves: Sequence[pd.Series]) -> list[Any]:
     :param curves: heights on a linear axis, on the same dates or some of them
     :return: matplotlib's style of each: a solid line, or dashes that leave room for the curves that coincide with it
     """
+    # Heights within the width of a line are alike.
     heights = np.concatenate([curve.to_numpy(dtype=np.float64) for curve in curves])
-    tolerance = HIDDEN * float(np.nanmax(heights) - np.nanmin(heights))
+    span = float(np.nanmax(heights) - np.nanmin(heights))
+    tolerance = HIDDEN * span
 
     # Each curve joins the first group that it runs along for most of its bars.
     groups: list[list[int]] = []
@@ -118,9 +153,13 @@ def line_styles(curves: Sequence[pd.Series]) -> list[Any]:
 
     # The curves of a group take turns.
     styles: list[Any] = ["-"] * len(curves)
-    for group in (group for group in groups if len(group) > 1):
+    for group in groups:
+        if len(group) == 1:
+            continue
+        gap = (len(group) - 1) * DASH
         for place, i in enumerate(group):
-            styles[i] = (place * DASH, (DASH, (len(group) - 1) * DASH))
+            styles[i] = (place * DASH, (DASH, gap))
+
     return styles
 
 
@@ -130,28 +169,47 @@ def at_volatility(returns: pd.Series, like: pd.Series) -> pd.Series:
     :param like: simple returns of the same bars, whose standard deviation is to be had
     :return: equity of the first, 1 at the start, with the position that makes it vary as the second does
     """
+    # Returns that do not vary cannot be made to.
+    share = 0.0
     spread = float(returns.std())
-    share = float(like.std()) / spread if spread > 0 else 0.0
-    return (1 + share * returns).clip(lower=1e-9).cumprod()
+    if spread > 0:
+        share = float(like.std()) / spread
+
+    growth = (1 + share * returns).clip(lower=1e-9)
+    return growth.cumprod()
 
 
 def equity_ticks(low: float, high: float) -> list[float]:
     """
     :param low: end of a logarithmic axis
     :param high: its other end
-    :return: plain numbers on it, 1 among them where it lies there, none too near another to be read
+    :return: plain numbers on it, far enough apart to be read; 1 is among them where the axis has it
     """
     from matplotlib.ticker import MaxNLocator
 
+    ticks: list[float] = []
+    if low <= 1 <= high:
+        ticks.append(1.0)
+
+    # Round numbers that keep their distance from the ticks before.
     least = 0.05 * np.log(high / low)
-    ticks: list[float] = [1.0] if low <= 1 <= high else []
-    for tick in map(float, MaxNLocator(8).tick_values(low, high)):
-        if low <= tick <= high and all(abs(np.log(tick / other)) >= least for other in ticks):
+    candidates = MaxNLocator(8).tick_values(low, high)
+    for tick in map(float, candidates):
+        if not low <= tick <= high:
+            continue
+        distances = [abs(np.log(tick / earlier)) for earlier in ticks]
+        if all(distance >= least for distance in distances):
             ticks.append(tick)
+
     return sorted(ticks)
 
 
-def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, outcomes: np.ndarray, title: str) -> Any:
+def picture_of_returns(
+    frames: dict[str, pd.DataFrame],
+    quantiles: np.ndarray,
+    outcomes: np.ndarray,
+    title: str,
+) -> Any:
     """
     The predicted distribution of the return beside what came: over time for the first symbol, and as the share of
     outcomes below each predicted quantile, by regime, which on the diagonal is as predicted.
@@ -165,32 +223,48 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
     figure, (fan, share) = _panels(4, width_ratios=[2, 1])
     symbol = next(iter(frames))
     first = frames[symbol]
-    several = len(frames) > 1
+    dates = first.index
+
+    # The panels name their symbols.
+    shown = symbol
+    calibrated = symbol
+    if len(frames) > 1:
+        shown = f"{symbol}, one of {len(frames)} symbols"
+        calibrated = "all symbols"
 
     # The distribution over time, of the first symbol.
     of_first = quantiles[: len(first)]
-    low, lower, middle, upper, high = np.quantile(of_first, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
-    fan.fill_between(first.index, low, high, alpha=0.2, color="C0", linewidth=0, label="predicted, 5 to 95 %")
-    fan.fill_between(first.index, lower, upper, alpha=0.4, color="C0", linewidth=0, label="25 to 75 %")
-    fan.plot(first.index, middle, color="C0", linewidth=0.8)
-    fan.plot(first.index, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
-    shown = f"{symbol}, one of {len(frames)} symbols" if several else symbol
+    levels = [0.05, 0.25, 0.5, 0.75, 0.95]
+    low, lower, middle, upper, high = np.quantile(of_first, levels, axis=1)
+    band = dict(color="C0", linewidth=0)
+    fan.fill_between(dates, low, high, alpha=0.2, label="predicted, 5 to 95 %", **band)
+    fan.fill_between(dates, lower, upper, alpha=0.4, label="25 to 75 %", **band)
+    fan.plot(dates, middle, color="C0", linewidth=0.8)
+    fan.plot(dates, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
     fan.set(title=f"{shown}: {title}", ylabel="discounted log growth, %")
     fan.tick_params(axis="x", rotation=30)
 
     # The share of outcomes below each quantile, by regime.
+    count = quantiles.shape[1]
+    tau = (np.arange(count) + 0.5) / count
     defined = np.isfinite(outcomes)
-    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
-    below = outcomes[defined, None] < np.sort(quantiles[defined], axis=1)
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])[defined]
+    predicted = np.sort(quantiles[defined], axis=1)
+    below = outcomes[defined, None] < predicted
+    regimes = [frame["regime"].to_numpy() for frame in frames.values()]
+    regime = np.concatenate(regimes)[defined]
+
+    # All outcomes, and those of each regime that has enough.
     share.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     share.plot(tau, below.mean(axis=0), color="black", label="all")
     for name in REGIMES:
         inside = regime == name
         if inside.sum() >= MIN_REGIME_DAYS:
             share.plot(tau, below[inside].mean(axis=0), label=name, linewidth=1.0)
-    calibrated = "all symbols" if several else symbol
-    share.set(title=f"calibration, {calibrated}", xlabel="quantile predicted", ylabel="share of outcomes below")
+    share.set(
+        title=f"calibration, {calibrated}",
+        xlabel="quantile predicted",
+        ylabel="share of outcomes below",
+    )
 
     for axis in (fan, share):
         axis.legend(frameon=False)
@@ -208,7 +282,11 @@ def picture_of_training(progress: Path, path: Path, title: str) -> None:
     scalars = pd.read_csv(progress)
     if "train/value_loss" not in scalars:  # nothing was trained, or someone removed the file
         return
-    scalars = scalars.dropna(subset=["train/value_loss"]).set_index("time/total_timesteps").filter(like="train/")
+
+    # The rows of updates, by the environment's steps.
+    scalars = scalars.dropna(subset=["train/value_loss"])
+    scalars = scalars.set_index("time/total_timesteps")
+    scalars = scalars.filter(like="train/")
 
     # The weight and its band.
     figure, (weight, loss, explained) = _panels(6, height_ratios=[2, 1.5, 1.5])
@@ -220,26 +298,37 @@ def picture_of_training(progress: Path, path: Path, title: str) -> None:
         weight.legend(frameon=False)
     weight.set(title=title, ylabel="variance scaling\nweight")
 
-    # The value loss, and what of the returns the critic explains.
+    # The value loss.
     loss.plot(scalars["train/value_loss"])
     loss.set(ylabel="value loss,\nunscaled")
+
+    # The share of the returns' variance that the critic explains.
     if "train/explained_variance" in scalars:
         explained.plot(scalars["train/explained_variance"])
     explained.set(ylabel="explained\nvariance", xlabel="environment steps")
+
     figure.savefig(path, dpi=110)
 
 
-def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, bars_per_year: float) -> None:
+def tear_sheet(
+    agent: pd.Series,
+    benchmark: pd.Series,
+    path: Path,
+    title: str,
+    bars_per_year: float,
+) -> None:
     """
-    The HTML report of quantstats, made to load nothing from the network.
+    Write the HTML report of quantstats, made to load nothing from the network. Its Sharpe ratio is quantstats' own; all
+    other ones come from ``figures.sharpe_ratio``.
 
-    :param agent: returns
-    :param benchmark: returns on the same dates
+    :param agent: the agent's returns
+    :param benchmark: the benchmark's returns on the same dates
     :param path: HTML file to write
     :param title: heading
     :param bars_per_year: what annualises
     :raises ValueError: if quantstats cannot make one of these returns; no file is left then
     """
+    # No report of an earlier evaluation stays.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it asks for Arial and takes what there is
     path.unlink(missing_ok=True)
     agent = _as_returns(agent.rename(AGENT))
@@ -261,6 +350,8 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
     except Exception as error:
         made.unlink(missing_ok=True)
         raise ValueError(f"quantstats makes no tear sheet of these returns ({error})") from error
+
+    # The report, mended.
     text = made.read_text(encoding="utf-8")
     made.unlink()
     write_file(path, _mended(text))
@@ -268,14 +359,16 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
 
 def _as_returns(returns: pd.Series) -> pd.Series:
     """
-    Returns that quantstats does not take for prices, as it does where nothing is below 0 and something is 1 or more.
+    Keep quantstats from taking returns for prices, as it does where nothing is below 0 and something is 1 or more.
 
-    :param returns: simple
-    :return: the same; of such ones a bar without a return has lost a billionth of a per cent
-    :raises ValueError: if all of such ones are above 0
+    :param returns: simple returns
+    :return: the same returns; among such ones a bar without a return loses a billionth of a per cent
+    :raises ValueError: if all of such returns are above 0
     """
     if returns.min() < 0 or not returns.max() >= 1:
         return returns
+
+    # A loss that no figure shows.
     if not (returns == 0).any():
         raise ValueError(f"quantstats takes the returns of {returns.name} for prices: all gain, and one doubles")
     still = returns.eq(0).idxmax()
@@ -284,10 +377,16 @@ def _as_returns(returns: pd.Series) -> pd.Series:
 
 def _mended(text: str) -> str:
     """A tear sheet without links to the network, a sign that fonts lack, and bars of years that are a year off."""
-    text = re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text).replace("\ufe6a", " %")
+    text = re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text)
+    text = text.replace("\ufe6a", " %")
+
+    # All pictures but the one of yearly returns.
     head, *pictures = re.split(r"(?=<svg)", text)
-    kept = [head]
+    parts = [head]
     for picture in pictures:
         svg, _, rest = picture.partition("</svg>")
-        kept.append(rest if "<!-- EOY Returns" in svg else picture)
-    return "".join(kept)
+        if "<!-- EOY Returns" in svg:
+            parts.append(rest)
+        else:
+            parts.append(picture)
+    return "".join(parts)
