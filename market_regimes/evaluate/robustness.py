@@ -79,7 +79,8 @@ def sharpe_difference(
         return None
 
     def difference(drawn: np.ndarray) -> np.ndarray:
-        per_bar = np.nan_to_num(sharpe_ratio(drawn, 1.0))  # a draw without spread counts as 0
+        """Annualised difference of the two ratios, of which one without spread counts as 0."""
+        per_bar = np.nan_to_num(sharpe_ratio(drawn, 1.0))
         annualised: np.ndarray = math.sqrt(bars_per_year) * (per_bar[:1] - per_bar[1:])
         return annualised
 
@@ -90,14 +91,29 @@ def sharpe_difference(
         remembered = float(optimal_block_length(gap)["stationary"].iloc[0])
         block = max(1.0, or_none(remembered) or 1.0)
 
-    bootstrap = StationaryBootstrap(math.ceil(block), both, seed=np.random.default_rng(seed))
+    # The differences of the drawn blocks.
+    rng = np.random.default_rng(seed)
+    bootstrap = StationaryBootstrap(math.ceil(block), both, seed=rng)
     drawn = bootstrap.apply(difference, RESAMPLES)[:, 0]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return SharpeDifference(float(difference(both)[0]), float(low), float(high), float(drawn.std(ddof=1)))
+
+    # Their middle part is the interval.
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(drawn, ends)
+    value = difference(both)[0]
+    return SharpeDifference(
+        value=float(value),
+        low=float(low),
+        high=float(high),
+        std_error=float(drawn.std(ddof=1)),
+    )
 
 
 def robustness(
-    agent: Account, hold: Account, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+    agent: Account,
+    hold: Account,
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    bars_per_year: float,
 ) -> dict[str, Any]:
     """
     :param agent: the agent's account
@@ -109,14 +125,20 @@ def robustness(
         interval as ``_low`` and ``_high`` and its ``_std_error``; ``sharpe_ratio_one_bar_later``; ``break_even`` in
         words and ``break_even_cost_bp``; ``fills_at_close``; ``ruined``, per symbol the bar. None: undefined
     """
+    # The lead over buy-and-hold and its interval.
     returns = agent.joint["return"].to_numpy()
     returns_of_hold = hold.joint["return"].to_numpy()
     difference = sharpe_difference(returns, returns_of_hold, bars_per_year)
-    interval = {} if difference is None else asdict(difference)
+    interval = {}
+    if difference is not None:
+        interval = asdict(difference)
 
     # The agent's targets again, one bar later and at other costs.
     later = joint(replayed(agent.frames, segments, trading, delay=1))
     break_even, cost = _break_even(agent, hold, segments, trading, bars_per_year)
+
+    # Whether an order is filled at a close that is still to come when it is decided.
+    all_at_open = all(fills_at_open(segment.market, trading) for segment in segments)
 
     return {
         "years": len(returns) / bars_per_year,
@@ -127,16 +149,20 @@ def robustness(
         "sharpe_ratio_one_bar_later": sharpe_of(later, bars_per_year),
         "break_even": break_even,
         "break_even_cost_bp": cost,
-        "fills_at_close": not all(fills_at_open(segment.market, trading) for segment in segments),
+        "fills_at_close": not all_at_open,
         "ruined": _ruined(agent.frames),
     }
 
 
 def replayed(
-    agent: Frames, segments: Sequence[Segment], trading: TradingCosts, delay: int = 0, cost_bp: float | None = None
+    agent: Frames,
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    delay: int = 0,
+    cost_bp: float | None = None,
 ) -> Frames:
     """
-    The target positions of a backtest once more. Until the first delayed one is filled, nothing is held.
+    Trade the target positions of a backtest once more. Until the first delayed one is filled, nothing is held.
 
     :param agent: its ``backtest``
     :param segments: what was traded
@@ -149,10 +175,13 @@ def replayed(
     if cost_bp is not None:
         costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
 
+    # The targets of every symbol, later by the delay.
     bars = max(len(frame) for frame in agent.values())
     targets = np.zeros((bars + 1, len(segments)))
     for i, frame in enumerate(agent.values()):
-        targets[delay : len(frame), i] = frame["target"].iloc[: len(frame) - delay]
+        count = len(frame) - delay
+        targets[delay : len(frame), i] = frame["target"].iloc[:count]
+
     return backtest(segments, costs, targets)
 
 
@@ -176,14 +205,17 @@ def _break_even(
     """
     from scipy import optimize  # here, as arch above
 
+    # Without trades no cost counts.
     now = trading.fee_bp + trading.slippage_bp
-    if not agent.joint["trade"].abs().sum() > 0:
+    turnover = agent.joint["trade"].abs().sum()
+    if not turnover > 0:
         return NO_TURNOVER, None
 
     def ratio_at(account: pd.DataFrame, cost: float) -> float:
         """Sharpe ratio at another cost, to first order: every trade pays the difference. NaN where undefined."""
         more = (cost - now) / 1e4 * account["trade"].abs().to_numpy()
-        return float(sharpe_ratio(account["return"].to_numpy() - more, bars_per_year))
+        returns = account["return"].to_numpy() - more
+        return float(sharpe_ratio(returns, bars_per_year))
 
     def lead(cost: float) -> float:
         return ratio_at(agent.joint, cost) - ratio_at(hold.joint, cost)
@@ -199,6 +231,8 @@ def _break_even(
         return BEHIND, None
     if (leads > 0).all():
         return AHEAD, None
+
+    # The first change of sign, to first order.
     after = int(np.argmax(leads <= 0))
     cost = float(optimize.brentq(lead, costs[after - 1], costs[after]))
 
@@ -210,7 +244,11 @@ def _break_even(
         slope = (lead(1.01 * cost) - lead(0.99 * cost)) / (0.02 * cost)
         if not np.isfinite(remaining) or not slope < 0:
             break
-        cost = float(np.clip(cost - remaining / slope, 0.5 * cost, 2 * cost))
+
+        # A step of at most a factor of two.
+        step = cost - remaining / slope
+        cost = float(np.clip(step, 0.5 * cost, 2 * cost))
+
     return AT_A_COST, cost
 
 
@@ -236,6 +274,7 @@ def over_seeds(results: Collection[dict[str, Any]]) -> dict[str, Any]:
         Sharpe ratio is above buy-and-hold's; ``mean_sharpe_ratio`` and ``sharpe_ratio_of_buy_and_hold``;
         ``sharpe_difference`` with ``_low`` and ``_high``; ``years``. None: undefined
     """
+    # The Sharpe ratios, and how uncertain each difference is.
     ratios = [result["joint"][AGENT]["sharpe_ratio"] for result in results]
     of_hold = next(iter(results))["joint"][HOLD.label]["sharpe_ratio"]
     defined = np.array([ratio for ratio in ratios if ratio is not None])
@@ -249,15 +288,21 @@ def over_seeds(results: Collection[dict[str, Any]]) -> dict[str, Any]:
     if of_hold is not None:
         differences = defined - of_hold
         above = int((differences > 0).sum())
-        lead = float(differences.mean()) if len(defined) else None
-        interval = interval_over_seeds(differences, np.array([error for error in errors if error is not None]))
+        if len(defined):
+            lead = float(differences.mean())
+        defined_errors = np.array([error for error in errors if error is not None])
+        interval = interval_over_seeds(differences, defined_errors)
     low, high = interval or (None, None)
+
+    mean = None
+    if len(defined):
+        mean = float(defined.mean())
 
     return {
         "seeds": len(ratios),
         "seeds_with_sharpe_ratio": len(defined),
         "seeds_above": above,
-        "mean_sharpe_ratio": float(defined.mean()) if len(defined) else None,
+        "mean_sharpe_ratio": mean,
         "sharpe_ratio_of_buy_and_hold": of_hold,
         "sharpe_difference": lead,
         "sharpe_difference_low": low,
@@ -277,13 +322,19 @@ def interval_over_seeds(differences: np.ndarray, std_errors: np.ndarray) -> tupl
     count = len(differences)
     if count < 2 or len(std_errors) != count:
         return None
+
+    # The variance that comes from the days, and that from the seeds.
     of_days = float(std_errors.mean()) ** 2
     of_seeds = float(differences.var(ddof=1)) / count
     variance = of_days + of_seeds
+
+    # Satterthwaite's degrees of freedom, to which the days add none.
     freedom = np.inf
     if of_seeds > 0:
         freedom = variance**2 / (of_seeds**2 / (count - 1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    half = quantile * math.sqrt(variance)
     mean = float(differences.mean())
     return mean - half, mean + half
 
