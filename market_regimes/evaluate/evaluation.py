@@ -48,7 +48,7 @@ NAMED_SYMBOLS = 3  # up to which a title names them
 @dataclass(frozen=True)
 class Critic:
     """
-    What predicts the returns of an agent.
+    A critic predicts the returns of an agent.
 
     :param quantiles: from the observations of one episode, from its first bar on, shape (T, size), to the quantiles of
         the discounted return, (T, N)
@@ -62,8 +62,8 @@ class Critic:
 @dataclass(frozen=True)
 class Evaluation:
     """
-    An agent's trades over a period. All that follows from them is made when it is first read, and once: a caller that
-    wants the Sharpe ratio alone pays for no strategies, no random timing and no robustness.
+    An evaluation holds an agent's trades over a period. All that follows from them is made when it is first read, and
+    once: a caller that wants the Sharpe ratio alone pays for no strategies, no random timing and no robustness.
 
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold; strategies may hold ``TradingCosts.of_rules``
@@ -109,17 +109,20 @@ class Evaluation:
 
     @cached_property
     def sharpe_ratio(self) -> float | None:
-        """The agent's."""
+        """Sharpe ratio of the agent, None where it is undefined."""
         return sharpe_of(self.agent.joint, self.rows_per_year)
 
     @cached_property
     def sharpe_ratios(self) -> dict[Strategy, float | None]:
-        """Those of the strategies."""
-        return {strategy: sharpe_of(each.joint, self.rows_per_year) for strategy, each in self.strategies.items()}
+        """Sharpe ratios of the strategies, None where undefined."""
+        ratios = {}
+        for strategy, account in self.strategies.items():
+            ratios[strategy] = sharpe_of(account.joint, self.rows_per_year)
+        return ratios
 
     @cached_property
     def scores(self) -> dict[str, float | None]:
-        """What an evaluation during training logs of the agent: of the whole, and of regimes with bars enough."""
+        """Scores that an evaluation during training logs: overall, and by regime where there are bars enough."""
         account = self.agent.joint
         all_figures = figures(account, self.rows_per_year)
         scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
@@ -215,7 +218,8 @@ def evaluate(
     :param seed: of the random timings
     :param table: strategies to stand beside it where they apply
     """
-    return Evaluation(segments, trading, play_period(segments, trading, agent), critic, seed, table)
+    episode = play_period(segments, trading, agent)
+    return Evaluation(segments, trading, episode, critic, seed, table)
 
 
 def benchmarks(
@@ -244,7 +248,11 @@ def benchmark_scores(segments: Sequence[Segment], trading: TradingCosts) -> dict
     """
     rows_per_year = segments[0].market.account_rows_per_year
     accounts = benchmarks(segments, trading)
-    return {f"sharpe_{each.scalar}": sharpe_of(account.joint, rows_per_year) for each, account in accounts.items()}
+
+    scores = {}
+    for strategy, account in accounts.items():
+        scores[f"sharpe_{strategy.scalar}"] = sharpe_of(account.joint, rows_per_year)
+    return scores
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: dict[str, Any]) -> str:

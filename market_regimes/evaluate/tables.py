@@ -106,15 +106,17 @@ def _by_regime(strategies: dict[str, dict[str, Any]]) -> Table:
 
 
 def _by_symbol(symbols: dict[str, dict[str, Any]], strategies: list[str]) -> Table:
-    """Without the strategies that are not of one symbol."""
+    """:return: a table without the strategies that trade several symbols together"""
     alone = [name for name in strategies if all(name in figures for figures in symbols.values())]
     title = f"by symbol: Sharpe ratio, and the {strategies[0]}'s largest drawdown"
     table = _table(title, Column("symbol", no_wrap=True), "drawdown", strategies=alone)
 
     # The agent's drawdown in a symbol, and what every strategy earned with it.
     for symbol, figures in symbols.items():
-        drawdown = figure_text("max_drawdown", figures[strategies[0]]["max_drawdown"])
-        table.add_row(symbol, drawdown, *(_sharpe_text(figures[name]) for name in alone))
+        of_agent = figures[strategies[0]]
+        drawdown = figure_text("max_drawdown", of_agent["max_drawdown"])
+        ratios = [_sharpe_text(figures[name]) for name in alone]
+        table.add_row(symbol, drawdown, *ratios)
     return table
 
 
@@ -133,7 +135,6 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
     agents = {seed: result["joint"][AGENT] for seed, result in results.items()}
     strategies = next(iter(results.values()))["joint"]
     hold = strategies.get(HOLD.label)
-    all_robustness = [result["robustness"] for result in results.values()] if hold else []
 
     # A column per seed, their median, and buy-and-hold.
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
@@ -151,12 +152,15 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
         values.append(median(values))
         if hold:
             values.append(hold[figure])
-        table.add_row(figure, *(figure_text(figure, value) for value in values))
+        texts = [figure_text(figure, value) for value in values]
+        table.add_row(figure, *texts)
 
     # The lead of each seed over buy-and-hold.
     if hold:
+        all_robustness = [result["robustness"] for result in results.values()]
         for name, key in LEAD.items():
-            table.add_row(name, *(figure_text(name, each[key]) for each in all_robustness))
+            texts = [figure_text(name, each[key]) for each in all_robustness]
+            table.add_row(name, *texts)
         table.add_row("break_even_bp", *(break_even_text(each) for each in all_robustness))
     Console().print(table)
 
