@@ -129,7 +129,7 @@ def robustness(
     returns = agent.joint["return"].to_numpy()
     returns_of_hold = hold.joint["return"].to_numpy()
     difference = sharpe_difference(returns, returns_of_hold, bars_per_year)
-    interval = {}
+    interval: dict[str, Any] = {}
     if difference is not None:
         interval = asdict(difference)
 
