@@ -21,19 +21,6 @@ def market():
     return load_shipped("sp500")
 
 
-@pytest.fixture
-def write(tmp_path, make_prices):
-    """A function that writes a table, by default made-up prices, and gives its path."""
-
-    def write(table=None, name="prices.csv", **columns):
-        table = (make_prices() if table is None else table).assign(**columns)
-        path = tmp_path / name
-        table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
-        return str(path)
-
-    return write
-
-
 def test_csv_and_parquet_give_the_same_market(write, make_prices):
     (from_csv,), (from_parquet,) = load_markets([write()]), load_markets([write(name="prices.parquet")])
     assert from_csv.symbol == from_parquet.symbol == "prices"

@@ -42,19 +42,6 @@ def test_the_fingerprint_is_that_of_the_bars_that_are_used(market):
     assert [month for month in used if used[month] != differs[month]] == [str(market.dates[100].astype("M8[M]"))]
 
 
-@pytest.fixture
-def write(tmp_path, make_prices):
-    """A function that writes a table, by default made-up prices, and gives its path."""
-
-    def write(table=None, name="prices.csv", **columns):
-        table = (make_prices() if table is None else table).assign(**columns)
-        path = tmp_path / name
-        table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
-        return str(path)
-
-    return write
-
-
 def test_own_index_is_taken_and_must_cover_the_periods(write, make_prices):
     own = np.full(600, 33.0)
     own[:50] = np.nan

@@ -164,19 +164,6 @@ def test_nasdaq_has_its_own_bounds_from_training():
     assert shares == pytest.approx([0.383, 0.515, 0.088, 0.014], abs=0.001)
 
 
-@pytest.fixture
-def write(tmp_path, make_prices):
-    """A function that writes a table, by default made-up prices, and gives its path."""
-
-    def write(table=None, name="prices.csv", **columns):
-        table = (make_prices() if table is None else table).assign(**columns)
-        path = tmp_path / name
-        table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
-        return str(path)
-
-    return write
-
-
 FIVE = Regimes(("still", "calm", "usual", "wild", "storm"), (10.0, 15.0, 25.0, 40.0), (0.1, 0.4, 0.9, 0.98))
 
 
