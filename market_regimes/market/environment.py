@@ -279,10 +279,21 @@ def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, space
     :param features: number of ``MarketConfig.features``
     :return: observation and action space of both interfaces
     """
-    observation = spaces.Box(-np.inf, np.inf, (observation_size(features),), np.float32)
+    size = observation_size(features)
+    observation = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    # Positions of a list are chosen by their number.
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
-    return observation, spaces.Box(costs.position_low, costs.position_high, (1,), np.float32)
+
+    # Others lie anywhere between two bounds.
+    action = spaces.Box(
+        costs.position_low,
+        costs.position_high,
+        (1,),
+        np.float32,
+    )
+    return observation, action
 
 
 class MarketVecEnv(VecEnv):
