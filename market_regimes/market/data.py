@@ -135,13 +135,9 @@ def _with_notes_on_zones(symbols: list[Bars]) -> list[Bars]:
     # Without instants they meet by their clocks, which must then be one.
     without_offset = list(dict.fromkeys(bars.zone for bars in short if not bars.has_instants))
     if len(without_offset) > 1:
-        names = []
-        for zone in without_offset[:2]:
-            if zone is None:
-                zone = "none"
-            names.append(zone)
+        zones = " and ".join(_zone_text(zone) for zone in without_offset[:2])
         raise ValueError(
-            f"{short[0].source} and others state the zones {names}, whose offsets are unknown: bars shorter than a day "
+            f"{short[0].source} and others state the zones {zones}, whose offsets are unknown: bars shorter than a day "
             "meet by instants; set market.zone, as {FILE: America/New_York, OTHER: -05:00}"
         )
     sources = {bars.source for bars in short}
@@ -154,6 +150,13 @@ def _with_notes_on_zones(symbols: list[Bars]) -> list[Bars]:
         notes = bars.notes.and_assumed(NO_ZONE)
         noted[bars.symbol] = replace(bars, notes=notes)
     return [noted.get(bars.symbol, bars) for bars in symbols]
+
+
+def _zone_text(zone: str | None) -> str:
+    """The name of a zone, for people."""
+    if zone is None:
+        return "none"
+    return zone
 
 
 def _with_one_year(symbols: list[Bars], stated: float | None) -> list[Bars]:

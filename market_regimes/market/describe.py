@@ -356,7 +356,7 @@ def table_of(symbols: Sequence[dict[str, Any]], read: Sequence[Bars]) -> list[st
     # The header and the cells of each symbol.
     names = _regime_names(symbols)
     header = ("symbol", "bars", "first", "last", *names, *get_args(PeriodName))
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for symbol in symbols:
         rows.append(_row(symbol, names))
 
