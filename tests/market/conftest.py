@@ -24,6 +24,7 @@ def table(make_prices):
     rng = np.random.default_rng(3)
     prices = make_prices(600)
     rsi = np.where(np.arange(600) < 14, np.nan, rng.uniform(20, 80, 600))
+
     return prices.assign(rsi=rsi, macro=rng.normal(3, 1, 600), note="x", volume=rng.integers(1000, 9000, 600))
 
 
@@ -35,6 +36,7 @@ def write(tmp_path, make_prices):
         table = (make_prices() if table is None else table).assign(**columns)
         path = tmp_path / name
         table.to_parquet(path) if name.endswith("parquet") else table.to_csv(path, index=False)
+
         return str(path)
 
     return write

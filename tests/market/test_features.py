@@ -30,7 +30,9 @@ def test_the_observation_grows_by_the_features(config_of, table):
     config = config_of(table, features=["macro", "rsi"])
     env = MarketVecEnv(MarketCore(segments_of(config)["train"], 3), seed=0)
     plain = MarketVecEnv(MarketCore(segments_of(replace(config, features=[]))["train"], 3), seed=0)
+
     assert (env.observation_space.shape, plain.observation_space.shape) == ((25,), (23,))
+
     for _ in range(3):
         one, two = env.reset(), plain.reset()
         assert one.dtype == np.float32
@@ -44,13 +46,21 @@ def test_the_observation_grows_by_the_features(config_of, table):
 def test_a_run_keeps_its_features_and_reads_what_earlier_runs_kept(config_of, table):
     (known,) = trained_on(segments_of(config_of(table, features=["macro", "rsi"]))).values()
     content = json.loads(json.dumps(known.to_json()))
+
     assert Trained.from_json(content) == known
     assert list(content["scaling"]["features"]) == ["macro", "rsi"]
+
     observed = table["macro"][20:325]
-    assert content["scaling"]["features"]["macro"]["seen"] == [observed.min(), observed.max()]
+
+    assert content["scaling"]["features"]["macro"]["seen"] == [
+        observed.min(),
+        observed.max(),
+    ]
+
     (plain,) = trained_on(segments_of(config_of(table))).values()
     earlier = plain.to_json()
     del earlier["scaling"]["features"]
+
     assert Trained.from_json(earlier) == plain
 
 
@@ -59,9 +69,13 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     segments = segments_of(config)
     known = trained_on(segments)
     (seen,) = segments_as_trained(
-        read_frame(table, "own", ReadOptions(own=config.own_columns)), known, config, days=PERIODS["test"]
+        read_frame(table, "own", ReadOptions(own=config.own_columns)),
+        known,
+        config,
+        days=PERIODS["test"],
     )
     frames, states = [], [[], []]
+
     for segment, notes in ((segments["test"][0], states[0]), (seen, states[1])):
 
         def rule(known, notes=notes):
@@ -69,15 +83,21 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
             return np.tanh(known.observations.sum(axis=1))
 
         frames.append(backtest([segment], config.trading, rule)["own"])
+
     assert np.array_equal(np.stack(states[0]), np.stack(states[1]))
     assert frames[0].equals(frames[1])
-    with pytest.raises(ValueError, match=r"trained on the features \['macro', 'volume'\], and its configuration names"):
+
+    with pytest.raises(
+        ValueError,
+        match=r"trained on the features \['macro', 'volume'\], and its configuration names",
+    ):
         segments_as_trained(read_frame(table, "own"), known, replace(config, features=["volume", "macro"]))
 
 
 def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
     config = config_of(table, features=["macro"], feature_lag=1)
     known = trained_on(segments_of(config))
+
     for bars, needed in (([598], True), ([*range(598), 599], False)):
         holed = table.assign(macro=table["macro"].where(~table.index.isin(bars)))
         read = read_frame(holed, "own", ReadOptions(own=config.own_columns))
@@ -92,19 +112,34 @@ def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
 def test_the_fingerprint_covers_the_features_and_no_other_column(config_of, table):
     config = config_of(table, features=["macro"])
     before = market_of(config).fingerprint()
+
     assert market_of(config_of(table.assign(rsi=1.0, volume=5), features=["macro"])).fingerprint() == before
+
     moved = table.assign(macro=table["macro"].where(table["date"] != "2001-02-14", 0.0))
     after = market_of(config_of(moved, features=["macro"])).fingerprint()
+
     assert [month for month in before if before[month] != after[month]] == ["2001-02"]
+
     plain = market_of(config_of(table)).fingerprint()
+
     assert plain == market_of(config_of(moved)).fingerprint()
     assert plain.keys() == before.keys()
     assert plain != before
+
     compare = CompareConfig(first_test="2001-09-03")
     prints = [
-        folds_of(compare, replace(config_of(one, features=features), train=None, validation=None, test=None))[0]
-        for one, features in ((table, ["macro"]), (moved, ["macro"]), (table, []), (moved, []))
+        folds_of(
+            compare,
+            replace(config_of(one, features=features), train=None, validation=None, test=None),
+        )[0]
+        for one, features in (
+            (table, ["macro"]),
+            (moved, ["macro"]),
+            (table, []),
+            (moved, []),
+        )
     ]
+
     assert len({fold.fingerprint for fold in prints}) == 3
     assert prints[2].fingerprint == prints[3].fingerprint
 
@@ -143,17 +178,24 @@ print(json.dumps([segment.first, observed, layout]))
 def test_a_feature_is_added_by_one_row_of_one_file(tmp_path):
     """A copy of the program with one more row; its oracle is a loop over closes of the S&P 500."""
     root = Path(__file__).parents[2]
+
     for name in ("market_regimes", "quantile_critic"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+
     shutil.copy(root / "distributional_ppo.py", tmp_path)
     file = tmp_path / "market_regimes" / "market" / "features.py"
     text = file.read_text("utf-8")
     file.write_text(text.replace("\n)\n# Bars before", ROW), "utf-8")
 
     result = subprocess.run(
-        [sys.executable, "-c", USED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True
+        [sys.executable, "-c", USED],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
     )
+
     assert result.returncode == 0, result.stderr.decode()
+
     first, observed, layout = json.loads(result.stdout)
 
     # Bar 60 is the first with a momentum; the bars of training from there on scale it.
@@ -162,10 +204,18 @@ def test_a_feature_is_added_by_one_row_of_one_file(tmp_path):
     momentum = [np.log(close[bar] / close[bar - 60]) for bar in range(60, days)]
     mean = sum(momentum) / len(momentum)
     std = np.sqrt(sum((value - mean) ** 2 for value in momentum) / len(momentum))
+
     assert first == 60
     assert observed == pytest.approx([(value - mean) / std for value in momentum[:10]], rel=1e-5)
 
     # The layout of the export names it behind the index and before the user's column.
     names = [number["name"] for number in layout["observation"]["numbers"]]
-    assert names[20:] == ["ewma_volatility", "volatility_index", "momentum_60", "feature_volume", "position"]
+
+    assert names[20:] == [
+        "ewma_volatility",
+        "volatility_index",
+        "momentum_60",
+        "feature_volume",
+        "position",
+    ]
     assert layout["scaling"]["S&P 500"]["momentum_60"]["std"] == pytest.approx(std)

@@ -19,6 +19,7 @@ def test_periods_of_own_data_are_shares_of_their_days(write_days):
     config = MarketConfig(data=write_days("a", 500))
     found = with_periods(config, read_bars(config))
     first = np.datetime64("2000-01-03")
+
     assert found.train == ("2000-01-03", str(first + 418))
     assert found.validation == (str(first + 419), str(first + 523))
     assert found.test == (str(first + 524), "2001-11-30")
@@ -28,12 +29,14 @@ def test_periods_of_own_data_are_shares_of_their_days(write_days):
 def test_a_symbol_that_comes_later_widens_them(write_days):
     config = MarketConfig(data=[write_days("a", 500), write_days("b", 500, start="2002-01-07")])
     found = with_periods(config, read_bars(config))
+
     assert (found.train[0], found.test[1]) == ("2000-01-03", "2003-12-05")
 
 
 def test_shipped_data_have_their_own_and_may_get_others():
     config = MarketConfig(data=["sp500", "nasdaq"], test=("2011-01-01", "2012-12-31"))
     found = with_periods(config, [])
+
     assert found.train == ("1999-01-01", "2008-12-31")
     assert found.test == ("2011-01-01", "2012-12-31")
 
@@ -47,6 +50,7 @@ def test_shipped_data_have_their_own_and_may_get_others():
 )
 def test_some_periods_of_own_data_are_not_enough(write_days, stated, words):
     config = replace(MarketConfig(data=write_days("a")), **{stated: ("2000-01-03", "2000-12-29")})
+
     with pytest.raises(ValueError, match=words):
         with_periods(config, read_bars(config))
 
@@ -55,13 +59,27 @@ def test_what_is_said_of_a_file_holds_of_its_market(write_days):
     path = write_days("a", 600, vix=20.0)
     (found,) = described(read_data(MarketConfig(data=path)))
     table = pd.read_csv(path)
+
     assert (found["symbol"], found["bars"], found["bars_per_year"]) == ("a", 600, 261)
     assert (found["first"], found["last"]) == ("2000-01-03T00:00:00", "2002-04-19T00:00:00")
-    assert (found["first_close"], found["last_close"]) == (table["close"].iloc[0], table["close"].iloc[-1])
-    assert (found["volatility_index"], found["fill"], found["unused_columns"]) == ("own", "next_open", ["volume"])
+    assert (found["first_close"], found["last_close"]) == (
+        table["close"].iloc[0],
+        table["close"].iloc[-1],
+    )
+    assert (found["volatility_index"], found["fill"], found["unused_columns"]) == (
+        "own",
+        "next_open",
+        ["volume"],
+    )
     assert sum(found["regimes"].values()) == 600  # an own index knows the first bars, too
-    assert [found["periods"][name]["bars"] for name in ("train", "validation", "test")] == [360, 90, 150]
+    assert [found["periods"][name]["bars"] for name in ("train", "validation", "test")] == [
+        360,
+        90,
+        150,
+    ]
+
     lines = lines_of(found)
+
     assert lines[0] == f"a ({path})"
     assert "2000-01-03 (close" in lines[1]
     assert "261 a year" in lines[1]
@@ -72,6 +90,7 @@ def test_closes_only_are_filled_at_the_close(write_days, tmp_path):
     table.to_csv(tmp_path / "closes.csv", index=False)
     data = read_data(MarketConfig(data=str(tmp_path / "closes.csv")))
     (found,) = described(data)
+
     assert found["fill"] == "close"
     assert assumed(data.read) == ["closes: no opening prices: orders fill at the close"]
 
@@ -79,15 +98,37 @@ def test_closes_only_are_filled_at_the_close(write_days, tmp_path):
 @pytest.mark.parametrize(
     ("days", "words"),
     [
-        ((("2000-01-03", "2000-12-29"), ("2000-12-29", "2001-06-29"), ("2001-07-02", "2002-04-19")), "without overlap"),
-        ((("2000-01-03", "2000-12-29"), ("2001-01-01", "2001-06-29"), ("2001-07-02", "2002-04-30")), "is not covered"),
-        ((("1999-12-23", "2000-12-29"), ("2001-01-01", "2001-06-29"), ("2001-07-02", "2002-04-19")), "is not covered"),
+        (
+            (
+                ("2000-01-03", "2000-12-29"),
+                ("2000-12-29", "2001-06-29"),
+                ("2001-07-02", "2002-04-19"),
+            ),
+            "without overlap",
+        ),
+        (
+            (
+                ("2000-01-03", "2000-12-29"),
+                ("2001-01-01", "2001-06-29"),
+                ("2001-07-02", "2002-04-30"),
+            ),
+            "is not covered",
+        ),
+        (
+            (
+                ("1999-12-23", "2000-12-29"),
+                ("2001-01-01", "2001-06-29"),
+                ("2001-07-02", "2002-04-19"),
+            ),
+            "is not covered",
+        ),
     ],
 )
 def test_a_shared_day_and_eleven_days_without_data_are_refused(write_days, days, words):
     """The bars run from 2000-01-03 to 2002-04-19; 10 days beyond either end may be holidays."""
     train, validation, test = days
     config = MarketConfig(data=write_days("a", 600), train=train, validation=validation, test=test)
+
     with pytest.raises(ValueError, match=words):
         segments_of(config)
 
@@ -99,11 +140,16 @@ def market():
 
 def test_periods_include_both_dates_and_refuse_what_is_none(market):
     year = period_of(market, "2008-01-02", "2008-12-31")
+
     assert len(year) == 253
     assert date_text(market.dates[year[0]]) == "2008-01-02"
     assert date_text(market.dates[year[-1]]) == "2008-12-31"
+
     for days, expected in (
-        (("2020-01-01", "2021-01-01"), "market.test: the period .* is not covered by sp500, .* to 2018-12-31"),
+        (
+            ("2020-01-01", "2021-01-01"),
+            "market.test: the period .* is not covered by sp500, .* to 2018-12-31",
+        ),
         (("first of May", "2021-01-01"), "market.test: a period is given by two ISO dates"),
         (("2011-01-01", "2010-01-01"), "market.test: the period .* ends before it begins"),
     ):
@@ -113,6 +159,10 @@ def test_periods_include_both_dates_and_refuse_what_is_none(market):
 
 def test_periods_outside_the_data_are_refused(market):
     check_periods(MarketConfig(test=("1998-12-28", "2019-01-08")), ["test"], [market])  # a few days over: holidays
+
     for days in (("1990-01-01", "2008-12-31"), ("2011-01-01", "2030-12-31")):
-        with pytest.raises(ValueError, match=r"is not covered by sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
+        with pytest.raises(
+            ValueError,
+            match=r"is not covered by sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31",
+        ):
             check_periods(MarketConfig(test=days), ["test"], [market])
