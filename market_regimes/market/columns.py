@@ -12,7 +12,7 @@ from market_regimes.prices import Bars
 
 def column_of(bars: Bars, name: str, option: str) -> np.ndarray:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param name: "volume", or a column of the file
     :param option: option that names the column
     :return: its numbers, NaN where missing, shape (T,)
@@ -31,7 +31,7 @@ def column_of(bars: Bars, name: str, option: str) -> np.ndarray:
 
 def feature_columns(bars: Bars, config: MarketConfig) -> dict[str, np.ndarray]:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :return: per feature its value at each close, as late as the lag says, NaN where there is none yet, shape (T,)
     :raises ValueError: if the bars lack one
@@ -56,7 +56,7 @@ def _lagged(values: np.ndarray, lag: int) -> np.ndarray:
 
 def first_complete(bars: Bars, config: MarketConfig) -> int:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :return: first bar at whose close all features have a value; one after the last bar, if there is none
     """
@@ -69,7 +69,7 @@ def first_complete(bars: Bars, config: MarketConfig) -> int:
 
 def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :param needed: bars at whose close the features are observed or scale observations
     :raises ValueError: with row and date, if a feature has no value there
@@ -99,8 +99,8 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
 
 def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
-    :param bars: of one symbol
-    :param config: what trading costs, what may be held, and the user's own rule
+    :param bars: bars of one symbol
+    :param config: configuration with trading costs, bounds of positions, and the user's rule
     :param needed: bars at whose close orders are given
     :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the user's
         rule has no target or one that may not be held

@@ -38,7 +38,7 @@ class CostModel:
     Costs of orders and positions.
 
     :param trading: fees, slippage and rates
-    :param bars_per_year: what interest accrues by
+    :param bars_per_year: number of bars by which interest accrues
     :param in_currency: costs that depend on an order's size; None: there are none
     """
 
@@ -57,8 +57,8 @@ class CostModel:
     @classmethod
     def of(cls, segments: Sequence[Segment], trading: TradingCosts) -> CostModel:
         """
-        :param segments: what is traded, one symbol each
-        :param trading: what trading costs
+        :param segments: traded segments, one symbol each
+        :param trading: fees, slippage and rates
         :return: its cost model
         :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
         """
@@ -81,7 +81,7 @@ class CostModel:
         :param target: position that is wanted, share of equity, shape (n,)
         :param drifted: position at the fill, share of equity, shape (n,)
         :param bar: close at which each order is given, counted over all segments, shape (n,)
-        :param equity: at the fill, in starting equities, shape (n,)
+        :param equity: equity at the fill, in starting equities, shape (n,)
         :return: the order
         """
         # Fees per share are a share of the traded value, as basis points are.
@@ -173,9 +173,9 @@ class CurrencyCosts:
     @classmethod
     def of(cls, segments: list[Segment], costs: TradingCosts, fills: list[np.ndarray]) -> CurrencyCosts:
         """
-        :param segments: what is traded, one symbol each; T is the sum of their bars
-        :param costs: with at least one that counts in currency
-        :param fills: per symbol the prices at which orders of each close but the last are filled
+        :param segments: traded segments, one symbol each; T is the sum of their bars
+        :param costs: fees and rates, at least one of which counts in currency
+        :param fills: per symbol, the fill prices of the orders of each close but the last
         :return: their costs
         :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
         """
@@ -199,7 +199,7 @@ class CurrencyCosts:
         :param bar: close at which each order is given, counted over all segments, shape (n,)
         :param traded: value of each order as a share of equity, shape (n,)
         :param proportional: its costs in basis points and per share, as shares of equity, shape (n,)
-        :param equity: at the fill, in starting equities, shape (n,)
+        :param equity: equity at the fill, in starting equities, shape (n,)
         :return: all its costs, as shares of equity, at most 1, shape (n,)
         """
         assert self.costs.start_equity is not None

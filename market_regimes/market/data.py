@@ -1,4 +1,4 @@
-"""From a configuration to the bars of every symbol: data that ship, files, and whether one account can hold them."""
+"""Bars of every symbol of a configuration: shipped data, files, and whether one account can hold them."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Known:
     :param position: share of its equity that is invested
     :param equity: 1 at the start
     :param episode_start: whether this is the first bar of its episode
-    :param observations: as the environment gives them, shape (n_envs, ``observation_size``)
+    :param observations: observations of the environment, shape (n_envs, ``observation_size``)
     """
 
     symbol: np.ndarray
@@ -79,11 +79,11 @@ class MarketCore:
     Markets in which n_envs independent agents trade: positions, equity and time, without any interface. All markets
     lie in one array, one after the other; ``bar`` and ``end`` are positions in it.
 
-    :param segments: what may be traded, one symbol each, all with the same bars per year
+    :param segments: segments to trade, one symbol each, all with the same bars per year
     :param n_envs: number of agents
-    :param costs: what trading costs and what may be held
+    :param costs: costs of trading and bounds of positions
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :param cost_model: what orders and positions cost; None: as ``costs`` says
+    :param cost_model: costs of orders and positions; None: the model of ``costs``
     :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
 
@@ -275,7 +275,7 @@ def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
     """
-    :param costs: what may be held
+    :param costs: bounds or list of positions
     :param features: number of ``MarketConfig.features``
     :return: observation and action space of both interfaces
     """

@@ -231,7 +231,7 @@ def layout_of_scaling(
     """
     :param scaling: scaling of one symbol
     :param bounds: least and largest position that may be held
-    :param last_return_only: as ``Market.last_return_only``
+    :param last_return_only: the value of ``Market.last_return_only``
     :return: by the names of ``layout`` the mean, the standard deviation and the range that training saw; None where the
         observation holds 0
     """

@@ -33,7 +33,7 @@ class Market:
     :param close: closing prices
     :param volatility: EWMA volatility up to the bar's close, annualised, in points, NaN in the warm-up
     :param index: volatility index at the bar's close, in points; NaN: the bar has no regime
-    :param bars_per_year: what annualises figures and accrues interest
+    :param bars_per_year: factor that annualises figures and accrues interest
     :param regimes: names of the regimes, and points of the index at which they begin
     :param fill: "close" where there are no opening prices to fill at
     :param last_return_only: whether observations hold 0 in place of the past, but for the last return
@@ -41,7 +41,7 @@ class Market:
     :param volume: traded in each bar, where costs depend on it; else None
     :param benchmark_targets: target at each close of the user's own strategy; None: there is none
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
-    :param rows_per_year: what annualises figures of an account that holds all symbols of the run; None: as many as bars
+    :param rows_per_year: the same for an account that holds all symbols of the run; None: as many as bars
     :param zone: time zone of ``dates``, as ``Bars.zone``
     """
 
@@ -69,7 +69,7 @@ class Market:
 
     @property
     def account_rows_per_year(self) -> float:
-        """What annualises figures of the account that holds all symbols."""
+        """Factor that annualises figures of the account that holds all symbols."""
         if self.rows_per_year is None:
             return self.bars_per_year
         return self.rows_per_year
@@ -116,7 +116,7 @@ def digest(symbol: str, *arrays: np.ndarray) -> str:
 
 def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Market:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: the choice of the index, and the bounds where they are given
     :param train: bars of the training period, whose quantiles are the bounds where none are given
     :param last: last bar whose index is needed
@@ -204,8 +204,8 @@ def fills_at_open(market: Market, trading: TradingCosts) -> bool:
 
 def with_fill(trading: TradingCosts, markets: Sequence[Market]) -> TradingCosts:
     """
-    :param trading: what trading costs
-    :param markets: what is traded
+    :param trading: fees, slippage and rates
+    :param markets: traded markets
     :return: the costs with the fill that the markets decide; where some have opening prices and others have none, each
         market decides its own, and the fill stays open
     """

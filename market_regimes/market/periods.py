@@ -87,7 +87,7 @@ class Dated(Protocol):
 
 def period_of(bars: Dated, first: str, last: str) -> range:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param first: ISO date
     :param last: ISO date, included
     :return: positions of its bars in the period, perhaps none
@@ -103,7 +103,7 @@ def period_of(bars: Dated, first: str, last: str) -> range:
 
 def covered_period(bars: Bars, first: str, last: str) -> range:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param first: ISO date
     :param last: ISO date, included
     :return: positions of its bars in the period, at least two

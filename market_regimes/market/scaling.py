@@ -94,7 +94,7 @@ class Scaling:
         :param fitted: bars whose statistics scale the observations
         :param observed: bars at whose close training observes
         :param window: log returns in an observation
-        :param features: by name, shape (T,) each; None: there are none
+        :param features: values by name, shape (T,) each; None: there are none
         :return: the scaling; a standard deviation is 0 where nothing moves
         """
         inside = slice(fitted.start, fitted.stop)

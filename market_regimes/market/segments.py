@@ -130,9 +130,9 @@ def segments_of(
     Each symbol takes part in the periods in which it exists, if the training period has bars of it to scale by.
 
     :param config: the data
-    :param periods: which of its periods, the first of which is trained on
+    :param periods: names of periods, the first of which is trained on
     :param read: the bars, where a command has read them already
-    :return: per period one segment for each symbol that has bars in it
+    :return: one segment for each symbol that has bars in a period, by period
     :raises ValueError: if the data cannot be used, or the periods overlap or run backwards
     """
     if read is None:
@@ -232,7 +232,7 @@ class Data:
 def read_data(config: MarketConfig) -> Data:
     """
     :param config: the data, with or without periods
-    :return: what is traded
+    :return: the bars and the segments
     :raises ValueError: in one sentence, if the data cannot be used
     """
     # The bars, in zones that exist.
