@@ -75,6 +75,14 @@ ONE_UPDATE = dict(
 )
 
 
+# Days of made-up files of 600 business days from 2000-01-03; the last 15 bars lie behind the test period.
+PERIODS = dict(
+    train=("2000-01-03", "2001-03-30"),
+    validation=("2001-04-02", "2001-08-31"),
+    test=("2001-09-03", "2002-03-29"),
+)
+
+
 RECURRENT_SHORT = dict(n_steps=32, batch_size=40, n_epochs=2, seed=0, device="cpu")
 
 

@@ -12,12 +12,13 @@ from market_regimes.prices import Bars
 
 def column_of(bars: Bars, name: str, option: str) -> np.ndarray:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param name: "volume", or a column of the file
-    :param option: that names it
+    :param option: option that names the column
     :return: its numbers, NaN where missing, shape (T,)
     :raises ValueError: if the bars have no such column
     """
+    # Volume has its own field beside the columns of the file.
     columns = dict(bars.extra)
     if bars.volume is not None:
         columns["volume"] = bars.volume
@@ -30,7 +31,7 @@ def column_of(bars: Bars, name: str, option: str) -> np.ndarray:
 
 def feature_columns(bars: Bars, config: MarketConfig) -> dict[str, np.ndarray]:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :return: per feature its value at each close, as late as the lag says, NaN where there is none yet, shape (T,)
     :raises ValueError: if the bars lack one
@@ -38,6 +39,8 @@ def feature_columns(bars: Bars, config: MarketConfig) -> dict[str, np.ndarray]:
     columns = {}
     for name in config.features:
         values = _filled(bars, name, config)
+
+        # Volume enters by its growth, which the first bar lacks.
         if name == "volume":
             values = np.diff(np.log(values), prepend=np.nan)
         columns[name] = _lagged(values, config.feature_lag)
@@ -53,10 +56,11 @@ def _lagged(values: np.ndarray, lag: int) -> np.ndarray:
 
 def first_complete(bars: Bars, config: MarketConfig) -> int:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :return: first bar at whose close all features have a value; one after the last bar, if there is none
     """
+    # The bar after the last one lacks nothing.
     incomplete = np.zeros(len(bars.close) + 1, dtype=bool)
     for values in feature_columns(bars, config).values():
         incomplete[:-1] |= np.isnan(values)
@@ -65,7 +69,7 @@ def first_complete(bars: Bars, config: MarketConfig) -> int:
 
 def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param config: names the features, their lag, and the filling of gaps
     :param needed: bars at whose close the features are observed or scale observations
     :raises ValueError: with row and date, if a feature has no value there
@@ -76,12 +80,14 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
         if name == "volume":
             first -= 1
         if first < 0:
+            day = date_text(bars.dates[needed.start])
+            begin = date_text(bars.dates[0])
             raise ValueError(
                 f"{bars.source}: {name}, {config.feature_lag} bars late, is not known of {bars.symbol} on "
-                f"{date_text(bars.dates[needed.start])}, as the bars begin on {date_text(bars.dates[0])}: begin the "
-                "period later, or lower market.feature_lag"
+                f"{day}, as the bars begin on {begin}: begin the period later, or lower market.feature_lag"
             )
 
+        # A column that has begun has a gap, another has no value yet.
         missing = np.isnan(_filled(bars, name, config))
         has_begun = not missing[: first + 1].all()
 
@@ -93,24 +99,29 @@ def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
 
 def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
     """
-    :param bars: of one symbol
-    :param config: what trading costs, what may be held, and the user's own rule
+    :param bars: bars of one symbol
+    :param config: configuration with trading costs, bounds of positions, and the user's rule
     :param needed: bars at whose close orders are given
     :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the user's
         rule has no target or one that may not be held
     """
     if not needed:
         return
+
+    # The impact of an order needs a volume.
     inside = np.zeros(len(bars.close), dtype=bool)
     inside[needed.start : needed.stop] = True
     if config.trading.impact_coefficient:
         _check_volume(bars, inside)
+
+    # The user's rule needs a target that may be held.
     targets = benchmark_targets(bars, config)
     if targets is not None:
         _check_targets(bars, config, targets, inside)
 
 
 def _check_volume(bars: Bars, inside: np.ndarray) -> None:
+    """:raises ValueError: with row and date, if a bar inside has no positive volume"""
     option = "market.trading.impact_coefficient"
     volume = column_of(bars, "volume", option)
     is_usable = (volume > 0) & (volume < np.inf)
@@ -119,11 +130,15 @@ def _check_volume(bars: Bars, inside: np.ndarray) -> None:
 
 
 def _check_targets(bars: Bars, config: MarketConfig, targets: np.ndarray, inside: np.ndarray) -> None:
+    """:raises ValueError: with row and date, if a bar inside has no target or one beyond the bounds"""
     name = f"{config.benchmark_positions} of {bars.symbol}"
     low, high = config.trading.of_rules.bounds
+
+    # Every close needs a target.
     problem = f"{name} is missing, and market.benchmark_positions trades at every close"
     bars.refuse(np.isnan(targets) & inside, problem)
 
+    # Every target lies within the bounds.
     beyond = (targets < low) | (targets > high)
     problem = f"{name} lies outside the {low:g} to {high:g} that may be held"
     bars.refuse(beyond & inside, problem, targets)
@@ -139,8 +154,13 @@ def benchmark_targets(bars: Bars, config: MarketConfig) -> np.ndarray | None:
 def _filled(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:
     """A column's numbers, its gaps filled on request; of volume the numbers that have a logarithm. Shape (T,)."""
     values = column_of(bars, name, "market.features")
-    if name == "volume":  # a gap that is filled would be a change of 0, which nobody traded
-        return np.where((values > 0) & (values < np.inf), values, np.nan)
+
+    # A gap of volume that is filled would be a change of 0, which nobody traded.
+    if name == "volume":
+        is_usable = (values > 0) & (values < np.inf)
+        return np.where(is_usable, values, np.nan)
+
+    # Gaps of others take the value before them.
     if config.feature_fill == "forward":
         filled: np.ndarray = pd.Series(values).ffill().to_numpy()
         return filled
@@ -152,6 +172,8 @@ def _problem(bars: Bars, name: str, config: MarketConfig, has_begun: bool) -> st
     if name == "volume":
         problem = "is missing or not positive: its log change needs both days, and no gap of it is filled"
         return f"volume of {bars.symbol} {problem}"
+
+    # Nothing can fill what stands before the first value.
     if config.feature_fill == "forward" or not has_begun:
         return (
             f"{name} of {bars.symbol} has no value yet: begin the period later, remove the rows before it has one, or "
@@ -165,10 +187,15 @@ def described_features(config: MarketConfig) -> str:
     if not config.features:
         return ""
 
-    shown = ["volume (log change)" if name == "volume" else name for name in config.features]
-    text = f"{', '.join(shown)}; known at the close of their row"
+    # The names, and that volume enters by its growth.
+    labels = {"volume": "volume (log change)"}
+    text = ", ".join(labels.get(name, name) for name in config.features)
+
+    # The time at which they are known, and the filling of their gaps.
     if config.feature_lag:
-        text = f"{', '.join(shown)}; known {config.feature_lag} bar(s) late"
+        text += f"; known {config.feature_lag} bar(s) late"
+    else:
+        text += "; known at the close of their row"
     if config.feature_fill:
         text += "; gaps filled forward"
     return text

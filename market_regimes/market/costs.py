@@ -38,14 +38,18 @@ class CostModel:
     Costs of orders and positions.
 
     :param trading: fees, slippage and rates
-    :param bars_per_year: what interest accrues by
+    :param bars_per_year: number of bars by which interest accrues
     :param in_currency: costs that depend on an order's size; None: there are none
     """
 
     def __init__(self, trading: TradingCosts, bars_per_year: float, in_currency: CurrencyCosts | None = None):
         self.trading = trading
         self.in_currency = in_currency
+
+        # Basis points as a share of the traded value.
         self.rate = (trading.fee_bp + trading.slippage_bp) / 1e4
+
+        # Rates per year as rates per bar.
         self.financing_rate = trading.financing_rate / bars_per_year
         self.cash_rate = trading.cash_rate / bars_per_year
         self.bars_per_year = bars_per_year
@@ -53,17 +57,22 @@ class CostModel:
     @classmethod
     def of(cls, segments: Sequence[Segment], trading: TradingCosts) -> CostModel:
         """
-        :param segments: what is traded, one symbol each
-        :param trading: what trading costs
+        :param segments: traded segments, one symbol each
+        :param trading: fees, slippage and rates
         :return: its cost model
         :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
         """
-        in_currency = None
-        if trading.in_currency:
-            markets = [segment.market for segment in segments]
-            fills = [prices_of_fills(market, fills_at_open(market, trading)) for market in markets]
-            in_currency = CurrencyCosts.of(list(segments), trading, fills)
-        return cls(trading, segments[0].market.bars_per_year, in_currency)
+        bars_per_year = segments[0].market.bars_per_year
+        if not trading.in_currency:
+            return cls(trading, bars_per_year)
+
+        # Costs in currency depend on the price at which each order is filled.
+        fills = []
+        for segment in segments:
+            at_open = fills_at_open(segment.market, trading)
+            fills.append(prices_of_fills(segment.market, at_open))
+        in_currency = CurrencyCosts.of(list(segments), trading, fills)
+        return cls(trading, bars_per_year, in_currency)
 
     def trade(self, target: np.ndarray, drifted: np.ndarray, bar: np.ndarray, equity: np.ndarray) -> Order:
         """
@@ -72,9 +81,10 @@ class CostModel:
         :param target: position that is wanted, share of equity, shape (n,)
         :param drifted: position at the fill, share of equity, shape (n,)
         :param bar: close at which each order is given, counted over all segments, shape (n,)
-        :param equity: at the fill, in starting equities, shape (n,)
+        :param equity: equity at the fill, in starting equities, shape (n,)
         :return: the order
         """
+        # Fees per share are a share of the traded value, as basis points are.
         rate: float | np.ndarray = self.rate
         if self.in_currency is not None:
             rate = self.rate + self.in_currency.per_share[bar]
@@ -82,29 +92,40 @@ class CostModel:
         # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
         trade = target - drifted
         trade = trade / (1 + np.sign(trade) * target * rate)
-        cost = rate * np.abs(trade)
+        traded = np.abs(trade)
+        cost = rate * traded
         if self.in_currency is None:
             return Order(trade, cost)
 
-        # Least fee and impact are paid from equity; the order leaves the target share of the rest.
-        cost = self.in_currency.total(bar, np.abs(trade), cost, equity)
-        return Order(target * (1 - cost) - drifted, cost)
+        # Least fee and impact are paid from equity.
+        cost = self.in_currency.total(bar, traded, cost, equity)
+
+        # The order leaves the target share of the rest.
+        trade = target * (1 - cost) - drifted
+        return Order(trade, cost)
 
     def financing(self, position: np.ndarray) -> np.ndarray:
         """
-        :param position: held over a bar, share of equity, shape (n,)
-        :return: paid for it, share of equity: on what is borrowed beyond equity, and on what is sold short, shape (n,)
+        The financing of a bar: on what is borrowed beyond equity, and on what is sold short.
+
+        :param position: share of equity that is held over the bar, shape (n,)
+        :return: share of equity that is paid, shape (n,)
         """
-        borrowed = np.maximum(position - 1, 0) + np.maximum(-position, 0)
+        long = np.maximum(position - 1, 0)
+        short = np.maximum(-position, 0)
+        borrowed = long + short
         financing: np.ndarray = self.financing_rate * borrowed
         return financing
 
     def interest(self, position: np.ndarray) -> np.ndarray:
         """
-        :param position: held over a bar, share of equity, shape (n,)
-        :return: earned on the rest of equity, which is cash, share of equity, shape (n,)
+        The interest of a bar on the equity that is not invested. The proceeds of a short earn none.
+
+        :param position: share of equity that is held over the bar, shape (n,)
+        :return: share of equity that is earned, shape (n,)
         """
-        cash = np.maximum(1 - np.maximum(position, 0), 0)
+        invested = np.maximum(position, 0)
+        cash = np.maximum(1 - invested, 0)
         interest: np.ndarray = self.cash_rate * cash
         return interest
 
@@ -115,15 +136,22 @@ class CostModel:
         the interest that cash would have earned. Costs that count in currency are left out: they depend on the equity
         of the day.
 
-        :param target: position held in the state
+        :param target: position that is held in the state
         :param ends: probability that each state has ended by the next bar, shape (S,)
         :return: costs in per cent of equity, shape (S,)
         """
         trading = self.trading
-        turnover = 2 * abs(target) * ends * (trading.fee_bp + trading.slippage_bp) / 100  # 1 bp is 0.01 per cent
-        borrowed = max(target - 1, 0.0) + max(-target, 0.0)
+
+        # One purchase and one sale a stretch. 1 bp is 0.01 per cent.
+        basis_points = trading.fee_bp + trading.slippage_bp
+        turnover = 2 * abs(target) * ends * basis_points / 100
+
+        # The financing of the bar, and the interest that the invested equity does not earn.
+        long = max(target - 1, 0.0)
+        short = max(-target, 0.0)
+        financing = trading.financing_rate * (long + short)
         invested = min(max(target, 0.0), 1.0)
-        rates = trading.financing_rate * borrowed + trading.cash_rate * invested
+        rates = financing + trading.cash_rate * invested
         expected: np.ndarray = turnover + 100 * rates / self.bars_per_year
         return expected
 
@@ -131,7 +159,7 @@ class CostModel:
 @dataclass(frozen=True)
 class CurrencyCosts:
     """
-    Costs in currency or shares of orders given at T closes.
+    The costs that count in currency or shares, for the orders of T closes.
 
     :param costs: the fees, and the equity at the start
     :param per_share: fee per share over the price of the fill, shape (T,)
@@ -145,51 +173,72 @@ class CurrencyCosts:
     @classmethod
     def of(cls, segments: list[Segment], costs: TradingCosts, fills: list[np.ndarray]) -> CurrencyCosts:
         """
-        :param segments: what is traded, one symbol each; T is the sum of their bars
-        :param costs: with at least one that counts in currency
-        :param fills: per symbol the prices at which orders of each close but the last are filled
+        :param segments: traded segments, one symbol each; T is the sum of their bars
+        :param costs: fees and rates, at least one of which counts in currency
+        :param fills: per symbol, the fill prices of the orders of each close but the last
         :return: their costs
         :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
         """
-        per_share = [_per_share(segment, fill, costs) for segment, fill in zip(segments, fills, strict=True)]
-        impact = [_impact(segment, costs) for segment in segments]
-        return cls(costs, np.concatenate(per_share), np.concatenate(impact))
+        per_share = []
+        impact = []
+        for segment, fill in zip(segments, fills, strict=True):
+            per_share.append(_per_share(segment, fill, costs))
+            impact.append(_impact(segment, costs))
+
+        # One symbol after the other.
+        return cls(
+            costs,
+            np.concatenate(per_share),
+            np.concatenate(impact),
+        )
 
     def total(self, bar: np.ndarray, traded: np.ndarray, proportional: np.ndarray, equity: np.ndarray) -> np.ndarray:
         """
-        :param bar: of the close at which each order is given, shape (n,)
+        The whole cost of orders. The least fee and the impact join the proportional costs.
+
+        :param bar: close at which each order is given, counted over all segments, shape (n,)
         :param traded: value of each order as a share of equity, shape (n,)
         :param proportional: its costs in basis points and per share, as shares of equity, shape (n,)
-        :param equity: at the fill, in starting equities, shape (n,)
+        :param equity: equity at the fill, in starting equities, shape (n,)
         :return: all its costs, as shares of equity, at most 1, shape (n,)
         """
         assert self.costs.start_equity is not None
         currency = self.costs.start_equity * equity
 
         # The fee is at least the least fee, where there is an order at all.
-        fee = (self.costs.fee_bp / 1e4 + self.per_share[bar]) * traded
-        least = np.where(traded > NO_ORDER, self.costs.min_fee / currency, 0.0)
+        rate = self.costs.fee_bp / 1e4 + self.per_share[bar]
+        fee = rate * traded
+        is_order = traded > NO_ORDER
+        least = np.where(is_order, self.costs.min_fee / currency, 0.0)
         missing_fee = np.maximum(least - fee, 0.0)
 
         # The impact grows with the square root of the order.
-        impact = self.impact[bar] * np.sqrt(traded * currency) * traded
+        value = traded * currency
+        impact = self.impact[bar] * np.sqrt(value) * traded
+
         total: np.ndarray = proportional + missing_fee + impact
         return total.clip(max=1.0)
 
 
 def _per_share(segment: Segment, fill: np.ndarray, costs: TradingCosts) -> np.ndarray:
     """Fee per share over the price of the fill, shape (T,)."""
-    rate = np.append(costs.fee_per_share / fill, 0.0)  # nothing follows the last bar
+    market = segment.market
+
+    # Nothing follows the last bar.
+    rate = np.append(costs.fee_per_share / fill, 0.0)
 
     # A whole position must cost less than its value.
     largest = max(abs(bound) for bound in costs.bounds)
-    whole = (rate + (costs.fee_bp + costs.slippage_bp) / 1e4) * largest
+    proportional = (costs.fee_bp + costs.slippage_bp) / 1e4
+    whole = (rate + proportional) * largest
     takes_all = whole[segment.first : segment.last] >= 1
+
     if takes_all.any():
         bar = segment.first + int(np.argmax(takes_all))
+        day = date_text(market.dates[bar])
         raise ValueError(
-            f"fee_per_share={costs.fee_per_share:g} takes all equity of a trade in {segment.market.symbol} at the "
-            f"price {fill[bar]:g}, of an order given on {date_text(segment.market.dates[bar])}"
+            f"fee_per_share={costs.fee_per_share:g} takes all equity of a trade in {market.symbol} at the "
+            f"price {fill[bar]:g}, of an order given on {day}"
         )
     return rate
 
@@ -202,10 +251,13 @@ def _impact(segment: Segment, costs: TradingCosts) -> np.ndarray:
     if market.volume is None:
         raise ValueError(f"{market.source} has no volume, which impact_coefficient needs")
 
-    # Bars at which nothing is traded may lack a volume.
+    # The impact grows with a bar's volatility, and shrinks with the root of the value that it trades.
     volatility = market.volatility / 100 / np.sqrt(market.bars_per_year)
     with np.errstate(divide="ignore", invalid="ignore"):
-        impact = costs.impact_coefficient * volatility / np.sqrt(market.volume * market.close)
+        value = market.volume * market.close
+        impact = costs.impact_coefficient * volatility / np.sqrt(value)
+
+    # Bars at which no order is given may lack a volume.
     is_finite = np.isfinite(impact)
     if not is_finite[segment.first : segment.last].all():
         raise ValueError(

@@ -31,7 +31,7 @@ LEAST_GROWTH = 1e-9  # of equity within a step, so that nothing is divided by 0
 
 @dataclass
 class StepResult:
-    """What one step did, arrays of shape (n_envs,). Trades and costs are shares of the equity before it."""
+    """The results of one step, arrays of shape (n_envs,). Trades and costs are shares of the equity before the step."""
 
     growth: np.ndarray  # equity after the step over equity before it
     gross_growth: np.ndarray  # the same without fees, slippage and financing
@@ -50,7 +50,7 @@ class StepResult:
 @dataclass(frozen=True)
 class Known:
     """
-    What each of n_envs agents knows at a close, arrays of shape (n_envs,) but for the last.
+    The knowledge of n_envs agents at a close, arrays of shape (n_envs,) but for the last.
 
     :param symbol: position of its segment
     :param bar: position of the bar in its market
@@ -60,7 +60,7 @@ class Known:
     :param position: share of its equity that is invested
     :param equity: 1 at the start
     :param episode_start: whether this is the first bar of its episode
-    :param observations: as the environment gives them, shape (n_envs, ``observation_size``)
+    :param observations: observations of the environment, shape (n_envs, ``observation_size``)
     """
 
     symbol: np.ndarray
@@ -79,11 +79,11 @@ class MarketCore:
     Markets in which n_envs independent agents trade: positions, equity and time, without any interface. All markets
     lie in one array, one after the other; ``bar`` and ``end`` are positions in it.
 
-    :param segments: what may be traded, one symbol each, all with the same bars per year
+    :param segments: segments to trade, one symbol each, all with the same bars per year
     :param n_envs: number of agents
-    :param costs: what trading costs and what may be held
+    :param costs: costs of trading and bounds of positions
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
-    :param cost_model: what orders and positions cost; None: as ``costs`` says
+    :param cost_model: costs of orders and positions; None: the model of ``costs``
     :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
 
@@ -95,35 +95,55 @@ class MarketCore:
         episode_bars: int | None = 252,
         cost_model: CostModel | None = None,
     ):
-        self.n_envs = n_envs
-        self.costs = costs or TradingCosts()
-        self.markets = [segment.market for segment in segments]
         if episode_bars is not None and episode_bars < 1:
             raise ValueError(f"episode_bars must be at least 1, got {episode_bars}")
 
-        # Where each segment lies among all bars, and how long its episodes are.
-        self.offset = np.cumsum([0, *(len(market.close) for market in self.markets[:-1])])
+        # The markets, and what trading in them costs.
+        self.n_envs = n_envs
+        self.costs = costs or TradingCosts()
+        self.markets = [segment.market for segment in segments]
+        self.bars_per_year = self.markets[0].bars_per_year
+        self.rows_per_year = self.markets[0].account_rows_per_year
+
+        # The place of each segment among all bars.
+        lengths = [len(market.close) for market in self.markets]
+        self.offset = np.cumsum([0, *lengths[:-1]])
         self.first = self.offset + [segment.first for segment in segments]
         self.last = self.offset + [segment.last for segment in segments]
-        available = self.last - self.first
-        self.episode_bars = available if episode_bars is None else np.minimum(episode_bars, available)
 
-        # What the agents observe, and what trading rules read.
+        # An episode has no more bars than its segment.
+        available = self.last - self.first
+        self.episode_bars = available
+        if episode_bars is not None:
+            self.episode_bars = np.minimum(episode_bars, available)
+
+        # The observations of the agents.
         self.features = list(self.markets[0].features)
-        self._observations = Observations(self.markets, [segment.scaling for segment in segments])
+        scalings = [segment.scaling for segment in segments]
+        self._observations = Observations(self.markets, scalings)
+
+        # The numbers that trading rules read.
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
 
-        # What positions earn until the fill of an order and after it, and what they cost.
-        self.fills_at_open = np.array([fills_at_open(market, self.costs) for market in self.markets])
-        self.all_fill_at_open = bool(self.fills_at_open.all())
-        returns = [_returns(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
-        self.return_before_fill = np.concatenate([before for before, _ in returns])
-        self.return_after_fill = np.concatenate([after for _, after in returns])
-        self.cost_model = CostModel.of(segments, self.costs) if cost_model is None else cost_model
-        self.bars_per_year = self.markets[0].bars_per_year
-        self.rows_per_year = self.markets[0].account_rows_per_year
+        # The returns of each bar until its order is filled, and from then on.
+        fills = [fills_at_open(market, self.costs) for market in self.markets]
+        before = []
+        after = []
+        for market, at_open in zip(self.markets, fills, strict=True):
+            until_fill, from_fill = _returns(market, at_open)
+            before.append(until_fill)
+            after.append(from_fill)
+        self.fills_at_open = np.array(fills)
+        self.all_fill_at_open = all(fills)
+        self.return_before_fill = np.concatenate(before)
+        self.return_after_fill = np.concatenate(after)
+
+        # The costs of orders and positions.
+        if cost_model is None:
+            cost_model = CostModel.of(segments, self.costs)
+        self.cost_model = cost_model
 
         # The agents: flat, with equity 1, at the first bar of their symbols.
         self.symbol = np.arange(n_envs) % len(segments)
@@ -139,11 +159,18 @@ class MarketCore:
         :param which: mask of the agents to reset, shape (n_envs,)
         :param generator: draws their symbols and first bars
         """
-        symbol = generator.integers(len(self.markets), size=int(which.sum()))
-        starts = generator.integers(self.first[symbol], self.last[symbol] - self.episode_bars[symbol] + 1)
+        # Every symbol is as likely as another, and every bar from which a whole episode fits.
+        count = int(which.sum())
+        symbol = generator.integers(len(self.markets), size=count)
+        bars = self.episode_bars[symbol]
+        latest = self.last[symbol] - bars
+        starts = generator.integers(self.first[symbol], latest + 1)
+
         self.symbol[which] = symbol
         self.bar[which] = starts
-        self.end[which] = starts + self.episode_bars[symbol]
+        self.end[which] = starts + bars
+
+        # Flat, with equity 1.
         self.position[which] = 0.0
         self.equity[which] = 1.0
 
@@ -162,16 +189,18 @@ class MarketCore:
         return self._observations.at(self.bar, self.position)
 
     def known(self) -> Known:
-        """:return: what a trading rule may know now"""
+        """:return: the numbers that a trading rule may read now"""
+        bar = self.bar - self.offset[self.symbol]
+        start = self.end - self.episode_bars[self.symbol]
         return Known(
             symbol=self.symbol.copy(),
-            bar=self.bar - self.offset[self.symbol],
+            bar=bar,
             volatility=self.volatility[self.bar],
             index=self.index[self.bar],
             regime=self.regime[self.bar],
             position=self.position.copy(),
             equity=self.equity.copy(),
-            episode_start=self.bar == self.end - self.episode_bars[self.symbol],
+            episode_start=self.bar == start,
             observations=self.observations(),
         )
 
@@ -180,10 +209,12 @@ class MarketCore:
         Fill the orders and go one bar on; an agent at its end stays there.
 
         :param targets: target positions as shares of equity, shape (n_envs,); clipped to the allowed range
-        :return: what happened
+        :return: the results of the step
         """
         low, high = self.costs.bounds
         target = np.minimum(np.maximum(targets, low), high)
+
+        # The returns of this bar until the fill, and from the fill on.
         return_before_fill = self.return_before_fill.take(self.bar)
         return_after_fill = self.return_after_fill.take(self.bar)
 
@@ -198,28 +229,36 @@ class MarketCore:
         if self.costs.cash_rate:
             gross_before_fill = gross_before_fill + self.cost_model.interest(overnight)
         gross_before_fill = np.maximum(gross_before_fill, LEAST_GROWTH)
+
+        # Financing is paid, and the old position has drifted with its price.
         before_fill = np.maximum(gross_before_fill - financing, LEAST_GROWTH)
         drifted = self.position * (1 + return_before_fill) / before_fill
 
         # The order is filled and pays its cost.
-        order = self.cost_model.trade(target, drifted, self.bar, self.equity * before_fill)
+        equity_at_fill = self.equity * before_fill
+        order = self.cost_model.trade(target, drifted, self.bar, equity_at_fill)
+        after_order = before_fill * (1 - order.cost)
 
         # The new position earns the rest of the bar.
         after_fill = np.maximum(1 + target * return_after_fill, LEAST_GROWTH)
-        growth = np.maximum(before_fill * (1 - order.cost) * after_fill, RUIN_EQUITY / self.equity)
+        growth = np.maximum(after_order * after_fill, RUIN_EQUITY / self.equity)
         self.equity = self.equity * growth
         self.position = target * (1 + return_after_fill) / after_fill
 
         # One bar on.
         self.bar = np.minimum(self.bar + 1, self.end)
+        is_over = self.bar >= self.end
+
+        # Ruin ends an episode; the last bar cuts it off.
         terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
+        truncated = is_over & ~terminated
         return StepResult(
-            growth,
-            gross_before_fill * after_fill,
-            order.trade * before_fill,
-            order.cost * before_fill + financing,
-            terminated,
-            truncated=(self.bar >= self.end) & ~terminated,
+            growth=growth,
+            gross_growth=gross_before_fill * after_fill,
+            trade=order.trade * before_fill,
+            cost=order.cost * before_fill + financing,
+            terminated=terminated,
+            truncated=truncated,
         )
 
 
@@ -236,14 +275,25 @@ def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
     """
-    :param costs: what may be held
+    :param costs: bounds or list of positions
     :param features: number of ``MarketConfig.features``
     :return: observation and action space of both interfaces
     """
-    observation = spaces.Box(-np.inf, np.inf, (observation_size(features),), np.float32)
+    size = observation_size(features)
+    observation = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    # Positions of a list are chosen by their number.
     if costs.positions is not None:
         return observation, spaces.Discrete(len(costs.positions))
-    return observation, spaces.Box(costs.position_low, costs.position_high, (1,), np.float32)
+
+    # Others lie anywhere between two bounds.
+    action = spaces.Box(
+        costs.position_low,
+        costs.position_high,
+        (1,),
+        np.float32,
+    )
+    return observation, action
 
 
 class MarketVecEnv(VecEnv):
@@ -257,7 +307,9 @@ class MarketVecEnv(VecEnv):
     render_mode = None
 
     def __init__(self, core: MarketCore, seed: int | None = None):
-        super().__init__(core.n_envs, *spaces_of(core.costs, len(core.features)))
+        observation_space, action_space = spaces_of(core.costs, len(core.features))
+        super().__init__(core.n_envs, observation_space, action_space)
+
         self.core = core
         self.generator = np.random.default_rng(seed)
         self._targets = np.zeros(core.n_envs)
@@ -267,7 +319,9 @@ class MarketVecEnv(VecEnv):
         if self._seeds[0] is not None:
             self.generator = np.random.default_rng(self._seeds[0])
         self._reset_seeds()
-        self.core.reset(np.ones(self.num_envs, dtype=bool), self.generator)
+
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        self.core.reset(everywhere, self.generator)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self.core.observations()
 
@@ -276,6 +330,7 @@ class MarketVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         result = self.core.step(self._targets)
+        rewards = result.reward.astype(np.float32)
         dones = result.terminated | result.truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observations = self.core.observations()
@@ -283,16 +338,20 @@ class MarketVecEnv(VecEnv):
         # Where an episode ended, its last observation goes to the info and the next episode begins.
         if dones.any():
             for i in np.flatnonzero(dones):
-                infos[i] = {"terminal_observation": observations[i], "TimeLimit.truncated": bool(result.truncated[i])}
+                infos[i] = {
+                    "terminal_observation": observations[i],
+                    "TimeLimit.truncated": bool(result.truncated[i]),
+                }
             self.core.reset(dones, self.generator)
             observations = self.core.observations()
-        return observations, result.reward.astype(np.float32), dones, infos
+        return observations, rewards, dones, infos
 
     def close(self) -> None:
         pass
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+        count = len(list(self._get_indices(indices)))
+        return [getattr(self, attr_name)] * count
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         setattr(self, attr_name, value)
@@ -301,7 +360,8 @@ class MarketVecEnv(VecEnv):
         raise NotImplementedError("the copies of a MarketVecEnv are rows of arrays and have no methods of their own")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
-        return [False] * len(list(self._get_indices(indices)))
+        count = len(list(self._get_indices(indices)))
+        return [False] * count
 
 
 class MarketEnv(gym.Env[np.ndarray, Any]):
@@ -329,23 +389,41 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         :return: the environment
         :raises ValueError: in one sentence, if the data cannot be used
         """
-        config = market if isinstance(market, MarketConfig) else MarketConfig(market)
-        data = read_data(config)
-        episode_bars = config.episode_bars if period == "train" else None
-        return cls(MarketCore(data.segments[period], 1, data.config.trading, episode_bars))
+        if not isinstance(market, MarketConfig):
+            market = MarketConfig(market)
+        data = read_data(market)
+
+        # Validation and test are played from their first bar to their last.
+        episode_bars = None
+        if period == "train":
+            episode_bars = market.episode_bars
+
+        core = MarketCore(
+            data.segments[period],
+            n_envs=1,
+            costs=data.config.trading,
+            episode_bars=episode_bars,
+        )
+        return cls(core)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """:param options: none are known"""
+        """:param options: not used"""
         super().reset(seed=seed)
+
+        # The one agent starts anew.
         self.core.reset(np.ones(1, dtype=bool), self.np_random)
         return self.core.observations()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """:param action: target position, shape (1,), or the number of one of ``TradingCosts.positions``"""
-        result = self.core.step(self.core.costs.targets(action))
+        targets = self.core.costs.targets(action)
+        result = self.core.step(targets)
+
+        # The arrays of one agent become its numbers.
         observation = self.core.observations()[0]
+        reward = float(result.reward[0])
         terminated = bool(result.terminated[0])
         truncated = bool(result.truncated[0])
-        return observation, float(result.reward[0]), terminated, truncated, {}
+        return observation, reward, terminated, truncated, {}

@@ -1,5 +1,5 @@
 """
-What an agent observes at a close.
+The observation of an agent at a close.
 
 An observation holds the last ``WINDOW`` log returns, the numbers of ``FEATURES``, the user's columns, and the position,
 in this order. All are scaled by one symbol's training period.
@@ -33,9 +33,9 @@ class Feature:
     """
     One number of an observation.
 
-    :param name: in the layout of ``export``; of a user's column its name in the file
-    :param unit: before scaling
-    :param label: for people
+    :param name: name in the layout of ``export``; of a user's column its name in the file
+    :param unit: unit before scaling
+    :param label: name for people
     :param values: its value at each close of a market, before scaling, shape (T,)
     :param scaled_by: its mean, standard deviation and range in a run's scaling; None: its entry in ``Scaling.features``
     :param history: bars before the first at which it has a value
@@ -57,7 +57,9 @@ class Feature:
     @property
     def layout_name(self) -> str:
         """Its name in the layout of ``export``."""
-        return f"feature_{self.name}" if self.is_column else self.name
+        if self.is_column:
+            return f"feature_{self.name}"
+        return self.name
 
     def scaling(self, scaling: Scaling) -> FeatureScaling:
         """:return: its part of a symbol's scaling"""
@@ -90,7 +92,7 @@ FEATURES = (
 )
 # Bars before the first at which there is an observation.
 HISTORY = max(WINDOW, *(feature.history for feature in FEATURES))
-# Without earlier returns, volatility and index, and without the position, in which a policy would learn to remember.
+# Where the past is hidden: earlier returns, volatility and index, and the position, in which a policy would remember.
 HIDDEN = [*range(WINDOW - 1), *range(WINDOW, WINDOW + len(FEATURES)), -1]
 
 
@@ -100,7 +102,9 @@ def features_of(columns: Iterable[str]) -> list[Feature]:
     :return: the features of an observation, in its order
     :raises ValueError: if a column has the name of another feature
     """
+    # A column must not have the name of a feature in a run's scaling.
     names = {feature.name for feature in FEATURES if feature.scaled_by is None}
+
     features = list(FEATURES)
     for column in columns:
         if column in names:
@@ -110,14 +114,26 @@ def features_of(columns: Iterable[str]) -> list[Feature]:
 
 
 def _feature_of_column(column: str) -> Feature:
-    unit = "log growth" if column == "volume" else "as in the file"
-    return Feature(column, unit, f"feature {column}", lambda market: market.features[column], is_column=True)
+    """The feature of a user's column. Volume enters by its growth."""
+    unit = "as in the file"
+    if column == "volume":
+        unit = "log growth"
+    return Feature(
+        column,
+        unit,
+        f"feature {column}",
+        lambda market: market.features[column],
+        is_column=True,
+    )
 
 
 def fitted_values(market: Market) -> dict[str, np.ndarray]:
     """:return: by name the values of the features that ``Scaling.features`` scales, in their order, shape (T,) each"""
-    features = features_of(market.features)
-    return {feature.name: feature.values(market) for feature in features if feature.scaled_by is None}
+    values = {}
+    for feature in features_of(market.features):
+        if feature.scaled_by is None:
+            values[feature.name] = feature.values(market)
+    return values
 
 
 def fitted_names(columns: Iterable[str]) -> list[str]:
@@ -130,8 +146,8 @@ def fitted_names(columns: Iterable[str]) -> list[str]:
 
 def columns_of(scaling: Scaling) -> list[str]:
     """:return: names of the user's columns that a scaling scales"""
-    others = fitted_names([])
-    return [name for name in scaling.features if name not in others]
+    of_every_run = fitted_names([])
+    return [name for name in scaling.features if name not in of_every_run]
 
 
 def observation_size(columns: int = 0) -> int:
@@ -146,34 +162,44 @@ class Observations:
     """
     The observations of several markets, whose bars stand one after the other.
 
-    :param markets: with the same user's columns
-    :param scalings: of each
+    :param markets: markets that have the same user's columns
+    :param scalings: the scaling of each market
     """
 
     def __init__(self, markets: Sequence[Market], scalings: Sequence[Scaling]):
-        pairs = list(zip(markets, scalings, strict=True))
-        returns = np.concatenate([_scaled_returns(market, scaling) for market, scaling in pairs])
-        padded = np.concatenate([np.zeros(WINDOW - 1, dtype=np.float32), returns])  # so that window t ends at bar t
+        returns = [np.zeros(WINDOW - 1, dtype=np.float32)]
+        features = []
+        is_hidden = []
+        for market, scaling in zip(markets, scalings, strict=True):
+            returns.append(_scaled_returns(market, scaling))
+            features.append(_scaled_features(market, scaling))
+            is_hidden.append(np.full(len(market.close), market.last_return_only))
+
+        # The zeros before the first return let window t end at bar t.
+        padded = np.concatenate(returns)
         self._windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
-        self._features = np.concatenate([_scaled_features(market, scaling) for market, scaling in pairs])
+        self._features = np.concatenate(features)
         self._size = observation_size(len(markets[0].features))
 
         # The markets whose past an agent must remember.
-        hidden = [np.full(len(market.close), market.last_return_only) for market in markets]
-        self._is_hidden = np.concatenate(hidden)
+        self._is_hidden = np.concatenate(is_hidden)
         self._any_hidden = bool(self._is_hidden.any())
 
     def at(self, bars: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """
-        :param bars: of n agents, counted over all markets, shape (n,)
+        :param bars: bars of n agents, counted over all markets, shape (n,)
         :param positions: shares of equity that are invested, shape (n,)
         :return: float32, shape (n, ``observation_size``); where the market is ``last_return_only``, 0 for all but that
             return and the user's columns
         """
         observations = np.empty((len(bars), self._size), dtype=np.float32)
+
+        # Log returns, then features, then the position.
         observations[:, :WINDOW] = self._windows[bars]
         observations[:, WINDOW:-1] = self._features.take(bars, axis=0)
         observations[:, -1] = positions
+
+        # Nothing but the last return tells of the past where it is hidden.
         if self._any_hidden:
             agents = np.flatnonzero(self._is_hidden[bars])
             observations[agents[:, None], HIDDEN] = 0
@@ -182,16 +208,20 @@ class Observations:
 
 def _scaled_returns(market: Market, scaling: Scaling) -> np.ndarray:
     """Scaled log returns, float32, shape (T,)."""
-    returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
-    return returns.astype(np.float32)
+    returns = log_returns(market.close)
+    scaled = (returns - scaling.return_mean) / scaling.return_std
+    return scaled.astype(np.float32)
 
 
 def _scaled_features(market: Market, scaling: Scaling) -> np.ndarray:
     """The F scaled features, float32, shape (T, F)."""
     columns = []
     for feature in features_of(market.features):
-        of_training = feature.scaling(scaling)
-        columns.append((feature.values(market) - of_training.mean) / of_training.std)
+        values = feature.values(market)
+        training = feature.scaling(scaling)
+        columns.append((values - training.mean) / training.std)
+
+    # One column each.
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -199,40 +229,65 @@ def layout_of_scaling(
     scaling: Scaling, bounds: tuple[float, float], last_return_only: bool
 ) -> Mapping[str, dict[str, object] | None]:
     """
-    :param scaling: of a symbol
+    :param scaling: scaling of one symbol
     :param bounds: least and largest position that may be held
-    :param last_return_only: as ``Market.last_return_only``
-    :return: by the names of ``layout``, which entry scales: mean, standard deviation and the range that training saw;
-        None where the observation holds 0
+    :param last_return_only: the value of ``Market.last_return_only``
+    :return: by the names of ``layout`` the mean, the standard deviation and the range that training saw; None where the
+        observation holds 0
     """
+    # Returns of one scaling: the last one, and those that may be hidden.
     returns = FeatureScaling(scaling.return_mean, scaling.return_std, scaling.returns)
-    entries: dict[str, FeatureScaling | None] = {"log_return": returns, "earlier_log_return": returns}
-    hidden = ["earlier_log_return", "position"]
+    entries = {
+        "log_return": returns,
+        "earlier_log_return": returns,
+    }
+    hidden = {"earlier_log_return", "position"}
+
+    # Features, of which the user's columns are never hidden.
     for feature in features_of(columns_of(scaling)):
         entries[feature.layout_name] = feature.scaling(scaling)
         if not feature.is_column:
-            hidden.append(feature.layout_name)
+            hidden.add(feature.layout_name)
     entries["position"] = FeatureScaling(0.0, 1.0, bounds)
 
-    if last_return_only:
-        entries |= dict.fromkeys(hidden)
-    return {
-        name: None if entry is None else {"mean": entry.mean, "std": entry.std, "trained": entry.seen}
-        for name, entry in entries.items()
-    }
+    by_name: dict[str, dict[str, object] | None] = {}
+    for name, entry in entries.items():
+        if last_return_only and name in hidden:
+            by_name[name] = None
+            continue
+        by_name[name] = {
+            "mean": entry.mean,
+            "std": entry.std,
+            "trained": entry.seen,
+        }
+    return by_name
 
 
 def layout(columns: Iterable[str]) -> list[dict[str, str]]:
     """
     :param columns: names of the user's columns
-    :return: of each number of an observation its ``name``, its ``unit`` before scaling, and ``scaled_by``, its entry in
-        ``layout_of_scaling``
+    :return: the numbers of an observation, in its order: ``name``, ``unit`` before scaling, and ``scaled_by``, their
+        entry in ``layout_of_scaling``
     """
-    returns = [f"log_return_{ago}_bars_ago" for ago in range(WINDOW - 1, -1, -1)]
-    numbers = [{"name": name, "unit": "log growth", "scaled_by": "earlier_log_return"} for name in returns]
+    # Returns, the last of which is never hidden.
+    numbers = []
+    for ago in range(WINDOW - 1, -1, -1):
+        name = f"log_return_{ago}_bars_ago"
+        numbers.append(_number(name, "log growth", "earlier_log_return"))
     numbers[-1]["scaled_by"] = "log_return"
+
+    # Features, then the position.
     for feature in features_of(columns):
         name = feature.layout_name
-        numbers.append({"name": name, "unit": feature.unit, "scaled_by": name})
-    numbers.append({"name": "position", "unit": "share of equity", "scaled_by": "position"})
+        numbers.append(_number(name, feature.unit, name))
+    numbers.append(_number("position", "share of equity", "position"))
     return numbers
+
+
+def _number(name: str, unit: str, scaled_by: str) -> dict[str, str]:
+    """One number of the layout."""
+    return {
+        "name": name,
+        "unit": unit,
+        "scaled_by": scaled_by,
+    }

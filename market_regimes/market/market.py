@@ -1,4 +1,4 @@
-"""What one symbol is: its bars, its volatility index, its regimes and the columns that are used."""
+"""The market of one symbol: its bars, its volatility index, its regimes and the columns that are used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,16 +33,16 @@ class Market:
     :param close: closing prices
     :param volatility: EWMA volatility up to the bar's close, annualised, in points, NaN in the warm-up
     :param index: volatility index at the bar's close, in points; NaN: the bar has no regime
-    :param bars_per_year: what annualises figures and accrues interest
+    :param bars_per_year: factor that annualises figures and accrues interest
     :param regimes: names of the regimes, and points of the index at which they begin
     :param fill: "close" where there are no opening prices to fill at
-    :param last_return_only: whether 0 stands in observations in place of all that tells of the past but the last return
+    :param last_return_only: whether observations hold 0 in place of the past, but for the last return
     :param features: value at each close of the columns that enter observations, by name, in their order
     :param volume: traded in each bar, where costs depend on it; else None
     :param benchmark_targets: target at each close of the user's own strategy; None: there is none
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
-    :param rows_per_year: what annualises figures of an account that holds all symbols of the run; None: as many as bars
-    :param zone: of ``dates``, as ``Bars.zone``
+    :param rows_per_year: the same for an account that holds all symbols of the run; None: as many as bars
+    :param zone: time zone of ``dates``, as ``Bars.zone``
     """
 
     symbol: str
@@ -68,8 +69,10 @@ class Market:
 
     @property
     def account_rows_per_year(self) -> float:
-        """What annualises figures of the account that holds all symbols."""
-        return self.bars_per_year if self.rows_per_year is None else self.rows_per_year
+        """Factor that annualises figures of the account that holds all symbols."""
+        if self.rows_per_year is None:
+            return self.bars_per_year
+        return self.rows_per_year
 
     @cached_property
     def regime(self) -> np.ndarray:
@@ -78,10 +81,14 @@ class Market:
 
     def fingerprint(self, last: int | None = None) -> dict[str, str]:
         """
-        :param last: last bar that is used, None: of all
+        :param last: last bar that is used; None: the last of all
         :return: per month a digest over dates, prices, index and the features and volume that are used
         """
-        stop = len(self.dates) if last is None else last + 1
+        stop = len(self.dates)
+        if last is not None:
+            stop = last + 1
+
+        # The arrays on which results depend.
         arrays = [self.dates, self.open, self.close, self.index, *self.features.values()]
         if self.volume is not None:
             arrays.append(self.volume)
@@ -89,11 +96,14 @@ class Market:
         # Each month reaches to the first bar of the next one.
         months = self.dates[:stop].astype("M8[M]")
         starts = np.flatnonzero(np.diff(months.astype(int), prepend=-(10**6)))
-        stops = [*starts[1:], stop]
-        return {
-            str(months[start]): digest("", *(array[start:stop] for array in arrays))[:16]
-            for start, stop in zip(starts, stops, strict=True)
-        }
+        edges = [*starts, stop]
+
+        digests = {}
+        for begin, end in pairwise(edges):
+            month = str(months[begin])
+            of_month = [array[begin:end] for array in arrays]
+            digests[month] = digest("", *of_month)[:16]
+        return digests
 
 
 def digest(symbol: str, *arrays: np.ndarray) -> str:
@@ -106,8 +116,8 @@ def digest(symbol: str, *arrays: np.ndarray) -> str:
 
 def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Market:
     """
-    :param bars: of one symbol
-    :param config: which index to use, and the bounds where they are given
+    :param bars: bars of one symbol
+    :param config: the choice of the index, and the bounds where they are given
     :param train: bars of the training period, whose quantiles are the bounds where none are given
     :param last: last bar whose index is needed
     :return: the market, with its index and its regimes
@@ -123,6 +133,11 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     elif bars.source not in KEEPS_BOUNDS:
         regimes = regimes.fitted(index, train)
 
+    # Volume is kept only where the impact of an order depends on it.
+    volume = None
+    if config.trading.impact_coefficient:
+        volume = bars.volume
+
     return Market(
         bars.symbol,
         bars.source,
@@ -136,7 +151,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         bars.fill,
         last_return_only=bars.source in LAST_RETURN_ONLY,
         features=feature_columns(bars, config),
-        volume=bars.volume if config.trading.impact_coefficient else None,
+        volume=volume,
         benchmark_targets=benchmark_targets(bars, config),
         instants=bars.instants,
         rows_per_year=bars.rows_per_year,
@@ -158,20 +173,27 @@ def _index(bars: Bars, config: MarketConfig, volatility: np.ndarray, first: int,
     """The index of the data where it is wanted, which must cover the bars from first to last; else estimates."""
     index = bars.volatility_index
     estimated = estimated_index(volatility)
+
+    # An index that is asked for must be there; one that is not wanted is estimated.
     if index is None and config.volatility_index == "real":
         raise ValueError(f"market.volatility_index=real: {bars.source} has no column volatility_index")
     if index is None or not uses_index_of_data(bars, config):
         return estimated
 
+    # The bars that are used must have one.
     missing = np.isnan(index)
     within = np.flatnonzero(missing[first : last + 1]) + first
     if len(within):
+        begin = date_text(bars.dates[first])
+        end = date_text(bars.dates[last])
+        day = date_text(bars.dates[within[0]])
         raise ValueError(
             f"{bars.source} has no volatility_index for {len(within)} of the bars of {bars.symbol} from "
-            f"{date_text(bars.dates[first])} to {date_text(bars.dates[last])}, the first on "
-            f"{date_text(bars.dates[within[0]])}: complete the column, move the periods or set "
+            f"{begin} to {end}, the first on {day}: complete the column, move the periods or set "
             "market.volatility_index=estimated"
         )
+
+    # Others, which only warm up, are estimated.
     return np.where(missing, estimated, index)
 
 
@@ -182,17 +204,23 @@ def fills_at_open(market: Market, trading: TradingCosts) -> bool:
 
 def with_fill(trading: TradingCosts, markets: Sequence[Market]) -> TradingCosts:
     """
-    :param trading: what trading costs
-    :param markets: what is traded
+    :param trading: fees, slippage and rates
+    :param markets: traded markets
     :return: the costs with the fill that the markets decide; where some have opening prices and others have none, each
         market decides its own, and the fill stays open
     """
     kinds = {market.fill for market in markets}
     if trading.fill is not None or len(kinds) != 1:
         return trading
-    return replace(trading, fill="close" if kinds == {"close"} else "next_open")
+
+    # All markets are filled alike.
+    if kinds == {"close"}:
+        return replace(trading, fill="close")
+    return replace(trading, fill="next_open")
 
 
 def prices_of_fills(market: Market, at_open: bool) -> np.ndarray:
     """Price at which the order of each close but the last is filled, shape (T - 1,)."""
-    return market.open[1:] if at_open else market.close[:-1]
+    if at_open:
+        return market.open[1:]
+    return market.close[:-1]

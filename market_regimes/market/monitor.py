@@ -20,6 +20,7 @@ class EpisodeMonitor(VecMonitor):
         super().__init__(venv)
 
     def step_wait(self) -> VecEnvStepReturn:
+        # Every episode goes one step on.
         observations, rewards, dones, infos = self.venv.step_wait()
         self.episode_returns += rewards
         self.episode_lengths += 1
@@ -30,7 +31,11 @@ class EpisodeMonitor(VecMonitor):
             infos = list(infos)
             seconds = round(time.time() - self.t_start, 6)
             for i in ended:
-                episode = {"r": self.episode_returns[i], "l": self.episode_lengths[i], "t": seconds}
+                episode = {
+                    "r": self.episode_returns[i],
+                    "l": self.episode_lengths[i],
+                    "t": seconds,
+                }
                 infos[i] = {**infos[i], "episode": episode}
             self.episode_count += len(ended)
             self.episode_returns[ended] = 0

@@ -34,10 +34,10 @@ QUESTIONS = {
 @dataclass(frozen=True)
 class Oddity:
     """
-    What may be wrong with a symbol's prices, or may not be.
+    An oddity of a symbol's prices, perhaps an error.
 
-    :param kind: what it has in common with those of other symbols
-    :param symbol: whose
+    :param kind: words that the oddity shares with others of its kind
+    :param symbol: symbol that has it
     :param text: a sentence with file, symbol and date
     """
 
@@ -48,34 +48,55 @@ class Oddity:
 
 def oddities(bars: Bars | Market) -> list[Oddity]:
     """
+    :param bars: one symbol
     :return: the largest move that the next bar takes back, the largest like a split, the largest other one by a factor
-        of two, and a long gap, where there are such: no errors, but they may be some
+        of two, and a long gap, where there are such: each may be an error
     """
     move = np.diff(np.log(bars.close))
     is_large = np.abs(move) > np.log(JUMP)
+
+    # Each move is of one kind.
     is_taken_back = _taken_back(move, is_large)
     is_split = _like_splits(bars, move) & ~is_taken_back
-    masks = {TAKEN_BACK: is_taken_back, LIKE_A_SPLIT: is_split, LARGE: is_large & ~is_split & ~is_taken_back}
+    masks = {
+        TAKEN_BACK: is_taken_back,
+        LIKE_A_SPLIT: is_split,
+        LARGE: is_large & ~is_split & ~is_taken_back,
+    }
 
-    moves = [_largest_move(bars, move, mask, kind) for kind, mask in masks.items() if mask.any()]
-    return moves + _long_gap(bars)
+    # The largest of each kind, and the longest gap.
+    found = []
+    for kind, mask in masks.items():
+        if mask.any():
+            found.append(_largest_move(bars, move, mask, kind))
+    found += _long_gap(bars)
+    return found
 
 
 def _taken_back(move: np.ndarray, is_large: np.ndarray) -> np.ndarray:
     """Large moves of which the next bar takes back more than half, and the moves that do so, shape (T - 1,)."""
     rest = np.abs(move[:-1] + move[1:])
-    first = np.append(is_large[:-1] & (rest < np.abs(move[:-1]) / 2), False)
+    half = np.abs(move[:-1]) / 2
+    returns = is_large[:-1] & (rest < half)
+
+    # The move, and the next one that takes it back.
+    first = np.append(returns, False)
     second = np.insert(first[:-1], 0, False)
     either: np.ndarray = first | second
     return either
 
 
 def _largest_move(bars: Bars | Market, move: np.ndarray, mask: np.ndarray, kind: str) -> Oddity:
-    bar = int(np.argmax(np.where(mask, np.abs(move), 0.0))) + 1
+    """The largest of the masked moves, with the number of all."""
+    size = np.where(mask, np.abs(move), 0.0)
+    bar = int(np.argmax(size)) + 1
+
+    # Its change of the price in per cent, and its day.
     change = 100 * (bars.close[bar] / bars.close[bar - 1] - 1)
+    day = date_text(bars.dates[bar])
+    count = int(mask.sum())
     text = (
-        f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {date_text(bars.dates[bar])}"
-        f"{QUESTIONS[kind]} {int(mask.sum())} such bar(s)"
+        f"{bars.source}: close of {bars.symbol} moves by {change:+.0f} % on {day}{QUESTIONS[kind]} {count} such bar(s)"
     )
     return Oddity(kind, bars.symbol, text)
 
@@ -84,10 +105,15 @@ def _long_gap(bars: Bars | Market) -> list[Oddity]:
     """The longest gap, if it is long."""
     days = np.diff(bars.dates).astype("m8[D]").astype(int)
     gap = int(np.argmax(days))
-    if days[gap] <= max(GAP_DAYS, USUAL_GAPS * float(np.median(days))):
+
+    # Where bars are rare, a gap is long only beside the usual distance.
+    usual = float(np.median(days))
+    if days[gap] <= max(GAP_DAYS, USUAL_GAPS * usual):
         return []
+
     since = date_text(bars.dates[gap])
-    return [Oddity(GAPS, bars.symbol, f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}")]
+    text = f"{bars.source}: {bars.symbol} has no bar for {days[gap]} days from {since}"
+    return [Oddity(GAPS, bars.symbol, text)]
 
 
 def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
@@ -100,14 +126,21 @@ def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
     """
     # The usual move is the median of the bars around, which the split itself does not move.
     size = pd.Series(np.abs(move))
-    around = size.rolling(2 * NEIGHBOURS + 1, center=True, min_periods=NEIGHBOURS).median().to_numpy()
+    window = size.rolling(
+        2 * NEIGHBOURS + 1,
+        center=True,
+        min_periods=NEIGHBOURS,
+    )
+    around = window.median().to_numpy()
     usual = np.fmax(around, float(size.median()))
     spread = np.maximum(usual * ROBUST_STD, LEAST_STD)
 
+    # The closes, and of days the opens, must differ by the ratio of a split.
     is_split = _is_ratio(move, spread)
     length = bar_length(bars.dates)
     is_daily = length.unit == "second" or length == BarLength("day", 1)
-    if is_daily and bars.fill == "open" and not np.array_equal(bars.open, bars.close):
+    has_opens = bars.fill == "open" and not np.array_equal(bars.open, bars.close)
+    if is_daily and has_opens:
         overnight = np.log(bars.open[1:] / bars.close[:-1])
         is_split &= _is_ratio(overnight, spread)
     return is_split
@@ -115,6 +148,8 @@ def _like_splits(bars: Bars | Market, move: np.ndarray) -> np.ndarray:
 
 def _is_ratio(move: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Whether each log return is near the logarithm of a split's ratio, shape (T - 1,)."""
-    distance = np.abs(np.abs(move)[:, None] - np.log(SPLITS)).min(axis=1)
+    size = np.abs(move)
+    distances = np.abs(size[:, None] - np.log(SPLITS))
+    distance = distances.min(axis=1)
     is_near: np.ndarray = distance <= SPLIT_STDS * spread
     return is_near

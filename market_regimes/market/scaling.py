@@ -1,4 +1,4 @@
-"""The numbers by which observations are scaled, and the range that training saw of them."""
+"""The scaling of observations: means and standard deviations of training, and the ranges of its observations."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ class FeatureScaling:
         :param observed: values of the training's observations
         :return: the scaling; the standard deviation is 0, without rounding, where nothing moves
         """
+        mean = float(fitted.mean())
+
+        # The rounded standard deviation of equal numbers may not be 0.
         std = 0.0
         if fitted.min() < fitted.max():
             std = float(fitted.std())
-        return cls(float(fitted.mean()), std, _range(observed))
+        return cls(mean, std, _range(observed))
 
     def check(self) -> None:
         """:raises ValueError: if its numbers cannot be those of a training period"""
@@ -91,35 +94,52 @@ class Scaling:
         :param fitted: bars whose statistics scale the observations
         :param observed: bars at whose close training observes
         :param window: log returns in an observation
-        :param features: by name, shape (T,) each; None: there are none
+        :param features: values by name, shape (T,) each; None: there are none
         :return: the scaling; a standard deviation is 0 where nothing moves
         """
         inside = slice(fitted.start, fitted.stop)
         seen = slice(observed.start, observed.stop)
+
+        # The first observation reaches back over a window of returns.
         first_return = max(observed.start - window + 1, 0)
         returns = log_returns(close)
-        by_name = features or {}
+        seen_returns = returns[first_return : observed.stop]
+
+        # The statistics are those of the fitted bars.
+        fitted_returns = returns[inside]
+        fitted_volatility = volatility[inside]
+        scalings = {}
+        for name, values in (features or {}).items():
+            scalings[name] = FeatureScaling.of(values[inside], values[seen])
+
         return cls(
-            return_mean=float(returns[inside].mean()),
-            return_std=float(returns[inside].std()),
-            volatility_mean=float(volatility[inside].mean()),
-            volatility_std=float(volatility[inside].std()),
-            median_volatility=float(np.median(volatility[inside])),
-            returns=_range(returns[first_return : observed.stop]),
+            return_mean=float(fitted_returns.mean()),
+            return_std=float(fitted_returns.std()),
+            volatility_mean=float(fitted_volatility.mean()),
+            volatility_std=float(fitted_volatility.std()),
+            median_volatility=float(np.median(fitted_volatility)),
+            returns=_range(seen_returns),
             volatility=_range(volatility[seen]),
             index=_range(index[seen]),
-            features={name: FeatureScaling.of(values[inside], values[seen]) for name, values in by_name.items()},
+            features=scalings,
         )
 
     @classmethod
     def from_json(cls, content: Any) -> Scaling:
         """
-        :param content: what ``to_json`` gave
-        :raises ValueError: if it is anything else
+        :param content: the result of ``to_json``
+        :return: the scaling
+        :raises ValueError: if the content is anything else
         """
         try:
-            features = {name: FeatureScaling(**_ranges(entry)) for name, entry in content.get("features", {}).items()}
-            scaling = cls(**{**_ranges(content), "features": features})
+            # Runs of earlier versions have no features.
+            features = {}
+            for name, entry in content.get("features", {}).items():
+                features[name] = FeatureScaling(**_ranges(entry))
+
+            numbers = _ranges(content)
+            numbers["features"] = features
+            scaling = cls(**numbers)
             scaling.check()
         except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
@@ -130,13 +150,17 @@ class Scaling:
         for feature in self.features.values():
             feature.check()
 
+        # Ranges are finite and run upwards.
         ranges = (self.returns, self.volatility, self.index)
         are_ordered = all(low <= high for low, high in ranges)
-        if not are_ordered or not math.isfinite(sum(map(sum, ranges))):
+        are_finite = math.isfinite(sum(map(sum, ranges)))
+        if not are_ordered or not are_finite:
             raise ValueError("a range runs backwards")
 
+        # Moments are finite, and both spreads positive. NaN is not.
         moments = self.return_mean + self.return_std + self.volatility_mean + self.volatility_std
-        if not min(self.return_std, self.volatility_std) > 0 or not math.isfinite(moments):
+        least_std = min(self.return_std, self.volatility_std)
+        if not least_std > 0 or not math.isfinite(moments):
             raise ValueError("a standard deviation is not positive")
 
     def to_json(self) -> dict[str, Any]:
@@ -150,15 +174,23 @@ def log_returns(close: np.ndarray) -> np.ndarray:
     :return: log returns up to each close, shape (T,); 0 at the first
     """
     log_close = np.log(close)
+
+    # The first is repeated, so that its return is 0.
     returns: np.ndarray = np.diff(log_close, prepend=log_close[0])
     return returns
 
 
 def _ranges(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content with tuples where JSON has lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    ranges = {}
+    for name, value in content.items():
+        ranges[name] = value
+        if isinstance(value, list):
+            ranges[name] = tuple(value)
+    return ranges
 
 
 def _range(values: np.ndarray) -> Range:
+    """The smallest and the largest value, without the missing ones."""
     numbers = values[~np.isnan(values)]
     return float(numbers.min()), float(numbers.max())

@@ -25,7 +25,7 @@ class Segment:
 
     :param market: the bars
     :param period: bars whose returns may be earned; the first decision falls on the close before them
-    :param scaling: by which the observations are scaled
+    :param scaling: scaling of the observations
     :param training: bars of the training period, whatever ``period`` is; None where the bars may lack it
     :raises ValueError: if the period is too short for its history and one step
     """
@@ -48,7 +48,8 @@ class Segment:
         :return: the segment
         :raises ValueError: if a period is too short, or something does not move in the training period
         """
-        return cls(market, period, scaling_of(market, training), training)
+        scaling = scaling_of(market, training)
+        return cls(market, period, scaling, training)
 
     @property
     def first(self) -> int:
@@ -63,7 +64,9 @@ class Segment:
     @property
     def training_bars(self) -> range | None:
         """Bars of the training period after the warm-up; None where the bars may lack that period."""
-        return None if self.training is None else after_warm_up(self.training)
+        if self.training is None:
+            return None
+        return after_warm_up(self.training)
 
 
 Segments = dict[PeriodName, list[Segment]]
@@ -84,26 +87,36 @@ def scaling_of(market: Market, training: range) -> Scaling:
     fitted = after_warm_up(training)
     if len(fitted) < 2:
         raise ValueError(_too_few(market, training))
-    observed = range(max(training.start - 1, HISTORY), training.stop)
+
+    # The first decision falls on the close before the period, where that has a history.
+    first = max(training.start - 1, HISTORY)
+    observed = range(first, training.stop)
     scaling = Scaling.of(
-        market.close, market.volatility, market.index, fitted, observed, WINDOW, features=fitted_values(market)
+        market.close,
+        market.volatility,
+        market.index,
+        fitted,
+        observed,
+        WINDOW,
+        features=fitted_values(market),
     )
 
-    # What does not move cannot be scaled.
+    # Prices and features that do not move cannot be scaled.
     still = [name for name, feature in scaling.features.items() if not feature.std > 0]
     if not min(scaling.return_std, scaling.volatility_std) > 0:
         still.insert(0, "close")
     if still:
-        first = date_text(market.dates[fitted[0]])
-        last = date_text(market.dates[fitted[-1]])
+        begin = date_text(market.dates[fitted[0]])
+        end = date_text(market.dates[fitted[-1]])
         raise ValueError(
-            f"{market.source}: {still[0]} of {market.symbol} does not move from {first} to {last}, and nothing can "
+            f"{market.source}: {still[0]} of {market.symbol} does not move from {begin} to {end}, and nothing can "
             "be learned from it"
         )
     return scaling
 
 
 def _too_few(market: Market, period: range) -> str:
+    """The message on a period that is too short."""
     return (
         f"the period's {len(period)} bars of {market.symbol} are too few: {HISTORY} returns are "
         "needed before the first decision and one bar after it"
@@ -117,54 +130,67 @@ def segments_of(
     Each symbol takes part in the periods in which it exists, if the training period has bars of it to scale by.
 
     :param config: the data
-    :param periods: which of its periods, the first of which is trained on
+    :param periods: names of periods, the first of which is trained on
     :param read: the bars, where a command has read them already
-    :return: per period one segment for each symbol that has bars in it
+    :return: one segment for each symbol that has bars in a period, by period
     :raises ValueError: if the data cannot be used, or the periods overlap or run backwards
     """
-    read = read_bars(config) if read is None else read
+    if read is None:
+        read = read_bars(config)
+
+    # The periods, and whether the data can give all that is stated.
     if set(periods) == set(get_args(PeriodName)):
         config = with_periods(config, read)
     check_periods(config, periods, read)
     _check_stated(config, read)
 
+    # Each symbol takes part where it has bars.
+    is_alone = len(read) == 1
     segments: Segments = {name: [] for name in periods}
     for bars in read:
         ranges = [period_of(bars, *config.days(name)) for name in periods]
         training = ranges[0]
-        is_alone = len(read) == 1
         if not is_alone and not is_scaled(training):
             continue
 
+        # One scaling for all its periods.
         market = _market_of_periods(bars, config, ranges)
         scaling = scaling_of(market, training)
         for name, period in zip(periods, ranges, strict=True):
             if is_alone or is_traded(period):
                 segments[name].append(Segment(market, period, scaling, training))
 
+    # Each period needs a symbol.
     for name, symbols in segments.items():
         if not symbols:
-            raise ValueError(f"market.{name}: no symbol has enough bars in {' to '.join(config.days(name))}")
+            days = " to ".join(config.days(name))
+            raise ValueError(f"market.{name}: no symbol has enough bars in {days}")
     return segments
 
 
 def _market_of_periods(bars: Bars, config: MarketConfig, ranges: Sequence[range]) -> Market:
     """The market, whose columns must be complete from the first decision of the periods to their last bar."""
+    training = ranges[0]
+    first = max(training.start - 1, HISTORY)
     last = max((period.stop - 1 for period in ranges if period), default=0)
-    first = max(ranges[0].start - 1, HISTORY)
+
+    # Every bar is observed; at the last one no order is given.
     check_features(bars, config, range(first, last + 1))
     check_traded(bars, config, range(first, last))
-    return market_of(bars, config, ranges[0], last)
+    return market_of(bars, config, training, last)
 
 
 def _check_stated(config: MarketConfig, read: Sequence[Bars]) -> None:
     """:raises ValueError: if the configuration states a fill or an index that the data cannot give"""
+    # A fill at the open needs opening prices.
     closes_only = [bars for bars in read if bars.fill == "close"]
     if config.trading.fill == "next_open" and closes_only:
         raise ValueError(
             f"market.trading.fill=next_open: {closes_only[0].source} has no opening prices of {closes_only[0].symbol}, "
             "so its orders can fill at the close only: set market.trading.fill=close, or leave it out"
         )
+
+    # The index of the synthetic market is never estimated.
     if config.volatility_index == "estimated":
         for bars in read:
             if bars.source in SYNTHETIC:
@@ -176,12 +202,16 @@ def _check_stated(config: MarketConfig, read: Sequence[Bars]) -> None:
 
 def is_scaled(train: range) -> bool:
     """Whether a symbol, one of several, has enough bars in the training period."""
-    return train.stop - max(train.start, HISTORY) >= MIN_SCALED and is_traded(train)
+    scaled = train.stop - max(train.start, HISTORY)
+    return scaled >= MIN_SCALED and is_traded(train)
 
 
 def is_traded(period: range) -> bool:
     """Whether a symbol, one of several, has bars to trade in a period."""
-    return len(period) >= 2 and period.stop - 1 > max(period.start - 1, HISTORY)
+    # The last bar follows the first decision.
+    last = period.stop - 1
+    first = max(period.start - 1, HISTORY)
+    return len(period) >= 2 and last > first
 
 
 @dataclass(frozen=True)
@@ -189,9 +219,9 @@ class Data:
     """
     A command's data, read once.
 
-    :param config: with all periods, and with the fill that the data decide
+    :param config: the configuration with all periods, and with the fill that the data decide
     :param read: the bars of every symbol
-    :param segments: per period those of the symbols that take part
+    :param segments: per period the segments of the symbols that take part
     """
 
     config: MarketConfig
@@ -202,14 +232,18 @@ class Data:
 def read_data(config: MarketConfig) -> Data:
     """
     :param config: the data, with or without periods
-    :return: what is traded
+    :return: the bars and the segments
     :raises ValueError: in one sentence, if the data cannot be used
     """
+    # The bars, in zones that exist.
     read = read_bars(config)
     check_zones(config.zone, read)
+
+    # The segments of all periods.
     config = with_periods(config, read)
     segments = segments_of(config, read=read)
 
+    # The fill that the markets decide.
     markets = [segment.market for segment in segments["train"]]
     trading = with_fill(config.trading, markets)
     return Data(replace(config, trading=trading), read, segments)

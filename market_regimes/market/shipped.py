@@ -24,33 +24,54 @@ def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]
 
     :param name: "sp500", "nasdaq", or one of ``SYNTHETIC``, whose series have an index of their own
     :param volatility_index: "real", for the S&P 500 only: the VIX where there is one (from 2014), estimated before;
-        else no index, so that a label means the same in every year
+        all others: no index, so that a label means the same in every year
     :return: the bars of every symbol
     :raises ValueError: if "real" is asked of the NASDAQ
     """
     if name in SYNTHETIC:
         return synthetic(name)
+
+    # The prices of arch.
     prices = _of_arch(name)
-    columns = {column: prices[column].to_numpy(dtype=np.float64) for column in ("Open", "Close", "Volume")}
+    dates = prices.index.to_numpy().astype("M8[s]")
+    opens = prices["Open"].to_numpy(dtype=np.float64)
+    close = prices["Close"].to_numpy(dtype=np.float64)
+    volume = prices["Volume"].to_numpy(dtype=np.float64)
 
     # The VIX where there is one, estimates before.
     index = None
     if volatility_index == "real":
         if name != "sp500":
             raise ValueError(f"market.volatility_index=real: there is no real index for {name}")
-        real = _of_arch("vix")["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
-        estimated = estimated_index(ewma_volatility(columns["Close"]))
+        vix = _of_arch("vix")["vix"]
+        real = vix.reindex(prices.index).to_numpy(dtype=np.float64)
+        estimated = estimated_index(ewma_volatility(close))
         index = np.where(np.isnan(real), estimated, real)
 
-    dates = prices.index.to_numpy().astype("M8[s]")
-    return [Bars(SHIPPED[name], name, dates, columns["Open"], columns["Close"], index, columns["Volume"])]
+    bars = Bars(
+        SHIPPED[name],
+        name,
+        dates,
+        opens,
+        close,
+        index,
+        volume,
+    )
+    return [bars]
 
 
 def _of_arch(name: str) -> pd.DataFrame:
     """The table of ``arch.data.NAME.load()``, without a second for importing the models of ``arch``."""
     distribution = importlib.metadata.distribution("arch")
+
+    # Its file of prices.
     file = Path(str(distribution.locate_file(f"arch/data/{name}/{name}.csv.gz")))
-    return pd.read_csv(file, index_col="Date", parse_dates=True, na_values=".")
+    return pd.read_csv(
+        file,
+        index_col="Date",
+        parse_dates=True,
+        na_values=".",
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +85,7 @@ class Law:
     :param std: its standard deviation
     :param ends: probability that the stretch has ended by the next day: it lasts 120 and 50 days on average
     :param crash_share: share of the stormy days that have a flash crash
-    :param crash: what a flash crash adds to the day's return
+    :param crash: change of the day's return by a flash crash
     """
 
     drift: tuple[float, float] = (0.08, -0.15)
@@ -76,13 +97,15 @@ class Law:
     @property
     def growth(self) -> tuple[float, float]:
         """Mean return with flash crashes: 0.08, and -0.15 - 8 / 250 = -0.182."""
-        return self.drift[0], self.drift[1] + self.crash_share * self.crash
+        calm, stormy = self.drift
+        return calm, stormy + self.crash_share * self.crash
 
     @property
     def index(self) -> tuple[float, float]:
         """Volatility index in points, the annualised ``std``: 11.1, a calm one, and 44.4, that of a crash."""
-        calm, stormy = (float(np.sqrt(DAYS_PER_YEAR) * std) for std in self.std)
-        return calm, stormy
+        calm, stormy = self.std
+        annual = np.sqrt(DAYS_PER_YEAR)
+        return float(annual * calm), float(annual * stormy)
 
 
 LAW = Law()
@@ -96,32 +119,50 @@ def synthetic(name: str = "synthetic", seed: int = SYNTHETIC_SEED) -> list[Bars]
     volatility index tells calm from stormy for the NEXT bar, so an agent can know when holding pays: while it is low.
 
     :param name: one of ``SYNTHETIC``, whose bars are the same
-    :param seed: of all series, each of which has a seed derived from it
+    :param seed: seed of all series, each of which has a seed derived from it
     :return: the bars of every series, with the symbols NAME-01, NAME-02, ...
     """
+    seeds = np.random.SeedSequence(seed).spawn(SYNTHETIC_SERIES)
+
+    # A generator and a symbol for each series.
     series = []
-    for number, child in enumerate(np.random.SeedSequence(seed).spawn(SYNTHETIC_SERIES), start=1):
-        series.append(_series(f"{name}-{number:02d}", name, np.random.default_rng(child)))
+    for number, child in enumerate(seeds, start=1):
+        rng = np.random.default_rng(child)
+        series.append(_series(f"{name}-{number:02d}", name, rng))
     return series
 
 
 def _series(symbol: str, source: str, rng: np.random.Generator) -> Bars:
     """One series, which begins calm. The open has three tenths of the bar's growth."""
     dates = pd.bdate_range("1999-01-04", "2018-12-31").to_numpy().astype("M8[s]")
+    days = len(dates)
 
     # The hidden chain: each day a stretch may end.
-    stormy = np.zeros(len(dates), dtype=int)
-    ends = rng.random(len(dates))
-    for t in range(1, len(dates)):
-        stormy[t] = stormy[t - 1] ^ int(ends[t] < LAW.ends[stormy[t - 1]])
+    stormy = np.zeros(days, dtype=int)
+    chance = rng.random(days)
+    for t in range(1, days):
+        before = stormy[t - 1]
+        ends = chance[t] < LAW.ends[before]
+        stormy[t] = before ^ int(ends)
 
-    # Returns around the drift of the state, with flash crashes on stormy days.
-    noise = rng.standard_t(4, len(dates)) / np.sqrt(2.0)  # of variance 4 / (4 - 2)
-    crash = (stormy == 1) & (rng.random(len(dates)) < LAW.crash_share)
-    growth = (np.array(LAW.drift)[stormy] + np.array(LAW.std)[stormy] * noise + LAW.crash * crash) / 100
+    # Student's t, scaled from its variance 4 / (4 - 2) to 1.
+    noise = rng.standard_t(4, days) / np.sqrt(2.0)
 
-    # Prices, and an index that tells the state of the next day.
+    # Flash crashes on some of the stormy days.
+    is_drawn = rng.random(days) < LAW.crash_share
+    crash = (stormy == 1) & is_drawn
+
+    # Returns around the drift of the state.
+    drift = np.array(LAW.drift)[stormy]
+    std = np.array(LAW.std)[stormy]
+    growth = (drift + std * noise + LAW.crash * crash) / 100
+
+    # Prices.
     close = 100 * np.exp(np.cumsum(growth))
-    opens = np.concatenate([close[:1], close[:-1] * np.exp(0.3 * growth[1:])])
-    index = np.array(LAW.index)[stormy]
-    return Bars(symbol, source, dates, opens, close, np.append(index[1:], index[-1]))
+    opens = close[:-1] * np.exp(0.3 * growth[1:])
+    opens = np.concatenate([close[:1], opens])
+
+    # An index that tells the state of the next day.
+    today = np.array(LAW.index)[stormy]
+    index = np.append(today[1:], today[-1])
+    return Bars(symbol, source, dates, opens, close, index)

@@ -25,7 +25,7 @@ class WalkForward:
     How the days of a market are divided.
 
     :param years: length of a period that scores
-    :param train_years: length of a training period; None: all that came before
+    :param train_years: length of a training period; None: all years before
     :param embargo_days: days left out between both, so that no return of the one reaches into the other
     """
 
@@ -48,17 +48,22 @@ class WalkForward:
         start = first
         while start <= last:
             after = start + pd.DateOffset(years=self.years)
+
+            # Training ends before the embargo.
             train_begin = begin
             if self.train_years:
-                train_begin = max(begin, start - pd.DateOffset(years=self.train_years))
+                earliest = start - pd.DateOffset(years=self.train_years)
+                train_begin = max(begin, earliest)
+            train_end = start - pd.Timedelta(days=self.embargo_days + 1)
 
-            train = _days(train_begin, start - pd.Timedelta(days=self.embargo_days + 1))
-            scored = _days(start, min(after - pd.Timedelta(days=1), last))
-            yield train, scored
+            # The last period may be short.
+            end = min(after - pd.Timedelta(days=1), last)
+            yield _days(train_begin, train_end), _days(start, end)
             start = after
 
 
 def _days(first: pd.Timestamp, last: pd.Timestamp) -> Days:
+    """Two days as ISO dates."""
     return str(first.date()), str(last.date())
 
 
@@ -84,7 +89,7 @@ def middle_of(begin: pd.Timestamp, end: pd.Timestamp) -> pd.Timestamp:
 def day_of(text: str, name: str) -> pd.Timestamp:
     """
     :param text: a day as the user wrote it
-    :param name: of the key that states it
+    :param name: name of the key that states it
     :return: the day
     :raises ValueError: if it is no day
     """
@@ -102,14 +107,16 @@ def shortage(
 ) -> str | None:
     """
     :param read: the bars of every symbol
-    :param days: of a period
-    :param name: of the period
+    :param days: first and last day of a period
+    :param name: name of the period
     :param needed: bars that one symbol at least must have in it
     :return: why the period is too short, None: it is not
     """
     # The symbol with the most bars decides.
     bars = max(len(period_of(symbol, *days)) for symbol in read)
-    return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
+    if bars >= needed:
+        return None
+    return f"its {name} period has {bars} bars, {needed} are needed"
 
 
 def digest_until(
@@ -119,19 +126,23 @@ def digest_until(
 ) -> str:
     """
     :param read: the bars of every symbol
-    :param market: names the columns that are used
+    :param market: configuration that names the columns that are used
     :param day: the last that is used, ISO date: bars appended later change nothing
     :return: a digest per symbol of the bars and columns up to that day
     """
     digests = []
     for bars in read:
+        # Bars, and their index where there is one.
         arrays = [bars.dates, bars.open, bars.close]
         if bars.volatility_index is not None:
             arrays.append(bars.volatility_index)
 
         # Columns that an option names.
-        arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
+        for name, option in market.own_columns.items():
+            arrays.append(column_of(bars, name, option))
 
-        used = slice(0, period_of(bars, day, day).stop)
-        digests.append(digest(bars.symbol, *(array[used] for array in arrays)))
+        # Bars up to the day.
+        stop = period_of(bars, day, day).stop
+        used = [array[:stop] for array in arrays]
+        digests.append(digest(bars.symbol, *used))
     return " ".join(digests)

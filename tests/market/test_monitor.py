@@ -25,7 +25,12 @@ class Scripted(VecEnv):
         pass
 
     def step_wait(self):
-        return np.zeros((N, 1)), self.rng.normal(size=N).astype(np.float32), self.rng.random(N) < 0.2, self.infos
+        return (
+            np.zeros((N, 1)),
+            self.rng.normal(size=N).astype(np.float32),
+            self.rng.random(N) < 0.2,
+            self.infos,
+        )
 
     def close(self):
         pass
@@ -46,6 +51,7 @@ class Scripted(VecEnv):
 def played(monitor):
     """Infos of 60 steps with a reset between, times left out, and types of what they hold."""
     seen = []
+
     for _ in range(2):
         monitor.reset()
         for _ in range(30):
@@ -56,18 +62,22 @@ def played(monitor):
                 seconds = episode.pop("t", None)
                 assert seconds is None or 0 <= seconds < 60
                 seen.append(({**info, "episode": episode}, kinds, list(episode)))
+
     return seen
 
 
 def test_infos_and_counts_are_those_of_sb3s_monitor_to_the_last_bit():
     monitors = [EpisodeMonitor(Scripted()), VecMonitor(Scripted())]
     own, expected = (played(monitor) for monitor in monitors)
+
     assert own == expected
     assert sum(bool(info["episode"]) for info, *_ in own) > 30
     assert monitors[0].episode_count == monitors[1].episode_count
+
     for name in ("episode_returns", "episode_lengths"):
         assert np.array_equal(*(getattr(monitor, name) for monitor in monitors))
         assert getattr(monitors[0], name).dtype == getattr(monitors[1], name).dtype
+
     assert all("episode" not in info for info in monitors[0].venv.infos)  # those of the environment stay its own
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from market_regimes.market.scaling import Scaling, log_returns
+from market_regimes.market.scaling import FeatureScaling, Scaling, log_returns
 
 CLOSE = np.exp([0.0, 0.1, 0.3, 0.2, 0.2, 0.9])  # log returns 0, 0.1, 0.2, -0.1, 0, 0.7
 VOLATILITY = np.array([np.nan, 10.0, 12.0, 14.0, 30.0, 99.0])
@@ -19,6 +19,7 @@ def scaling():
 
 def test_statistics_and_ranges_by_hand():
     found = scaling()
+
     assert log_returns(CLOSE) == pytest.approx([0.0, 0.1, 0.2, -0.1, 0.0, 0.7])
     # Mean 0.05 and mean square (0.01 + 0.04 + 0.01 + 0) / 4 = 0.015: variance 0.015 - 0.0025 = 0.0125.
     assert (found.return_mean, found.return_std) == pytest.approx((0.05, math.sqrt(0.0125)))
@@ -32,11 +33,13 @@ def test_statistics_and_ranges_by_hand():
 
 def test_windows_reach_back_to_the_first_bar_at_most():
     found = Scaling.of(CLOSE, VOLATILITY, INDEX, fitted=range(1, 5), observed=range(1, 3), window=20)
+
     assert found.returns == pytest.approx((0.0, 0.2))
 
 
 def test_json_keeps_every_bit():
     found = scaling()
+
     assert Scaling.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -58,6 +61,36 @@ def test_json_keeps_every_bit():
 def test_other_content_is_refused(change):
     with pytest.raises(ValueError, match=r"\w"):
         Scaling.from_json(scaling().to_json() | change)
+
     for other in (None, [], {}, "text"):
         with pytest.raises(ValueError, match=r"\w"):
             Scaling.from_json(other)
+
+
+def test_statistics_and_range_of_a_feature_by_hand():
+    """Known 1, 2, 3, 6: mean 3, squares 4 + 1 + 0 + 9 about it: variance 3.5. Seen: 2 to 9."""
+    found = FeatureScaling.of(np.array([1.0, 2.0, 3.0, 6.0]), np.array([2.0, np.nan, 9.0]))
+
+    assert (found.mean, found.std, found.seen) == (3.0, pytest.approx(3.5**0.5), (2.0, 9.0))
+    assert FeatureScaling.of(np.full(9, 0.1), np.full(9, 0.1)).std == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"std": 0.0},
+        {"std": float("inf")},
+        {"mean": float("nan")},
+        {"seen": [2.0, 1.0]},
+        {"seen": None},
+        {"mean": "0"},
+        {"colour": 1.0},
+    ],
+)
+def test_other_content_of_a_feature_is_refused(change):
+    entry = {"mean": 0.0, "std": 1.0, "seen": [0.0, 1.0]} | change
+    close = np.exp(np.random.default_rng(0).normal(size=40))
+    scaling = Scaling.of(close, close, close, range(20, 40), range(20, 40), 20).to_json()
+
+    with pytest.raises(ValueError, match=r"\w"):
+        Scaling.from_json(scaling | {"features": {"macro": entry}})

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.market.walk_forward import WalkForward, day_of, middle_of, shortage, span_of
+from market_regimes.market.walk_forward import (
+    WalkForward,
+    day_of,
+    middle_of,
+    shortage,
+    span_of,
+)
 
 
 def days_of(first, last):
@@ -57,5 +63,6 @@ def test_a_period_is_as_long_as_its_longest_symbol(needed, reason):
 
 def test_a_day_that_is_none_is_refused_with_its_key():
     assert str(day_of("2004-02-29", "first_validation").date()) == "2004-02-29"
+
     with pytest.raises(ValueError, match="first_validation must be a day like 2007-01-01, got 'soon'"):
         day_of("soon", "first_validation")
