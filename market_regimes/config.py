@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -201,6 +203,36 @@ class TradingCosts:
         return np.asarray(actions, dtype=np.float64).reshape(-1)
 
 
+N_REGIMES = 4  # where the configuration names none
+REGIME_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # part of the names of scalars, figures and columns
+
+
+def _check_regime_names(names: Sequence[str]) -> None:
+    """:raises ValueError: if a name cannot be part of a scalar's name, stands twice, or means something else"""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"market.regimes must be at least two different names, got {names}")
+    unusable = [name for name in names if REGIME_NAME.fullmatch(name) is None]
+    if unusable:
+        raise ValueError(f"market.regimes: {unusable[0]!r} must be a letter, then letters, digits and underscores")
+
+    # Comparisons call the calmest regime calm, the wildest crash and the upper half stormy.
+    if "stormy" in names or "calm" in names[1:] or "crash" in names[:-1]:
+        raise ValueError(
+            "market.regimes: only the first may be called calm, only the last crash, and none stormy, which is the "
+            f"upper half of them in a comparison; got {names}"
+        )
+
+
+def _check_between(key: str, values: Sequence[float] | None, number: int, largest: float) -> None:
+    """:raises ValueError: if values are given that do not rise between 0 and the largest, or are too many or too few"""
+    if values is None:
+        return
+    edges = [0.0, *values, largest]
+    if len(values) != number or not all(low < high for low, high in pairwise(edges)):
+        limit = "" if math.isinf(largest) else f" below {largest:g}"
+        raise ValueError(f"{key} must be {number} increasing positive number(s){limit}, got {values}")
+
+
 @dataclass
 class MarketConfig:
     """
@@ -212,8 +244,10 @@ class MarketConfig:
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
-    :param regime_bounds: points of the volatility index at which normal, volatile and crash begin; None: 15, 25, 40 for
-        the S&P 500, for other symbols quantiles 0.383, 0.898 and 0.986 of the training period
+    :param regimes: names of the regimes from the calmest to the wildest; None: calm, normal, volatile, crash
+    :param regime_bounds: points of the volatility index at which each regime but the first begins; None: 15, 25, 40 for
+        the S&P 500, for other symbols the ``regime_quantiles`` of the training period
+    :param regime_quantiles: shares of a training period's bars below each bound; None: 0.383, 0.898 and 0.986
     :param train: first and last day of the training period; None, for all three: 1999 to 2008, 2009 to 2010 and 2011 to
         2018 of the data that ship, 60, 15 and 25 % of the days of others
     :param validation: first and last day of the period evaluated during training
@@ -242,7 +276,9 @@ class MarketConfig:
     data: str | list[str] = "sp500"
     volatility_index: VolatilityIndex = "auto"
     bars_per_year: float | None = None
-    regime_bounds: tuple[float, float, float] | None = None
+    regimes: list[str] | None = None
+    regime_bounds: tuple[float, ...] | None = None
+    regime_quantiles: tuple[float, ...] | None = None
     train: tuple[str, str] | None = None
     validation: tuple[str, str] | None = None
     test: tuple[str, str] | None = None
@@ -261,16 +297,31 @@ class MarketConfig:
     benchmark_positions: str | None = None
 
     def __post_init__(self) -> None:
-        bounds = self.regime_bounds
-        if bounds is not None and not 0 < bounds[0] < bounds[1] < bounds[2]:
-            raise ValueError(f"market.regime_bounds must be three increasing positive numbers, got {bounds}")
-
+        self._check_regimes()
         if self.bars_per_year is not None and not 1 <= self.bars_per_year < 1e7:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
         self._check_features()
         self._check_reading()
+
+    def _check_regimes(self) -> None:
+        """:raises ValueError: if names, bounds and quantiles do not describe one list of regimes"""
+        names = self.regimes
+        if names is not None:
+            _check_regime_names(names)
+
+        # Bounds and quantiles stand between two regimes each.
+        number = N_REGIMES if names is None else len(names)
+        _check_between(f"market.regime_bounds of {number} regimes", self.regime_bounds, number - 1, math.inf)
+        _check_between(f"market.regime_quantiles of {number} regimes", self.regime_quantiles, number - 1, 1.0)
+        if self.regime_bounds is not None and self.regime_quantiles is not None:
+            raise ValueError("market.regime_bounds and market.regime_quantiles both say where regimes begin: give one")
+        if number != N_REGIMES and self.regime_bounds is None and self.regime_quantiles is None:
+            raise ValueError(
+                f"market.regimes names {number} regimes: market.regime_bounds says at which {number - 1} points of the "
+                "volatility index they begin, or market.regime_quantiles at which shares of the training period"
+            )
 
     def _check_features(self) -> None:
         """Refuse columns that cannot enter the observation, or cannot be traded."""

@@ -8,7 +8,7 @@ from market_regimes.compare.cell import Cell
 from market_regimes.compare.html_report import MAIN
 from market_regimes.compare.tables import Tables
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 
 VARIANTS = ("baseline", "batch", "control", "tier1", "recommended")
 KEYS = ("market", "fold", "variant", "seed")
@@ -99,7 +99,9 @@ def make_cells(rng, variants):
     keys = [(m, f, v, s) for s in SEEDS for m in MARKETS for f in FOLDS for v in variants]
     cells = pd.DataFrame(keys, columns=["market", "fold", "variant", "seed"]).assign(status="ok", error=None)
     for name in [
-        f"{prefix}_{regime}" for prefix in ("test_value_error", "test_sharpe", "hold_sharpe") for regime in REGIMES
+        f"{prefix}_{regime}"
+        for prefix in ("test_value_error", "test_sharpe", "hold_sharpe")
+        for regime in DEFAULT_REGIMES.names
     ]:
         cells[name] = rng.normal(0, 1, len(cells)) + cells["variant"].map({v: i for i, v in enumerate(variants)})
     cells.loc[cells["variant"] == "dsac_t", "test_sharpe_crash"] = np.nan

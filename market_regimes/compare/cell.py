@@ -16,7 +16,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, explained_variance
 
 from market_regimes.compare.measurements import (
-    GROUPS,
     Figures,
     Measurements,
     calibration_error,
@@ -32,7 +31,7 @@ from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest, discounted
 from market_regimes.evaluate.strategies import COMPARED, HOLD, buy_and_hold
 from market_regimes.market.environment import REWARD_SCALE
-from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.market.regimes import MIN_REGIME_DAYS, groups_of
 from market_regimes.market.segments import Segments, segments_of
 from market_regimes.run.agent import critic_of
 from market_regimes.run.study import Study
@@ -109,10 +108,11 @@ TEST_FIGURES = {
 def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
     """Figures of an account, overall and of the days of each regime, one after the other."""
     parts = {"": account.joint}
-    for name, members in GROUPS.items():
-        days = account.in_regimes([REGIMES[i] for i in members])
+    names = account.regimes
+    for group, members in groups_of(names).items():
+        days = account.in_regimes([names[i] for i in members])
         if len(days) >= MIN_REGIME_DAYS:
-            parts[f"_{name}"] = days
+            parts[f"_{group}"] = days
 
     result: Figures = {}
     for suffix, days in parts.items():
@@ -138,11 +138,12 @@ def _critic(evaluation: Evaluation) -> Figures:
         "test_calibration_error": calibration_error(quantiles, realised),
         "test_explained_variance": defined(explained_variance(quantiles.mean(axis=1), realised)),
     }
-    for name, members in GROUPS.items():
-        rows = np.isin(regime, [REGIMES[i] for i in members])
+    names = evaluation.agent.regimes
+    for group, members in groups_of(names).items():
+        rows = np.isin(regime, [names[i] for i in members])
         if rows.sum() >= MIN_REGIME_DAYS:
             fit = fit_of(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), realised[rows])
-            result |= {f"test_{figure}_{name}": value for figure, value in fit.items()}
+            result |= {f"test_{figure}_{group}": value for figure, value in fit.items()}
     return result | gaps_of(result, "test_value_error")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from stable_baselines3.common.utils import explained_variance
 from distributional_ppo import DistributionalPPO, quantile_huber_loss
 from market_regimes.compare.probe import Probe
 from market_regimes.market.environment import MarketCore
-from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.market.regimes import MIN_REGIME_DAYS, groups_of
 from market_regimes.run.callback import RolloutBars
 from market_regimes.run.inputs import is_recurrent, quantiles_of_loss
 from market_regimes.run.log import WEIGHT
@@ -24,8 +25,6 @@ POOLED = 5  # probes from which the figures by regime are made, the last ones
 GRADIENT_DRAWS = 100
 OUTLIER_LOSS = 1.0  # of the fixed loss: all quantiles 2.5 standard deviations from the return
 FIXED_KAPPA = 1.0
-# Regimes, and the stormy ones together, which more folds have 20 days of.
-GROUPS = {**{name: (i,) for i, name in enumerate(REGIMES)}, "stormy": (2, 3)}
 # Scalars train/NAME of an update that stand in its row.
 UPDATE = ("variance_scaling_clamped", "quantile_variance_mean", "vf_coef_effective", "grad_norm")
 # The same of all variants by the common probe; a row without a probe lacks them.
@@ -122,12 +121,13 @@ class Measurements(RolloutBars):
         # The samples of the last probes, together and by regime.
         pool = {name: np.concatenate([sample[name] for sample in self.samples]) for name in self.samples[0]}
         result["value_loss_outliers"] = _outliers(pool["loss"])
-        for name, group in groups_of(pool["regime"], pool["bar"]).items():
+        names = self.probe.core.markets[0].regimes.names
+        for name, group in samples_of_groups(pool["regime"], pool["bar"], names).items():
             result[f"value_loss_outliers_{name}"] = _outliers(pool["loss"][group])
             fit = fit_of(pool["value"][group], pool["variance"][group], pool["returns"][group])
             result |= {f"{figure}_{name}": value for figure, value in fit.items()}
 
-        result |= gradients(self.algorithm, pool)
+        result |= gradients(self.algorithm, pool, names)
         return result | gaps_of(result, "value_error")
 
 
@@ -175,9 +175,9 @@ def fit_of(values: np.ndarray, variances: np.ndarray, returns: np.ndarray) -> Fi
     }
 
 
-def groups_of(regime: np.ndarray, bar: np.ndarray) -> dict[str, np.ndarray]:
-    """The samples of every group that has ``MIN_REGIME_DAYS`` different bars."""
-    groups = {name: np.flatnonzero(np.isin(regime, members)) for name, members in GROUPS.items()}
+def samples_of_groups(regime: np.ndarray, bar: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The samples of every group that has ``MIN_REGIME_DAYS`` different bars; ``names`` are those of the regimes."""
+    groups = {name: np.flatnonzero(np.isin(regime, members)) for name, members in groups_of(names).items()}
     return {name: rows for name, rows in groups.items() if len(np.unique(bar[rows])) >= MIN_REGIME_DAYS}
 
 
@@ -192,7 +192,7 @@ def gaps_of(result: Figures, name: str) -> Figures:
     return gaps
 
 
-def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
+def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray], names: Sequence[str]) -> Figures:
     """
     How hard the trained critic is pulled by samples of one regime alone: the mean norm of the gradient of the value
     loss over random draws of ``GRADIENT_SAMPLES``, with weights of mixed draws, and its ratio to that of calm samples.
@@ -202,7 +202,7 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
         return {}
     model.policy.set_training_mode(False)
     rng = np.random.default_rng(0)
-    groups = {**groups_of(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
+    groups = {**samples_of_groups(pool["regime"], pool["bar"], names), "mixed": np.arange(len(pool["regime"]))}
     norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
 
     def draw(name: str) -> np.ndarray:

@@ -18,7 +18,6 @@ from markupsafe import Markup
 from market_regimes.compare.catalogue import BY_REGIME, FIGURES, RULES
 from market_regimes.compare.tables import ALL, Tables
 from market_regimes.evaluate.strategies import HOLD
-from market_regimes.market.regimes import REGIMES
 
 CURVES = ("value_loss", "explained_variance", "reward")  # of training, each in a picture
 STEPS = "environment steps"
@@ -69,7 +68,7 @@ def pictures_of(tables: Tables, metrics: Sequence[str], baseline: str) -> dict[s
     with rc_context(STYLE):
         pictures = {"effects": _forest(effects[effects["market"] == ALL], metrics, variants)}
         pictures |= {name: _learning(tables.curves, name, variants) for name in CURVES}
-        pictures |= {name: _regimes(used, name, variants) for name in BY_REGIME}
+        pictures |= {name: _regimes(used, name, variants, tables.regimes) for name in BY_REGIME}
         pictures["weight"] = _weight(tables.curves, variants)
     return pictures
 
@@ -184,14 +183,14 @@ def _draw_effect(axis: Any, y: int, effect: pd.Series) -> None:
     axis.plot(effect["difference"], y, "o", color=colour, markerfacecolor=fill, markersize=5)
 
 
-def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants) -> Markup | None:
+def _regimes(cells: pd.DataFrame, metric: str, variants: _Variants, regimes: Sequence[str]) -> Markup | None:
     """Median and middle half of a figure over the cells, a panel per regime."""
     names = [name for name in variants.names if name in cells["variant"].unique()]
     if not names:
         return None
-    figure, axes = _named_rows(names, len(REGIMES), sharex=True)
+    figure, axes = _named_rows(names, len(regimes), sharex=True)
 
-    for axis, regime in zip(axes, REGIMES, strict=True):
+    for axis, regime in zip(axes, regimes, strict=True):
         axis.set_title(regime)
         axis.set_xlabel(BY_REGIME[metric].axis)
         test = f"test_{metric}_{regime}"

@@ -21,6 +21,7 @@ from market_regimes.config import Hypothesis, Variants
 from market_regimes.evaluate.figures import share_of_attainable, sharpe_ratio
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import write_file
+from market_regimes.market.regimes import DEFAULT_REGIMES, regimes_of
 
 ALL = "all"  # the markets together, in ``Tables.effects``
 Key = dict[str, Any]  # market, fold, variant and seed of a cell
@@ -37,6 +38,7 @@ class Tables:
     :param effects: one row per market, variant and metric: the paired difference, its interval and verdict
     :param hopes: one row per hope: what was hoped, what was measured
     :param sharpe: one row per market and variant
+    :param regimes: names of the regimes, from the calmest to the wildest
     """
 
     cells: pd.DataFrame
@@ -45,6 +47,7 @@ class Tables:
     effects: pd.DataFrame
     hopes: pd.DataFrame
     sharpe: pd.DataFrame
+    regimes: tuple[str, ...] = DEFAULT_REGIMES.names
 
 
 def tables_of(
@@ -82,7 +85,8 @@ def tables_of(
         daily = pd.DataFrame(columns=["date"])
     daily = daily.assign(date=pd.to_datetime(daily["date"]))
 
-    return analysed(cells, curves, daily, baseline, hypotheses)
+    regimes = regimes_of(folds[0].market).names
+    return analysed(cells, curves, daily, baseline, hypotheses, regimes)
 
 
 def _cell_row(key: Key, result: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +122,7 @@ def analysed(
     daily: pd.DataFrame,
     baseline: str,
     hypotheses: Sequence[Hypothesis] = (),
+    regimes: tuple[str, ...] = DEFAULT_REGIMES.names,
 ) -> Tables:
     """
     :param cells: from ``with_distances``
@@ -125,6 +130,7 @@ def analysed(
     :param daily: of the test days
     :param baseline: the variant that the others are compared with
     :param hypotheses: of the configuration
+    :param regimes: names of the regimes, from the calmest to the wildest
     :return: with effects, answers to the hypotheses and Sharpe ratios
     """
     used = cells[cells["status"] == "ok"]
@@ -139,7 +145,7 @@ def analysed(
 
     answers = answered(used, hypotheses, baseline)
     sharpes = _sharpe_ratios(used, daily, baseline)
-    return Tables(cells, curves, daily, pd.DataFrame(effects), answers, sharpes)
+    return Tables(cells, curves, daily, pd.DataFrame(effects), answers, sharpes, regimes)
 
 
 def _effects(cells: pd.DataFrame, market: str, variants: Sequence[str], baseline: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from market_regimes.market.regimes import REGIMES
 from market_regimes.prices import Calendar
 
 Frames = dict[str, pd.DataFrame]  # per symbol the rows of a backtest
@@ -67,9 +66,22 @@ class Account:
         frame = self.joint
         return frame[frame["regime"].isin(regimes)]
 
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """Names of the market's regimes, from the calmest to the wildest, whether a bar is in them or not."""
+        return regimes_in(next(iter(self.frames.values())))
+
     @cached_property
     def _ledger(self) -> _Ledger:
         return _Ledger.of(self.frames)
+
+
+def regimes_in(frame: pd.DataFrame) -> tuple[str, ...]:
+    """
+    :param frame: of one symbol, whose column ``regime`` is categorical
+    :return: names of all regimes of its market, from the calmest to the wildest
+    """
+    return tuple(frame["regime"].cat.categories)
 
 
 def joint(frames: Frames) -> pd.DataFrame:
@@ -94,15 +106,17 @@ class _Ledger:
     """
     K symbols on R rows, in shares of the account's capital at the start.
 
+    :param names: of the regimes
     :param stamps: time of each row, shape (R,)
     :param has_bar: whether a symbol has a bar in a row, shape (R, K)
     :param alive: whether a row lies between a symbol's first and last bar, shape (R, K)
-    :param regime: position in ``REGIMES`` of a symbol's last bar, shape (R, K)
+    :param regime: position in ``names`` of the regime of a symbol's last bar, shape (R, K)
     :param index: volatility index of that bar, shape (R, K)
     :param money: ``capital`` and ``gross_capital`` of a symbol before the row; what ``return`` and ``gross_return``
         earned; ``trade``, ``cost`` and ``target``; ``position`` after the row; shapes (R, K)
     """
 
+    names: tuple[str, ...]
     stamps: np.ndarray
     has_bar: np.ndarray
     alive: np.ndarray
@@ -133,12 +147,13 @@ class _Ledger:
         for name, values in columns.items():
             money[name] = values / len(frames)
 
-        return cls(stamps, money=money, **states)
+        names = regimes_in(next(iter(frames.values())))
+        return cls(names, stamps, money=money, **states)
 
     def in_regimes(self, regimes: Collection[str]) -> pd.DataFrame:
         """:return: as ``Account.in_regimes`` describes"""
         # A symbol counts while it is in one of the regimes, and a row where such a symbol has a bar.
-        numbers = [REGIMES.index(name) for name in regimes]
+        numbers = [self.names.index(name) for name in regimes]
         inside = self.alive & np.isin(self.regime, numbers)
         rows = (inside & self.has_bar).any(axis=1)
 
@@ -261,7 +276,7 @@ def _of_symbol(frame: pd.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.
         return np.bincount(row, weights=values, minlength=rows)
 
     # The market as of the last bar.
-    regime = pd.Index(REGIMES).get_indexer(frame["regime"])
+    regime = frame["regime"].cat.codes.to_numpy()
     index = frame["index"].to_numpy()
 
     # What each bar traded, cost, aimed at and left in the symbol.

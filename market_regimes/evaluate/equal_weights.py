@@ -12,7 +12,6 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.play import rows_of_bars
 from market_regimes.market.costs import CurrencyCosts
 from market_regimes.market.market import fills_at_open, prices_of_fills
-from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 
 MAX_ROUNDS = 100  # of the fixed point that pays costs out of the equity which is split
@@ -300,7 +299,7 @@ def _frame(
     # The market at the last bar of each row.
     market = segment.market
     bars = quotes.last_bar[rows, k]
-    regime = np.array(REGIMES)[market.regime[bars]]
+    regime = market.regime_names(bars)
 
     columns = {
         "return": profit,

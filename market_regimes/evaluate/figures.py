@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.evaluate.account import Account
-from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.market.regimes import MIN_REGIME_DAYS
 
 # Figures of quantstats by their names here. The Sharpe ratio is none of them: ``sharpe_ratio`` is its one formula, and
 # only quantstats' own tear sheet computes another one.
@@ -108,7 +108,7 @@ def figures_by_regime(account: Account, bars_per_year: float) -> dict[str, dict[
         in the symbols that were (``Account.in_regimes``); None where a regime has under ``MIN_REGIME_DAYS`` bars
     """
     table: dict[str, dict[str, float | None]] = {}
-    for regime in REGIMES:
+    for regime in account.regimes:
         bars = account.in_regimes([regime])
         table[regime] = {
             "bars": float(len(bars)),

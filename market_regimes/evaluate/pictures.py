@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from market_regimes.evaluate.account import regimes_in
 from market_regimes.evaluate.figures import quantstats
 from market_regimes.evaluate.strategies import AGENT, HOLD
 from market_regimes.files import write_file
-from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.market.regimes import MIN_REGIME_DAYS
 
 A_BILLIONTH_OF_A_PERCENT = 1e-11
 LINE_WIDTH = 1.2  # in points
@@ -256,7 +257,7 @@ def picture_of_returns(
     # All outcomes, and those of each regime that has enough.
     share.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     share.plot(tau, below.mean(axis=0), color="black", label="all")
-    for name in REGIMES:
+    for name in regimes_in(next(iter(frames.values()))):
         inside = regime == name
         if inside.sum() >= MIN_REGIME_DAYS:
             share.plot(tau, below[inside].mean(axis=0), label=name, linewidth=1.0)

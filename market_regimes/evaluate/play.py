@@ -14,7 +14,6 @@ from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.market.costs import NO_ORDER
 from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, Known, MarketCore
 from market_regimes.market.market import fills_at_open
-from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 from market_regimes.prices import Calendar
 
@@ -226,7 +225,7 @@ def frames_of(
 
         # What the market did.
         columns["index"] = market.index[bars]
-        columns["regime"] = np.array(REGIMES)[market.regime[bars]]
+        columns["regime"] = market.regime_names(bars)
         columns["row"] = rows[i].astype(np.int64)
 
         dates = pd.DatetimeIndex(market.dates[bars], name="date")
@@ -430,7 +429,7 @@ def positions(frames: Frames, segments: Sequence[Segment]) -> pd.DataFrame:
             "symbol": market.symbol,
             "position": position.to_numpy(),
             "target": frame["target"].to_numpy(),
-            "regime": np.array(REGIMES)[market.regime[bars]],
+            "regime": market.regime_names(bars),
             "volatility_index": market.index[bars],
         }
         table = pd.DataFrame(columns)

@@ -16,7 +16,6 @@ from market_regimes.evaluate.play import RANDOM_RUNS, Decision, backtest
 from market_regimes.evaluate.strategies import fitted, informed
 from market_regimes.market.account import Account, AccountStep, Quotes
 from market_regimes.market.allocation import Allocation, PastRisk
-from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 
 LOOKBACK = 252  # rows that a walk-forward estimate sees
@@ -253,7 +252,7 @@ def _part(played: Played, bench: Bench, k: int, shared: np.ndarray, of_costs: np
             "gross_equity": gross_capital * (1 + gross_profit),
             "price": quotes.fill_price[rows, k],
             "index": market.index[bars],
-            "regime": np.array(REGIMES)[market.regime[bars]],
+            "regime": market.regime_names(bars),
             "row": quotes.stamps[rows].astype("M8[s]").astype(np.int64),
             "capital": capital,
             "gross_capital": gross_capital,

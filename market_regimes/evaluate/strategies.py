@@ -17,7 +17,6 @@ from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.play import Decision, backtest
 from market_regimes.market.costs import CostModel
 from market_regimes.market.environment import Known
-from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 from market_regimes.market.shipped import LAW
 
@@ -128,9 +127,10 @@ def fitted(segments: Sequence[Segment], trading: TradingCosts) -> Decision | Non
     next_return = np.concatenate(next_returns)
 
     # Per regime the mean return of the next bar, and how often the regime has ended by then.
-    means = np.zeros(len(REGIMES))
-    ends = np.ones(len(REGIMES))
-    for i in range(len(REGIMES)):
+    number = len(segments[0].market.regimes.names)
+    means = np.zeros(number)
+    ends = np.ones(number)
+    for i in range(number):
         inside = regime == i
         if inside.any():
             means[i] = next_return[inside].mean()

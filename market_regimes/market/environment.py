@@ -56,7 +56,7 @@ class Known:
     :param bar: position of the bar in its market
     :param volatility: EWMA volatility, annualised, in points
     :param index: volatility index, in points
-    :param regime: position in ``REGIMES``
+    :param regime: position in the market's ``regimes.names``
     :param position: share of its equity that is invested
     :param equity: 1 at the start
     :param episode_start: whether this is the first bar of its episode

@@ -10,11 +10,12 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
 from market_regimes.market.columns import benchmark_targets, feature_columns
 from market_regimes.market.periods import date_text
-from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, ewma_volatility
+from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, ewma_volatility, regimes_of
 from market_regimes.prices import DAYS_PER_YEAR, Bars
 
 KEEPS_BOUNDS = {"sp500", *SYNTHETIC}  # data for which the default bounds of the regimes hold
@@ -79,6 +80,13 @@ class Market:
         """Position in ``regimes.names`` of every bar's regime."""
         return self.regimes.labels(self.index)
 
+    def regime_names(self, bars: slice) -> pd.Categorical:
+        """
+        :param bars: positions of some bars
+        :return: the regime of each by name, where all names of the market's regimes are known, from calmest to wildest
+        """
+        return pd.Categorical.from_codes(self.regime[bars], self.regimes.names, ordered=True)
+
     def fingerprint(self, last: int | None = None) -> dict[str, str]:
         """
         :param last: last bar that is used; None: the last of all
@@ -127,10 +135,10 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
     index = _index(bars, config, volatility, train.start, last)
 
     # The bounds are the configuration's, else the default's where they hold, else those of the training period.
-    regimes = DEFAULT_REGIMES
-    if config.regime_bounds is not None:
-        regimes = replace(regimes, bounds=config.regime_bounds)
-    elif bars.source not in KEEPS_BOUNDS:
+    regimes = regimes_of(config)
+    is_stated = config.regime_bounds is not None
+    is_default = config.regime_quantiles is None and bars.source in KEEPS_BOUNDS
+    if not is_stated and not is_default:
         regimes = regimes.fitted(index, train)
 
     # Volume is kept only where the impact of an order depends on it.

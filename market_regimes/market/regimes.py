@@ -8,11 +8,13 @@ Where there is no volatility index, that of a bar is estimated from the prices u
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from market_regimes.config import MarketConfig
 from market_regimes.prices import DAYS_PER_YEAR
 
 RISKMETRICS_LAMBDA = 0.94  # RiskMetrics Technical Document, J.P. Morgan 1996, for daily data
@@ -39,8 +41,8 @@ class Regimes:
 
     :param names: R of them
     :param bounds: points of the volatility index at which each regime but the first begins, R - 1 of them; a bound
-        belongs to the regime above it
-    :param quantiles: shares of a training period's bars below each bound, R - 1 of them
+        belongs to the regime above it; empty before they are fitted
+    :param quantiles: shares of a training period's bars below each bound, R - 1 of them; empty where bounds are stated
     :raises ValueError: if the numbers of names, bounds and quantiles do not fit together
     """
 
@@ -49,9 +51,11 @@ class Regimes:
     quantiles: tuple[float, ...] = (0.383, 0.898, 0.986)
 
     def __post_init__(self) -> None:
-        if not len(self.bounds) == len(self.quantiles) == len(self.names) - 1:
+        number = len(self.names) - 1
+        sizes = {len(self.bounds), len(self.quantiles)}
+        if not sizes <= {0, number} or number not in sizes:
             raise ValueError(
-                f"{len(self.names)} regimes need {len(self.names) - 1} bounds and as many quantiles, got "
+                f"{len(self.names)} regimes need {number} bounds and as many quantiles, got "
                 f"{len(self.bounds)} and {len(self.quantiles)}"
             )
 
@@ -74,7 +78,39 @@ class Regimes:
 
 
 DEFAULT_REGIMES = Regimes()
-REGIMES = DEFAULT_REGIMES.names
+
+
+def regimes_of(config: MarketConfig) -> Regimes:
+    """
+    :param config: of a market
+    :return: the regimes that it names, with the bounds that it states or those of the VIX; without bounds where they
+        follow from a training period
+    """
+    regimes = DEFAULT_REGIMES
+    if config.regimes is not None and len(config.regimes) == len(regimes.names):
+        regimes = replace(regimes, names=tuple(config.regimes))
+    names = regimes.names if config.regimes is None else tuple(config.regimes)
+
+    # What is stated takes the place of the VIX's.
+    if config.regime_bounds is not None:
+        return Regimes(names, tuple(config.regime_bounds), ())
+    if config.regime_quantiles is not None:
+        return Regimes(names, (), tuple(config.regime_quantiles))
+    return regimes
+
+
+def groups_of(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """
+    :param names: of the regimes, from the calmest to the wildest
+    :return: positions of the regimes of each group that a comparison looks at: every regime, the calmest as ``calm``,
+        the wildest as ``crash``, and those above the middle as ``stormy``, which more folds have enough days of
+    """
+    number = len(names)
+    groups: dict[str, tuple[int, ...]] = {name: (position,) for position, name in enumerate(names)}
+    groups["calm"] = (0,)
+    groups["crash"] = (number - 1,)
+    groups["stormy"] = tuple(range(math.ceil(number / 2), number))
+    return groups
 
 
 def ewma_volatility(close: np.ndarray, bars_per_year: float = DAYS_PER_YEAR) -> np.ndarray:

@@ -21,7 +21,7 @@ from market_regimes.config import RunConfig
 from market_regimes.files import write_file
 from market_regimes.market.environment import MarketCore
 from market_regimes.run import checkpoint
-from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
+from market_regimes.run.log import PAGE, ProgressCsv, cut_events, event_sizes, market_page
 from market_regimes.run.probes import figures_by_regime_of_rollout
 from market_regimes.run.resume import capture, restore_generators, with_others
 from quantile_critic.processes import broadcast, gather
@@ -206,7 +206,9 @@ class Training(RolloutBars):
         self._write_best()
         self.tensorboard = TensorBoardOutputFormat(str(folder))
         if not resumed:
-            self.tensorboard.writer.add_custom_scalars(PAGE if core is None else MARKET_PAGE)
+            self.tensorboard.writer.add_custom_scalars(
+                PAGE if core is None else market_page(core.markets[0].regimes.names)
+            )
             self.tensorboard.writer.flush()
 
     def _on_rollout_start(self) -> None:
@@ -244,7 +246,8 @@ class Training(RolloutBars):
 
         bars = self.bars
         self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
-        for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
+        by_regime = figures_by_regime_of_rollout(self.algorithm, core.regime[bars], core.markets[0].regimes.names)
+        for name, value in by_regime.items():
             self.logger.record(f"train/{name}", value)
 
     def _on_training_end(self) -> None:

@@ -74,7 +74,7 @@ def _market_of(content: dict[str, Any]) -> MarketConfig:
     market = dict(content.get("market") or {})
 
     trading = TradingCosts(**(market.pop("trading", None) or {}))
-    for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists
+    for name in ("regime_bounds", "regime_quantiles", "train", "validation", "test"):  # YAML has lists
         if isinstance(market.get(name), list):
             market[name] = tuple(market[name])
     return MarketConfig(**market, trading=trading)

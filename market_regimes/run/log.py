@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
 from market_regimes.evaluate.strategies import STRATEGIES
 from market_regimes.files import write_file
-from market_regimes.market.regimes import REGIMES
 
 if TYPE_CHECKING:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
@@ -42,23 +42,32 @@ CHARTS = {
 }
 # TensorBoard's page of custom scalars: what belongs together, with the market's volatility under it.
 PAGE: dict[str, Any] = {"Variance gradient scaling": CHARTS}
-MARKET_PAGE: dict[str, Any] = {
-    "Variance gradient scaling": {
-        **CHARTS,
-        "volatility index of the rollout": _line("rollout/volatility_index"),
-    },
-    "Trading rules": {
-        "validation: Sharpe ratio, agent": _line("eval/sharpe_ratio"),
-        **{
-            f"validation: Sharpe ratio, {strategy.label}": _line(f"eval/sharpe_{strategy.scalar}")
-            for strategy in STRATEGIES
+
+
+def market_page(regimes: Sequence[str]) -> dict[str, Any]:
+    """
+    :param regimes: names of the market's regimes
+    :return: TensorBoard's page of custom scalars of a run on the market
+    """
+    return {
+        "Variance gradient scaling": {
+            **CHARTS,
+            "volatility index of the rollout": _line("rollout/volatility_index"),
         },
-        "validation: 0 as buy-and-hold, 1 as the rule that knows the law": _line("eval/share_of_attainable"),
-    },
-    "Regimes": {
-        f"{title}, {regime}": _line(f"{scalar}_{regime}") for title, scalar in BY_REGIME.items() for regime in REGIMES
-    },
-}
+        "Trading rules": {
+            "validation: Sharpe ratio, agent": _line("eval/sharpe_ratio"),
+            **{
+                f"validation: Sharpe ratio, {strategy.label}": _line(f"eval/sharpe_{strategy.scalar}")
+                for strategy in STRATEGIES
+            },
+            "validation: 0 as buy-and-hold, 1 as the rule that knows the law": _line("eval/share_of_attainable"),
+        },
+        "Regimes": {
+            f"{title}, {regime}": _line(f"{scalar}_{regime}")
+            for title, scalar in BY_REGIME.items()
+            for regime in regimes
+        },
+    }
 
 
 class ProgressCsv(KVWriter):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distributional_ppo import DistributionalPPO, quantile_variance
-from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES, MIN_REGIME_DAYS
 from market_regimes.run.inputs import Inputs, at_rows, inputs_of_rollout, is_recurrent, quantiles_of_loss
 
 GRADIENT_SAMPLES = 256  # per regime: evenly spaced over the rollout
 
 
-def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -> dict[str, float]:
+def figures_by_regime_of_rollout(
+    model: DistributionalPPO, regime: np.ndarray, names: Sequence[str] = DEFAULT_REGIMES.names
+) -> dict[str, float]:
     """
     How well the critic fits each regime, and how hard it is pulled there, before the update. Regimes with under
     ``MIN_REGIME_DAYS`` samples, or whose returns are all equal, are left out.
 
     :param model: after a rollout of T steps by E environments
-    :param regime: of every sample, shape (T, E)
+    :param regime: position in ``names`` of every sample, shape (T, E)
+    :param names: of the market's regimes
     :return: ``value_error_REGIME``: root mean square of value minus return, in units of that regime's return std;
         ``value_grad_norm_REGIME``: norm of the gradient of the value loss (before ``vf_coef``, on GAE
         returns, not clipped) on up to ``GRADIENT_SAMPLES`` of its samples, times the weight of as many from all
@@ -32,7 +35,7 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
     weights_at = _weights_of_rollout(model, inputs, regime.size)
     figures: dict[str, float] = {}
 
-    for position, name in enumerate(REGIMES):
+    for position, name in enumerate(names):
         is_regime = regime == position
         returns = buffer.returns[is_regime].astype(np.float64)
         if len(returns) < MIN_REGIME_DAYS or not returns.std() > 0:

@@ -20,7 +20,7 @@ from market_regimes.market.environment import MarketCore
 from market_regimes.market.features import WINDOW, features_of
 from market_regimes.market.market import Market, fills_at_open
 from market_regimes.market.periods import date_text
-from market_regimes.market.regimes import REGIMES, memory_of
+from market_regimes.market.regimes import memory_of
 from market_regimes.market.scaling import FeatureScaling, Range, Scaling, log_returns
 from market_regimes.market.segments import Segment
 from market_regimes.run.clock import Clock
@@ -209,7 +209,7 @@ def signals_of(
         Signal(
             symbol=market.symbol,
             date=date_text(market.dates[-1]),
-            regime=REGIMES[market.regime[-1]],
+            regime=market.regimes.names[market.regime[-1]],
             position=float(last.held[i]),
             target=float(last.target[i]),
             trade=float(last.target[i] - last.held[i]),

@@ -14,7 +14,7 @@ from market_regimes.market.columns import check_features, check_traded, first_co
 from market_regimes.market.features import HISTORY, fitted_names
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import covered_period, date_text
-from market_regimes.market.regimes import DEFAULT_REGIMES, estimated_index
+from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, regimes_of
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.segments import Segment, Segments
 from market_regimes.prices import BarLength, Bars, bar_length
@@ -23,7 +23,6 @@ USED_PERIODS: dict[PeriodName, str] = {  # periods whose days tell nothing new
     "train": "the run was trained on",
     "validation": "its best model was chosen by",
 }
-ANY_BOUNDS = (1.0, 2.0, 3.0)  # stand in the place of bounds that are replaced
 YEAR_RATIOS = (0.8, 1.25)  # of bars per year to the run's, between which counts vary
 
 
@@ -93,7 +92,7 @@ class Trained:
         for first, last in self.periods.values():
             if date.fromisoformat(first) > date.fromisoformat(last):
                 raise ValueError("a period runs backwards")
-        has_bounds = len(self.bounds) == len(DEFAULT_REGIMES.bounds)
+        has_bounds = len(self.bounds) > 0
         if not has_bounds or not self.bars_per_year > 0 or type(self.own_index) is not bool:
             raise ValueError("bounds, bars_per_year or own_index is missing or invalid")
         if type(self.last_return_only) is not bool:
@@ -171,9 +170,15 @@ def market_as_trained(bars: Bars, trained: Trained, config: MarketConfig, needed
     bars = replace(bars, bars_per_year=trained.bars_per_year, rows_per_year=rows)
 
     # The regimes are the run's, set below; the bars need no quantiles of their own.
-    index = replace(config, volatility_index="real" if trained.own_index else "estimated", regime_bounds=ANY_BOUNDS)
-    market = market_of(bars, index, needed, needed[-1])
-    regimes = replace(market.regimes, bounds=trained.bounds)
+    as_trained = replace(
+        config,
+        volatility_index="real" if trained.own_index else "estimated",
+        regimes=None,
+        regime_bounds=DEFAULT_REGIMES.bounds,
+        regime_quantiles=None,
+    )
+    market = market_of(bars, as_trained, needed, needed[-1])
+    regimes = Regimes(regimes_of(config).names, trained.bounds, ())
     return replace(market, regimes=regimes, last_return_only=trained.last_return_only)
 
 

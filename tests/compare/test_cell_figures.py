@@ -10,10 +10,11 @@ from markets import load_shipped
 
 from distributional_ppo import QuantileActorCriticPolicy
 from market_regimes.compare.cell import Cell, run_cell
-from market_regimes.compare.measurements import Measurements, fit_of, groups_of
+from market_regimes.compare.measurements import Measurements, fit_of, samples_of_groups
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.periods import period_of
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
@@ -212,7 +213,7 @@ def test_a_regime_needs_20_different_days_however_often_they_are_drawn():
     """Nineteen bars of crash, each drawn twice, and twenty of volatile."""
     regime = np.repeat([0, 3, 2], [50, 38, 20])
     bar = np.concatenate([np.arange(50), 100 + np.arange(38) % 19, 200 + np.arange(20)])
-    groups = groups_of(regime, bar)
+    groups = samples_of_groups(regime, bar, DEFAULT_REGIMES.names)
     assert list(groups) == ["calm", "volatile", "stormy"]
     assert groups["stormy"].tolist() == list(range(50, 108))
     assert groups["volatile"].tolist() == list(range(88, 108))

@@ -15,6 +15,7 @@ from market_regimes.compare.measurements import Measurements, gradients
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.periods import period_of
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
@@ -143,7 +144,7 @@ def pool(model, regime, scale=1.0):
 
 
 def test_like_samples_pull_alike(model):
-    found = gradients(model, pool(model, np.arange(4000) % 2 * 3))
+    found = gradients(model, pool(model, np.arange(4000) % 2 * 3), DEFAULT_REGIMES.names)
     assert found["grad_ratio_crash"] == pytest.approx(1, abs=0.1)
 
 
@@ -152,7 +153,7 @@ def test_at_small_kappa_the_pull_does_not_grow_with_the_errors(model):
     ratios = {}
     for kappa in (100.0, 1e-3):
         model.quantile_huber_kappa = kappa
-        ratios[kappa] = gradients(model, pool(model, regime, scale=10.0))["grad_ratio_crash"]
+        ratios[kappa] = gradients(model, pool(model, regime, scale=10.0), DEFAULT_REGIMES.names)["grad_ratio_crash"]
     model.quantile_huber_kappa = 1.0
     assert ratios[100.0] > 5  # the gradient of a square is the error: 10, less what the spread of the quantiles adds
     assert ratios[1e-3] == pytest.approx(1, abs=0.2)  # that of an absolute value is its sign
@@ -160,9 +161,9 @@ def test_at_small_kappa_the_pull_does_not_grow_with_the_errors(model):
 
 def test_batch_weights_leave_the_ratio_as_it_is(model):
     samples = pool(model, np.arange(4000) % 2 * 3, scale=5.0)
-    off = gradients(model, samples)
+    off = gradients(model, samples, DEFAULT_REGIMES.names)
     model.use_variance_gradient_scaling = True
-    batch = gradients(model, samples)
+    batch = gradients(model, samples, DEFAULT_REGIMES.names)
     model.use_variance_gradient_scaling = False
     assert batch["grad_norm_calm"] != pytest.approx(off["grad_norm_calm"], rel=0.05)
     assert batch["grad_ratio_crash"] == pytest.approx(off["grad_ratio_crash"], rel=0.02)

@@ -12,7 +12,7 @@ from comparisons import METRICS as REPORTED_METRICS
 
 from market_regimes.compare.html_report import MAIN, _number, write_report
 from market_regimes.compare.tables import Tables
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -36,7 +36,7 @@ def cells_of(rng, variants, markets, folds, seeds):
     cells = pd.DataFrame(keys).assign(status="ok", error=None, seconds=1.0)
     for metric in METRICS:
         cells[metric] = rng.normal(1, 0.3, len(cells))
-    for regime in REGIMES:
+    for regime in DEFAULT_REGIMES.names:
         cells[f"test_value_error_{regime}"] = rng.uniform(0.8, 1.2, len(cells))
         cells[f"test_sharpe_{regime}"] = rng.normal(0.5, 0.5, len(cells))
         cells[f"hold_sharpe_{regime}"] = 0.6

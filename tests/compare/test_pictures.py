@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from market_regimes.compare.html_report import MAIN, write_report
 from market_regimes.compare.tables import Tables
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -177,8 +177,8 @@ def test_a_variant_has_the_same_colour_in_every_picture(figures):
 def test_every_bar_is_that_of_its_variant_and_regime(figures, tables, title, metric):
     figure, used = figures[title], tables.cells[tables.cells["status"] == "ok"].to_dict("records")
     assert row_names(figure) == [short(name) for name in ordered()]
-    assert [axis.get_title() for axis in figure.axes] == list(REGIMES)
-    for axis, regime in zip(figure.axes, REGIMES, strict=True):
+    assert [axis.get_title() for axis in figure.axes] == list(DEFAULT_REGIMES.names)
+    for axis, regime in zip(figure.axes, DEFAULT_REGIMES.names, strict=True):
         for y, variant in enumerate(ordered()):
             values = [row[f"test_{metric}_{regime}"] for row in used if row["variant"] == variant]
             values = [value for value in values if np.isfinite(value)]

@@ -15,7 +15,6 @@ from market_regimes.market.market import market_of
 from market_regimes.market.periods import date_text, period_of
 from market_regimes.market.regimes import (
     DEFAULT_REGIMES,
-    REGIMES,
     Regimes,
     estimated_index,
     ewma_volatility,
@@ -31,7 +30,7 @@ def market():
 def test_regimes_of_the_sp500(market):
     assert np.all(market.regime[:20] == -1)
 
-    days = dict(zip(REGIMES, np.bincount(market.regime[20:]), strict=True))
+    days = dict(zip(DEFAULT_REGIMES.names, np.bincount(market.regime[20:]), strict=True))
 
     assert days == {"calm": 1927, "normal": 2572, "volatile": 442, "crash": 70}
 

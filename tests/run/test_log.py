@@ -6,7 +6,7 @@ import pytest
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.run.log import ProgressCsv, cut_events, event_sizes, read_events
 from market_regimes.run.study import Study
 
@@ -85,8 +85,12 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     assert len(charts) == len(lines) + len(bands) == 28
 
     tags = {tag.rstrip("$") for tags in (*lines, *bands) for tag in tags}
-    rare = {f"{name}_{regime}" for name in ("train/value_error", "train/value_grad_norm") for regime in REGIMES[2:]}
-    rare |= {f"eval/sharpe_{regime}" for regime in REGIMES}
+    rare = {
+        f"{name}_{regime}"
+        for name in ("train/value_error", "train/value_grad_norm")
+        for regime in DEFAULT_REGIMES.names[2:]
+    }
+    rare |= {f"eval/sharpe_{regime}" for regime in DEFAULT_REGIMES.names}
     rare |= {"eval/sharpe_own_rule"}  # the user's own
     rare |= {"eval/sharpe_equal_weights"}  # there is one symbol
     rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500

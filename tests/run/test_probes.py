@@ -6,7 +6,7 @@ import torch
 from builders import rollout_of_indices
 from sb3_contrib.common.utils import quantile_huber_loss
 
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.run.probes import figures_by_regime_of_rollout
 
 
@@ -21,7 +21,7 @@ def test_value_error_by_regime_in_numpy(rollout):
     figures = figures_by_regime_of_rollout(model, regime)
     values, returns = (a.astype(np.float64) for a in (model.rollout_buffer.values, model.rollout_buffer.returns))
 
-    for i, name in enumerate(REGIMES):
+    for i, name in enumerate(DEFAULT_REGIMES.names):
         mine = regime == i
         if mine.sum() < 20:
             assert f"value_error_{name}" not in figures
@@ -56,7 +56,7 @@ def test_gradient_norm_by_regime_with_the_loss_of_sb3_contrib(rollout):
             sum_over_quantiles=False,
         ).backward()
         norm = np.sqrt(sum(float((p.grad**2).sum()) for p in model.policy.parameters() if p.grad is not None))
-        assert figures[f"value_grad_norm_{REGIMES[i]}"] == pytest.approx(weight * norm, rel=1e-4)
+        assert figures[f"value_grad_norm_{DEFAULT_REGIMES.names[i]}"] == pytest.approx(weight * norm, rel=1e-4)
 
     model.policy.zero_grad()
 

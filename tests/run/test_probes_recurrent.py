@@ -10,7 +10,7 @@ from test_training import KeepRollout
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.periods import period_of
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import Segment
 from market_regimes.run.inputs import inputs_of_rollout
 from market_regimes.run.probes import figures_by_regime_of_rollout, minibatches_of_rollout, weights_by_minibatch
@@ -81,7 +81,7 @@ def test_gradient_norm_by_regime_with_the_loss_of_sb3_contrib(rollout, settings)
     numbers = minibatches_of_rollout(model).reshape(STEPS, ENVS)
     (weights,) = weights_by_minibatch(model, inputs_of_rollout(model), numbers.reshape(-1))
     weights = weights.reshape(STEPS, ENVS) if not settings else torch.ones(STEPS, ENVS)
-    for i, name in enumerate(REGIMES):
+    for i, name in enumerate(DEFAULT_REGIMES.names):
         samples = np.argwhere(regime == i)
         if len(samples) < 20:
             assert f"value_grad_norm_{name}" not in figures

@@ -25,7 +25,7 @@ from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.strategies import buy_and_hold, fitted, informed
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.market.environment import MarketCore
-from market_regimes.market.regimes import REGIMES
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.run.callback import Terminated, Training
 from market_regimes.run.checkpoint import newest_first
 from market_regimes.run.study import Study
@@ -104,7 +104,7 @@ def test_the_score_is_that_of_the_validation_period_held_throughout(prices, monk
     assert scores["max_drawdown"] == pytest.approx(min(equity / np.maximum.accumulate(equity) - 1), rel=1e-6)
     assert scores["mean_reward"] == pytest.approx(100 * np.log(equity[-1]), rel=1e-6)
     index = table["volatility_index"].to_numpy()[days]
-    for low, high, regime in zip((0, 15, 25, 40), (15, 25, 40, 1e9), REGIMES, strict=True):
+    for low, high, regime in zip((0, 15, 25, 40), (15, 25, 40, 1e9), DEFAULT_REGIMES.names, strict=True):
         mine = returns[(index >= low) & (index < high)]
         if len(mine) < 20:
             assert scores[f"sharpe_{regime}"] is None
@@ -512,7 +512,7 @@ def test_scalars_by_regime_are_logged_of_every_rollout_before_its_update(tmp_pat
         buffer = model.rollout_buffer
         index = 20 * buffer.observations[:, :, 21].astype(np.float64)
         expected.append({"rollout/volatility_index": index.mean()})
-        for i, name in enumerate(REGIMES):
+        for i, name in enumerate(DEFAULT_REGIMES.names):
             mine = np.digitize(index, [15, 25, 40]) == i
             values, returns = (a[mine].astype(np.float64) for a in (buffer.values, buffer.returns))
             if mine.sum() >= 20:
@@ -523,7 +523,7 @@ def test_scalars_by_regime_are_logged_of_every_rollout_before_its_update(tmp_pat
     study.score = lambda: ({study.score_name: None}, None)
     scalars = read_scalars(study.start(""))
     assert len(expected) == 3  # rollouts of 512 steps
-    for tag in ("rollout/volatility_index", *(f"train/value_error_{name}" for name in REGIMES)):
+    for tag in ("rollout/volatility_index", *(f"train/value_error_{name}" for name in DEFAULT_REGIMES.names)):
         logged = {point.step: point.value for point in scalars.get(tag, [])}
         wanted = {512 * (i + 1): row[tag] for i, row in enumerate(expected) if tag in row}
         assert logged == pytest.approx(wanted, rel=1e-4), tag
