@@ -427,13 +427,16 @@ def test_every_number_of_a_signal_is_that_of_its_symbol(order):
     """CVaR, quantiles, regime, date, fill, position, target, trade, warnings and observation."""
     observations = [np.full((1, 23), value) for value in (-2.0, 0.5, 4.0)]
     last = LastDecision(
-        np.array([0.1, 0.2, 0.3])[[*order]], np.array([1.0, 0.0, 0.5])[[*order]], [observations[i] for i in order]
+        held=np.array([0.1, 0.2, 0.3])[[*order]],
+        target=np.array([1.0, 0.0, 0.5])[[*order]],
+        observations=[observations[i] for i in order],
+        ruined=np.full(3, -1),
     )
     markets = [market_of(i) for i in order]
     warnings = [[f"of {market.symbol}"] for market in markets]
     together = signals_of(FourQuantiles(), markets, TradingCosts(), last, warnings)
     for i, signal in enumerate(together):
-        own = LastDecision(last.held[[i]], last.target[[i]], [last.observations[i]])
+        own = LastDecision(last.held[[i]], last.target[[i]], [last.observations[i]], last.ruined[[i]])
         (alone,) = signals_of(FourQuantiles(), [markets[i]], TradingCosts(), own, [warnings[i]])
         assert asdict(signal) == asdict(alone)
     for name in ("symbol", "date", "regime", "position", "target", "trade", "cvar"):
