@@ -27,6 +27,7 @@ from distributional_ppo import (
     RecurrentDistributionalPPO,
 )
 from market_regimes.compare.executors import EXECUTORS
+from market_regimes.config import TradingCosts
 from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.market import Market
@@ -566,3 +567,41 @@ def walking_market(symbol, seed, bars=110, kept=None, spread=0.03, drift=0.0):
     rows = days if kept is None else kept
     arrays = (dates, opens, close, volatility, np.full(bars, 20.0))
     return Market(symbol, "nowhere", *(array[rows] for array in arrays))
+
+
+# A training period, a validation period and a test period of the bars that ``make_prices(600)`` makes up.
+PERIODS_OF_600_BARS = dict(
+    train=("2000-01-03", "2001-06-29"),
+    validation=("2001-07-02", "2001-10-31"),
+    test=("2001-11-01", "2002-04-19"),
+)
+
+
+RECURRENT_NETWORKS = {
+    "own LSTMs": {},
+    "2 layers": dict(n_lstm_layers=2),
+    "shared LSTM": dict(shared_lstm=True, enable_critic_lstm=False),
+    "actor's LSTM only": dict(enable_critic_lstm=False),
+}
+
+
+def train_recurrent(segments, cls=RecurrentDistributionalPPO, kwargs=None, **settings):
+    """A recurrent agent, by default of four quantiles, after two updates on a market that lets it sell short."""
+    core = MarketCore(segments["train"], 2, TradingCosts(position_low=-1.0), 20)
+    env = MarketVecEnv(core, seed=0)
+
+    policy_kwargs = dict(SMALL_LSTM, **(kwargs or {}))
+    if cls is not RecurrentPPO:
+        policy_kwargs["n_quantiles"] = 1 if "quantile_huber_kappa" in settings else 4
+
+    settings = {**RECURRENT_SHORT, "learning_rate": 0.01, "gamma": 0.9, **settings}
+    return cls("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **settings).learn(128)
+
+
+RUN_OF_PRICES = [
+    *("--run.total_timesteps=256", "--run.n_envs=2", "--run.eval_every=128", "--run.progress_bar=false"),
+    *("--algorithm.n_steps=64", "--algorithm.batch_size=64", "--algorithm.n_epochs=4", "--market.episode_bars=60"),
+    "--market.train=[2000-01-03,2001-06-29]",
+    "--market.validation=[2001-07-02,2001-10-31]",
+    "--market.test=[2001-11-01,2002-04-19]",
+]

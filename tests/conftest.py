@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import cells_here, drawing
+from builders import RUN_OF_PRICES, cells_here, drawing
 from matplotlib.figure import Figure
 
 from market_regimes.run.log import read_events, scalars_of
+from train_model_multi_patch import main
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come
@@ -60,6 +61,15 @@ def read_scalars():
         return scalars_of(read_events(folder))
 
     return read
+
+
+@pytest.fixture(scope="session")
+def run_of_prices(tmp_path_factory, make_prices):
+    """A run folder of the command line, trained on one symbol, and its file. Tests may evaluate it, not train it on."""
+    folder = tmp_path_factory.mktemp("prices")
+    make_prices(600).to_csv(folder / "prices.csv", index=False)
+    main([*RUN_OF_PRICES, f"--market.data={folder / 'prices.csv'}", f"--run.out={folder}", "--run.name=x"])
+    return folder / "x", folder / "prices.csv"
 
 
 @pytest.fixture(scope="session")

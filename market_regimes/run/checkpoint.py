@@ -51,7 +51,9 @@ def path_of(run_folder: Path, step: int) -> Path:
     :return: the checkpoint of that step: the last one written of it, where there are several
     """
     attempts = [path for path in newest_first(run_folder) if _step_and_attempt(path)[0] == step]
-    return attempts[0] if attempts else run_folder / FOLDER / f"{step:012d}"
+    if attempts:
+        return attempts[0]
+    return run_folder / FOLDER / f"{step:012d}"
 
 
 def newest_first(run_folder: Path) -> list[Path]:
@@ -181,7 +183,9 @@ def statistics_of(normalizer: VecNormalize) -> dict[str, RunningMeanStd]:
     :return: its statistics by part of the observation; a single part has the name ""
     """
     statistics = normalizer.obs_rms
-    return statistics if isinstance(statistics, dict) else {"": statistics}
+    if isinstance(statistics, dict):
+        return statistics
+    return {"": statistics}
 
 
 def load_agent(

@@ -54,7 +54,9 @@ def read_configuration(folder: Path) -> Configured:
         raise ValueError(f"{folder} is no run folder: it has no config.yaml")
     if not (folder / "run.json").exists():
         seeds = sorted(entry.name for entry in folder.glob("seed-*"))
-        several = f"; name one of its runs: {', '.join(seeds)}" if seeds else ""
+        several = ""
+        if seeds:
+            several = f"; name one of its runs: {', '.join(seeds)}"
         raise ValueError(f"{folder} is no run folder: it has no run.json{several}")
 
     try:
@@ -100,10 +102,13 @@ def acting_device(
             raise ArgumentError(lambda name: f"{name('device')}={wanted}: torch finds no such device here")
         return wanted
 
-    stated = stated or "auto"
-
     # With "auto" the folder knows the device that was taken; runs of earlier versions do not.
-    trained = stated if stated != "auto" else read_json(folder / "run.json").get("device")
+    stated = stated or "auto"
+    trained: Any = stated
+    if stated == "auto":
+        trained = read_json(folder / "run.json").get("device")
+
+    # The CPU acts in the place of a device that is not there.
     if isinstance(trained, str) and not is_found(trained):
         print(f"{folder} was trained on {trained}, which torch does not find here: the CPU is used", file=sys.stderr)
         return "cpu"
@@ -134,16 +139,19 @@ def read_scaling(folder: Path) -> dict[str, Trained]:
     check_data_version(folder, provenance)
 
     # Of every symbol what an agent must know to act on bars that lack its training period.
-    if not (folder / SCALING).exists():
+    path = folder / SCALING
+    if not path.exists():
         raise ValueError(
             f"{folder} has no {SCALING}, which runs of earlier versions lack: train --resume {folder}, or Study.resume "
             "in Python, writes it with the data the run was trained on"
         )
-    content = read_json(folder / SCALING)
+
+    content = read_json(path)
     try:
         trained = {symbol: Trained.from_json(entry) for symbol, entry in content.items()}
     except ValueError as error:
-        raise ValueError(f"{folder / SCALING} is torn or no run's: {error}") from error
+        raise ValueError(f"{path} is torn or no run's: {error}") from error
+
     if not trained:
-        raise ValueError(f"{folder / SCALING} is torn or no run's: it names no symbol")
+        raise ValueError(f"{path} is torn or no run's: it names no symbol")
     return trained

@@ -32,20 +32,29 @@ def closing_time(dates: np.ndarray) -> np.datetime64:
     """
     length = bar_length(dates)
     last: np.datetime64 = dates[-1].astype("M8[s]")
-    midnight: np.datetime64 = (last.astype("M8[D]") + 1).astype("M8[s]")
-    later: np.datetime64 = last + np.timedelta64(length.count, "D")
     stamps = dates[-STAMPS:].astype("M8[s]")
-    weekdays = _weekdays(stamps)
 
+    # Shorter than a day, or of months.
     if length.unit == "second":
-        later = last + np.timedelta64(length.count, "s")
-        return later
+        after: np.datetime64 = last + np.timedelta64(length.count, "s")
+        return after
     if length.unit == "month":
         return _end_of_month(stamps, length)
+
+    # The midnight after the stamp, and a whole bar after it.
+    midnight: np.datetime64 = (last.astype("M8[D]") + 1).astype("M8[s]")
+    later: np.datetime64 = last + np.timedelta64(length.count, "D")
+    weekdays = _weekdays(stamps)
+
+    # A day ends at midnight, unless its stamps name another time on weekends, too.
     if length.count == 1:
-        at_midnight = np.median(stamps.astype(np.int64) % DAY_SECONDS) == 0
-        is_day = at_midnight or (weekdays < SATURDAY).all()
-        return midnight if is_day else later
+        time_of_day = stamps.astype(np.int64) % DAY_SECONDS
+        at_midnight = np.median(time_of_day) == 0
+        if at_midnight or (weekdays < SATURDAY).all():
+            return midnight
+        return later
+
+    # A week ends on its Friday or Saturday.
     if length.count == 7 and np.bincount(weekdays).argmax() in (FRIDAY, SATURDAY):
         return midnight
     return later
@@ -53,7 +62,8 @@ def closing_time(dates: np.ndarray) -> np.datetime64:
 
 def _weekdays(times: np.ndarray) -> np.ndarray:
     """Weekdays, 0 on Mondays: day 0 of the epoch was a Thursday."""
-    weekdays: np.ndarray = (times.astype("M8[D]").astype(np.int64) + 3) % 7
+    days = times.astype("M8[D]").astype(np.int64)
+    weekdays: np.ndarray = (days + 3) % 7
     return weekdays
 
 
@@ -64,8 +74,12 @@ def _end_of_month(stamps: np.ndarray, length: BarLength) -> np.datetime64:
     usual = np.median(days)
 
     # A stamp late in a month ends its bar; another one begins it.
-    count = 1 if usual >= LATE_IN_MONTH else length.count
+    count = length.count
+    if usual >= LATE_IN_MONTH:
+        count = 1
     after: np.datetime64 = (months[-1] + count).astype("M8[s]")
+
+    # A stamp amid a month names that day of every month.
     if EARLY_IN_MONTH < usual < LATE_IN_MONTH:
         after = after + np.timedelta64(int(days[-1]) - 1, "D")
     return after
@@ -89,15 +103,21 @@ def missing_bar(dates: np.ndarray, now: np.datetime64) -> np.datetime64 | None:
     if gap > 1:
         spacing = round(gap * DAY_SECONDS) * SECOND
         late = int((now - dates[-1]) // spacing) - 1
-        return dates[-1] + late * spacing if late > 0 else None
+        if late <= 0:
+            return None
+        return dates[-1] + late * spacing
 
     # Daily or more often: the times of the week at which the recent weeks had bars.
     recent = dates[dates > dates[-1] - RECENT]
     is_same_day = np.diff(recent.astype("M8[D]")).astype(int) == 0
     inside = np.diff(recent)[is_same_day]
+
+    # Several bars a day have the spacing of their day.
     spacing = DAY.astype("m8[s]")
     if 2 * len(inside) > len(recent):
         spacing = np.median(inside.astype(int)).astype(int) * SECOND
+
+    # The newest of the times that are over.
     expected = [time for time in _calendar(recent, now) if time > dates[-1] and time + spacing <= now]
     return max(expected, default=None)
 

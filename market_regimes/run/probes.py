@@ -62,6 +62,7 @@ def _weights_of_rollout(model: DistributionalPPO, inputs: Inputs, samples: int) 
 
     mixed = at_rows(inputs, _evenly_spaced(np.arange(samples)))
     shared = weights_of(model, quantiles_of_loss(model, mixed))
+
     return lambda rows: shared
 
 
@@ -82,7 +83,10 @@ def minibatches_of_rollout(model: DistributionalPPO) -> np.ndarray:
     :return: shape (T * E,), step by step
     """
     steps, envs = model.rollout_buffer.rewards.shape
-    numbers = np.arange(steps * envs) // (model.batch_size or steps * envs)
+    samples = steps * envs
+    numbers = np.arange(samples) // (model.batch_size or samples)
+
+    # Cut environment by environment, returned step by step.
     return numbers.reshape(envs, steps).T.reshape(-1)
 
 
@@ -134,7 +138,9 @@ def value_gradient_norm(model: DistributionalPPO, inputs: Inputs, returns: np.nd
     losses = []
     critics = quantiles.chunk(len(mixed), dim=1)
     for of_critic, sample_weight, shared in zip(critics, weights_of(model, quantiles), mixed, strict=True):
-        weight = sample_weight if sample_weight.dim() else shared
+        weight = shared
+        if sample_weight.dim():
+            weight = sample_weight
         loss = model._quantile_huber_loss(of_critic, targets, "none")
         losses.append((weight * loss).mean())
     total = torch.stack(losses).sum()

@@ -72,8 +72,10 @@ def offsets_digest(market: Market, last: int) -> str:
     :param last: last bar that is used
     :return: a digest of how far each bar's clock is ahead of UTC: another zone moves instants and leaves the dates
     """
-    offsets = (market.dates - market.instants)[: last + 1].astype("m8[s]").astype(np.int64)
-    return digest("", offsets)[:16]
+    offsets = (market.dates - market.instants)[: last + 1]
+    seconds = offsets.astype("m8[s]").astype(np.int64)
+
+    return digest("", seconds)[:16]
 
 
 def _used(segments: Segments) -> list[tuple[Market, int]]:
@@ -82,6 +84,8 @@ def _used(segments: Segments) -> list[tuple[Market, int]]:
     for segment in chain.from_iterable(segments.values()):
         symbol = segment.market.symbol
         last[symbol] = max(last.get(symbol, 0), segment.last)
+
+    # Symbols stand in the order of the training period.
     return [(segment.market, last[segment.market.symbol]) for segment in segments.get("train", [])]
 
 
@@ -96,6 +100,8 @@ def check_provenance(folder: Path, segments: Segments) -> None:
     if not (folder / "run.json").exists():
         raise ValueError(f"{folder} is no run folder: it has no run.json")
     content = read_json(folder / "run.json")
+
+    # What it kept of its data.
     data = content.get("data")
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
@@ -111,10 +117,14 @@ def check_provenance(folder: Path, segments: Segments) -> None:
     if markets.keys() != data.keys():
         raise ValueError(f"{folder} was trained on {_names(data)}, and the data hold {_names(markets)}")
 
+    # Every symbol's bars and their clocks.
     for symbol, (market, last) in markets.items():
-        _check_months(folder, symbol, data[symbol].get("months"), market.fingerprint(last))
+        recorded = data[symbol]
+        _check_months(folder, symbol, recorded.get("months"), market.fingerprint(last))
+
+        # Runs of earlier versions did not record the offsets.
         offsets = offsets_digest(market, last)
-        if data[symbol].get("offsets", offsets) != offsets:  # runs of earlier versions did not record it
+        if recorded.get("offsets", offsets) != offsets:
             raise ValueError(
                 f"{folder} used data in another time zone: the bars of {symbol} have the same dates at other instants; "
                 "its figures would not compare"
@@ -130,7 +140,9 @@ def _check_months(
     """Raise where the bars of a month are not those of the run."""
     if not isinstance(before, dict):
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
-    changed = sorted(month for month in before.keys() | months.keys() if before.get(month) != months.get(month))
+
+    every_month = before.keys() | months.keys()
+    changed = sorted(month for month in every_month if before.get(month) != months.get(month))
     if not changed:
         return
 
@@ -145,9 +157,14 @@ def _check_months(
 
 
 def _names(symbols: Iterable[str]) -> str:
+    """The first names in alphabetical order; others are counted."""
     names = sorted(symbols)
-    further = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + further
+    shown = ", ".join(names[:SHOWN_NAMES])
+
+    further = len(names) - SHOWN_NAMES
+    if further > 0:
+        return f"{shown} and {further} more"
+    return shown
 
 
 def check_data_version(folder: Path, content: dict[str, Any]) -> None:

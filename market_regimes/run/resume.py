@@ -130,7 +130,9 @@ def of_this_process(
         raise CheckpointError(f"the checkpoint {path} does not fit this run: {reason_of(error)}") from error
 
     if count != n_processes():
-        starter = f"torchrun --standalone --nproc-per-node={count}" if count > 1 else "no torchrun"
+        starter = "no torchrun"
+        if count > 1:
+            starter = f"torchrun --standalone --nproc-per-node={count}"
         raise ValueError(f"{path} was written by {count} process(es) and this is one of {n_processes()}: use {starter}")
     return tensors, state
 

@@ -52,7 +52,11 @@ def checks(folder: Path, model: DistributionalPPO) -> list[Check]:
 
     low = model.variance_scaling_clip_min
     high = model.variance_scaling_clip_max
-    flag = "" if model.use_variance_gradient_scaling else "; use_variance_gradient_scaling is off"
+    flag = ""
+    if not model.use_variance_gradient_scaling:
+        flag = "; use_variance_gradient_scaling is off"
+
+    # The four questions.
     return [
         Check(
             "is the weight logged at every update?",
@@ -85,6 +89,10 @@ def print_checks(checks: list[Check], title: str) -> bool:
     """
     table = Table("check", "", Column("seen", justify="right"), title=title, box=SIMPLE)
     for check in checks:
-        table.add_row(check.question, "yes" if check.passed else "NO", check.numbers)
+        answer = "NO"
+        if check.passed:
+            answer = "yes"
+        table.add_row(check.question, answer, check.numbers)
+
     Console().print(table)
     return all(check.passed for check in checks)

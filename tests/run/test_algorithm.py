@@ -5,6 +5,8 @@ import sys
 import pytest
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
 
 import distributional_ppo
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
@@ -13,7 +15,11 @@ from market_regimes.run.algorithm import algorithm_class, check_ranges, model_of
 from market_regimes.run.study import Study
 
 LSTM = dict(policy="MlpLstmPolicy")
+
+
 SMALL = dict(seed=0, device="cpu", n_steps=16, batch_size=16, n_epochs=1)
+
+
 EMPTY = {
     "sequence_length": None,
     "policy_kwargs": {
@@ -146,3 +152,14 @@ def test_without_sb3_contrib_a_sentence_says_what_to_install(monkeypatch):
 def test_a_recurrent_policy_for_other_observations_is_refused(policy):
     with pytest.raises((ValueError, AssertionError)):
         Study(RunConfig("CartPole-v1", n_envs=1), MarketConfig(), {**SMALL, "policy": policy})
+
+
+def test_file_values_become_python_values():
+    algorithm = dict(policy="MlpPolicy", seed=0, learning_rate="lin_0.001", clip_range=0.1, n_steps=32, batch_size=32)
+    algorithm["policy_kwargs"] = dict(activation_fn="ReLU", optimizer_class="AdamW", n_quantiles=4)
+    study = Study(RunConfig(env_id="CartPole-v1", n_envs=1), MarketConfig(), algorithm)
+
+    assert isinstance(study.model.learning_rate, LinearSchedule)
+    assert study.model.lr_schedule(0.5) == pytest.approx(0.0005)
+    assert study.model.policy.activation_fn is nn.ReLU
+    assert type(study.model.policy.optimizer).__name__ == "AdamW"

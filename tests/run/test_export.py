@@ -4,8 +4,6 @@ float64 on the policy's own weights; prices that are scaled by hand as the JSON 
 """
 
 import json
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +23,16 @@ from market_regimes.run.trained import trained_on
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parents[2]
+
+
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2002-04-19")
 )
+
+
 SOME = TradingCosts(positions=[-1.0, 0.0, 0.3, 2.0])
+
+
 CASES = {
     "VecNormalize": dict(normalize=True),
     "some positions, twin critics": dict(trading=SOME, use_twin_critics=True),
@@ -42,6 +46,8 @@ CASES = {
         trading=TradingCosts(position_low=-1.0), use_sde=True, policy_kwargs=dict(squash_output=True)
     ),
 }
+
+
 MEMORIES = {
     "own LSTMs, VecNormalize, twin critics": (4, dict(normalize=True, use_twin_critics=True, policy_kwargs={})),
     "shared LSTM, two layers": (
@@ -271,31 +277,3 @@ def test_the_command_writes_one_file_and_its_layout(run, segments, tmp_path, cap
         None, {"observation": core.observations()}
     )
     np.testing.assert_allclose(position, np.clip(agent.rule()(core.known()), *agent.trading.bounds), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--out", "agent.json"], r"must end in \.onnx, got agent\.json"),
-        (["--format", "torchscript"], "format wants onnx"),
-        (["--checkpont", "last"], "Did you mean checkpoint"),
-        (["--out", "nowhere/agent.onnx"], "nowhere does not exist"),
-    ],
-)
-def test_what_cannot_be_written_is_refused_in_one_sentence(arguments, sentence, run, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
-        main(["export", str(run), *arguments])
-    error = capsys.readouterr().err
-    assert re.search(sentence, error)
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_missing_package_is_named_with_its_remedy(package, run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SystemExit):
-        main(["export", str(run), "--out", str(tmp_path / "agent.onnx")])
-    remedy = rf'needs {package}, which is not installed: pip install "distributional-ppo\[onnx\]"'
-    assert re.search(remedy, capsys.readouterr().err)
-    assert not list(tmp_path.glob("agent.*"))

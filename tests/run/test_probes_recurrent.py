@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from builders import KeepRollout
 from markets import load_shipped
 from sb3_contrib.common.utils import quantile_huber_loss
-from test_training import KeepRollout
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.market.environment import MarketCore, MarketVecEnv

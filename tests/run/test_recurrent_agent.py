@@ -7,57 +7,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import AS_PPO, plain_state
+from builders import AS_PPO, PERIODS_OF_600_BARS, RECURRENT_NETWORKS, plain_state, train_recurrent
 from sb3_contrib import RecurrentPPO
 
-from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.evaluate.play import backtest, play_period
-from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import segments_of
+from market_regimes.market.environment import MarketCore
 from market_regimes.run.agent import Agent, critic_of, decision, normalised
-from market_regimes.run.inputs import inputs_of_rollout, quantiles_of_episode
+from market_regimes.run.inputs import quantiles_of_episode
 from market_regimes.run.study import Study
 
-PERIODS = dict(
-    train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2002-04-19")
-)
 COSTS = TradingCosts(position_low=-1.0)
-SMALL = dict(n_steps=32, batch_size=40, n_epochs=2, seed=0, device="cpu", learning_rate=0.01, gamma=0.9)
-NETWORKS = {
-    "own LSTMs": {},
-    "2 layers": dict(n_lstm_layers=2),
-    "shared LSTM": dict(shared_lstm=True, enable_critic_lstm=False),
-    "actor's LSTM only": dict(enable_critic_lstm=False),
-}
-
-
-@pytest.fixture(scope="module")
-def segments(tmp_path_factory, make_prices):
-    data = tmp_path_factory.mktemp("data")
-    for i, name in enumerate("AB"):
-        make_prices(600, seed=i).to_csv(data / f"{name}.csv", index=False)
-    return segments_of(MarketConfig(data=[str(data / "A.csv"), str(data / "B.csv")], **PERIODS))
-
-
-def trained(segments, cls=RecurrentDistributionalPPO, kwargs=None, **settings):
-    env = MarketVecEnv(MarketCore(segments["train"], 2, COSTS, 20), seed=0)
-    policy_kwargs = dict(lstm_hidden_size=8, net_arch=[8], **(kwargs or {}))
-    if cls is not RecurrentPPO:
-        policy_kwargs["n_quantiles"] = 1 if "quantile_huber_kappa" in settings else 4
-    return cls("MlpLstmPolicy", env, policy_kwargs=policy_kwargs, **{**SMALL, **settings}).learn(128)
 
 
 @pytest.fixture(scope="module")
 def model(segments):
-    return trained(segments)
+    return train_recurrent(segments)
 
 
-@pytest.mark.parametrize("kwargs", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("kwargs", RECURRENT_NETWORKS.values(), ids=RECURRENT_NETWORKS)
 def test_targets_and_values_are_those_of_recurrent_ppo_along_each_symbol(segments, kwargs):
-    ours = trained(segments, kwargs=kwargs, **AS_PPO)
-    theirs = trained(segments, RecurrentPPO, kwargs)
+    ours = train_recurrent(segments, kwargs=kwargs, **AS_PPO)
+    theirs = train_recurrent(segments, RecurrentPPO, kwargs)
     theirs.policy.load_state_dict(plain_state(ours))
     evaluation = evaluate(decision(ours, COSTS), segments["test"], COSTS, critic_of(ours))
     frames = evaluation.agent.frames
@@ -118,23 +90,6 @@ def test_a_backtest_leaves_the_training_where_it_is(segments, model):
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("kwargs", NETWORKS.values(), ids=NETWORKS)
-def test_inputs_of_a_rollout_give_the_values_it_had(segments, kwargs):
-    """Those of the last rollout, from the parameters before its update."""
-    model = trained(segments, kwargs=kwargs)
-    model.train = lambda: None
-    model.learn(64, reset_num_timesteps=False)
-    inputs = inputs_of_rollout(model)
-    assert inputs["hidden"].shape == (64, kwargs.get("n_lstm_layers", 1), 8)
-    with torch.no_grad():
-        states = [torch.as_tensor(inputs[name]).transpose(0, 1).contiguous() for name in ("hidden", "cell")]
-        quantiles = model.policy.predict_quantiles(inputs["observations"], tuple(states))
-    np.testing.assert_allclose(quantiles.mean(dim=1), model.rollout_buffer.values.reshape(-1), rtol=1e-4, atol=1e-5)
-    starts = model.rollout_buffer.episode_starts.reshape(-1) > 0
-    assert starts.any()
-    assert (inputs["hidden"][starts] == 0).all()
-
-
 @pytest.fixture(scope="module", params=["MlpLstmPolicy", "normalised, three positions"])
 def run(request, tmp_path_factory, make_prices):
     """A run on two symbols, one of which ends 30 bars earlier than the other, and their files."""
@@ -149,7 +104,7 @@ def run(request, tmp_path_factory, make_prices):
     trading = TradingCosts(positions=[0.0, 0.5, 1.0] if discrete else None)
     settings = dict(total_timesteps=256, n_envs=2, out=str(folder), name="run", progress_bar=False)
     run = RunConfig(**settings, normalize_observations=discrete)
-    periods = {**PERIODS, "test": ("2001-11-01", "2002-03-01")}
+    periods = {**PERIODS_OF_600_BARS, "test": ("2001-11-01", "2002-03-01")}
     config = MarketConfig(data=[str(file) for file in files], trading=trading, episode_bars=60, **periods)
     return Study(run, config, algorithm).start(), files
 
