@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -32,6 +33,7 @@ from market_regimes.evaluate.pictures import tear_sheet
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.market import Market
 from market_regimes.market.periods import period_of
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.segments import Segment
 from train_model_multi_patch import main
@@ -605,3 +607,8 @@ RUN_OF_PRICES = [
     "--market.validation=[2001-07-02,2001-10-31]",
     "--market.test=[2001-11-01,2002-04-19]",
 ]
+
+
+def regimes_of_rows(names):
+    """The column ``regime`` of a frame by hand, as a backtest has it."""
+    return pd.Categorical(names, DEFAULT_REGIMES.names, ordered=True)

@@ -5,9 +5,11 @@ import pandas as pd
 
 from market_regimes.compare.catalogue import compared_figures
 from market_regimes.compare.cell import Cell
+from market_regimes.compare.comparison import cells_of
+from market_regimes.compare.folds import folds_of
 from market_regimes.compare.html_report import MAIN
 from market_regimes.compare.tables import Tables
-from market_regimes.config import MarketConfig, RunConfig
+from market_regimes.config import CompareConfig, MarketConfig, RunConfig
 from market_regimes.market.regimes import DEFAULT_REGIMES
 
 VARIANTS = ("baseline", "batch", "control", "tier1", "recommended")
@@ -41,6 +43,13 @@ def cell_of_sp500():
         policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-5)),  # as the market configs have it
     )
     return Cell("sp500", "fold", "batch", 0, RunConfig(total_timesteps=4096), market, algorithm)
+
+
+def configured_cells(variants, seeds="0-1", **compare):
+    config = CompareConfig(seeds=seeds, first_test="2011-01-01", test_years=8, baseline=next(iter(variants)), **compare)
+    return cells_of(
+        config, RunConfig(), {name: {"vf_coef": 2.0} for name in variants}, variants, folds_of(config, MarketConfig())
+    )
 
 
 def cell_table(variants=VARIANTS, markets=("one", "two"), folds=("early", "late"), seeds=5, metrics=None):

@@ -25,6 +25,8 @@ def check_hypotheses(hypotheses: Sequence[Hypothesis]) -> None:
     for i, hypothesis in enumerate(hypotheses):
         if hypothesis.metric in names:
             continue
+
+        # Name the nearest figure, or all of them.
         near = difflib.get_close_matches(hypothesis.metric, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(names)}"
         raise ValueError(f"hypotheses[{i}].metric={hypothesis.metric} is not measured; {hint}")
@@ -57,11 +59,13 @@ def answered(cells: pd.DataFrame, hypotheses: Sequence[Hypothesis], baseline: st
     rows: list[dict[str, Any]] = []
     variants = list(dict.fromkeys(cells["variant"]))
     for hypothesis in hypotheses:
+        # Leave out what no cell can answer.
         against = hypothesis.against or baseline
         measured = hypothesis.metric in cells and cells[hypothesis.metric].notna().any()
         if against not in variants or not measured:
             continue
 
+        # One answer for each variant that the question is about.
         values = by_variant(cells, hypothesis.metric)
         asked = [name for name in variants if hypothesis.variant in (EACH, name) and name != against]
         rows += [_answer(hypothesis, values, name, against) for name in asked]
@@ -91,7 +95,12 @@ def by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     :param metric: key of ``FIGURES``
     :return: a row per seed; columns by variant, market and fold
     """
-    return cells.pivot_table(index="seed", columns=["variant", "market", "fold"], values=metric, aggfunc="first")
+    return cells.pivot_table(
+        index="seed",
+        columns=["variant", "market", "fold"],
+        values=metric,
+        aggfunc="first",
+    )
 
 
 def paired(values: pd.DataFrame, variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +114,11 @@ def paired(values: pd.DataFrame, variant: str, baseline: str) -> tuple[np.ndarra
     of_variant = values.get(variant, absent)
     of_baseline = values.get(baseline, absent)
 
+    # The same columns for both, NaN where a fold is missing.
     folds = of_variant.columns.union(of_baseline.columns)
-    return of_variant.reindex(columns=folds).to_numpy(float), of_baseline.reindex(columns=folds).to_numpy(float)
+    of_variant = of_variant.reindex(columns=folds)
+    of_baseline = of_baseline.reindex(columns=folds)
+    return of_variant.to_numpy(float), of_baseline.to_numpy(float)
 
 
 def effect_of(values: pd.DataFrame, variant: str, baseline: str, metric: str) -> Effect:
@@ -117,7 +129,8 @@ def effect_of(values: pd.DataFrame, variant: str, baseline: str, metric: str) ->
     :param metric: key of ``FIGURES``
     :return: the effect, of the seeds, markets and folds that both have
     """
-    return effect(*paired(values, variant, baseline), FIGURES[metric].higher_is_better)
+    of_variant, of_baseline = paired(values, variant, baseline)
+    return effect(of_variant, of_baseline, FIGURES[metric].higher_is_better)
 
 
 def _hoped_text(hoped: tuple[float, float]) -> str:
@@ -130,9 +143,11 @@ def _hoped_text(hoped: tuple[float, float]) -> str:
 
 
 def _measured_text(measured: Effect) -> str:
-    """As relative change where there is one, with its interval."""
+    """Write the effect as a relative change where there is one, with its interval."""
     if measured.difference is None:
         return "n/a"
+
+    # Without an interval the two values are all there is.
     text = f"{measured.baseline:.3g} became {measured.variant:.3g}"
     if measured.low is None:
         return text
@@ -140,5 +155,7 @@ def _measured_text(measured: Effect) -> str:
     # The baseline may be 0: then there is a difference and no relative change.
     if measured.relative is None or measured.relative_low is None or measured.relative_high is None:
         return f"{text}: {measured.difference:+.3g} [{measured.low:+.3g}, {measured.high:+.3g}]"
+
+    # In percent, the smaller end first.
     low, high = sorted((measured.relative_low, measured.relative_high))
     return f"{text}: {100 * measured.relative:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"

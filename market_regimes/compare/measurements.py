@@ -70,10 +70,17 @@ class Measurements(RolloutBars):
         scalars = self.logger.name_to_value
         if "train/value_loss" not in scalars:
             return
-        row = {"step": float(self.num_timesteps), "volatility_index": self._index}
-        row["weight"] = scalars.get(WEIGHT, np.nan)
-        row |= {name: scalars.get(f"train/{name}", np.nan) for name in UPDATE}
 
+        # What the update logged, beside the rollout that it learned from.
+        row = {
+            "step": float(self.num_timesteps),
+            "volatility_index": self._index,
+        }
+        row["weight"] = scalars.get(WEIGHT, np.nan)
+        for name in UPDATE:
+            row[name] = scalars.get(f"train/{name}", np.nan)
+
+        # The probe, or its columns without values.
         is_probed = last or (len(self.curves) + 1) % EVERY == 0
         if is_probed:
             row |= self._probed()
@@ -83,6 +90,7 @@ class Measurements(RolloutBars):
 
     def _probed(self) -> dict[str, float]:
         """Figures of the probe, by name; its samples are kept."""
+        # Play the same episodes as every other variant does.
         probed = self.probe.play(self.algorithm)
         values = probed.quantiles.mean(axis=1)
 
@@ -91,6 +99,7 @@ class Measurements(RolloutBars):
         returns = torch.as_tensor(probed.returns / self.std)
         loss = quantile_huber_loss(quantiles, returns, FIXED_KAPPA).numpy()
 
+        # Keep what the figures by regime need, of the last probes only.
         sample = {
             "observations": probed.observations,
             "bar": probed.bar,
@@ -100,7 +109,9 @@ class Measurements(RolloutBars):
             "variance": probed.quantiles.var(axis=1),
             "loss": loss,
         }
-        self.samples = [*self.samples[1 - POOLED :], sample]
+        earlier = self.samples[1 - POOLED :]
+        self.samples = [*earlier, sample]
+
         return {
             "value_loss": float(loss.mean()),
             "explained_variance": float(explained_variance(values, probed.returns)),
@@ -110,23 +121,39 @@ class Measurements(RolloutBars):
 
     def figures(self) -> Figures:
         """:return: the figures of training, None where undefined"""
+        # The updates after the warm-up.
         rows = pd.DataFrame(self.curves)
-        rows = rows.iloc[int(WARM_UP * len(rows)) :]
+        first = int(WARM_UP * len(rows))
+        rows = rows.iloc[first:]
 
         # Means and spreads over the updates.
-        result: Figures = {MEANS.get(name, name): defined(rows[name].mean()) for name in rows if name not in NO_FIGURES}
-        result["value_loss_spread"] = defined(rows["value_loss"].std() / rows["value_loss"].mean())
+        result: Figures = {}
+        for name in rows:
+            if name not in NO_FIGURES:
+                result[MEANS.get(name, name)] = defined(rows[name].mean())
+
+        losses = rows["value_loss"]
+        result["value_loss_spread"] = defined(losses.std() / losses.mean())
         result["weight_std"] = defined(rows["weight"].std())
 
         # The samples of the last probes, together and by regime.
-        pool = {name: np.concatenate([sample[name] for sample in self.samples]) for name in self.samples[0]}
+        pool = {}
+        for name in self.samples[0]:
+            pool[name] = np.concatenate([sample[name] for sample in self.samples])
+
         result["value_loss_outliers"] = _outliers(pool["loss"])
         names = self.probe.core.markets[0].regimes.names
         for name, group in samples_of_groups(pool["regime"], pool["bar"], names).items():
             result[f"value_loss_outliers_{name}"] = _outliers(pool["loss"][group])
-            fit = fit_of(pool["value"][group], pool["variance"][group], pool["returns"][group])
-            result |= {f"{figure}_{name}": value for figure, value in fit.items()}
+            fit = fit_of(
+                pool["value"][group],
+                pool["variance"][group],
+                pool["returns"][group],
+            )
+            for figure, value in fit.items():
+                result[f"{figure}_{name}"] = value
 
+        # How hard each regime pulls, and how far the regimes are apart.
         result |= gradients(self.algorithm, pool, names)
         return result | gaps_of(result, "value_error")
 
@@ -152,8 +179,12 @@ def calibration_error(quantiles: np.ndarray, returns: np.ndarray) -> float:
     :param returns: realised, shape (M,)
     :return: mean over the quantiles of the gap between tau and the share of the returns below
     """
-    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
-    below = (returns[:, None] < np.sort(quantiles, axis=1)).mean(axis=0)
+    n_quantiles = quantiles.shape[1]
+    tau = (np.arange(n_quantiles) + 0.5) / n_quantiles
+
+    # The share of the returns below each quantile, from the smallest on.
+    ordered = np.sort(quantiles, axis=1)
+    below = (returns[:, None] < ordered).mean(axis=0)
     return float(np.abs(below - tau).mean())
 
 
@@ -169,26 +200,44 @@ def fit_of(values: np.ndarray, variances: np.ndarray, returns: np.ndarray) -> Fi
         predicted variance over the true spread, in which 1 is right
     """
     errors = returns - values
+    root_of_errors = float(np.sqrt(np.mean(errors**2)))
+    predicted_spread = float(np.sqrt(variances.mean()))
+
     return {
-        "value_error": over(float(np.sqrt(np.mean(errors**2))), returns.std()),
-        "spread": over(float(np.sqrt(variances.mean())), errors.std()),
+        "value_error": over(root_of_errors, returns.std()),
+        "spread": over(predicted_spread, errors.std()),
     }
 
 
 def samples_of_groups(regime: np.ndarray, bar: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The samples of every group that has ``MIN_REGIME_DAYS`` different bars; ``names`` are those of the regimes."""
-    groups = {name: np.flatnonzero(np.isin(regime, members)) for name, members in groups_of(names).items()}
-    return {name: rows for name, rows in groups.items() if len(np.unique(bar[rows])) >= MIN_REGIME_DAYS}
+    """
+    :param regime: position in ``names`` of each sample, shape (M,)
+    :param bar: bar of each sample, shape (M,)
+    :param names: of the regimes
+    :return: rows of the samples of every group that has ``MIN_REGIME_DAYS`` different bars
+    """
+    groups = {}
+    for name, members in groups_of(names).items():
+        rows = np.flatnonzero(np.isin(regime, members))
+
+        # A bar that several episodes pass counts once.
+        bars = np.unique(bar[rows])
+        if len(bars) >= MIN_REGIME_DAYS:
+            groups[name] = rows
+    return groups
 
 
 def gaps_of(result: Figures, name: str) -> Figures:
     """Relative gap between calm and each of the other ends, 0 (alike) to 1."""
     gaps: Figures = {}
     calm = result.get(f"{name}_calm")
+
+    # A gap needs both ends.
     for group in ("crash", "stormy"):
         rough = result.get(f"{name}_{group}")
         if calm is not None and rough is not None:
-            gaps[f"{name}_gap_{group}"] = over(abs(calm - rough), abs(calm) + abs(rough))
+            distance = abs(calm - rough)
+            gaps[f"{name}_gap_{group}"] = over(distance, abs(calm) + abs(rough))
     return gaps
 
 
@@ -200,14 +249,22 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray], names: Sequ
     """
     if is_recurrent(model):
         return {}
+
+    # Whose samples are drawn, and the norms of the draws.
     model.policy.set_training_mode(False)
     rng = np.random.default_rng(0)
-    groups = {**samples_of_groups(pool["regime"], pool["bar"], names), "mixed": np.arange(len(pool["regime"]))}
-    norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
+    groups = samples_of_groups(pool["regime"], pool["bar"], names)
+    groups["mixed"] = np.arange(len(pool["regime"]))
+
+    norms: dict[str, list[float]] = {}
+    for name in ("calm", "crash", "stormy"):
+        if name in groups:
+            norms[name] = []
 
     def draw(name: str) -> np.ndarray:
         rows = groups[name]
-        return rng.choice(rows, GRADIENT_SAMPLES, replace=len(rows) < GRADIENT_SAMPLES)
+        too_few = len(rows) < GRADIENT_SAMPLES
+        return rng.choice(rows, GRADIENT_SAMPLES, replace=too_few)
 
     for _ in range(GRADIENT_DRAWS):
         # Weights of a mixed draw, as training has them.
@@ -220,10 +277,13 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray], names: Sequ
             rows = draw(name)
             returns = pool["returns"][rows].astype(np.float32)
             inputs = {"observations": pool["observations"][rows]}
-            values.append(value_gradient_norm(model, inputs, returns, weights))
+            norm = value_gradient_norm(model, inputs, returns, weights)
+            values.append(norm)
 
+    # Means over the draws, and their ratios to that of calm samples.
     means = {name: float(np.mean(values)) for name, values in norms.items()}
     result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
+
     for name in ("crash", "stormy"):
         if name in means and means.get("calm", 0) > 0:
             result[f"grad_ratio_{name}"] = means[name] / means["calm"]

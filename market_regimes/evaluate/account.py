@@ -136,8 +136,7 @@ class _Ledger:
         # One column per symbol.
         columns = {}
         for name in symbols[0]:
-            values = [symbol[name] for symbol in symbols]
-            columns[name] = np.stack(values, axis=1)
+            columns[name] = np.stack([symbol[name] for symbol in symbols], axis=1)
 
         # Money counts as a share of the whole account.
         states = {}

@@ -10,11 +10,10 @@ from markets import load_shipped
 
 from distributional_ppo import QuantileActorCriticPolicy
 from market_regimes.compare.cell import Cell, run_cell
-from market_regimes.compare.measurements import Measurements, fit_of, samples_of_groups
+from market_regimes.compare.measurements import Measurements
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.periods import period_of
-from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
@@ -207,24 +206,3 @@ def test_fit_by_regime_of_the_test_period(tested, name):
     assert figures[f"test_spread_{name}"] == pytest.approx(root_of_mean / true_spread, rel=1e-4)
     mean_of_roots = np.mean(quantiles[mine].std(axis=1))
     assert abs(mean_of_roots / root_of_mean - 1) > 1e-3
-
-
-def test_a_regime_needs_20_different_days_however_often_they_are_drawn():
-    """Nineteen bars of crash, each drawn twice, and twenty of volatile."""
-    regime = np.repeat([0, 3, 2], [50, 38, 20])
-    bar = np.concatenate([np.arange(50), 100 + np.arange(38) % 19, 200 + np.arange(20)])
-    groups = samples_of_groups(regime, bar, DEFAULT_REGIMES.names)
-    assert list(groups) == ["calm", "volatile", "stormy"]
-    assert groups["stormy"].tolist() == list(range(50, 108))
-    assert groups["volatile"].tolist() == list(range(88, 108))
-
-
-def test_a_spread_that_is_right_has_one_whatever_the_mean_error():
-    """Returns of std 1, then 5 in the other half, around the values, which err by 3 throughout."""
-    noise = np.array([-1.0, 1.0, -5.0, 5.0])
-    values = np.array([0.0, 0.0, 10.0, 10.0])
-    fit = fit_of(values, np.array([1.0, 1.0, 25.0, 25.0]), values + noise + 3.0)
-    assert fit["spread"] == pytest.approx(1.0)
-    # (4 + 16 + 4 + 64) / 4 = 22; returns 2, 4, 8, 18, of variance 38
-    assert fit["value_error"] == pytest.approx(np.sqrt(22 / 38))
-    assert fit_of(values, values, values)["spread"] is None

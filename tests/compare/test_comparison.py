@@ -4,21 +4,16 @@ import json
 import os
 import re
 import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from builders import Here
-from comparisons import cell_of_sp500
+from comparisons import cell_of_sp500, configured_cells
 from filelock import FileLock
 
 from market_regimes.compare.cell import run_cell
 from market_regimes.compare.comparison import Comparison, cells_of
-from market_regimes.compare.executors import EXECUTORS
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig
 
@@ -42,13 +37,6 @@ def test_a_comparison_without_a_usable_fold_is_refused_with_the_reason(
     algorithms = {name: {} for name in variants}
     with pytest.raises(ValueError, match=f"there is nothing to compare.*{words}.*compare.first_test"):
         cells_of(compare, RunConfig(), algorithms, variants, folds)
-
-
-def make_cells(variants, seeds="0-1", **compare):
-    config = CompareConfig(seeds=seeds, first_test="2011-01-01", test_years=8, baseline=next(iter(variants)), **compare)
-    return cells_of(
-        config, RunConfig(), {name: {"vf_coef": 2.0} for name in variants}, variants, folds_of(config, MarketConfig())
-    )
 
 
 def entries_of(name):
@@ -87,13 +75,13 @@ def test_the_variant_recurrent_has_the_keys_of_its_configuration():
 )
 def test_variants_that_refer_to_nothing_are_refused(variants, words):
     with pytest.raises(ValueError, match=words):
-        make_cells(variants)
+        configured_cells(variants)
 
 
 @pytest.mark.parametrize(("day", "tested"), [("2011-01-01", True), ("2011-01-02", False), ("2010-12-31", True)])
 def test_a_variant_is_not_tested_on_the_days_it_was_chosen_by(day, tested):
     variants = {"a": {}, "b": {"chosen_before": day}}
-    assert {cell.variant for cell in make_cells(variants)} == ({"a", "b"} if tested else {"a"})
+    assert {cell.variant for cell in configured_cells(variants)} == ({"a", "b"} if tested else {"a"})
 
 
 def test_every_cell_has_the_settings_of_its_variant_and_the_periods_of_its_fold():
@@ -144,7 +132,9 @@ def count(folder, cell):
 def comparison(tmp_path, variants, seeds="0-1"):
     counts = tmp_path / "counts"
     counts.mkdir(exist_ok=True)
-    cells = [replace(cell, algorithm={**cell.algorithm, "counts": counts}) for cell in make_cells(variants, seeds)]
+    cells = [
+        replace(cell, algorithm={**cell.algorithm, "counts": counts}) for cell in configured_cells(variants, seeds)
+    ]
     return Comparison(tmp_path / "run", cells, function=make_fake()), counts
 
 
@@ -213,36 +203,6 @@ def test_a_control_of_a_failure_fails_with_the_reason(tmp_path, here):
     assert re.fullmatch(r"ValueError: no such thing \(test_comparison\.py:\d+\)", made.result(1)["error"])
     assert made.result(2)["error"] == "raises has no mean weight to take: it failed, or does not scale"
     assert not (counts / "of a failure-0").exists()
-
-
-def test_as_many_cells_run_as_there_are_workers_and_what_failed_runs_again_alone(tmp_path, monkeypatch):
-    pool, lock = ThreadPoolExecutor(8), threading.Lock()
-    active, seen, again, runs = set(), set(), set(), {}
-
-    class Threads(Here):
-        def submit(self, function, cell):
-            return pool.submit(function, cell)
-
-    def fake(cell):
-        with lock:
-            active.add(cell)
-            runs[cell.variant, cell.seed] = runs.get((cell.variant, cell.seed), 0) + 1
-            (seen if runs[cell.variant, cell.seed] == 1 else again).add(len(active))
-        time.sleep(0.02)
-        with lock:
-            active.remove(cell)
-        if cell.variant == "raises":
-            raise ValueError
-        return {"figures": {}}
-
-    monkeypatch.setitem(EXECUTORS, "threads", Threads)
-    cells = [
-        replace(cell, algorithm=None, run=None, market=None) for cell in make_cells({"a": {}, "raises": {}}, "0-3")
-    ]
-    Comparison(tmp_path, cells, function=fake).run("threads", workers=3, progress_bar=False)
-    assert max(seen) == 3
-    assert again == {1}
-    assert runs == {(name, seed): 1 + (name == "raises") for name in ("a", "raises") for seed in range(4)}
 
 
 def test_names_of_any_kind_have_files_of_their_own(tmp_path, here):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import quantstats
+from builders import regimes_of_rows
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
@@ -49,7 +50,7 @@ def made_up(seed, first_loss):
             "gross_equity": np.cumprod(1 + gross),
             "price": 100.0,
             "index": 20.0,
-            "regime": rng.permutation(np.repeat(list(REGIME_BARS), list(REGIME_BARS.values()))),
+            "regime": regimes_of_rows(rng.permutation(np.repeat(list(REGIME_BARS), list(REGIME_BARS.values())))),
         },
         index=pd.date_range("2001-01-01" if seed == 0 else "2001-02-10", periods=bars, name="date"),
     )
@@ -213,7 +214,7 @@ def plainly(returns):
     days = pd.date_range("2001-01-01", periods=len(returns), name="date")
     frame = pd.DataFrame({"return": returns, "gross_return": returns, "trade": 0.0, "cost": 0.0, "index": 20.0}, days)
     frame["equity"] = frame["gross_equity"] = np.cumprod(1 + np.array(returns))
-    return frame.assign(position=1.0, target=1.0, regime="calm", price=100.0)
+    return frame.assign(position=1.0, target=1.0, regime=regimes_of_rows(["calm"] * len(frame)), price=100.0)
 
 
 RNG = np.random.default_rng(11)
@@ -252,7 +253,7 @@ def test_a_regime_without_a_loss_in_a_strategy_with_losses_has_its_ratio():
     """Of the calm bars nothing is below 0 and one above +100 %; the losses fell on normal ones."""
     calm, normal = [0.0, 0.01, 1.5, 0.02] * 6, [-0.02, 0.01] * 12
     returns = [r for pair in zip(calm, normal, strict=True) for r in pair]
-    frame = plainly(returns).assign(regime=["calm", "normal"] * 24)
+    frame = plainly(returns).assign(regime=regimes_of_rows(["calm", "normal"] * 24))
     table = figures_by_regime(Account({"A": frame}), 252)
     assert table["calm"]["sharpe_ratio"] == pytest.approx(sharpe_of(calm, 252), rel=1e-9)
     assert table["normal"]["sharpe_ratio"] == pytest.approx(sharpe_of(normal, 252), rel=1e-9)

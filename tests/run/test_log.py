@@ -85,11 +85,8 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     assert len(charts) == len(lines) + len(bands) == 28
 
     tags = {tag.rstrip("$") for tags in (*lines, *bands) for tag in tags}
-    rare = {
-        f"{name}_{regime}"
-        for name in ("train/value_error", "train/value_grad_norm")
-        for regime in DEFAULT_REGIMES.names[2:]
-    }
+    scalars = ("train/value_error", "train/value_grad_norm")
+    rare = {f"{name}_{regime}" for name in scalars for regime in DEFAULT_REGIMES.names[2:]}
     rare |= {f"eval/sharpe_{regime}" for regime in DEFAULT_REGIMES.names}
     rare |= {"eval/sharpe_own_rule"}  # the user's own
     rare |= {"eval/sharpe_equal_weights"}  # there is one symbol

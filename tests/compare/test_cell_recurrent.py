@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_cells import ALGORITHM, CELL, MARKET
+from comparisons import cell_of_sp500
 
 from market_regimes.compare import probe as probe_module
 from market_regimes.compare.cell import run_cell
@@ -15,7 +15,9 @@ from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
 RECURRENT = dict(policy="MlpLstmPolicy", sequence_length=16, policy_kwargs=dict(lstm_hidden_size=8))
-ALGORITHM = {**ALGORITHM, **RECURRENT}
+CELL = cell_of_sp500()
+MARKET = CELL.market
+ALGORITHM = {**CELL.algorithm, **RECURRENT}
 
 
 def test_a_cell_measures_what_others_do_but_for_the_gradients():
@@ -34,7 +36,8 @@ def test_the_probe_asks_step_by_step_what_a_loop_asks(monkeypatch):
     model = study.model
     probe = Probe(segments["train"], study.trading, 0.9)
     with probe_module._left_as_it_is(model), torch.no_grad():
-        observations, _, _, _ = probe._episodes(model)
+        episode = probe._episodes(model)
+        observations = probe_module.normalised(model, episode.observations[:-1])
     steps = np.repeat(np.arange(40), 3), np.tile(np.arange(3), 40)
     with torch.no_grad():
         quantiles = probe._quantiles(model, observations, steps).reshape(40, 3, -1)
@@ -56,7 +59,8 @@ def test_the_actor_remembers_from_bar_to_bar_of_the_probe(monkeypatch):
         model.policy.action_net.bias[:] = 0.5
     probe = Probe(segments["train"], study.trading, 0.9)
     with probe_module._left_as_it_is(model), torch.no_grad():
-        observations, _, _, _ = probe._episodes(model)
+        episode = probe._episodes(model)
+        observations = probe_module.normalised(model, episode.observations[:-1])
 
     core = Probe(segments["train"], study.trading, 0.9).core
     core.reset(np.ones(3, dtype=bool), np.random.default_rng(probe_module.SEED))
