@@ -60,13 +60,15 @@ def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None
     """
     :param frame: from ``backtest`` or ``joint``
     :param bars_per_year: number of bars that annualises
-    :return: Sharpe and Sortino ratio (simple net returns, risk-free 0), Calmar ratio, largest drawdown (0 or below),
+    :return: Sharpe ratio (simple net returns, risk-free 0), log growth a year, Sortino and Calmar ratio, largest
+        drawdown (0 or below),
         hit rate (share of the bars with a return that gained), net and gross total return, exposure (mean absolute
         position), turnover and costs per year in shares of equity, bars. None: undefined
     """
     years = len(frame) / bars_per_year
     return {
         "sharpe_ratio": sharpe_of(frame, bars_per_year),
+        "growth_per_year": math.log(float(frame["equity"].iloc[-1])) / years,
         **{name: _ratio(name, frame["return"], bars_per_year) for name in RATIOS},
         "total_return": float(frame["equity"].iloc[-1]) - 1.0,
         "gross_return": float(frame["gross_equity"].iloc[-1]) - 1.0,
