@@ -158,7 +158,7 @@ def _files_of(evaluated: Evaluated) -> list[str]:
 
     # Shared cash has a table of its account.
     result = next(iter(evaluated.results.values()))[1]
-    of_account = [f"account-{name}.csv"] if "account" in result else []
+    of_account = [f"account-{name}.csv", f"weights-{name}.png"] if "account" in result else []
     return [
         f"evaluation-{name}.json",
         *of_account,

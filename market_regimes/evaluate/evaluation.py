@@ -23,7 +23,7 @@ from market_regimes.evaluate.figures import (
     sharpe_of,
     summary,
 )
-from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
+from market_regimes.evaluate.pictures import picture_of_equity, picture_of_weights, tear_sheet
 from market_regimes.evaluate.play import (
     Decision,
     Episode,
@@ -353,7 +353,7 @@ def benchmark_scores(
 def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: dict[str, Any]) -> str:
     """
     Write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``, ``tearsheet-NAME.html`` and
-    ``equity-NAME.png``; of shared cash also ``account-NAME.csv``.
+    ``equity-NAME.png``; of shared cash also ``account-NAME.csv`` and ``weights-NAME.png``.
 
     :param evaluation: of an agent
     :param folder: run folder
@@ -384,6 +384,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: di
         trades_of_account(played, evaluation.bench).to_csv(folder / f"trades-{name}.csv")
         positions_of_account(played, evaluation.bench).to_csv(folder / f"positions-{name}.csv", index=False)
         account_table(played).to_csv(folder / f"account-{name}.csv")
+        contributions = played.contributions.sum()
+        picture_of_weights(played.weights, contributions, folder / f"weights-{name}.png", title)
 
     # The tear sheet, which quantstats cannot make of all returns.
     returns = account["return"]

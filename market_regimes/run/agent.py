@@ -138,7 +138,7 @@ def evaluate_on(
     """
     Score the deterministic policy and write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``,
     ``tearsheet-NAME.html`` and the pictures ``equity-NAME.png`` and ``returns-NAME.png``; of shared cash also
-    ``account-NAME.csv``.
+    ``account-NAME.csv`` and ``weights-NAME.png``.
 
     :param model: whose critic predicts
     :param rule: its policy as a trading rule
