@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import market_regimes
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.config import PortfolioConfig
 from market_regimes.evaluate.play import positions
+from market_regimes.evaluate.portfolio import Bench, in_one_account
 from market_regimes.run.folder import Configured
 from market_regimes.run.study import Study as StudyOfModule
 from train_model_multi_patch import main
@@ -767,3 +769,36 @@ def test_a_run_records_its_portfolio_and_writes_its_account(sharing, tmp_path):
     # Growth by hand; the prices have 261 bars a year.
     growth = np.log(account["equity"].iloc[-1]) / (len(account) / 261)
     assert result["joint"]["agent"]["growth_per_year"] == pytest.approx(growth, rel=1e-3)
+
+
+def test_orders_of_what_is_held_bring_about_each_row_of_the_evaluation(sharing):
+    """Filled at the close, rarely rebalanced, within a band: where the account waits, the list has no order."""
+    folder, table = sharing
+    of_run = Agent.load(folder)
+    limits = PortfolioConfig(
+        cash="shared", gross=0.8, weight_max=0.4, no_trade_band=0.002, rebalance_every=3, minimum_holding=4
+    )
+    trading = TradingCosts(fee_bp=5.0, fill="close")
+    market = replace(of_run.configured.market, portfolio=limits, trading=trading)
+    agent = Agent(of_run.model, replace(of_run.configured, market=market), of_run.trained, of_run.step)
+
+    # The account over all bars.
+    segments = agent.segments(table)
+    bench = Bench.of(segments, trading)
+    played = in_one_account(bench, agent.rule(), limits)
+    closes = np.array([segment.market.close for segment in segments])
+    first = segments[0].first
+    days = table["date"].drop_duplicates().to_numpy()
+
+    traded = []
+    for row in range(200, 212):
+        equity = 1e5 * played.account["equity"].iloc[row - 1]
+        price = closes[:, first + row]
+        held = played.closing_weights.iloc[row - 1].to_numpy() * equity / price
+        bars = table[table["date"].isin(days[: first + row + 1])]
+        orders = agent.portfolio(bars, equity, dict(zip(SYMBOLS, held, strict=True)))
+
+        np.testing.assert_allclose(orders.table["target"], played.weights.iloc[row], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(orders.table["value"] / equity, played.trades.iloc[row], atol=1e-9)
+        traded.append(bool((played.trades.iloc[row] != 0).any()))
+    assert 0 < sum(traded) < len(traded)
