@@ -390,7 +390,9 @@ def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:
     stamps = quotes.stamps[rows]
     if not quotes.at_open:
         order_bars = quotes.order_bar[rows, columns]
-        stamps = np.array([bench.segments[k].market.dates[bar] for k, bar in zip(columns, order_bars, strict=True)])
+        stamps = np.array(
+            [bench.segments[int(k)].market.dates[bar] for k, bar in zip(columns, order_bars, strict=True)]
+        )
     equity = played.account["equity"].to_numpy()
     if not quotes.at_open:
         equity = before(equity)
@@ -627,7 +629,8 @@ def _shifted_targets(played: Played, circle: np.ndarray, shifts: np.ndarray) -> 
 
     def targets(row: int) -> np.ndarray:
         origin = source[row]
-        return np.where(follows[row][:, None], orders[origin], weights[origin])
+        of_row: np.ndarray = np.where(follows[row][:, None], orders[origin], weights[origin])
+        return of_row
 
     return targets
 
