@@ -233,6 +233,100 @@ def _check_between(key: str, values: Sequence[float] | None, number: int, larges
         raise ValueError(f"{key} must be {number} increasing positive number(s){limit}, got {values}")
 
 
+@dataclass(frozen=True)
+class PortfolioConfig:
+    """
+    How the targets of several symbols become the weights of one account. Weights are shares of the account's equity;
+    those of a group or of the account count without their signs, but for ``net``.
+
+    :param cash: "separate": an account of 1/K of the capital for each of K symbols, none of the keys below; "shared":
+        one account whose cash every symbol may use
+    :param allocator: "budget": targets are weights, scaled down together where they exceed a limit; "equal_risk": the
+        same sum of weights, divided in inverse proportion to the EWMA volatilities
+    :param gross: largest sum of the weights; None: the larger of ``position_high`` and ``-position_low``
+    :param net: largest difference between long and short weights; None: ``gross``
+    :param weight_min: smallest weight of a symbol, at most 0; None: ``position_low``
+    :param weight_max: largest weight of a symbol, at least 0; None: ``position_high``
+    :param groups: group of each symbol that has one, as {AAPL: technology, JPM: banks}
+    :param group_max: largest sum of the weights of each group, as {technology: 0.3}
+    :param top_k: number of symbols held at most, those with the largest targets; None: all
+    :param volatility_limit: largest volatility of the account, annualised, in per cent, by the EWMA volatilities and
+        correlations up to the decision; None: any
+    :param no_trade_band: change of a weight up to which no order is given, but one that closes a position
+    :param rebalance_every: rows of the account from one rebalancing to the next
+    :param minimum_holding: rows from a trade of a symbol to its next one, at least
+    :raises ValueError: if a key is out of range, keys contradict each other, or one needs shared cash
+    """
+
+    cash: Literal["separate", "shared"] = "separate"
+    allocator: Literal["budget", "equal_risk"] = "budget"
+    gross: float | None = None
+    net: float | None = None
+    weight_min: float | None = None
+    weight_max: float | None = None
+    groups: dict[str, str] = field(default_factory=dict)
+    group_max: dict[str, float] = field(default_factory=dict)
+    top_k: int | None = None
+    volatility_limit: float | None = None
+    no_trade_band: float = 0.0
+    rebalance_every: int = 1
+    minimum_holding: int = 1
+
+    def __post_init__(self) -> None:
+        if self.cash not in ("separate", "shared"):
+            raise ValueError(f"market.portfolio.cash must be 'separate' or 'shared', got {self.cash!r}")
+        if self.allocator not in ("budget", "equal_risk"):
+            raise ValueError(f"market.portfolio.allocator must be 'budget' or 'equal_risk', got {self.allocator!r}")
+        self._check_ranges()
+        self._check_contradictions()
+        self._check_groups()
+        if self.cash == "separate":
+            self._check_separate()
+
+    def _check_ranges(self) -> None:
+        for name in ("gross", "net", "volatility_limit"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(f"market.portfolio.{name} must be a finite number above 0, got {value}")
+        if self.weight_min is not None and not -MAX_POSITION <= self.weight_min <= 0:
+            raise ValueError(
+                f"market.portfolio.weight_min must be within [-{MAX_POSITION:g}, 0], got {self.weight_min}"
+            )
+        if self.weight_max is not None and not 0 <= self.weight_max <= MAX_POSITION:
+            raise ValueError(f"market.portfolio.weight_max must be within [0, {MAX_POSITION:g}], got {self.weight_max}")
+        if not 0 <= self.no_trade_band < 1:
+            raise ValueError(f"market.portfolio.no_trade_band must be within [0, 1), got {self.no_trade_band}")
+        for name in ("top_k", "rebalance_every", "minimum_holding"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"market.portfolio.{name} must be at least 1, got {value}")
+
+    def _check_contradictions(self) -> None:
+        if self.net is not None and self.gross is not None and self.net > self.gross:
+            raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
+        if self.weight_min == 0 and self.weight_max == 0:
+            raise ValueError("market.portfolio.weight_min and market.portfolio.weight_max are both 0: nothing is held")
+
+    def _check_groups(self) -> None:
+        for group, cap in self.group_max.items():
+            if group not in self.groups.values():
+                raise ValueError(f"market.portfolio.group_max caps {group}, to which market.portfolio.groups maps none")
+            if not 0 <= cap < np.inf:
+                raise ValueError(f"market.portfolio.group_max of {group} must be finite and at least 0, got {cap}")
+        missing = sorted(set(self.groups.values()) - self.group_max.keys())
+        if missing:
+            raise ValueError(
+                f"market.portfolio.groups names {missing[0]}, which market.portfolio.group_max has no cap of"
+            )
+
+    def _check_separate(self) -> None:
+        """Refuse what separate accounts, which know nothing of each other, cannot keep."""
+        for setting in fields(self):
+            default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+            if setting.name != "cash" and getattr(self, setting.name) != default:
+                raise ValueError(f"market.portfolio.{setting.name} needs market.portfolio.cash=shared")
+
+
 @dataclass
 class MarketConfig:
     """
@@ -271,6 +365,7 @@ class MarketConfig:
         observation needs it
     :param benchmark_positions: column of the files with the targets of a strategy of your own, as shares of equity,
         each known at the close of its row; it is traded beside buy-and-hold in every evaluation
+    :param portfolio: whether several symbols share their cash, and the limits of their account
     """
 
     data: str | list[str] = "sp500"
@@ -295,6 +390,7 @@ class MarketConfig:
     feature_lag: int = 0
     feature_fill: Literal["forward"] | None = None
     benchmark_positions: str | None = None
+    portfolio: PortfolioConfig = field(default_factory=PortfolioConfig)
 
     def __post_init__(self) -> None:
         self._check_regimes()
@@ -527,97 +623,3 @@ class Hypothesis:
                 f"hoped must go from a modest to a bold change in one direction, like [0.05, 0.1] or [0, -1], "
                 f"got {list(self.hoped)}"
             )
-
-
-@dataclass(frozen=True)
-class PortfolioConfig:
-    """
-    How the targets of several symbols become the weights of one account. Weights are shares of the account's equity;
-    those of a group or of the account count without their signs, but for ``net``.
-
-    :param cash: "separate": an account of 1/K of the capital for each of K symbols, none of the keys below; "shared":
-        one account whose cash every symbol may use
-    :param allocator: "budget": targets are weights, scaled down together where they exceed a limit; "equal_risk": the
-        same sum of weights, divided in inverse proportion to the EWMA volatilities
-    :param gross: largest sum of the weights; None: the larger of ``position_high`` and ``-position_low``
-    :param net: largest difference between long and short weights; None: ``gross``
-    :param weight_min: smallest weight of a symbol, at most 0; None: ``position_low``
-    :param weight_max: largest weight of a symbol, at least 0; None: ``position_high``
-    :param groups: group of each symbol that has one, as {AAPL: technology, JPM: banks}
-    :param group_max: largest sum of the weights of each group, as {technology: 0.3}
-    :param top_k: number of symbols held at most, those with the largest targets; None: all
-    :param volatility_limit: largest volatility of the account, annualised, in per cent, by the EWMA volatilities and
-        correlations up to the decision; None: any
-    :param no_trade_band: change of a weight up to which no order is given, but one that closes a position
-    :param rebalance_every: rows of the account from one rebalancing to the next
-    :param minimum_holding: rows from a trade of a symbol to its next one, at least
-    :raises ValueError: if a key is out of range, keys contradict each other, or one needs shared cash
-    """
-
-    cash: Literal["separate", "shared"] = "separate"
-    allocator: Literal["budget", "equal_risk"] = "budget"
-    gross: float | None = None
-    net: float | None = None
-    weight_min: float | None = None
-    weight_max: float | None = None
-    groups: dict[str, str] = field(default_factory=dict)
-    group_max: dict[str, float] = field(default_factory=dict)
-    top_k: int | None = None
-    volatility_limit: float | None = None
-    no_trade_band: float = 0.0
-    rebalance_every: int = 1
-    minimum_holding: int = 1
-
-    def __post_init__(self) -> None:
-        if self.cash not in ("separate", "shared"):
-            raise ValueError(f"market.portfolio.cash must be 'separate' or 'shared', got {self.cash!r}")
-        if self.allocator not in ("budget", "equal_risk"):
-            raise ValueError(f"market.portfolio.allocator must be 'budget' or 'equal_risk', got {self.allocator!r}")
-        self._check_ranges()
-        self._check_contradictions()
-        self._check_groups()
-        if self.cash == "separate":
-            self._check_separate()
-
-    def _check_ranges(self) -> None:
-        for name in ("gross", "net", "volatility_limit"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"market.portfolio.{name} must be a finite number above 0, got {value}")
-        if self.weight_min is not None and not -MAX_POSITION <= self.weight_min <= 0:
-            raise ValueError(
-                f"market.portfolio.weight_min must be within [-{MAX_POSITION:g}, 0], got {self.weight_min}"
-            )
-        if self.weight_max is not None and not 0 <= self.weight_max <= MAX_POSITION:
-            raise ValueError(f"market.portfolio.weight_max must be within [0, {MAX_POSITION:g}], got {self.weight_max}")
-        if not 0 <= self.no_trade_band < 1:
-            raise ValueError(f"market.portfolio.no_trade_band must be within [0, 1), got {self.no_trade_band}")
-        for name in ("top_k", "rebalance_every", "minimum_holding"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"market.portfolio.{name} must be at least 1, got {value}")
-
-    def _check_contradictions(self) -> None:
-        if self.net is not None and self.gross is not None and self.net > self.gross:
-            raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
-        if self.weight_min == 0 and self.weight_max == 0:
-            raise ValueError("market.portfolio.weight_min and market.portfolio.weight_max are both 0: nothing is held")
-
-    def _check_groups(self) -> None:
-        for group, cap in self.group_max.items():
-            if group not in self.groups.values():
-                raise ValueError(f"market.portfolio.group_max caps {group}, to which market.portfolio.groups maps none")
-            if not 0 <= cap < np.inf:
-                raise ValueError(f"market.portfolio.group_max of {group} must be finite and at least 0, got {cap}")
-        missing = sorted(set(self.groups.values()) - self.group_max.keys())
-        if missing:
-            raise ValueError(
-                f"market.portfolio.groups names {missing[0]}, which market.portfolio.group_max has no cap of"
-            )
-
-    def _check_separate(self) -> None:
-        """Refuse what separate accounts, which know nothing of each other, cannot keep."""
-        for setting in fields(self):
-            default = setting.default if setting.default_factory is MISSING else setting.default_factory()
-            if setting.name != "cash" and getattr(self, setting.name) != default:
-                raise ValueError(f"market.portfolio.{setting.name} needs market.portfolio.cash=shared")

@@ -12,7 +12,7 @@ from market_regimes.commands.parser import Parser
 from market_regimes.commands.refusals import refusals
 from market_regimes.files import found_from_anywhere
 
-SECTIONS = ("run", "market", "market.trading", "algorithm", "algorithm.policy_kwargs")
+SECTIONS = ("run", "market", "market.trading", "market.portfolio", "algorithm", "algorithm.policy_kwargs")
 
 
 def parsed(parser: Parser, arguments: list[str]) -> jsonargparse.Namespace:

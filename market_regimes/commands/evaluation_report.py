@@ -156,8 +156,12 @@ def _files_of(evaluated: Evaluated) -> list[str]:
     if not evaluated.on_market:
         return [f"evaluation-{name}.json"]
 
+    # Shared cash has a table of its account.
+    result = next(iter(evaluated.results.values()))[1]
+    of_account = [f"account-{name}.csv", f"weights-{name}.png"] if "account" in result else []
     return [
         f"evaluation-{name}.json",
+        *of_account,
         f"positions-{name}.csv",
         f"trades-{name}.csv",
         f"tearsheet-{name}.html",

@@ -270,6 +270,11 @@ def _signal_parser(reading: Reading | None = None) -> Parser:
 
     zone = "time zone of the bars where their file states none, like America/New_York or +02:00; not given: UTC"
     parser.add_flag("--zone", str | None, help=zone)
+    equity = "value of the account, cash included, in the currency of the prices: print its orders in shares"
+    parser.add_flag("--equity", float | None, help=equity)
+    positions = "CSV with the columns symbol and shares: what the account holds; not given: cash"
+    parser.add_flag("--positions", str | None, help=f"with --equity: {positions}")
+    parser.add_flag("--lots", float | None, help="with --equity: shares of a lot; not given: fractions are traded")
     parser.add_flag("--json", action="store_true", help="print a JSON list of objects and nothing else")
     parser.add_flag(
         "--observation",

@@ -126,7 +126,7 @@ def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
 def _critic(evaluation: Evaluation) -> Figures:
     """How well the critic foretold what the agent earned: overall and by regime."""
     quantiles, realised = evaluation.predicted_and_realised
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.agent.frames.values()])
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.separate.values()])
 
     # Nothing is realised after ruin.
     defined_rows = np.isfinite(realised)
@@ -149,7 +149,14 @@ def _critic(evaluation: Evaluation) -> Figures:
 
 def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     """Figures of the test period, and its days."""
-    evaluation = evaluate(study.agent(), study.segments["test"], study.trading, critic_of(study.model), table=COMPARED)
+    evaluation = evaluate(
+        study.agent(),
+        study.segments["test"],
+        study.trading,
+        critic_of(study.model),
+        table=COMPARED,
+        portfolio=study.portfolio,
+    )
     result = _trading(evaluation.agent, evaluation.rows_per_year, "test")
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
 

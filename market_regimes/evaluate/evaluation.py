@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from market_regimes.config import TradingCosts
-from market_regimes.evaluate.account import Account
+from market_regimes.config import PortfolioConfig, TradingCosts
+from market_regimes.evaluate.account import Account, Frames
 from market_regimes.evaluate.figures import (
     Rank,
     figures,
@@ -23,7 +23,7 @@ from market_regimes.evaluate.figures import (
     sharpe_of,
     summary,
 )
-from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
+from market_regimes.evaluate.pictures import picture_of_equity, picture_of_weights, tear_sheet
 from market_regimes.evaluate.play import (
     Decision,
     Episode,
@@ -35,6 +35,19 @@ from market_regimes.evaluate.play import (
     random_timing,
     trades,
 )
+from market_regimes.evaluate.portfolio import (
+    Bench,
+    Played,
+    account_table,
+    bought_once,
+    in_shared_cash,
+    play_account,
+    positions_of_account,
+    shifted_accounts,
+    shifted_in_the_middle,
+    trades_of_account,
+)
+from market_regimes.evaluate.portfolio import frames_of as frames_in_account
 from market_regimes.evaluate.robustness import robustness
 from market_regimes.evaluate.strategies import AGENT, HOLD, INFORMED, RANDOM_TIMING, STRATEGIES, Strategy
 from market_regimes.files import write_file
@@ -42,6 +55,8 @@ from market_regimes.market.environment import REWARD_SCALE
 from market_regimes.market.segments import Segment
 
 MIN_BARS_OF_RATIO = 60  # fewer make a curve of Sharpe ratios that is noise
+SEPARATE = PortfolioConfig()  # an account for each symbol
+UNLIMITED = PortfolioConfig(cash="shared")
 NAMED_SYMBOLS = 3  # up to which a title names them
 
 
@@ -71,6 +86,7 @@ class Evaluation:
     :param critic: what predicts its returns; None: nothing does
     :param seed: of the random timings
     :param table: strategies to stand beside the agent where they apply, ``HOLD`` among them
+    :param portfolio: whether the symbols share their cash, and the limits of their account
     """
 
     segments: Sequence[Segment]
@@ -79,6 +95,7 @@ class Evaluation:
     critic: Critic | None = None
     seed: int = 0
     table: Sequence[Strategy] = STRATEGIES
+    portfolio: PortfolioConfig = SEPARATE
 
     @property
     def rows_per_year(self) -> float:
@@ -86,20 +103,45 @@ class Evaluation:
         return self.segments[0].market.account_rows_per_year
 
     @cached_property
+    def separate(self) -> Frames:
+        """The agent's trades with an account for each symbol, whose returns the critic predicts."""
+        return frames_of(self.episode.columns(), self.segments, self.trading)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """What is traded, by the rows of one account."""
+        return Bench.of(self.segments, self.trading)
+
+    @cached_property
+    def played(self) -> Played | None:
+        """The agent's account with shared cash, None: each symbol has its own."""
+        if self.portfolio.cash == "separate":
+            return None
+        return in_shared_cash(self.separate, self.bench, self.portfolio)
+
+    @cached_property
     def agent(self) -> Account:
         """The agent's account."""
-        return Account(frames_of(self.episode.columns(), self.segments, self.trading))
+        if self.played is None:
+            return Account(self.separate)
+        return Account(frames_in_account(self.played, self.bench))
 
     @cached_property
     def strategies(self) -> dict[Strategy, Account]:
         """The accounts of the strategies that apply, in the order of the table."""
-        return benchmarks(self.segments, self.trading, self.table)
+        return benchmarks(self.segments, self.trading, self.table, self.portfolio)
 
     @cached_property
     def random_timing(self) -> tuple[Account, np.ndarray]:
         """The agent's trades at random times: the account in the middle, and the Sharpe ratios of all, per row."""
-        frames, ratios = random_timing(self.segments, self.trading, self.agent.frames, self.seed)
-        return Account(frames), ratios
+        if self.played is None:
+            frames, ratios = random_timing(self.segments, self.trading, self.agent.frames, self.seed)
+            return Account(frames), ratios
+
+        # One shift of all weights, traded again in the account.
+        ratios = shifted_accounts(self.bench, self.played, self.portfolio, self.seed)
+        middle = shifted_in_the_middle(self.bench, self.played, self.portfolio, self.seed, ratios)
+        return Account(frames_in_account(middle, self.bench)), ratios
 
     @cached_property
     def accounts(self) -> dict[str, Account]:
@@ -156,7 +198,19 @@ class Evaluation:
     @cached_property
     def robustness(self) -> dict[str, Any]:
         """How far the lead over buy-and-hold carries."""
-        return robustness(self.agent, self.strategies[HOLD], self.segments, self.trading, self.rows_per_year)
+        hold = self.strategies[HOLD]
+        if self.played is None:
+            return robustness(self.agent, hold, self.segments, self.trading, self.rows_per_year)
+        return robustness(self.agent, hold, self.segments, self.trading, self.rows_per_year, self._traded_again)
+
+    def _traded_again(self, delay: int = 0, cost_bp: float | None = None) -> Frames:
+        """The agent's targets once more in shared cash, so many rows later or at another cost of orders."""
+        costs = self.trading
+        bench = self.bench
+        if cost_bp is not None:
+            costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
+            bench = Bench.of(self.segments, costs)
+        return frames_in_account(in_shared_cash(self.separate, bench, self.portfolio, delay), bench)
 
     @cached_property
     def predicted_and_realised(self) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +219,7 @@ class Evaluation:
         rewards, shape (M,), NaN after ruin.
         """
         assert self.critic is not None
-        frames = self.agent.frames
+        frames = self.separate
 
         # The last prediction of a symbol completes its rewards.
         predicted = []
@@ -197,6 +251,13 @@ class Evaluation:
             result["share_of_random_timings_below_agent"] = rank.share
 
         result["robustness"] = self.robustness
+        if self.played is not None:
+            contributions = self.played.contributions.sum()
+            result["account"] = {
+                "rows": len(self.played.account),
+                "limits": self.played.limits,
+                "contributions": {str(symbol): float(part) for symbol, part in contributions.items()},
+            }
         return result
 
 
@@ -207,6 +268,7 @@ def evaluate(
     critic: Critic | None = None,
     seed: int = 0,
     table: Sequence[Strategy] = STRATEGIES,
+    portfolio: PortfolioConfig = SEPARATE,
 ) -> Evaluation:
     """
     Let an agent trade over a period, from a flat start to its last bar.
@@ -217,18 +279,39 @@ def evaluate(
     :param critic: what predicts its returns; None: nothing does
     :param seed: of the random timings
     :param table: strategies to stand beside it where they apply
+    :param portfolio: whether the symbols share their cash, and the limits of their account
+    :raises ValueError: if the limits do not fit the symbols, or each other
     """
+    if portfolio.cash == "shared":
+        check_portfolio(segments, trading, portfolio)
     episode = play_period(segments, trading, agent)
-    return Evaluation(segments, trading, episode, critic, seed, table)
+    return Evaluation(segments, trading, episode, critic, seed, table, portfolio)
+
+
+def check_portfolio(segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig) -> None:
+    """
+    :param segments: what is traded
+    :param trading: what trading costs and what may be held
+    :param portfolio: the limits of their account
+    :raises ValueError: if the limits do not fit the symbols, or each other
+    """
+    Bench.of(segments, trading).account(portfolio)
 
 
 def benchmarks(
-    segments: Sequence[Segment], trading: TradingCosts, table: Sequence[Strategy] = STRATEGIES
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    table: Sequence[Strategy] = STRATEGIES,
+    portfolio: PortfolioConfig = SEPARATE,
 ) -> dict[Strategy, Account]:
     """
+    With shared cash the rules that decide symbol by symbol trade in one account under the limits. Buy-and-hold buys
+    each symbol once with 1/K of the money and keeps no limit; nor do equal weights, which rebalance by themselves.
+
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
     :param table: strategies
+    :param portfolio: whether the symbols share their cash, and the limits of their account
     :return: the accounts of those that apply. They may hold ``TradingCosts.of_rules``
     """
     accounts = {}
@@ -236,18 +319,37 @@ def benchmarks(
         frames = strategy.backtest(segments, trading.of_rules)
         if frames is not None:
             accounts[strategy] = Account(frames)
+    if portfolio.cash == "separate":
+        return accounts
+
+    bench = Bench.of(segments, trading.of_rules)
+    for strategy, account in accounts.items():
+        if strategy is HOLD and len(segments) > 1:
+            once = play_account(bench, bought_once(bench), UNLIMITED)
+            accounts[strategy] = Account(frames_in_account(once, bench))
+        elif strategy is not HOLD and not _is_joint(account.frames):
+            played = in_shared_cash(account.frames, bench, portfolio)
+            accounts[strategy] = Account(frames_in_account(played, bench))
     return accounts
 
 
-def benchmark_scores(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, float | None]:
+def _is_joint(frames: Frames) -> bool:
+    """Whether frames are parts of one account already."""
+    return any("capital" in frame for frame in frames.values())
+
+
+def benchmark_scores(
+    segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig = SEPARATE
+) -> dict[str, float | None]:
     """
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
+    :param portfolio: whether the symbols share their cash, and the limits of their account
     :return: Sharpe ratios of the strategies that apply, as ``sharpe_NAME``, beside which an evaluation during training
         logs the agent's
     """
     rows_per_year = segments[0].market.account_rows_per_year
-    accounts = benchmarks(segments, trading)
+    accounts = benchmarks(segments, trading, portfolio=portfolio)
 
     scores = {}
     for strategy, account in accounts.items():
@@ -258,7 +360,7 @@ def benchmark_scores(segments: Sequence[Segment], trading: TradingCosts) -> dict
 def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: dict[str, Any]) -> str:
     """
     Write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``, ``tearsheet-NAME.html`` and
-    ``equity-NAME.png``.
+    ``equity-NAME.png``; of shared cash also ``account-NAME.csv`` and ``weights-NAME.png``.
 
     :param evaluation: of an agent
     :param folder: run folder
@@ -280,9 +382,17 @@ def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: di
     picture_of_equity(accounts, folder / f"equity-{name}.png", title)
 
     # Tables of the agent's orders and decisions.
-    filled = fill_times(evaluation.segments, evaluation.trading)
-    trades(frames, filled).to_csv(folder / f"trades-{name}.csv")
-    positions(frames, evaluation.segments).to_csv(folder / f"positions-{name}.csv", index=False)
+    played = evaluation.played
+    if played is None:
+        filled = fill_times(evaluation.segments, evaluation.trading)
+        trades(frames, filled).to_csv(folder / f"trades-{name}.csv")
+        positions(frames, evaluation.segments).to_csv(folder / f"positions-{name}.csv", index=False)
+    else:
+        trades_of_account(played, evaluation.bench).to_csv(folder / f"trades-{name}.csv")
+        positions_of_account(played, evaluation.bench).to_csv(folder / f"positions-{name}.csv", index=False)
+        account_table(played).to_csv(folder / f"account-{name}.csv")
+        contributions = played.contributions.sum()
+        picture_of_weights(played.weights, contributions, folder / f"weights-{name}.png", title)
 
     # The tear sheet, which quantstats cannot make of all returns.
     returns = account["return"]

@@ -73,23 +73,25 @@ def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None
     """
     :param frame: from ``backtest`` or ``joint``
     :param bars_per_year: number of bars that annualises
-    :return: Sharpe and Sortino ratio (simple net returns, risk-free 0), Calmar ratio, largest drawdown (0 or below),
+    :return: Sharpe ratio (simple net returns, risk-free 0), log growth a year, Sortino and Calmar ratio, largest
+        drawdown (0 or below),
         hit rate (share of the bars with a return that gained), net and gross total return, exposure (mean absolute
         position), turnover and costs per year in shares of equity, bars. None: undefined
     """
     # Ratios of return and risk.
+    years = len(frame) / bars_per_year
+    final_equity = float(frame["equity"].iloc[-1])
     table = {"sharpe_ratio": sharpe_of(frame, bars_per_year)}
+    table["growth_per_year"] = math.log(final_equity) / years
     for name in RATIOS:
         table[name] = _ratio(name, frame["return"], bars_per_year)
 
     # What the account became, after costs and before them.
-    final_equity = float(frame["equity"].iloc[-1])
     final_gross_equity = float(frame["gross_equity"].iloc[-1])
     table["total_return"] = final_equity - 1.0
     table["gross_return"] = final_gross_equity - 1.0
 
     # What was held, and what trading took.
-    years = len(frame) / bars_per_year
     exposure = frame["position"].abs().mean()
     turnover = frame["trade"].abs().sum()
     costs = frame["cost"].sum()

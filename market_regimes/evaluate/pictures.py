@@ -22,6 +22,8 @@ from market_regimes.market.regimes import MIN_REGIME_DAYS
 A_BILLIONTH_OF_A_PERCENT = 1e-11
 LINE_WIDTH = 1.2  # in points
 HIDDEN = 0.005  # share of a panel's height within which a line hides another
+NAMED_WEIGHTS = 20  # symbols that have their names in a picture of weights
+REST = "the rest"
 DASH = 6.0  # length of a dash, in line widths
 
 
@@ -127,6 +129,51 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     exposure.set(ylabel="agent's position,\n% (20 bars)")
     index.set(ylabel="volatility\nindex")
     figure.savefig(path, dpi=110)
+
+
+def picture_of_weights(weights: pd.DataFrame, contributions: pd.Series, path: Path, title: str) -> None:
+    """
+    What an account held, stacked by symbol, and what each symbol contributed. The largest have their names, the rest is
+    one sum.
+
+    :param weights: a row per row of the account, a column per symbol
+    :param contributions: sum of the simple returns that each symbol earned
+    :param path: PNG to write
+    :param title: heading
+    """
+    from matplotlib import colormaps
+
+    figure, (held, earned) = _panels(6, width_ratios=[2, 1])
+    by_size = largest_and_rest(weights, weights.abs().mean())
+    colors = [colormaps["tab20"](i % NAMED_WEIGHTS) for i in range(len(by_size.columns))]
+
+    # Long weights are stacked upwards, short ones downwards.
+    values = 100 * by_size.to_numpy().T
+    held.stackplot(by_size.index, values.clip(min=0), labels=by_size.columns, colors=colors, linewidth=0)
+    held.stackplot(by_size.index, values.clip(max=0), colors=colors, linewidth=0)
+    held.set(title=title, ylabel="weights, % of equity")
+    held.legend(frameon=False, fontsize=6, ncols=3, loc="upper left")
+
+    # What was earned, the best on top.
+    table = contributions.to_frame().T
+    parts = 100 * largest_and_rest(table, contributions.abs()).iloc[0].sort_values()
+    earned.barh([str(name) for name in parts.index], parts.to_numpy(), color="C0")
+    earned.tick_params(axis="y", labelsize=6)
+    earned.set(xlabel="contributions, % of equity, summed")
+    figure.savefig(path, dpi=110)
+
+
+def largest_and_rest(table: pd.DataFrame, size: pd.Series) -> pd.DataFrame:
+    """
+    :param table: a column per symbol
+    :param size: of each symbol
+    :return: the columns of the ``NAMED_WEIGHTS`` largest, the largest first, and the sum of the others as ``REST``
+    """
+    order = size.sort_values(ascending=False, kind="stable").index
+    named = table[order[:NAMED_WEIGHTS]].copy()
+    if len(order) > NAMED_WEIGHTS:
+        named[REST] = table[order[NAMED_WEIGHTS:]].sum(axis=1)
+    return named
 
 
 def line_styles(curves: Sequence[pd.Series]) -> list[Any]:

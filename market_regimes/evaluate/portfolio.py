@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import PortfolioConfig, TradingCosts
-from market_regimes.evaluate.account import before
+from market_regimes.evaluate.account import Frames, before
 from market_regimes.evaluate.figures import sharpe_ratio
-from market_regimes.evaluate.play import RANDOM_RUNS, Decision, backtest
+from market_regimes.evaluate.play import RANDOM_RUNS, RUINED, Decision, backtest
 from market_regimes.evaluate.strategies import fitted, informed
-from market_regimes.market.account import Account, AccountStep, Quotes
 from market_regimes.market.allocation import Allocation, PastRisk
+from market_regimes.market.costs import NO_ORDER
+from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes
 from market_regimes.market.segments import Segment
 
 LOOKBACK = 252  # rows that a walk-forward estimate sees
@@ -66,7 +67,7 @@ class Bench:
         quotes = Quotes.of(segments, costs)
         return cls(segments, costs, quotes, PastRisk.of(segments, quotes.stamps))
 
-    def account(self, config: PortfolioConfig, n_accounts: int = 1) -> Account:
+    def account(self, config: PortfolioConfig, n_accounts: int = 1) -> PortfolioCore:
         """
         :param config: which weights the targets become
         :param n_accounts: number of accounts
@@ -76,9 +77,9 @@ class Bench:
         if config.cash == "separate" and len(self.segments) > 1:
             raise ValueError("market.portfolio.cash=separate keeps an account per symbol, one account needs shared")
         allocation = Allocation(config, self.quotes.symbols, self.costs, self.risk)
-        return Account(self.quotes, self.costs, allocation, n_accounts)
+        return PortfolioCore(self.quotes, self.costs, allocation, n_accounts)
 
-    def state(self, account: Account) -> AccountState:
+    def state(self, account: PortfolioCore) -> AccountState:
         """:return: what the first of the accounts knows"""
         row = int(account.next_row[0])
         listed = self.quotes.listed
@@ -320,6 +321,106 @@ def backtest_in(bench: Bench, decide: Decision, config: PortfolioConfig) -> dict
     return frames_of(in_one_account(bench, decide, config), bench)
 
 
+def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay: int = 0) -> Played:
+    """
+    :param frames: ``backtest`` of agents of one symbol each
+    :param bench: what they traded
+    :param config: which weights their targets become
+    :param delay: rows by which every order is given later
+    :return: the account that follows their targets
+    """
+    targets = targets_of(frames, bench)
+    if delay:
+        targets = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)[: len(targets)]
+    return play_account(bench, replay(targets), config)
+
+
+def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:
+    """
+    :param played: an account
+    :param bench: what it traded
+    :return: a row per order row and listed symbol until ruin: ``date`` of the close at which it was decided,
+        ``symbol``, ``position`` (weight held then), ``target`` (of the agent, empty: no order), ``weight`` (after the
+        fill, within the limits), ``price`` of the fill, ``shares`` held after it where ``start_equity`` is stated,
+        ``regime`` and ``volatility_index`` at the decision
+    """
+    quotes = bench.quotes
+    closing = played.closing_weights.to_numpy()
+    held = np.concatenate([np.zeros_like(closing[:1]), closing[:-1]])
+    equity = played.account["equity"].to_numpy()
+    solvent = before(equity) > RUINED
+
+    parts = []
+    for k, segment in enumerate(bench.segments):
+        market = segment.market
+        rows = quotes.listed[:, k] & solvent & (quotes.order_bar[:, k] >= 0)
+        bars = quotes.order_bar[rows, k]
+        part = pd.DataFrame(
+            {
+                "date": market.dates[bars],
+                "symbol": market.symbol,
+                "position": held[rows, k],
+                "target": played.targets.to_numpy()[rows, k],
+                "weight": played.weights.to_numpy()[rows, k],
+                "price": quotes.fill_price[rows, k],
+                "regime": market.regime_names(bars),
+                "volatility_index": market.index[bars],
+            }
+        )
+        if bench.costs.start_equity is not None:
+            # Nothing is traded between the fill and the close.
+            capital = bench.costs.start_equity * len(quotes.symbols)
+            worth = closing[rows, k] * equity[rows] * capital
+            part.insert(6, "shares", worth / quotes.close[rows, k])
+        parts.append(part)
+    return pd.concat(parts).sort_values("date", kind="stable", ignore_index=True)
+
+
+def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:
+    """
+    :param played: an account
+    :param bench: what it traded
+    :return: a row per order filled, as ``trades`` gives it: shares count of the equity of the account
+    """
+    quotes = bench.quotes
+    rows, columns = np.nonzero(np.abs(played.trades.to_numpy()) > NO_ORDER)
+
+    # An order at a close was filled at the bar of its decision.
+    stamps = quotes.stamps[rows]
+    if not quotes.at_open:
+        order_bars = quotes.order_bar[rows, columns]
+        stamps = np.array(
+            [bench.segments[int(k)].market.dates[bar] for k, bar in zip(columns, order_bars, strict=True)]
+        )
+    equity = played.account["equity"].to_numpy()
+    if not quotes.at_open:
+        equity = before(equity)
+    trade = played.trades.to_numpy()[rows, columns]
+    table = pd.DataFrame(
+        {
+            "symbol": np.array(quotes.symbols)[columns],
+            "side": np.where(trade > 0, "buy", "sell"),
+            "price": quotes.fill_price[rows, columns],
+            "traded": np.abs(trade),
+            "target": played.weights.to_numpy()[rows, columns],
+            "cost": played.costs.to_numpy()[rows, columns],
+            "equity": equity[rows],
+        },
+        index=pd.DatetimeIndex(stamps.astype("M8[s]"), name="date"),
+    )
+    return table.sort_index(kind="stable")
+
+
+def account_table(played: Played) -> pd.DataFrame:
+    """
+    :param played: an account
+    :return: by row its ``equity`` and ``return``; at the close ``cash``, ``gross`` and ``net`` as shares of equity;
+        ``turnover`` and ``cost``; ``limits`` that cut
+    """
+    account = played.account.rename(columns={"trade": "turnover"})
+    return account[["equity", "return", "cash", "gross", "net", "turnover", "cost", "limits"]]
+
+
 def bought_once(bench: Bench) -> WeightRule:
     """:return: the rule that buys each symbol with 1/K of the first equity when it is listed, and lets it be"""
     listed = bench.quotes.listed
@@ -450,13 +551,87 @@ def shifted_accounts(
     :param runs: number of shifts, all different, none of them 0; at most one less than the circle has rows
     :return: Sharpe ratio of each copy per row, NaN where undefined, for ``rank_among``; empty where there is no circle
     """
-    weights = played.weights.to_numpy()
-    held = (weights != 0).any(axis=0)
-    circle = np.flatnonzero(bench.quotes.listed[:, held].all(axis=1))
+    circle = _circle(bench, played)
     if len(circle) < 2:
         return np.zeros(0)
-    shifts = 1 + np.random.default_rng(seed).permutation(len(circle) - 1)[:runs]
+    shifts = _shifts(circle, seed, runs)
     return sharpe_ratio(_returns_of_shifts(bench, played, config, circle, shifts), 1.0)
+
+
+def shifted_in_the_middle(
+    bench: Bench, played: Played, config: PortfolioConfig, seed: int, ratios: np.ndarray, runs: int = RANDOM_RUNS
+) -> Played:
+    """
+    :param bench: what is traded
+    :param played: the account
+    :param config: its limits
+    :param seed: of the shifts
+    :param ratios: of ``shifted_accounts`` with the same seed and number of shifts
+    :param runs: number of shifts
+    :return: the copy with the median Sharpe ratio; the account itself where there is no copy
+    """
+    if not len(ratios):
+        return played
+    circle = _circle(bench, played)
+    shifts = _shifts(circle, seed, runs)
+
+    # Undefined ratios are sorted to the end.
+    middle = (np.isfinite(ratios).sum() - 1) // 2
+    median = int(np.argsort(ratios)[middle])
+    targets = _shifted_targets(played, circle, shifts[median : median + 1])
+    return play_account(bench, lambda state: targets(state.row)[0], _free(config))
+
+
+def _circle(bench: Bench, played: Played) -> np.ndarray:
+    """Rows in which all symbols that the account ever holds are listed, shape (L,)."""
+    held = (played.weights.to_numpy() != 0).any(axis=0)
+    return np.flatnonzero(bench.quotes.listed[:, held].all(axis=1))
+
+
+def _shifts(circle: np.ndarray, seed: int, runs: int) -> np.ndarray:
+    """Different numbers of rows, none of them 0, shape (n,)."""
+    shifts: np.ndarray = 1 + np.random.default_rng(seed).permutation(len(circle) - 1)[:runs]
+    return shifts
+
+
+def _free(config: PortfolioConfig) -> PortfolioConfig:
+    """The limits of weights which limits have cut already, so that no other key applies again."""
+    return replace(
+        config,
+        cash="shared",
+        allocator="budget",
+        top_k=None,
+        volatility_limit=None,
+        no_trade_band=0.0,
+        rebalance_every=1,
+        minimum_holding=1,
+    )
+
+
+def _shifted_targets(played: Played, circle: np.ndarray, shifts: np.ndarray) -> Callable[[int], np.ndarray]:
+    """
+    :param circle: consecutive rows, shape (L,)
+    :param shifts: by which they are moved, shape (n,)
+    :return: from a row to the targets of each copy, NaN: no order, shape (n, K)
+    """
+    weights = played.weights.to_numpy()
+    orders = np.where(played.trades.to_numpy() != 0, weights, np.nan)
+
+    # The row that each copy takes its orders from, (R, n).
+    source = np.repeat(np.arange(len(weights))[:, None], len(shifts), axis=1)
+    place = np.arange(len(circle))
+    source[circle] = circle[0] + (place[:, None] - shifts) % len(circle)
+
+    # Where a row does not follow the one before, all weights are ordered.
+    follows = np.zeros(source.shape, dtype=bool)
+    follows[1:] = np.diff(source, axis=0) == 1
+
+    def targets(row: int) -> np.ndarray:
+        origin = source[row]
+        of_row: np.ndarray = np.where(follows[row][:, None], orders[origin], weights[origin])
+        return of_row
+
+    return targets
 
 
 def _returns_of_shifts(
@@ -467,39 +642,13 @@ def _returns_of_shifts(
     :param shifts: by which they are moved, shape (n,)
     :return: returns of each copy, shape (R, n)
     """
-    weights = played.weights.to_numpy()
-    orders = np.where(played.trades.to_numpy() != 0, weights, np.nan)
-    rows = len(weights)
-
-    # The row that each copy takes its orders from, (R, n).
-    source = np.repeat(np.arange(rows)[:, None], len(shifts), axis=1)
-    place = np.arange(len(circle))
-    source[circle] = circle[0] + (place[:, None] - shifts) % len(circle)
-
-    # Where a row does not follow the one before, all weights are ordered.
-    follows = np.zeros(source.shape, dtype=bool)
-    follows[1:] = np.diff(source, axis=0) == 1
-
-    # The weights are those that the limits left, so that no other key applies again.
-    free = replace(
-        config,
-        cash="shared",
-        allocator="budget",
-        top_k=None,
-        volatility_limit=None,
-        no_trade_band=0.0,
-        rebalance_every=1,
-        minimum_holding=1,
-    )
-    account = bench.account(free, len(shifts))
+    targets = _shifted_targets(played, circle, shifts)
+    rows = len(played.account)
+    account = bench.account(_free(config), len(shifts))
     returns = np.zeros((rows, len(shifts)))
     alive = np.ones(len(shifts), dtype=bool)
     for row in range(rows):
-        origin = source[row]
-        goes_on = follows[row][:, None]
-        targets = np.where(goes_on, orders[origin], weights[origin])
-
-        step = account.step(targets)
+        step = account.step(targets(row))
         returns[row] = np.where(alive, step.growth - 1, 0.0)
         alive &= ~step.terminated
     return returns

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,12 @@ BREAK_EVEN_TEXTS = {
     NO_TURNOVER: "no trade",
     UNDEFINED: "n/a",
 }
+
+
+class TradedAgain(Protocol):
+    """From a delay in rows and a cost of orders in basis points to the frames of an agent's targets once more."""
+
+    def __call__(self, delay: int = 0, cost_bp: float | None = None) -> Frames: ...
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ def robustness(
     segments: Sequence[Segment],
     trading: TradingCosts,
     bars_per_year: float,
+    again: TradedAgain | None = None,
 ) -> dict[str, Any]:
     """
     :param agent: the agent's account
@@ -121,6 +129,7 @@ def robustness(
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold
     :param bars_per_year: what annualises
+    :param again: the agent's targets once more, None: ``replayed``, with an account for each symbol
     :return: for JSON: ``years`` of bars; ``sharpe_difference``, agent minus buy-and-hold, with the ends of its 95 %
         interval as ``_low`` and ``_high`` and its ``_std_error``; ``sharpe_ratio_one_bar_later``; ``break_even`` in
         words and ``break_even_cost_bp``; ``fills_at_close``; ``ruined``, per symbol the bar. None: undefined
@@ -134,8 +143,10 @@ def robustness(
         interval = asdict(difference)
 
     # The agent's targets again, one bar later and at other costs.
-    later = joint(replayed(agent.frames, segments, trading, delay=1))
-    break_even, cost = _break_even(agent, hold, segments, trading, bars_per_year)
+    if again is None:
+        again = partial(replayed, agent.frames, segments, trading)
+    later = joint(again(delay=1))
+    break_even, cost = _break_even(agent, hold, again, trading, bars_per_year)
 
     # Whether an order is filled at a close that is still to come when it is decided.
     all_at_open = all(fills_at_open(segment.market, trading) for segment in segments)
@@ -150,7 +161,7 @@ def robustness(
         "break_even": break_even,
         "break_even_cost_bp": cost,
         "fills_at_close": not all_at_open,
-        "ruined": _ruined(agent.frames),
+        "ruined": _ruined(agent),
     }
 
 
@@ -188,7 +199,7 @@ def replayed(
 def _break_even(
     agent: Account,
     hold: Account,
-    segments: Sequence[Segment],
+    again: TradedAgain,
     trading: TradingCosts,
     bars_per_year: float,
 ) -> tuple[str, float | None]:
@@ -198,7 +209,7 @@ def _break_even(
 
     :param agent: the agent's account, whose targets are filled anew at other costs
     :param hold: that of buy-and-hold on the same bars
-    :param segments: what was traded
+    :param again: the agent's targets once more
     :param trading: what trading costs and what the agent may hold
     :param bars_per_year: what annualises
     :return: in words, and in basis points of the traded value where there is one
@@ -238,8 +249,8 @@ def _break_even(
 
     # Newton's steps towards the exact root, where every order is filled anew at that cost.
     for _ in range(2):
-        again = joint(replayed(agent.frames, segments, trading, cost_bp=cost))
-        ratio = float(sharpe_ratio(again["return"].to_numpy(), bars_per_year))
+        filled_anew = joint(again(cost_bp=cost))
+        ratio = float(sharpe_ratio(filled_anew["return"].to_numpy(), bars_per_year))
         remaining = ratio - ratio_at(hold.joint, cost)
         slope = (lead(1.01 * cost) - lead(0.99 * cost)) / (0.02 * cost)
         if not np.isfinite(remaining) or not slope < 0:
@@ -252,11 +263,12 @@ def _break_even(
     return AT_A_COST, cost
 
 
-def _ruined(agent: Frames) -> dict[str, str]:
-    """Per symbol whose account was ruined the bar on which it was."""
+def _ruined(agent: Account) -> dict[str, str]:
+    """Per symbol whose account was ruined the bar on which it was; shared cash ruins all at once."""
     ruined = {}
-    for symbol, frame in agent.items():
-        bars = frame.index[frame["equity"] <= RUINED]
+    for symbol, frame in agent.frames.items():
+        rows = agent.joint if "capital" in frame else frame
+        bars = rows.index[rows["equity"] <= RUINED]
         if len(bars):
             ruined[symbol] = str(bars[0]).removesuffix(" 00:00:00")
     return ruined

@@ -16,6 +16,7 @@ from market_regimes.evaluate.strategies import AGENT, HOLD, STRATEGIES
 PERCENT = {
     "max_drawdown",
     "hit_rate",
+    "growth_per_year",
     "total_return",
     "gross_return",
     "costs_per_year",
@@ -50,7 +51,9 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     console.print(_overall(strategies, title))
     if any(figures.get("regimes") for figures in strategies.values()):
         console.print(_by_regime(strategies))
-    if len(symbols) > 1:  # one symbol is the joint table
+    if "account" in result:
+        print(shared_cash_text(result["account"], len(symbols)))
+    elif len(symbols) > 1:  # one symbol is the joint table
         console.print(_by_symbol(symbols, list(strategies)))
         print(ONE_ACCOUNT.format(len(symbols)))
 
@@ -63,6 +66,17 @@ def print_summary(result: dict[str, Any], title: str) -> None:
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
     if "robustness" in result:
         _print_lead(result["robustness"])
+
+
+def shared_cash_text(account: dict[str, Any], symbols: int) -> str:
+    """
+    :param account: of ``Evaluation.result``: its ``rows``, and in how many of them each limit cut
+    :param symbols: that share the cash
+    :return: what the limits cut, in one sentence
+    """
+    cuts = [f"{name} in {count}" for name, count in account["limits"].items()]
+    cut = "no limit cut the weights" if not cuts else f"limits that cut the weights: {', '.join(cuts)} rows"
+    return f"{symbols} symbols in one account with shared cash: of {account['rows']} rows {cut}"
 
 
 def _print_lead(figures: dict[str, Any]) -> None:

@@ -21,17 +21,21 @@ from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, Market
 from market_regimes.evaluate.account import Frames
 from market_regimes.evaluate.evaluation import Critic, Evaluation, evaluate, write_evaluation
 from market_regimes.evaluate.pictures import picture_of_returns
-from market_regimes.evaluate.play import Decision, backtest
+from market_regimes.evaluate.play import Decision, backtest, frames_of, play_period, rows_of_bars
+from market_regimes.evaluate.portfolio import Bench, backtest_in, in_shared_cash
+from market_regimes.market.allocation import Allocation
 from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
+from market_regimes.market.periods import date_text
 from market_regimes.market.segments import Segment
 from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
-from market_regimes.run.clock import clock_of
+from market_regimes.run.clock import Clock, clock_of
 from market_regimes.run.export import export_onnx
 from market_regimes.run.folder import Configured, acting_device, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
+from market_regimes.run.orders import LONG_AGO, OrderList, Past, order_list, read_held
 from market_regimes.run.signal import (
     Signal,
     at_last_bar,
@@ -104,7 +108,7 @@ def returns_picture(evaluation: Evaluation, period: str) -> Any:
     :return: the critic's quantiles beside the realised returns, as a figure
     """
     predicted, realised = evaluation.predicted_and_realised
-    return picture_of_returns(evaluation.agent.frames, predicted, realised, f"discounted rewards, {period}")
+    return picture_of_returns(evaluation.separate, predicted, realised, f"discounted rewards, {period}")
 
 
 @dataclass(frozen=True)
@@ -126,26 +130,27 @@ def evaluate_on(
     model: DistributionalPPO,
     rule: Decision,
     segments: Sequence[Segment],
-    trading: TradingCosts,
+    market: MarketConfig,
     to: Destination,
     seed: int | None,
     step: int,
 ) -> dict[str, Any]:
     """
     Score the deterministic policy and write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``,
-    ``tearsheet-NAME.html`` and the pictures ``equity-NAME.png`` and ``returns-NAME.png``.
+    ``tearsheet-NAME.html`` and the pictures ``equity-NAME.png`` and ``returns-NAME.png``; of shared cash also
+    ``account-NAME.csv`` and ``weights-NAME.png``.
 
     :param model: whose critic predicts
     :param rule: its policy as a trading rule
     :param segments: what it trades
-    :param trading: what trading costs and what may be held
+    :param market: what trading costs, what may be held, and whether the symbols share their cash
     :param to: where the files lie, and who hears what is being done
     :param seed: of the run
     :param step: that the model was trained to
     :return: what the JSON holds: ``Evaluation.result``
     """
     to.tell(f"the agent trades {len(segments)} symbol(s)")
-    evaluation = evaluate(rule, segments, trading, critic_of(model), seed or 0)
+    evaluation = evaluate(rule, segments, market.trading, critic_of(model), seed or 0, portfolio=market.portfolio)
 
     to.tell("the rules trade the same bars")
     result = evaluation.result(step)
@@ -207,6 +212,7 @@ class Agent:
         self.trained = trained
         self.step = step
         self.trading = configured.market.trading
+        self.limits = configured.market.portfolio
 
     @classmethod
     def load(cls, folder: str | Path, which: CheckpointName = "best", device: str | None = None) -> Agent:
@@ -311,13 +317,92 @@ class Agent:
         # What to beware of, per symbol.
         clocks = [clock_of(segment.market, now, zone) for segment in segments]
         warnings = [
-            notes_on_counterparts([segment], self.trained, like)
-            + filled_otherwise([segment], self.trading)
-            + warnings_of(segment, float(last.held[i]), self.trading, self.trained, clocks[i])
+            self._warnings(segment, float(last.held[i]), like, clocks[i])
             + warnings_of_ruin(segment, int(last.ruined[i]))
             for i, segment in enumerate(segments)
         ]
         return signals_of(self.model, core.markets, self.trading, last, warnings)
+
+    def portfolio(
+        self,
+        prices: Prices,
+        equity: float,
+        positions: Mapping[str, float] | str | Path | None = None,
+        lots: float | None = None,
+        like: str | None = None,
+        now: datetime | None = None,
+        first: str | None = None,
+        zone: str | None = None,
+    ) -> OrderList:
+        """
+        What to trade after the last bar, in one account under the limits of ``market.portfolio``: its weights are those
+        that an evaluation over these bars decides there. All bars are played, since the agent sees what it held.
+
+        :param prices: bars of all symbols
+        :param equity: of the account, cash included, in the currency of the prices
+        :param positions: shares held by symbol, or a CSV with the columns symbol and shares; None: all is cash
+        :param lots: shares of a lot, None: fractions of a share are traded
+        :param like: symbol of the run as which new ones are seen, None: its only one
+        :param now: for the warnings about open and missing bars, as in ``signal``
+        :param first: first day whose return is earned, ISO date; None: as soon as there is an observation
+        :param zone: of the bars' clock where their file states none; None: UTC
+        :return: the orders. A symbol whose bars end before the others' gets none
+        :raises ValueError: if the data cannot be used, each symbol has its own account, or what is held cannot be
+            priced
+        """
+        segments = self.segments(prices, (first, None), like, own_rule=False)
+        symbols = [segment.market.symbol for segment in segments]
+        if self.limits.cash == "separate" and len(symbols) > 1:
+            raise ValueError(
+                f"market.portfolio.cash=separate keeps an account for each of {len(symbols)} symbols, and orders of "
+                "one account need a run with market.portfolio.cash=shared"
+            )
+
+        # What the agent wants at the last close, after all that it did before; after ruin nothing.
+        episode = play_period(segments, self.trading, self.rule())
+        bars = np.array([segment.last - segment.first for segment in segments])
+        at_last = episode.decision[bars, np.arange(len(symbols))]
+        targets = np.where(episode.ruined < 0, at_last, 0.0)
+
+        # What its account did before.
+        bench = Bench.of(segments, self.trading)
+        played = in_shared_cash(frames_of(episode.columns(), segments, self.trading), bench, self.limits)
+        rows = len(played.account)
+        traded = played.trades.to_numpy() != 0
+        newest = traded[::-1].argmax(axis=0) + 1
+        past = Past(rows, np.where(traded.any(axis=0), newest, LONG_AGO))
+
+        # A symbol without a bar at the last close has no price to trade at.
+        stamps = np.array([of_symbol[-1] for of_symbol in rows_of_bars(segments)])
+        is_last = stamps == stamps.max()
+        closes = {segment.market.symbol: float(segment.market.close[-1]) for segment in segments}
+        prices_now = {symbol: closes[symbol] for symbol, has_bar in zip(symbols, is_last, strict=True) if has_bar}
+        wanted = {symbol: float(targets[i]) for i, symbol in enumerate(symbols) if is_last[i]}
+
+        # The orders, and what to beware of.
+        held = read_held(Path(positions).expanduser()) if isinstance(positions, str | Path) else positions
+        allocation = Allocation(self.limits, symbols, self.trading, bench.risk)
+        orders = order_list(allocation, self.trading, wanted, prices_now, equity, held, lots, past)
+        warnings = []
+        for i, segment in enumerate(segments):
+            clock = clock_of(segment.market, now, zone)
+            sentences = self._warnings(segment, float(episode.held[bars[i], i]), like, clock)
+            warnings += [f"{segment.market.symbol}: {sentence}" for sentence in sentences]
+        return replace(orders, date=date_text(stamps.max()), warnings=warnings)
+
+    def _warnings(self, segment: Segment, held: float, like: str | None, clock: Clock) -> list[str]:
+        """
+        :param segment: ends at the bar of the decision
+        :param held: position
+        :param like: symbol of the run as which new ones are seen
+        :param clock: the time by the clock of the bars
+        :return: what to beware of, a sentence each
+        """
+        return (
+            notes_on_counterparts([segment], self.trained, like)
+            + filled_otherwise([segment], self.trading)
+            + warnings_of(segment, held, self.trading, self.trained, clock)
+        )
 
     def plays_bars(self, first: str | None = None) -> bool:
         """
@@ -338,11 +423,14 @@ class Agent:
         :param like: symbol of the run as which new ones are seen, None: its only one
         :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of costs), ``equity``,
             ``gross_equity``, ``target``, ``position``, ``trade``, ``cost``, ``price``, ``index`` and ``regime``. The
-            order of a row was given at the close before; ``price`` is the open of the row's bar, or that close
+            order of a row was given at the close before; ``price`` is the open of the row's bar, or that close. With
+            ``market.portfolio.cash=shared`` the symbol's part of the one account, a row per row in which it is listed
         :raises ValueError: if the data cannot be used, or do not cover the days
         """
         segments = self.segments(prices, (first, last), like, own_rule=False)
-        return backtest(segments, self.trading, self.rule())
+        if self.limits.cash == "separate":
+            return backtest(segments, self.trading, self.rule())
+        return backtest_in(Bench.of(segments, self.trading), self.rule(), self.limits)
 
     def evaluate(
         self,
@@ -360,7 +448,7 @@ class Agent:
         """
         seed = self.configured.algorithm.get("seed")
         to = Destination(Path(folder), name, tell)
-        return evaluate_on(self.model, self.rule(), segments, self.trading, to, seed, self.step)
+        return evaluate_on(self.model, self.rule(), segments, self.configured.market, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:
         """

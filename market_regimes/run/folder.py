@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from market_regimes.config import ArgumentError, MarketConfig, RunConfig, TradingCosts
+from market_regimes.config import ArgumentError, MarketConfig, PortfolioConfig, RunConfig, TradingCosts
 from market_regimes.files import check_keys, read_json, write_file
 from market_regimes.market.segments import Segments
 from market_regimes.run.algorithm import is_found
@@ -76,10 +76,11 @@ def _market_of(content: dict[str, Any]) -> MarketConfig:
     market = dict(content.get("market") or {})
 
     trading = TradingCosts(**(market.pop("trading", None) or {}))
+    portfolio = PortfolioConfig(**(market.pop("portfolio", None) or {}))
     for name in ("regime_bounds", "regime_quantiles", "train", "validation", "test"):  # YAML has lists
         if isinstance(market.get(name), list):
             market[name] = tuple(market[name])
-    return MarketConfig(**market, trading=trading)
+    return MarketConfig(**market, trading=trading, portfolio=portfolio)
 
 
 def acting_device(

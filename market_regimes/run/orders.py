@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,26 @@ from rich.console import Console
 from rich.table import Table
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.account import filled
 from market_regimes.market.allocation import Allocation
+from market_regimes.market.portfolio import filled
 
 ROUNDING = 1e-9  # of a lot, and of equity: what is less is an error of rounding
 HELD_COLUMNS = ["symbol", "shares"]
+LAST_ROW = -1  # of the past risk: what is known after the last bar
 LONG_AGO = 10**9  # rows since the last trade, where nobody counts them
+
+
+@dataclass(frozen=True)
+class Past:
+    """
+    What an account did before the orders.
+
+    :param age: rows since it began
+    :param since_trade: rows since each symbol was traded, shape (K,)
+    """
+
+    age: int
+    since_trade: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class OrderList:
     :param cash: before the orders
     :param cash_after: after them and their costs
     :param limits: that cut the targets
+    :param date: of the close at which this was decided, empty: nobody said
+    :param warnings: a sentence each
     """
 
     table: pd.DataFrame
@@ -39,6 +57,8 @@ class OrderList:
     cash: float
     cash_after: float
     limits: list[str]
+    date: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def cost(self) -> float:
@@ -83,7 +103,7 @@ def order_list(
     equity: float,
     held: Mapping[str, float] | None = None,
     lot: float | None = None,
-    row: int = -1,
+    past: Past | None = None,
 ) -> OrderList:
     """
     Orders are those of an account that is played: the same limits, and weights of what the costs leave. Whole lots are
@@ -96,7 +116,7 @@ def order_list(
     :param equity: of the account, in currency
     :param held: shares by symbol, None: all is cash
     :param lot: shares of a lot, None: fractions of a share are traded
-    :param row: of the past risk, the last: what is known after the last bar
+    :param past: of the account, which ``rebalance_every`` and ``minimum_holding`` count from; None: it begins now
     :return: the orders
     :raises ValueError: if something cannot be priced, or a number is none that an order can follow from
     """
@@ -115,11 +135,11 @@ def order_list(
     # The orders of an account, one row of one account.
     rate = (costs.fee_bp + costs.slippage_bp) / 1e4 + costs.fee_per_share / price
     rate = rate[None, :]
-    book = _Book(allocation, costs, price, shares, equity, tradable, row)
-    long_ago = np.full((1, len(symbols)), LONG_AGO)
-    at_row = np.array([row])
-    at_start = np.zeros(1, dtype=np.int64)
-    desired = allocation.desired(target[None, :], at_row, weights[None, :], at_start, long_ago)
+    book = _Book(allocation, costs, price, shares, equity, tradable)
+    past = past or Past(0, np.full(len(symbols), LONG_AGO))
+    at_row = np.array([LAST_ROW])
+    age = np.array([past.age])
+    desired = allocation.desired(target[None, :], at_row, weights[None, :], age, past.since_trade[None, :])
     fill = filled(allocation, desired, weights[None, :], tradable[None, :], at_row, rate)
     wanted = fill.trade[0] * equity / price
     orders = wanted if lot is None else book.in_lots(wanted, lot)
@@ -198,7 +218,6 @@ class _Book:
     :param shares: held before, shape (K,)
     :param equity: in currency
     :param tradable: which symbols have a price, shape (K,)
-    :param row: of the past risk
     """
 
     allocation: Allocation
@@ -207,7 +226,6 @@ class _Book:
     shares: np.ndarray
     equity: float
     tradable: np.ndarray
-    row: int
 
     def costs_of(self, orders: np.ndarray) -> np.ndarray:
         """
@@ -254,7 +272,7 @@ class _Book:
         left = self.equity - self.costs_of(orders).sum()
         values = (self.shares + orders) * self.price
         weights = (values / left)[None, :]
-        row = np.array([self.row])
+        row = np.array([LAST_ROW])
         projection = self.allocation.project(weights, weights, self.tradable[None, :], row)
         excess: np.ndarray = np.abs(weights - projection.weights)[0]
         return np.where(excess > ROUNDING, excess, 0.0)
@@ -270,6 +288,8 @@ def print_orders(orders: OrderList) -> None:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("symbol", "held", "price", "weight", "order", "value", "cost", "shares", "target"):
         table.add_column(name, justify="left" if name == "symbol" else "right", no_wrap=True)
+    if orders.date:
+        print(f"orders of the close of {orders.date}, at its prices")
     for symbol, row in orders.table.iterrows():
         table.add_row(
             str(symbol),
@@ -291,3 +311,28 @@ def print_orders(orders: OrderList) -> None:
     print(f"equity {orders.equity:.2f}, cash {orders.cash:.2f}, after the orders {orders.cash_after:.2f}")
     print(f"bought {orders.bought:.2f}, sold {orders.sold:.2f}, costs {orders.cost:.2f}")
     print(f"limits that cut: {', '.join(orders.limits) or 'none'}")
+    for sentence in orders.warnings:
+        print(f"warning: {sentence}")
+
+
+def json_of_orders(orders: OrderList) -> str:
+    """
+    :param orders: from ``order_list``
+    :return: a JSON object: the sums, the limits that cut, the warnings, and ``orders``, an object per symbol with the
+        columns of the table; a price that nobody needs is null
+    """
+    content: dict[str, Any] = {
+        "date": orders.date,
+        "equity": orders.equity,
+        "cash": orders.cash,
+        "cash_after": orders.cash_after,
+        "bought": orders.bought,
+        "sold": orders.sold,
+        "cost": orders.cost,
+        "limits": orders.limits,
+        "orders": [],
+        "warnings": orders.warnings,
+    }
+    for row in orders.table.reset_index().to_dict("records"):
+        content["orders"].append({name: None if pd.isna(value) else value for name, value in row.items()})
+    return json.dumps(content, indent=2)

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
-from market_regimes.evaluate.evaluation import benchmark_scores, evaluate
+from market_regimes.evaluate.evaluation import benchmark_scores, check_portfolio, evaluate
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.play import Decision
@@ -66,6 +66,7 @@ class Study:
         algorithm = algorithm or {}
         self.run = run
         self.trading = market.trading
+        self.portfolio = market.portfolio
         self.seed: int | None = algorithm.get("seed")
         self.step = 0  # of the checkpoint loaded
 
@@ -82,6 +83,8 @@ class Study:
                 market.episode_bars,
             )
             self.score_name = "sharpe_ratio"
+            if market.portfolio.cash == "shared":
+                check_portfolio(self.segments["train"], market.trading, market.portfolio)
         self.configured = Configured(run, market, algorithm)
         self.model = model_of(algorithm, self._make_env())
 
@@ -283,7 +286,8 @@ class Study:
             return {"mean_reward": figures["mean_reward"]}, None
 
         # The agent beside the trading rules.
-        evaluation = evaluate(self.agent(), self.segments["validation"], self.trading, critic_of(self.model))
+        segments = self.segments["validation"]
+        evaluation = evaluate(self.agent(), segments, self.trading, critic_of(self.model), portfolio=self.portfolio)
         scores = evaluation.scores | self._validation_benchmarks
         scores["share_of_attainable"] = share_of_attainable(
             scores["sharpe_ratio"], scores[f"sharpe_{HOLD.scalar}"], scores.get(f"sharpe_{INFORMED.scalar}")
@@ -293,7 +297,7 @@ class Study:
     @cached_property
     def _validation_benchmarks(self) -> dict[str, float | None]:
         """Sharpe ratios of the rules to compare with, which no training changes."""
-        return benchmark_scores(self.segments["validation"], self.trading)
+        return benchmark_scores(self.segments["validation"], self.trading, self.portfolio)
 
     def evaluate(
         self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
@@ -316,7 +320,9 @@ class Study:
 
         segments = self.segments[period]
         to = Destination(folder, period, tell)
-        return evaluate_on(self.model, self.agent(), segments, self.trading, to, self.seed, self.step)
+        model = self.model
+        market = self.configured.market
+        return evaluate_on(model, self.agent(), segments, market, to, self.seed, self.step)
 
 
 def _with_segments(

@@ -87,7 +87,8 @@ class Search:
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
 
-        sharpe = evaluate(study.agent(), study.segments["validation"], study.trading).sharpe_ratio
+        segments = study.segments["validation"]
+        sharpe = evaluate(study.agent(), segments, study.trading, portfolio=study.portfolio).sharpe_ratio
         return 0.0 if sharpe is None else sharpe
 
 

@@ -10,18 +10,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from builders import segment_of, walking_market
 from markets import load_shipped
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study
 from market_regimes.compare.cell import Cell, run_cell
-from market_regimes.config import TradingCosts
+from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate import account as account_module
 from market_regimes.evaluate import evaluation as evaluation_module
 from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.evaluation import Critic, evaluate
 from market_regimes.evaluate.figures import figures, rank_among
 from market_regimes.evaluate.play import backtest, random_timing
-from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.evaluate.strategies import HOLD, buy_and_hold
 from market_regimes.market.periods import period_of
 from market_regimes.market.segments import Segment
 
@@ -230,3 +231,80 @@ def test_a_critic_predicts_from_what_the_agent_saw():
     last = frames[-1]
     value = last["position"].iloc[-1] + 1
     assert realised[-1] == pytest.approx(100 * np.log1p(last["return"].iloc[-1]) + 0.5 * value, rel=1e-6)
+
+
+class TestSharedCash:
+    """One account in place of one for each symbol; oracles: a ledger of shares and cash, and the separate account."""
+
+    @staticmethod
+    def half_when_it_rose(known):
+        """A rule of one symbol that changes its mind: 0.6 after an even bar, else 0.2."""
+        return np.where(known.bar % 2 == 0, 0.6, 0.2)
+
+    def test_the_agent_trades_as_a_ledger_in_shares_and_currency_does(self):
+        """Three symbols, targets scaled to a sum of 1, at most 0.3 each, orders at the close at 10 bp."""
+        trading = TradingCosts(fee_bp=10.0, fill="close", financing_rate=0.0)
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("ABC")]
+        limits = PortfolioConfig(cash="shared", gross=0.7, weight_max=0.3)
+        evaluation = evaluate(self.half_when_it_rose, segments, trading, portfolio=limits)
+
+        # The ledger: costs are found by trying, until they pay for themselves.
+        closes = np.array([segment.market.close[segment.first : segment.last + 1] for segment in segments])
+        shares = np.zeros(3)
+        cash = 1.0
+        equity = []
+        for t in range(closes.shape[1] - 1):
+            price = closes[:, t]
+            before = cash + shares @ price
+            wanted = 0.6 if (segments[0].first + t) % 2 == 0 else 0.2
+            weight = min(wanted, 0.3)
+            weight = min(weight, 0.7 / 3)
+            cost = 0.0
+            for _ in range(100):
+                values = weight * (before - cost) * np.ones(3)
+                cost = 0.001 * np.abs(values - shares * price).sum()
+            cash += (shares * price).sum() - values.sum() - cost
+            shares = values / price
+            equity.append(cash + shares @ closes[:, t + 1])
+
+        np.testing.assert_allclose(evaluation.agent.joint["equity"], equity, rtol=1e-12)
+        np.testing.assert_allclose(evaluation.played.account["equity"], equity, rtol=1e-12)
+
+    def test_one_symbol_earns_what_its_separate_account_earns(self):
+        segments = [segment_of(walking_market("A", 3))]
+        trading = TradingCosts(fee_bp=5.0)
+        alone = evaluate(self.half_when_it_rose, segments, trading)
+        shared = evaluate(self.half_when_it_rose, segments, trading, portfolio=PortfolioConfig(cash="shared"))
+
+        for name in ("return", "gross_return", "equity", "trade", "cost"):
+            np.testing.assert_array_equal(shared.agent.joint[name], alone.agent.joint[name])
+        assert shared.sharpe_ratio == alone.sharpe_ratio
+        for strategy, ratio in alone.sharpe_ratios.items():
+            assert shared.sharpe_ratios[strategy] == (ratio and pytest.approx(ratio, rel=1e-9))
+
+    def test_buy_and_hold_is_what_separate_accounts_hold(self):
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("ABC")]
+        trading = TradingCosts(fee_bp=5.0)
+        shared = evaluate(self.half_when_it_rose, segments, trading, portfolio=PortfolioConfig(cash="shared"))
+        alone = evaluate(self.half_when_it_rose, segments, trading)
+
+        of_shared = shared.strategies[HOLD].joint["equity"]
+        np.testing.assert_allclose(of_shared, alone.strategies[HOLD].joint["equity"], rtol=1e-9)
+
+    def test_an_evaluation_of_shared_cash_has_all_its_figures(self):
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("ABC")]
+        limits = PortfolioConfig(cash="shared", weight_max=0.3)
+        evaluation = evaluate(self.half_when_it_rose, segments, TradingCosts(fee_bp=5.0), portfolio=limits)
+        result = evaluation.result(step=1)
+
+        account = evaluation.played.account
+        cut = [row.split("+") for row in account["limits"]]
+        assert result["account"]["limits"]["weight"] == sum("weight" in names for names in cut)
+        assert 0 < result["random_timings"] == min(100, len(account) - 1)
+        assert result["robustness"]["sharpe_ratio_one_bar_later"] is not None
+
+    def test_limits_that_do_not_fit_the_symbols_are_refused_before_anything_is_played(self):
+        segments = [segment_of(walking_market("A", 3))]
+        limits = PortfolioConfig(cash="shared", groups={"Z": "x"}, group_max={"x": 0.5})
+        with pytest.raises(ValueError, match="groups names Z"):
+            evaluate(self.half_when_it_rose, segments, TradingCosts(), portfolio=limits)

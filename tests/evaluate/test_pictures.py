@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.pictures import line_styles, picture_of_equity, tear_sheet
+from market_regimes.evaluate.pictures import largest_and_rest, line_styles, picture_of_equity, tear_sheet
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.periods import period_of
@@ -133,3 +133,13 @@ def test_tear_sheet_agrees_with_the_figures_though_the_agent_trades_late(held, t
     assert "\ufe6a" not in html
     assert "<!-- EOY Returns" not in html
     assert "<!-- Cumulative Returns vs Benchmark -->" in html
+
+
+def test_the_largest_have_their_names_and_the_rest_is_one_sum():
+    names = [f"S{i:02d}" for i in range(25)]
+    table = pd.DataFrame([np.arange(25.0), np.ones(25)], columns=names)
+    shown = largest_and_rest(table, table.iloc[0])
+
+    assert list(shown.columns) == [f"S{i:02d}" for i in range(24, 4, -1)] + ["the rest"]
+    assert shown["the rest"].tolist() == [0 + 1 + 2 + 3 + 4, 5]
+    assert largest_and_rest(table[names[:3]], table.iloc[0, :3]).columns.tolist() == ["S02", "S01", "S00"]

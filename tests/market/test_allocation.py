@@ -8,8 +8,8 @@ import pytest
 from builders import segment_of, walking_market
 
 from market_regimes.config import PortfolioConfig, TradingCosts
-from market_regimes.market.account import Account, Quotes
 from market_regimes.market.allocation import Allocation, PastRisk
+from market_regimes.market.portfolio import PortfolioCore, Quotes
 
 LONG_ONLY = TradingCosts()
 LONG_SHORT = TradingCosts(-1.0, 1.0)
@@ -315,7 +315,7 @@ def test_later_prices_change_no_weight(allocator):
             segments.append(segment_of(replace(market, close=close, open=opens, volatility=volatility)))
         quotes = Quotes.of(segments, LONG_ONLY)
         allocation = Allocation(config, quotes.symbols, LONG_ONLY, PastRisk.of(segments, quotes.stamps))
-        account = Account(quotes, LONG_ONLY, allocation)
+        account = PortfolioCore(quotes, LONG_ONLY, allocation)
         return np.array([account.step(row[None, :]).weights[0] for row in targets])
 
     np.testing.assert_array_equal(weights_of(1.0), weights_of(3.0))

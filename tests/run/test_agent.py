@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from builders import QUICK_FLAGS, with_columns
 
 import market_regimes
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
+from market_regimes.config import PortfolioConfig
 from market_regimes.evaluate.play import positions
+from market_regimes.evaluate.portfolio import Bench, in_one_account
 from market_regimes.run.folder import Configured
 from market_regimes.run.study import Study as StudyOfModule
 from train_model_multi_patch import main
@@ -679,3 +682,123 @@ def test_an_agent_asked_for_several_symbols_answers_for_each_as_if_it_were_alone
         assert signal.quantiles == pytest.approx(alone.quantiles, rel=1e-5)
         assert signal.observation == pytest.approx(alone.observation)
         assert (signal.position, signal.target) == pytest.approx((alone.position, alone.target), rel=1e-5)
+
+
+LIMITS = PortfolioConfig(
+    cash="shared", gross=0.8, weight_max=0.4, groups={"A": "x", "B": "x"}, group_max={"x": 0.5}, volatility_limit=15.0
+)
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory, make_prices):
+    """A run of one update on three symbols that share their cash under limits, and their bars."""
+    out = tmp_path_factory.mktemp("runs")
+    table = pd.concat([make_prices(860, seed=i).assign(symbol=name) for i, name in enumerate(SYMBOLS)])
+    table.to_csv(out / "prices.csv", index=False)
+    settings = RunConfig(total_timesteps=128, n_envs=2, eval_every=128, out=str(out), name="run", progress_bar=False)
+    market = MarketConfig(str(out / "prices.csv"), episode_bars=60, portfolio=LIMITS, **THREE_PERIODS)
+    study = Study(settings, market, dict(seed=0, n_steps=64, batch_size=64, n_epochs=1, learning_rate=0.01))
+    return study.start(), table
+
+
+@pytest.mark.parametrize("last", [400, 401, 555, 700])
+def test_orders_have_the_weights_that_an_evaluation_of_the_same_bars_decides(sharing, last):
+    folder, table = sharing
+    agent = Agent.load(folder)
+    days = table["date"].drop_duplicates().to_numpy()
+
+    # The evaluation sees one bar more, which fills the orders.
+    frames = agent.backtest(table[table["date"].isin(days[: last + 1])])
+    decided = {symbol: frame["target"].iloc[-1] / len(SYMBOLS) for symbol, frame in frames.items()}
+    orders = agent.portfolio(table[table["date"].isin(days[:last])], equity=100_000.0)
+
+    assert orders.table["target"].to_dict() == pytest.approx(decided, rel=1e-12, abs=1e-15)
+    assert orders.table["target"].abs().sum() <= 0.8 + 1e-9
+    assert orders.table["target"].max() > 0
+
+
+def test_orders_of_a_symbol_whose_bars_end_early_cannot_be_priced(sharing):
+    folder, table = sharing
+    agent = Agent.load(folder)
+    days = table["date"].drop_duplicates().to_numpy()
+    shorter = table[(table["symbol"] != "C") | table["date"].isin(days[:-3])]
+
+    orders = agent.portfolio(shorter, equity=1e5)
+    assert orders.table.loc["C", "order"] == 0
+    with pytest.raises(ValueError, match="C cannot be priced"):
+        agent.portfolio(shorter, equity=1e5, positions={"C": 10.0})
+
+
+def test_orders_count_in_shares_and_add_up_to_the_cash(sharing, tmp_path):
+    folder, table = sharing
+    held = tmp_path / "held.csv"
+    held.write_text("symbol,shares\nA,20\nB,5\n")
+    orders = Agent.load(folder).portfolio(table, equity=100_000.0, positions=held, lots=1.0)
+
+    rows = orders.table
+    assert (rows["order"] % 1 == 0).all()
+    assert rows["held"].tolist() == [20.0, 5.0, 0.0]
+    worth = (rows["shares"] * rows["price"]).sum()
+    assert orders.cash_after + worth + orders.cost == pytest.approx(100_000.0)
+    assert orders.cost == pytest.approx(1e-4 * (orders.bought + orders.sold))
+
+
+def test_separate_accounts_of_several_symbols_give_no_order_list(run_of_three):
+    folder, table = run_of_three
+    with pytest.raises(ValueError, match=r"market\.portfolio\.cash=shared"):
+        Agent.load(folder).portfolio(table, equity=1e5)
+
+
+def test_a_run_records_its_portfolio_and_writes_its_account(sharing, tmp_path):
+    folder, table = sharing
+    agent = Agent.load(folder)
+    assert agent.configured.market.portfolio == LIMITS
+
+    result = agent.evaluate(agent.segments(table, ("2001-01-01", "2002-12-31")), tmp_path, "x")
+
+    # The account's own arithmetic: cash is what no symbol holds, and the limits hold at every fill.
+    account = pd.read_csv(tmp_path / "account-x.csv")
+    positions = pd.read_csv(tmp_path / "positions-x.csv")
+    np.testing.assert_allclose(account["cash"], 1 - account["net"], atol=1e-12)
+    of_days = positions.pivot_table(index="date", columns="symbol", values="weight")
+    assert (of_days.sum(axis=1) <= 0.8 + 1e-9).all()
+    assert (of_days[["A", "B"]].sum(axis=1) <= 0.5 + 1e-9).all()
+    assert account["equity"].iloc[-1] == pytest.approx((1 + account["return"]).prod())
+    assert result["account"]["rows"] == len(account)
+
+    # Growth by hand; the prices have 261 bars a year.
+    growth = np.log(account["equity"].iloc[-1]) / (len(account) / 261)
+    assert result["joint"]["agent"]["growth_per_year"] == pytest.approx(growth, rel=1e-3)
+
+
+def test_orders_of_what_is_held_bring_about_each_row_of_the_evaluation(sharing):
+    """Filled at the close, rarely rebalanced, within a band: where the account waits, the list has no order."""
+    folder, table = sharing
+    of_run = Agent.load(folder)
+    limits = PortfolioConfig(
+        cash="shared", gross=0.8, weight_max=0.4, no_trade_band=0.002, rebalance_every=3, minimum_holding=4
+    )
+    trading = TradingCosts(fee_bp=5.0, fill="close")
+    market = replace(of_run.configured.market, portfolio=limits, trading=trading)
+    agent = Agent(of_run.model, replace(of_run.configured, market=market), of_run.trained, of_run.step)
+
+    # The account over all bars.
+    segments = agent.segments(table)
+    bench = Bench.of(segments, trading)
+    played = in_one_account(bench, agent.rule(), limits)
+    closes = np.array([segment.market.close for segment in segments])
+    first = segments[0].first
+    days = table["date"].drop_duplicates().to_numpy()
+
+    traded = []
+    for row in range(200, 212):
+        equity = 1e5 * played.account["equity"].iloc[row - 1]
+        price = closes[:, first + row]
+        held = played.closing_weights.iloc[row - 1].to_numpy() * equity / price
+        bars = table[table["date"].isin(days[: first + row + 1])]
+        orders = agent.portfolio(bars, equity, dict(zip(SYMBOLS, held, strict=True)))
+
+        np.testing.assert_allclose(orders.table["target"], played.weights.iloc[row], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(orders.table["value"] / equity, played.trades.iloc[row], atol=1e-9)
+        traded.append(bool((played.trades.iloc[row] != 0).any()))
+    assert 0 < sum(traded) < len(traded)

@@ -11,9 +11,9 @@ from builders import segment_of, walking_market
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.equal_weights import equal_weights
-from market_regimes.market.account import Account, Quotes
 from market_regimes.market.allocation import Allocation
 from market_regimes.market.environment import MarketCore
+from market_regimes.market.portfolio import PortfolioCore, Quotes
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
 SHARED = PortfolioConfig(cash="shared")
@@ -23,7 +23,7 @@ CURRENCY = TradingCosts(-1.0, 2.0, fee_bp=3.0, start_equity=1e4, min_fee=1.0, fe
 
 def account_of(segments, costs, config=SHARED, n_accounts=1, rates=None, episode_rows=None):
     quotes = Quotes.of(segments, costs, rates)
-    return Account(quotes, costs, Allocation(config, quotes.symbols, costs), n_accounts, episode_rows)
+    return PortfolioCore(quotes, costs, Allocation(config, quotes.symbols, costs), n_accounts, episode_rows)
 
 
 def played(account, targets):

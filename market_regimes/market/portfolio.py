@@ -222,7 +222,7 @@ class AccountStep:
         return split
 
 
-class Account:
+class PortfolioCore:
     """
     n independent accounts over the same symbols: weights, equity and time, without any interface.
 
