@@ -826,7 +826,8 @@ class DistributionalPPO(DeferredLog, PPO):
                     "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
                 )
             head.ret_updates.zero_()
-            head.set_statistics(0.0, 1.0, popart=True)
+            # A critic that has had no statistics begins as PPO's.
+            head.set_statistics(0.0, 1.0, popart=bool(head.ret_std > 0))
 
     # --------------------------------------------------------------------------------------- after the update
 

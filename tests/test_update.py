@@ -200,8 +200,10 @@ class ByHand(BaseCallback):
         square = sum(share * (r**2).mean() for share, r in zip(shares, self.rollouts, strict=True))
         std = np.sqrt(square - mean**2)
         old_mean, old_std = head.ret_mean.item(), head.ret_std.item()
-        if model.use_popart and old_std > 0:
+        if model.use_popart:
             head.std_average.mul_(old_std / std)
+            if old_std == 0:  # all quantiles are one again
+                head.std_average_filled.zero_()
             for weight, bias in last_layers(policy):
                 weight.data.mul_(old_std / std)
                 bias.data.copy_((bias.double() * old_std + old_mean - mean) / std)
@@ -319,13 +321,14 @@ class ByHand(BaseCallback):
                 other = huber_loss(near, targets, model.quantile_huber_kappa)
                 losses = torch.where(held.any(dim=1) & (other > losses), other, losses)
                 metrics["clip_fraction_vf"] = held.double().mean()
-            _, variance = moments(quantiles.detach())
+            mean, variance = moments(quantiles.detach())
             metrics["value_loss"] = losses.detach().mean()
             metrics["quantile_variance_mean"] = variance.mean()
             metrics["quantile_variance_std"] = (variance - variance.mean()).square().mean().sqrt()
             weights = torch.ones(())
             if model.use_variance_gradient_scaling:
-                weights = self.weights(model, head, variance, i)
+                squared_error = (targets - mean[:, None]).square().mean()
+                weights = self.weights(model, head, variance, squared_error, i)
                 low, high = model.variance_scaling_clip_min, model.variance_scaling_clip_max
                 weights = weights.clamp(low, high)
                 metrics["variance_scaling_weight"] = weights.mean()
@@ -343,11 +346,14 @@ class ByHand(BaseCallback):
             note(**each[0], **each[1])
         return total
 
-    def weights(self, model, head, variance, critic):
+    def weights(self, model, head, variance, squared_error, critic):
         if model.variance_scaling_mode == "batch":
             return variance.mean()
-        # A sum with weights that fall by 0.995 a minibatch, over the sum of the weights.
+        # A sum with weights that fall by 0.995 a minibatch, over the sum of the weights; it begins with a spread.
         std, filled = variance.sqrt().mean(), head.std_average_filled[critic].item()
+        if filled == 0 and variance.mean() < 0.1 * squared_error:
+            head.std_average[critic] = std
+            return std**2 / (variance + 0.1)
         summed = 0.995 * head.std_average[critic].item() * filled + 0.005 * std
         filled = 0.995 * filled + 0.005
         average = summed / filled
