@@ -771,6 +771,7 @@ def test_defaults_are_those_of_the_design_and_disable_needs_no_clip_range():
     expected |= dict(use_popart=False, distributional_vf_clip_mode=None, distributional_vf_clip_variance_factor=2.0)
     expected |= dict(clip_range_vf_units="raw", use_twin_critics=False, use_variance_gradient_scaling=True)
     expected |= dict(variance_scaling_clip_min=0.1, variance_scaling_clip_max=10.0, variance_scaling_mode="batch")
+    expected |= dict(quantile_huber_kappa_units=None, critic_loss="quantile_huber", gradient_clipping="joint")
     assert {name: parameters[name].default for name in expected} == expected
     DistributionalPPO("MlpPolicy", RandomEnv(), distributional_vf_clip_mode="disable", **SHORT)
 

@@ -464,6 +464,8 @@ def set_option(name, value):
 CHANGES = {
     "quantile_huber_kappa": set_flag("quantile_huber_kappa", 0.1),
     "quantile_huber_kappa of numpy": set_flag("quantile_huber_kappa", np.float32(0.2)),
+    "quantile_huber_kappa_units": set_flag("quantile_huber_kappa_units", "std"),
+    "gradient_clipping": set_flag("gradient_clipping", "apart"),
     "normalize_advantage": set_flag("normalize_advantage", False),
     "variance_scaling_clip_min": set_flag("variance_scaling_clip_min", 5.0),
     "variance_scaling_mode": set_flag("variance_scaling_mode", "dsac_t"),
@@ -482,6 +484,7 @@ CHANGES = {
     "maximize": set_option("maximize", True),
     "clip_range_vf to None": set_flag("clip_range_vf", None),
     "use_variance_gradient_scaling": set_flag("use_variance_gradient_scaling", False),
+    "critic_loss": set_flag("critic_loss", "mean_and_spread"),
     "eps": set_option("eps", 0.1),
     "eps of numpy": set_option("eps", np.float32(0.2)),
 }

@@ -387,6 +387,8 @@ FACTORS = {
     "policy": [dict(policy_kwargs=dict(n_quantiles=n, share_features_extractor=s)) for n, s in ((3, True), (8, False))],
     "noise": [dict(use_sde=flag) for flag in (False, True)],
     "end": [{}, dict(target_kl=0.01)],
+    "loss": [{}, dict(critic_loss="mean_and_spread"), dict(quantile_huber_kappa_units="std")],
+    "norms": [{}, dict(gradient_clipping="apart")],
 }
 
 
