@@ -594,8 +594,10 @@ class DistributionalPPO(DeferredLog, PPO):
         mean = quantiles.mean(dim=1, keepdim=True)  # (B, 1)
         squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
 
-        # The quantiles around it pass no gradient to the mean. A factor of 4 kappa makes u^2 of a single small error u.
-        around_mean = quantiles - mean + mean.detach()
+        # The quantiles around it pass no gradient to the mean: that of a single quantile is 0 to the last bit, as its parts
+        # are added up here and not with the squared error's. A factor of 4 kappa makes u^2 of its error u.
+        apart = quantiles.view_as(quantiles)
+        around_mean = apart - apart.mean(dim=1, keepdim=True) + mean.detach()
         spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")
         kappa: Any = self.loss_settings.kappa
         if self.loss_settings.kappa_in_stds:
