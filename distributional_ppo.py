@@ -185,9 +185,9 @@ class DistributionalPPO(DeferredLog, PPO):
     :param _init_setup_model: whether to build the network with the instance
     :param quantile_huber_kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss;
         far above the errors the quantiles become expectiles, which are too narrow
-    :param quantile_huber_kappa_units: "loss": kappa in the units of the loss; "std": in standard deviations of the returns,
-        as ``return_stats_rate`` averages them, which needs no ``normalize_returns``. None: "loss" with "quantile_huber",
-        "std" with "mean_and_spread"
+    :param quantile_huber_kappa_units: "loss": kappa in the units of the loss; "std": in standard deviations of the
+        returns, as ``return_stats_rate`` averages them, with or without ``normalize_returns``. None: "loss" with
+        "quantile_huber", "std" with "mean_and_spread"
     :param critic_loss: "quantile_huber": every quantile by its quantile-Huber loss, times the variance weight;
         "mean_and_spread": the mean of the quantiles by its squared error, as PPO's value, and the quantiles around
         their mean by 4 kappa times their quantile-Huber loss, which alone has the variance weight
@@ -210,8 +210,8 @@ class DistributionalPPO(DeferredLog, PPO):
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
-    :param gradient_clipping: "joint": one norm of all gradients is held to ``max_grad_norm``, as in PPO; "apart": that of
-        what only the actor's loss reaches, that of what only the critic's does, and that of what both do, each by itself
+    :param gradient_clipping: "joint": one norm of all gradients is held to ``max_grad_norm``, as in PPO; "apart": that
+        of what only the actor's loss reaches, that of what only the critic's does, that of what both do, each by itself
     :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
         up to rounding, other random actions. A program compiles before its second update, for some 20 seconds
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
@@ -584,8 +584,8 @@ class DistributionalPPO(DeferredLog, PPO):
         """
         :param quantiles: of a critic, in the units of the loss, shape (B, N)
         :param targets: shape (B,), or atoms, (B, M), same units
-        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, or with "mean_and_spread" that
-            of the quantiles around their mean, in squared units; and then the squared error of the mean, shape (B,)
+        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, with "mean_and_spread" that of
+            the quantiles around their mean, in squared units; then also the squared error of the mean, shape (B,)
         """
         if self.loss_settings.critic_loss == "quantile_huber":
             return self._quantile_huber_loss(quantiles, targets, reduction="none"), None
@@ -594,8 +594,8 @@ class DistributionalPPO(DeferredLog, PPO):
         mean = quantiles.mean(dim=1, keepdim=True)  # (B, 1)
         squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
 
-        # The quantiles around it pass no gradient to the mean: that of a single quantile is 0 to the last bit, as its parts
-        # are added up here and not with the squared error's. A factor of 4 kappa makes u^2 of its error u.
+        # The quantiles around it pass no gradient to the mean. As ``apart`` adds up its parts by itself, that of a single
+        # quantile is 0 to the last bit. A factor of 4 kappa makes u^2 of a median's error u below kappa.
         apart = quantiles.view_as(quantiles)
         around_mean = apart - apart.mean(dim=1, keepdim=True) + mean.detach()
         spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")

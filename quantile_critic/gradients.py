@@ -1,8 +1,8 @@
 """
 Clipping of gradients: of all parameters together, as in PPO, or of the actor's and the critic's apart.
 
-Together, the critic's gradient decides how far the actor may step: where it is large, the common factor leaves little to
-the actor. Apart, the factor of each part comes from its norm alone.
+Together, the critic's gradient decides how far the actor may step: where it is large, the common factor leaves little
+to the actor. Apart, the factor of each part comes from its norm alone.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ class QuantileHead(nn.Module):
     The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
     that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
     the moving average of mode "dsac_t" and ``std_average_filled`` how far it is filled (``next_std_average``), one per
-    critic, 0 before the first spread. ``kappa_statistics`` are mean and std of the raw returns and the number of rollouts
-    in them; they change no unit, and are 0 where kappa does not count in this std.
+    critic, 0 before the first spread. ``kappa_statistics`` are mean and std of the raw returns and the number of
+    rollouts in them; they change no unit, and are 0 where kappa does not count in this std.
 
     Attributes that the head lacks are the first critic's: a policy's own code may ask its ``value_net`` for ``weight``,
     as it could before the head took that place.

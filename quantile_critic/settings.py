@@ -54,7 +54,7 @@ class LossSettings:
     Everything fixed that the loss and the clipping of its gradients read.
 
     :param kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss
-    :param kappa_in_stds: whether kappa counts in standard deviations of the returns, which are not the units of the loss
+    :param kappa_in_stds: whether kappa counts in standard deviations of the returns where the loss does not
     :param critic_loss: "quantile_huber": of each quantile; "mean_and_spread": squared error of their mean, and of the
         quantiles around it
     :param normalize_advantage: whether the advantages of a minibatch are normalised
