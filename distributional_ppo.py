@@ -584,8 +584,8 @@ class DistributionalPPO(DeferredLog, PPO):
         """
         :param quantiles: of a critic, in the units of the loss, shape (B, N)
         :param targets: shape (B,), or atoms, (B, M), same units
-        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, with "mean_and_spread" that of
-            the quantiles around their mean, in squared units; then also the squared error of the mean, shape (B,)
+        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, with "mean_and_spread" that
+            of the quantiles around their mean, in squared units; then also the squared error of the mean, shape (B,)
         """
         if self.loss_settings.critic_loss == "quantile_huber":
             return self._quantile_huber_loss(quantiles, targets, reduction="none"), None
@@ -594,7 +594,7 @@ class DistributionalPPO(DeferredLog, PPO):
         mean = quantiles.mean(dim=1, keepdim=True)  # (B, 1)
         squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
 
-        # The quantiles around it pass no gradient to the mean. As ``apart`` adds up its parts by itself, that of a single
+        # The quantiles around it pass no gradient to the mean. As ``apart`` adds up its parts by itself, that of one
         # quantile is 0 to the last bit. A factor of 4 kappa makes u^2 of a median's error u below kappa.
         apart = quantiles.view_as(quantiles)
         around_mean = apart - apart.mean(dim=1, keepdim=True) + mean.detach()
