@@ -24,26 +24,23 @@ from __future__ import annotations
 import importlib
 import signal as signal_module
 import sys
-from pathlib import Path
 
 import jsonargparse
 
-from market_regimes.commands.arguments import (
-    Parser,
-    files_first,
-    notes_on_unused_keys,
-    values_of,
-    wants_defaults,
-    why_overruled,
-)
-from market_regimes.commands.building import parsed
+from market_regimes.commands.arguments import files_first, values_of, wants_defaults, without_flag
+from market_regimes.commands.configuration import parsed
 from market_regimes.commands.data import data
 from market_regimes.commands.evaluate import evaluate
+from market_regimes.commands.export import export
+from market_regimes.commands.overruled import notes_on_unused_keys, why_overruled
+from market_regimes.commands.parser import Parser
 from market_regimes.commands.parsers import DEFAULT_CONFIGS, command_parser, train_parser
-from market_regimes.commands.report import program
-from market_regimes.commands.several import n_started
-from market_regimes.commands.train import sanity, train
-from market_regimes.commands.use import export, signal
+from market_regimes.commands.program import program
+from market_regimes.commands.resume import with_recorded_configuration
+from market_regimes.commands.sanity import sanity
+from market_regimes.commands.signal import signal
+from market_regimes.commands.torchrun import n_started
+from market_regimes.commands.train import train
 from market_regimes.files import leave_closed_pipe
 from market_regimes.run.callback import Terminated
 
@@ -60,44 +57,48 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """:param arguments: the command line, None: the process's"""
+    if arguments is None:
+        arguments = sys.argv[1:]
     try:
         try:
-            _main(arguments)
+            _main(list(arguments))
         finally:
             sys.stdout.flush()  # while a closed pipe is still caught here
     except BrokenPipeError:
         leave_closed_pipe()
 
 
-def _main(arguments: list[str] | None) -> None:
+def _main(arguments: list[str]) -> None:
     """Parse the command line and do what it says."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Flags alone are those of train.
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "train")
     command, *rest = arguments
-    with_defaults = "--resume" not in rest and not values_of("--resume", rest) and wants_defaults(rest)
-    parser = command_parser(__doc__, command, with_defaults)
-    rest = _import_packages(rest, parser)
+    parser = command_parser(__doc__, command, wants_defaults(rest))
+
+    # Packages may register environments, which a configuration may name.
+    _import_packages(values_of("--run.import", rest), parser)
+    rest = without_flag("--run.import", rest)
+
+    # Nothing that is given is left unused without a word.
     overruled = why_overruled(command, rest)
     if overruled is not None:
         parser.error(overruled)
     for sentence in notes_on_unused_keys(command, rest):
         print(sentence, file=sys.stderr)
+
+    # Flags lie over files, wherever they stand; a resumed run begins from its own configuration.
     if command in DEFAULT_CONFIGS:
-        rest = files_first(_with_its_configuration(rest, parser))
+        rest = files_first(with_recorded_configuration(parser, rest))
     config = parsed(parser, [command, *rest])
     if command in DEFAULT_CONFIGS:
         config[command].defaults = "none"  # what is resolved wants no other values below it
         config[command].pop("__default_config__", None)
+
     try:
-        _run(train_parser(), config)
+        _run(train_parser(reading=parser.reading), config)
     except KeyboardInterrupt as stop:
-        if stop.args:
-            several = config.command == "train" and config.train.get("seeds")
-            folder = stop.args[0].parent if several else stop.args[0]
-            print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
-        number = signal_module.SIGTERM if isinstance(stop, Terminated) else signal_module.SIGINT
-        sys.exit(ENDED_BY_SIGNAL + number)
+        _leave_stopped(config, stop)
 
 
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
@@ -105,6 +106,7 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
     options = config[config.command]
     if config.command != "train" and n_started() > 1:
         parser.error(f"torchrun trains one run in several processes: start {config.command} without it")
+
     if config.command in COMMANDS:
         COMMANDS[config.command](parser, options)
     elif config.command == "tune":
@@ -117,30 +119,24 @@ def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
         compare(parser, options)
 
 
-def _with_its_configuration(arguments: list[str], parser: Parser) -> list[str]:
-    """The command line with the run's own configuration, if one is resumed."""
-    folders = values_of("--resume", arguments)
-    if not folders:
-        return arguments
-    if values_of("--config", arguments) or values_of("--seeds", arguments):
-        parser.error("--resume goes on with the run's own configuration and seeds: leave --config and --seeds away")
-    config = Path(folders[-1]).expanduser() / "config.yaml"
-    if not config.exists():
-        parser.error(f"{folders[-1]} is no run folder: it has no config.yaml")
-    return ["--config", str(config), *arguments]
+def _leave_stopped(config: jsonargparse.Namespace, stop: KeyboardInterrupt) -> None:
+    """End the process as shells expect it, and print the command that goes on."""
+    if stop.args:
+        folder = stop.args[0]
+        if config.command == "train" and config.train.get("seeds"):
+            folder = folder.parent
+        print(f"stopped; go on with: {program()} {config.command} --resume {folder}")
+
+    number = signal_module.SIGTERM if isinstance(stop, Terminated) else signal_module.SIGINT
+    sys.exit(ENDED_BY_SIGNAL + number)
 
 
-def _import_packages(arguments: list[str], parser: Parser) -> list[str]:
-    """Import what ``--run.import`` names, which registers environments; return the rest of the command line."""
-    packages = values_of("--run.import", arguments)
+def _import_packages(packages: list[str], parser: Parser) -> None:
     for package in packages:
         try:
             importlib.import_module(package)
         except ImportError as error:
             parser.error(f"--run.import={package}: {error}")
-    flags = {f"--run.import={package}" for package in packages}
-    places = {i for i, name in enumerate(arguments) if name == "--run.import"}
-    return [a for i, a in enumerate(arguments) if a not in flags and i not in places and i - 1 not in places]
 
 
 if __name__ == "__main__":

@@ -33,12 +33,9 @@ from benchmarks.learning import arguments, run_missing
 from benchmarks.results import markdown, with_tables
 from distributional_ppo import DistributionalPPO
 
-ROOT = Path(__file__).parent.parent
-CELLS, PAGE, PICTURE = (
-    Path(__file__).with_suffix(".csv"),
-    Path(__file__).with_name("README.md"),
-    ROOT / "docs/chain.png",
-)
+CELLS = Path(__file__).with_suffix(".csv")
+PAGE = Path(__file__).with_name("README.md")
+PICTURE = Path(__file__).parent.parent / "docs/chain.png"
 STATES = 3
 GAMMA = 0.9
 SCALES = (0.5, 1.0, 0.8)  # of the reward in each state
@@ -61,11 +58,11 @@ def _gaussian(x: float, state: int) -> float:
 def _skewed(x: float, state: int) -> float:
     """Sums of exponential rewards: the hypoexponential distribution, whose scales must differ."""
     scales = [GAMMA**k * scale for k, scale in enumerate(SCALES[state:])]
-    tails = [
-        np.prod([own / (own - other) for other in scales if other != own]) * np.exp(-max(x, 0.0) / own)
-        for own in scales
-    ]
-    return float(1 - sum(tails))
+    tail = 0.0
+    for scale in scales:
+        weight = np.prod([scale / (scale - other) for other in scales if other != scale])
+        tail += weight * np.exp(-max(x, 0.0) / scale)
+    return float(1 - tail)
 
 
 def _bimodal(x: float, state: int) -> float:
@@ -154,13 +151,16 @@ def cells(seeds: int) -> list[Cell]:
     """n_quantiles at the smallest kappa, kappa at PPO's default of 32 quantiles."""
     sizes = [(8, 0.01), (32, 0.01), (128, 0.01), (32, 0.1), (32, 1.0)]
     settings = [*((0.95, *size) for size in sizes), (0.5, 32, 0.01)]
-    return [Cell(r, t, *s, i) for r, t, s, i in itertools.product(REWARDS, TARGETS, settings, range(seeds))]
+
+    runs = itertools.product(REWARDS, TARGETS, settings, range(seeds))
+    return [Cell(rewards, target, *setting, seed) for rewards, target, setting, seed in runs]
 
 
 def run_cell(cell: Cell, steps: int = 200_000) -> dict[str, Any]:
     """Train once and compare with the exact quantiles of all states."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+
     model = DistributionalPPO(
         "MlpPolicy",
         make_vec_env(Chain, 64, seed=cell.seed, env_kwargs=dict(rewards=cell.rewards)),
@@ -177,10 +177,16 @@ def run_cell(cell: Cell, steps: int = 200_000) -> dict[str, Any]:
         device="cpu",
     )
     model.learn(steps)
+
+    # Predicted quantiles of every state, shape (STATES, N).
     with torch.no_grad():
         predicted = model.policy.predict_quantiles(np.eye(STATES, dtype=np.float32)).numpy()
-    rewards, taus = REWARDS[cell.rewards], (np.arange(cell.n_quantiles) + 0.5) / cell.n_quantiles
-    errors = [(predicted[s] - rewards.quantiles(taus, s)) / rewards.std(s) for s in range(STATES)]
+
+    # Their distance from the exact ones, in standard deviations.
+    rewards = REWARDS[cell.rewards]
+    taus = (np.arange(cell.n_quantiles) + 0.5) / cell.n_quantiles
+    errors = [(predicted[state] - rewards.quantiles(taus, state)) / rewards.std(state) for state in range(STATES)]
+
     return {
         **cell._asdict(),
         "steps": steps,
@@ -194,8 +200,11 @@ def table(found: pd.DataFrame) -> str:
     """Markdown: error of a quantile, mean over quantiles, states and seeds, and in brackets the largest of all."""
     keys = ["gae_lambda", "n_quantiles", "kappa"]
     groups = found.groupby([*keys, "value_target", "rewards"], sort=False)
-    texts = groups["error"].mean().map("{:.3f}".format) + groups["largest"].max().map(" ({:.2f})".format)
-    wide = texts.unstack(["value_target", "rewards"])
+    means = groups["error"].mean().map("{:.3f}".format)
+    largest = groups["largest"].max().map(" ({:.2f})".format)
+    wide = (means + largest).unstack(["value_target", "rewards"])
+
+    # Columns in the order of the targets.
     order = [(target, rewards) for target in TARGETS for rewards in REWARDS]
     wide = wide[order].set_axis([f"{target}, {rewards}" for target, rewards in order], axis=1).reset_index()
     return markdown(wide)
@@ -205,17 +214,20 @@ def picture(found: pd.DataFrame, path: Path) -> None:
     """The exact distribution function of the first state's return and the predicted quantiles, seed 0."""
     figure, axes = plt.subplots(1, len(REWARDS), figsize=(10, 3.2), sharey=True, layout="constrained")
     shown = found.query("seed == 0 and gae_lambda == 0.5 and n_quantiles == 32 and kappa == 0.01")
+
     for axis, (name, rewards) in zip(axes, REWARDS.items(), strict=True):
         for target, color in (("gae", "tab:orange"), ("sr_lambda", "tab:blue")):
             row = shown.query("rewards == @name and value_target == @target").iloc[0]
             quantiles = np.array(row["first_state"].split(), float)
             taus = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
             axis.plot(quantiles, taus, "o", color=color, markersize=3, label=f'predicted, "{target}"')
+
         low, high = rewards.quantiles(np.array([0.001, 0.999]), 0)
         grid = np.linspace(low, high, 200)
         axis.plot(grid, [rewards.cdf(x, 0) for x in grid], color="black", linewidth=1, label="exact")
         axis.set(title=name, xlabel="return from the first state")
         axis.spines[["top", "right"]].set_visible(False)
+
     axes[0].set_ylabel("probability")
     axes[0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)

@@ -121,9 +121,13 @@ def parameters_after(name: str, device: str) -> dict[str, torch.Tensor]:
     arguments.setdefault("policy", "CnnPolicy" if env_id == "images" else "MlpPolicy")
     is_recurrent = arguments["policy"] == RECURRENT["policy"]
     algorithm: Any = RecurrentDistributionalPPO if is_recurrent else DistributionalPPO
+
+    # A rollout on the CPU.
     collector = algorithm(device="cpu", **arguments)
     callback = collector._setup_learn(256)[1]
     collector.collect_rollouts(vec_env, callback, collector.rollout_buffer, collector.n_steps)
+
+    # The same parameters and the same rollout on the device.
     model = algorithm(device=device, **arguments)
     model._setup_learn(256)
     model.set_parameters(collector.get_parameters())
@@ -132,6 +136,8 @@ def parameters_after(name: str, device: str) -> dict[str, torch.Tensor]:
     if is_recurrent:
         model._last_lstm_states = tree_map(lambda tensor: tensor.to(model.device), collector._last_lstm_states)
     model.rollout_buffer.device = model.device
+
+    # One update.
     np.random.seed(0)  # noqa: NPY002  # SB3 draws the order of the minibatches from it
     model.train()
     return {key: value.detach().cpu() for key, value in model.policy.state_dict().items()}
@@ -141,8 +147,9 @@ def check(device: str) -> None:
     """Print the largest difference between the devices of a parameter or a statistic, and which one it is."""
     torch.backends.cudnn.allow_tf32 = False  # torch lets convolutions round to 10 bits on a GPU
     for name in SETTINGS:
-        own, other = parameters_after(name, "cpu"), parameters_after(name, device)
-        differences = {key: (own[key] - other[key]).abs().max() for key in own}
+        on_cpu = parameters_after(name, "cpu")
+        on_device = parameters_after(name, device)
+        differences = {key: (on_cpu[key] - on_device[key]).abs().max() for key in on_cpu}
         key = max(differences, key=lambda key: float(differences[key].nan_to_num(nan=torch.inf)))
         print(f"{name:22} {differences[key]:.1e} {key}", flush=True)
 
@@ -172,10 +179,12 @@ def measure(model: Any, device: str) -> tuple[float, float]:
     start = synchronized(device)
     model.collect_rollouts(model.env, model.callback, model.rollout_buffer, model.n_steps)
     rollout = (synchronized(device) - start) / model.n_steps
+
     start = synchronized(device)
     model.train()
     minibatches = model.n_epochs * -(-model.n_steps * model.n_envs // model.batch_size)
     update = (synchronized(device) - start) / minibatches
+
     return 1e3 * update, 1e3 * rollout
 
 
@@ -184,6 +193,7 @@ def peak_of(model: Any, device: str) -> float:
     if device != "cuda":
         measure(model, device)
         return 0.0
+
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
@@ -197,17 +207,24 @@ def table(device: str, rounds: int, compile_it: bool, names: list[str]) -> None:
         "| case | contender | update, ms | over SB3 | rollout, ms | peak, MiB |\n| --- | --- | --- | --- | --- | --- |"
     )
     for case in names:
-        models, figures, peaks = {}, dict[str, list[tuple[float, float]]](), {}
+        # Each contender alone on the device, for its peak.
+        models = {}
+        peaks = {}
         for contender in CONTENDERS:
-            model = models[contender] = make(contender, CASES[case], device, compile_it)
+            model = make(contender, CASES[case], device, compile_it)
+            models[contender] = model
             model.callback = model._setup_learn(10**9)[1]
             peaks[contender] = peak_of(model, device)
             model.policy.cpu()  # so that the next one's peak is its own
+
+        # All of them in turn.
         for model in models.values():
             model.policy.to(device)
+        figures: dict[str, list[tuple[float, float]]] = {}
         for _ in range(rounds):
             for contender, model in models.items():  # in turn, so that a noisy machine disturbs all alike
                 figures.setdefault(contender, []).append(measure(model, device))
+
         base = statistics.median(row[0] for row in figures["SB3 PPO"])
         for contender, rows in figures.items():
             update, rollout = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -231,6 +248,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), help="which cases")
     arguments = parser.parse_args()
+
     warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, torch {torch.__version__}, SB3 {stable_baselines3.__version__}")

@@ -20,9 +20,19 @@ from jax import Array, lax
 from jax import numpy as jnp
 
 MAX_STEPS = 500  # of an episode
-GRAVITY, MASS_OF_POLE, TOTAL_MASS, HALF_LENGTH, FORCE, SECONDS = 9.8, 0.1, 1.1, 0.5, 10.0, 0.02
-LARGEST_X, LARGEST_ANGLE = 2.4, 12 * 2 * math.pi / 360
-CLIP_RANGE, VF_COEF, MAX_GRAD_NORM = 0.2, 0.5, 0.5
+# CartPole
+GRAVITY = 9.8
+MASS_OF_POLE = 0.1
+TOTAL_MASS = 1.1
+HALF_LENGTH = 0.5
+FORCE = 10.0
+SECONDS = 0.02
+LARGEST_X = 2.4
+LARGEST_ANGLE = 12 * 2 * math.pi / 360
+# PPO
+CLIP_RANGE = 0.2
+VF_COEF = 0.5
+MAX_GRAD_NORM = 0.5
 
 Layers = list[tuple[Array, Array]]  # weight and bias of each
 
@@ -72,10 +82,13 @@ def move(physics: Array, action: Array) -> Array:
     """
     _, x_dot, theta, theta_dot = physics
     force = jnp.where(action == 1, FORCE, -FORCE)
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    cos = jnp.cos(theta)
+    sin = jnp.sin(theta)
+
     pushed = (force + MASS_OF_POLE * HALF_LENGTH * theta_dot**2 * sin) / TOTAL_MASS
     theta_acc = (GRAVITY * sin - cos * pushed) / (HALF_LENGTH * (4 / 3 - MASS_OF_POLE * cos**2 / TOTAL_MASS))
     x_acc = pushed - MASS_OF_POLE * HALF_LENGTH * theta_acc * cos / TOTAL_MASS
+
     return physics + SECONDS * jnp.stack([x_dot, x_acc, theta_dot, theta_acc])
 
 
@@ -95,7 +108,8 @@ def gae(
     """
 
     def backwards(later: tuple[Array, Array], step: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        (advantage, next_value), (reward, value, done) = later, step
+        advantage, next_value = later
+        reward, value, done = step
         delta = reward + gamma * next_value * (1 - done) - value
         advantage = delta + gamma * gae_lambda * (1 - done) * advantage
         return (advantage, value), advantage
@@ -126,32 +140,54 @@ def loss(networks: tuple[Layers, Layers], batch: Samples, advantages: Array, ret
     logits = jax.nn.log_softmax(outputs_of(networks[0], batch.observations))
     values = outputs_of(networks[1], batch.observations)[:, 0]
     log_prob = jnp.take_along_axis(logits, batch.actions[:, None], axis=1)[:, 0]
+
+    # Policy loss: normalised advantages, clipped ratio.
     advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
     ratio = jnp.exp(log_prob - batch.log_prob)
     clipped = jnp.clip(ratio, 1 - CLIP_RANGE, 1 + CLIP_RANGE)
     policy_loss = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
+
+    # Value loss and entropy.
+    value_loss = jnp.square(values - returns).mean()
     entropy = -(jnp.exp(logits) * logits).sum(axis=1).mean()
-    return policy_loss + VF_COEF * jnp.square(values - returns).mean() - ent_coef * entropy
+    return policy_loss + VF_COEF * value_loss - ent_coef * entropy
 
 
 def step(state: State, _: None) -> tuple[State, Samples]:
     """One step of all environments; those whose episode ends start another."""
     key, for_action, for_start = jax.random.split(state.key, 3)
+
+    # Draw actions.
     logits = jax.nn.log_softmax(outputs_of(state.networks[0], state.physics))
     actions = jax.random.categorical(for_action, logits)
     log_prob = jnp.take_along_axis(logits, actions[:, None], axis=1)[:, 0]
     values = outputs_of(state.networks[1], state.physics)[:, 0]
-    physics, steps = jax.vmap(move)(state.physics, actions), state.steps + 1
+
+    # Move the carts.
+    physics = jax.vmap(move)(state.physics, actions)
+    steps = state.steps + 1
     fell = (jnp.abs(physics[:, 0]) > LARGEST_X) | (jnp.abs(physics[:, 2]) > LARGEST_ANGLE)
     dones = fell | (steps >= MAX_STEPS)
+
+    # Start another episode where one ended.
     starts = jax.random.uniform(for_start, physics.shape, minval=-0.05, maxval=0.05)
-    sample = Samples(state.physics, actions, log_prob, values, jnp.ones_like(values), dones, jnp.where(dones, steps, 0))
-    physics, steps = jnp.where(dones[:, None], starts, physics), jnp.where(dones, 0, steps)
+    sample = Samples(
+        observations=state.physics,
+        actions=actions,
+        log_prob=log_prob,
+        values=values,
+        rewards=jnp.ones_like(values),
+        dones=dones,
+        lengths=jnp.where(dones, steps, 0),
+    )
+    physics = jnp.where(dones[:, None], starts, physics)
+    steps = jnp.where(dones, 0, steps)
     return state._replace(physics=physics, steps=steps, key=key), sample
 
 
 def update(settings: Settings, optimizer: Any, state: State, _: None) -> tuple[State, Array]:
     """A rollout and its epochs; returns the lengths of the episodes that ended, (T, E), 0 elsewhere."""
+    # A rollout and its advantages, as one row per sample.
     state, rollout = lax.scan(step, state, None, settings.n_steps)
     last_values = outputs_of(state.networks[1], state.physics)[:, 0]
     targets = gae(rollout.rewards, rollout.values, rollout.dones, last_values, settings.gamma, settings.gae_lambda)
@@ -167,6 +203,7 @@ def update(settings: Settings, optimizer: Any, state: State, _: None) -> tuple[S
         order = jax.random.permutation(key, settings.n_steps * settings.n_envs)
         return lax.scan(minibatch, carry, order.reshape(-1, settings.batch_size))[0], None
 
+    # The epochs.
     key, *keys = jax.random.split(state.key, 1 + settings.n_epochs)
     (networks, moments), _ = lax.scan(epoch, (state.networks, state.optimizer), jnp.stack(keys))
     return state._replace(networks=networks, optimizer=moments, key=key), rollout.lengths
@@ -181,15 +218,20 @@ class OneProgram:
     """
 
     def __init__(self, settings: Settings, seed: int = 0):
-        self.n_steps, self.n_envs = settings.n_steps, settings.n_envs
+        self.n_steps = settings.n_steps
+        self.n_envs = settings.n_envs
+
+        # The first state.
         optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRAD_NORM), optax.adam(settings.learning_rate, eps=1e-5))
         key, for_actor, for_critic, for_start = jax.random.split(jax.random.key(seed), 4)
         networks = network(for_actor, 2, 0.01), network(for_critic, 1, 1.0)
         physics = jax.random.uniform(for_start, (settings.n_envs, 4), minval=-0.05, maxval=0.05)
         steps = jnp.zeros(settings.n_envs, dtype=jnp.int32)
         self.state = State(networks, optimizer.init(networks), physics, steps, key)
-        one = partial(update, settings, optimizer)
-        self.program: Callable[..., Any] = jax.jit(lambda s, n: lax.scan(one, s, None, n), static_argnums=1)
+
+        # A training as one program, whose number of updates is static.
+        one_update = partial(update, settings, optimizer)
+        self.program: Callable[..., Any] = jax.jit(lambda s, n: lax.scan(one_update, s, None, n), static_argnums=1)
         self.lengths: Array | None = None  # of the episodes, (updates, T, E), 0 where none ended
 
     def learn(self, total_timesteps: int, reset_num_timesteps: bool = True) -> OneProgram:

@@ -26,13 +26,13 @@ from market_regimes.run.checkpoint import newest_first
 
 COMMAND = [sys.executable, str(Path(__file__).parent.parent / "train_model_multi_patch.py"), "train"]
 FLAGS = [
+    "--market.data=[sp500,nasdaq]",
     "--run.total_timesteps=122880",
     "--run.eval_every=4096",
     "--run.checkpoint_every=2048",
     "--run.progress_bar=false",
 ]
-FLAGS += ["--market.data=[sp500,nasdaq]"]
-DELAY = 1.2
+DELAY = 1.2  # seconds, the longest
 
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -42,14 +42,26 @@ def _start(*arguments: str) -> subprocess.Popen[bytes]:
 
 def _kill(process: subprocess.Popen[bytes], folder: Path, delay: float) -> None:
     """Kill the process some seconds after it has first touched its log."""
-    log, begin = folder / "progress.csv", time.time()
+    log = folder / "progress.csv"
+    begin = time.time()
     while not log.exists() or log.stat().st_mtime < begin:
         if process.poll() is not None:
             raise SystemExit("the run ended before it could be killed")
         time.sleep(0.005)
+
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def _scalars(folder: Path) -> pd.DataFrame:
+    """What a run logged, but for its times."""
+    return pd.read_csv(folder / "progress.csv").filter(regex="^(?!time/)")
+
+
+def _tensors(folder: Path) -> bytes:
+    """Of the last checkpoint: parameters, optimizer, environment, generators."""
+    return (newest_first(folder)[0] / "tensors.pt").read_bytes()
 
 
 def main() -> None:
@@ -59,10 +71,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
+
     with tempfile.TemporaryDirectory() as out:
-        whole, killed = Path(out) / "whole", Path(out) / "killed"
+        whole = Path(out) / "whole"
+        killed = Path(out) / "killed"
+
+        # The run that is left alone.
         if _start(*FLAGS, f"--run.out={out}", "--run.name=whole").wait() != 0:
             raise SystemExit("the run that was left alone failed")
+
+        # The run that is killed and resumed.
         process = _start(*FLAGS, f"--run.out={out}", "--run.name=killed")
         for kill in range(arguments.kills):
             _kill(process, killed, generator.uniform(0, DELAY))
@@ -70,11 +88,12 @@ def main() -> None:
             process = _start("--resume", str(killed))
         if process.wait() != 0:
             raise SystemExit("the last resumed run failed")
-        rows = [pd.read_csv(folder / "progress.csv").filter(regex="^(?!time/)") for folder in (whole, killed)]
-        tensors = [(newest_first(folder)[0] / "tensors.pt").read_bytes() for folder in (whole, killed)]
-    scalars_agree = rows[0].equals(rows[1])
-    tensors_agree = tensors[0] == tensors[1]
-    scalars = rows[0].count().sum()
+
+        expected = _scalars(whole)
+        scalars_agree = expected.equals(_scalars(killed))
+        tensors_agree = _tensors(whole) == _tensors(killed)
+
+    scalars = expected.count().sum()
     print(f"{arguments.kills} kills: {scalars} scalars agree: {scalars_agree}; tensors agree: {tensors_agree}")
     sys.exit(not (scalars_agree and tensors_agree))
 

@@ -55,10 +55,13 @@ SEEDS = 5  # that the tables and pictures need
 
 def recommended() -> dict[str, Any]:
     """What PPO does not have of configs/recommended.yaml over configs/train.yaml: flags and the number of quantiles."""
-    configs = [yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()) for name in ("train", "recommended")]
-    flags = {name: value for config in configs for name, value in config["algorithm"].items()}
-    own = {name: value for name, value in flags.items() if name not in inspect.signature(PPO).parameters}
-    return own | dict(policy_kwargs=dict(n_quantiles=flags["policy_kwargs"]["n_quantiles"]))
+    flags: dict[str, Any] = {}
+    for name in ("train", "recommended"):
+        flags |= yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["algorithm"]
+
+    of_ppo = inspect.signature(PPO).parameters
+    ours = {name: value for name, value in flags.items() if name not in of_ppo}
+    return ours | dict(policy_kwargs=dict(n_quantiles=flags["policy_kwargs"]["n_quantiles"]))
 
 
 OFF = dict(use_variance_gradient_scaling=False)
@@ -165,13 +168,18 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.compiler.reset()  # a worker runs many cells, and a graph is compiled anew only so often
     warnings.simplefilter("ignore")
+
+    # The settings of the task, those of the environment taken out.
     settings = dict(SETTINGS[cell.task])
-    steps, compiled = settings.pop("n_timesteps"), settings.pop("compile", False)
+    steps = settings.pop("n_timesteps")
+    compiled = settings.pop("compile", False)
     env = environment(cell.task, cell.exponent, cell.seed, settings)
     settings = python_values(settings) | dict(seed=cell.seed, device="cpu")
-    flags = {**VARIANTS, **SYSTEMS, **CRITICS}[cell.variant]
+
+    # Train.
     start = time.perf_counter()
     model: PPO
+    flags = {**VARIANTS, **SYSTEMS, **CRITICS}[cell.variant]
     if flags is None:
         model = PPO("MlpPolicy", env, **settings)
     else:
@@ -180,6 +188,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     curve = Curve(steps)
     model.learn(steps, callback=curve)
     seconds = time.perf_counter() - start
+
+    # Score the final policy in the rewards of the task.
     scored = make_vec_env(cell.task.partition(",")[0], 10, seed=10_000 + cell.seed)
     if isinstance(env, VecNormalize):
         scored = VecNormalize(scored, training=False, norm_reward=False)
@@ -200,9 +210,12 @@ def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, 
     :return: all rows
     :raises Exception: of the first cell that fails, after those that a process had been given; what is done is written
     """
+    # The cells that the file has.
     fields = list(todo[0]._fields) if todo else []
     found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=fields)
     done = set(found[fields].itertuples(index=False, name=None))
+
+    # The others, as they end.
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     failed: list[BaseException] = []
     with ProcessPoolExecutor(workers) as pool:
@@ -210,15 +223,18 @@ def run_missing(path: Path, todo: Sequence[Any], run: Callable[[Any], dict[str, 
         for future in as_completed(futures):
             if future.cancelled():
                 continue
-            if error := future.exception():
+            error = future.exception()
+            if error is not None:
                 failed.append(error)
                 for waiting in futures:  # they may take hours
                     waiting.cancel()
                 continue
+
             row = future.result()
             print(*row.values(), flush=True)
             found = pd.DataFrame([*found.to_dict("records"), row])
             found.sort_values(fields).to_csv(path, index=False)
+
     if failed:
         raise failed[0]
     return found
@@ -249,16 +265,22 @@ def curves(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign},.{0 if abs(value) >= 100 else 1}f}"
+    digits = 0 if abs(value) >= 100 else 1
+    return f"{value:{sign},.{digits}f}"
 
 
 def _iqm(scores: pd.Series[float], sign: str = "") -> str:
     """Interquartile mean and its 95 % interval; of differences (with a sign) bold where that does not hold 0."""
-    middle, bounds = float(interquartile_mean(scores.to_numpy())), interval(scores.to_numpy()[:, None], 0)
+    bounds = interval(scores.to_numpy()[:, None], 0)
     if bounds is None or len(scores) < SEEDS:
         return "n/a"
-    text = f"{_number(middle, sign)} [{_number(bounds[0], sign)}, {_number(bounds[1], sign)}]"
-    return f"**{text}**" if sign and not bounds[0] <= 0 <= bounds[1] else text
+
+    low, high = bounds
+    middle = float(interquartile_mean(scores.to_numpy()))
+    text = f"{_number(middle, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+    if sign and not low <= 0 <= high:
+        return f"**{text}**"
+    return text
 
 
 def learning_table(found: pd.DataFrame) -> str:
@@ -267,8 +289,13 @@ def learning_table(found: pd.DataFrame) -> str:
     for task in TASKS:
         base = returns(found, task, "SB3 PPO")
         row = {"task": task, "steps": f"{SETTINGS[task]['n_timesteps']:,}", "SB3 PPO": _iqm(base)}
+
+        # Final returns.
         for variant in list(VARIANTS)[1:]:
-            row[f"{variant} - PPO"] = _iqm((returns(found, task, variant) - base).dropna(), sign="+")
+            difference = returns(found, task, variant) - base
+            row[f"{variant} - PPO"] = _iqm(difference.dropna(), sign="+")
+
+        # Returns while training.
         sooner = returns_while_training(found, task, "defaults") - returns_while_training(found, task, "SB3 PPO")
         row["defaults - PPO, while training"] = _iqm(sooner.dropna(), sign="+")
         rows.append(row)
@@ -280,31 +307,27 @@ def scale_table(found: pd.DataFrame) -> str:
     rows = []
     for task, variant in itertools.product(SCALED_TASKS, SCALED_VARIANTS):
         row = {"task": task, "": variant}
-        at_one = returns(found, task, variant)
-        one = float(interquartile_mean(at_one.to_numpy()))
+        unscaled = returns(found, task, variant)
+        reference = float(interquartile_mean(unscaled.to_numpy()))
+
         for exponent in EXPONENTS:
             scores = returns(found, task, variant, exponent)
             value = float(interquartile_mean(scores.to_numpy()))
-            change = f" ({(value - one) / abs(one):+.0%})" if exponent else ""
-            whole = len(scores) and set(scores.index) == set(at_one.index)
-            row[f"2^{exponent}"] = f"{_number(value)}{change}" if whole else "n/a"
+            change = f" ({(value - reference) / abs(reference):+.0%})" if exponent else ""
+            is_whole = len(scores) and set(scores.index) == set(unscaled.index)
+            row[f"2^{exponent}"] = f"{_number(value)}{change}" if is_whole else "n/a"
         rows.append(row)
     return markdown(pd.DataFrame(rows))
 
 
 def systems_table(found: pd.DataFrame) -> str:
     """Markdown: the returns of all seeds, sorted, with each system of the class."""
-    rows = [
-        {
-            "task": task,
-            "variant": variant,
-            "returns, sorted": ", ".join(
-                f"{value:.0f}" for value in sorted(returns(found, task, variant), reverse=True)
-            ),
-        }
-        for task, variant in itertools.product(SYSTEM_TASKS, {**VARIANTS, **SYSTEMS})
-        if len(returns(found, task, variant))
-    ]
+    rows = []
+    for task, variant in itertools.product(SYSTEM_TASKS, {**VARIANTS, **SYSTEMS}):
+        scores = sorted(returns(found, task, variant), reverse=True)
+        if scores:
+            texts = ", ".join(f"{score:.0f}" for score in scores)
+            rows.append({"task": task, "variant": variant, "returns, sorted": texts})
     return markdown(pd.DataFrame(rows))
 
 
@@ -347,11 +370,13 @@ def learning_picture(found: pd.DataFrame, path: Path) -> None:
             rows = runs(found, task, variant)
             if len(rows) < SEEDS:
                 continue
+
             columns = curves(rows).T
             steps = (np.arange(BINS) + 1) / BINS * SETTINGS[task]["n_timesteps"]
             axis.plot(steps, interquartile_mean(columns), color=color, label=variant)
             bounds = [interval(column[:, None], 0) or (np.nan, np.nan) for column in columns]
             axis.fill_between(steps, *zip(*bounds, strict=True), color=color, alpha=0.12, linewidth=0)
+
         axis.set(title=task, xlabel="steps")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("return of training episodes")
@@ -370,6 +395,7 @@ def scale_picture(found: pd.DataFrame, path: Path) -> None:
             axis.plot(EXPONENTS, [interquartile_mean(each) for each in scores], "o-", color=color, label=variant)
             bounds = [interval(each[:, None], 0) or (np.nan, np.nan) for each in scores]
             axis.fill_between(EXPONENTS, *zip(*bounds, strict=True), color=color, alpha=0.12, linewidth=0)
+
         axis.set(title=task, xlabel="rewards times 2 to the power of")
         axis.set_xticks(EXPONENTS)
         axis.spines[["top", "right"]].set_visible(False)
@@ -412,9 +438,15 @@ def main() -> None:
         return
 
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
-    docs, page = ROOT / "docs" / "learning.md", CELLS.with_name("README.md")
-    docs.write_text(with_tables(docs.read_text(), {"learning": learning_table(found), "scale": scale_table(found)}))
+
+    # The pages.
+    docs = ROOT / "docs" / "learning.md"
+    page = CELLS.with_name("README.md")
+    tables = {"learning": learning_table(found), "scale": scale_table(found)}
+    docs.write_text(with_tables(docs.read_text(), tables))
     page.write_text(with_tables(page.read_text(), {"systems": systems_table(found)}))
+
+    # Their pictures.
     learning_picture(found, ROOT / "docs" / "learning.png")
     scale_picture(found, ROOT / "docs" / "scale.png")
 

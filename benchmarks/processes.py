@@ -26,7 +26,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-N_ENVS, N_STEPS = 8, 512
+N_ENVS = 8  # of all processes together
+N_STEPS = 512
 
 
 def work(connection: Connection, rank: int, n_processes: int, port: int, net_arch: Sequence[int]) -> None:
@@ -46,16 +47,26 @@ def work(connection: Connection, rank: int, n_processes: int, port: int, net_arc
 
     from distributional_ppo import DistributionalPPO
 
+    # Meet the other processes.
     torch.set_num_threads(1)
     if n_processes > 1:
         address = f"tcp://localhost:{port}"
         torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=n_processes)
+
+    # Build and warm up.
     env = make_vec_env("CartPole-v1", N_ENVS // n_processes, seed=rank)
-    batch_size = N_ENVS * N_STEPS // n_processes
-    policy_kwargs = dict(net_arch=list(net_arch))
-    flags = dict(n_steps=N_STEPS, batch_size=batch_size, seed=rank, device="cpu", policy_kwargs=policy_kwargs)
-    model = DistributionalPPO("MlpPolicy", env, **flags)  # type: ignore[arg-type]
+    model = DistributionalPPO(
+        "MlpPolicy",
+        env,
+        n_steps=N_STEPS,
+        batch_size=N_ENVS * N_STEPS // n_processes,
+        seed=rank,
+        device="cpu",
+        policy_kwargs=dict(net_arch=list(net_arch)),
+    )
     model.learn(1)
+
+    # A rollout with its update for each request.
     connection.send("ready")
     while connection.recv():
         model.learn(1, reset_num_timesteps=False)
@@ -67,12 +78,15 @@ def started(n_processes: int, net_arch: Sequence[int]) -> list[Connection]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    context, connections = multiprocessing.get_context("spawn"), []
+
+    context = multiprocessing.get_context("spawn")
+    connections = []
     for rank in range(n_processes):
         here, there = context.Pipe()
         context.Process(target=work, args=(there, rank, n_processes, port, net_arch), daemon=True).start()
         there.close()  # so that the end of the process ends the wait for its answer
         connections.append(here)
+
     for connection in connections:
         connection.recv()
     return connections
@@ -91,13 +105,14 @@ def seconds(connections: Sequence[Connection]) -> float:
 def ratios(rounds: int, net_arch: Sequence[int]) -> list[float]:
     """:return: of each round, the time of one process over that of two"""
     trainings = [started(n, net_arch) for n in (1, 2)]
-    found = []
+    times = []
     for _ in range(rounds):
-        one, two = (seconds(training) for training in trainings)
-        found.append(one / two)
+        alone, together = (seconds(training) for training in trainings)
+        times.append(alone / together)
+
     for connection in itertools.chain(*trainings):
         connection.send(False)
-    return found
+    return times
 
 
 def main() -> None:
@@ -105,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--net-arch", type=int, nargs="+", default=[512, 512, 512])
     options = parser.parse_args()
+
     low, median, high = map(float, np.quantile(ratios(options.rounds, options.net_arch), (0.25, 0.5, 0.75)))
     print(f"one process takes {median:.2f} times as long as two ({low:.2f} to {high:.2f}, {options.rounds} rounds)")
 

@@ -87,8 +87,11 @@ def hidden(task: str) -> gym.Env[Any, Any]:
 def run(cell: Cell, steps: int) -> dict[str, Any]:
     """:return: a row of the CSV"""
     torch.set_num_threads(1)
+    start = time.perf_counter()
     task, variant, seed = cell
-    start, flags = time.perf_counter(), VARIANTS[variant]
+    flags = VARIANTS[variant]
+
+    # Train.
     env = VecNormalize(make_vec_env(lambda: hidden(task), N_ENVS[task], seed=seed), norm_reward=False)
     settings = dict(SETTINGS[task], seed=seed, device="cpu", policy_kwargs=NETWORK)
     model: Any
@@ -101,9 +104,12 @@ def run(cell: Cell, steps: int) -> dict[str, Any]:
 
         model = RecurrentDistributionalPPO("MlpLstmPolicy", env, **settings, **flags)
     model.learn(steps)
+
+    # Score the final policy.
     test = VecNormalize(make_vec_env(lambda: hidden(task), 5, seed=10_000 + seed), training=False, norm_reward=False)
     sync_envs_normalization(env, test)
     score, _ = evaluate_policy(model, test, n_eval_episodes=50)
+
     minutes = (time.perf_counter() - start) / 60
     return {**cell._asdict(), "score": f"{score:.6g}", "minutes": f"{minutes:.2f}"}
 
@@ -120,16 +126,26 @@ def table(scores: dict[tuple[str, str, int], float]) -> str:
     """:return: Markdown: mean scores, and differences to RecurrentPPO of the same seeds with their interval"""
     lines = ["| task | variant | seeds | mean return | minus RecurrentPPO |", "|---|---|---|---|---|"]
     for task, variant in itertools.product(SETTINGS, VARIANTS):
-        own = {seed: score for (t, v, seed), score in scores.items() if (t, v) == (task, variant)}
-        pairs = [score - scores[key] for seed, score in own.items() if (key := (task, "RecurrentPPO", seed)) in scores]
-        text = ""
-        if variant != "RecurrentPPO" and len(pairs) > 1:
-            mean = statistics.fmean(pairs)
-            half = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / math.sqrt(len(pairs))
-            text = f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
-        if own:
-            lines.append(f"| {task} | {variant} | {len(own)} | {statistics.fmean(own.values()):.1f} | {text} |")
+        of_variant = {key[2]: score for key, score in scores.items() if key[:2] == (task, variant)}
+        of_peer = {key[2]: score for key, score in scores.items() if key[:2] == (task, "RecurrentPPO")}
+        if not of_variant:
+            continue
+
+        differences = [score - of_peer[seed] for seed, score in of_variant.items() if seed in of_peer]
+        text = "" if variant == "RecurrentPPO" else _interval(differences)
+        mean = statistics.fmean(of_variant.values())
+        lines.append(f"| {task} | {variant} | {len(of_variant)} | {mean:.1f} | {text} |")
     return "\n".join(lines)
+
+
+def _interval(differences: list[float]) -> str:
+    """Their mean and its 95 % t interval; "" of fewer than two."""
+    number = len(differences)
+    if number < 2:
+        return ""
+    mean = statistics.fmean(differences)
+    half = float(stats.t.ppf(0.975, number - 1)) * statistics.stdev(differences) / math.sqrt(number)
+    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
 
 
 def main(arguments: list[str] | None = None) -> None:

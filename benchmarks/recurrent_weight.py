@@ -45,7 +45,8 @@ class Spread(BaseCallback):
     def _on_rollout_start(self) -> None:
         scalars = self.logger.name_to_value
         if "train/variance_scaling_weight_min" in scalars:
-            low, high = (scalars[f"train/variance_scaling_weight_{end}"] for end in ("min", "max"))
+            low = scalars["train/variance_scaling_weight_min"]
+            high = scalars["train/variance_scaling_weight_max"]
             self.ratios.append(high / low)
 
     _on_training_end = _on_rollout_start
@@ -56,21 +57,26 @@ class Spread(BaseCallback):
 
 def run(policy: str, seed: int) -> float:
     """:return: the weight's spread within an update"""
-    own = dict(POLICIES[policy])
-    n_envs = own.pop("n_envs", COMPARE["run"]["n_envs"])
-    kwargs = {**COMPARE["algorithm"]["policy_kwargs"], **own.get("policy_kwargs", {})}
-    algorithm = {**COMPARE["algorithm"], **own, "policy_kwargs": kwargs, "seed": seed}
+    # Settings of the comparison, over which those of the policy lie.
+    settings = dict(POLICIES[policy])
+    n_envs = settings.pop("n_envs", COMPARE["run"]["n_envs"])
+    policy_kwargs = {**COMPARE["algorithm"]["policy_kwargs"], **settings.get("policy_kwargs", {})}
+    algorithm = {**COMPARE["algorithm"], **settings, "policy_kwargs": policy_kwargs, "seed": seed}
     algorithm["use_variance_gradient_scaling"] = True
+
+    # Train, and leave out the first updates.
     study = Study(RunConfig(total_timesteps=STEPS, n_envs=n_envs), MARKET, algorithm, segments_of(MARKET, ("train",)))
     spread = Spread()
     study.model.learn(STEPS, spread)
-    return statistics.median(spread.ratios[int(WARM_UP * len(spread.ratios)) :])
+    first = int(WARM_UP * len(spread.ratios))
+    return statistics.median(spread.ratios[first:])
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
+
     torch.set_num_threads(1)
     print("| policy | largest over smallest weight of an update |")
     print("|---|---|", flush=True)

@@ -20,9 +20,9 @@ import pandas as pd
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from market_regimes.compare.hypotheses import METRICS, answered, by_variant, paired
+from market_regimes.compare.catalogue import FIGURES, compared_figures, with_distances
+from market_regimes.compare.hypotheses import answered, by_variant, paired
 from market_regimes.compare.statistics import interval
-from market_regimes.compare.verdicts import with_derived
 from market_regimes.config import Hypothesis
 
 HERE = Path(__file__).parent
@@ -35,16 +35,16 @@ HYPOTHESES = [
 ]
 CELL = ["market", "fold", "variant", "seed"]
 KEYS = [*CELL, "status", "error", "seconds", "bars_per_year"]
-SHOWN = {
-    "grad_ratio_stormy": "gradient, stormy / calm",
-    "spread_calm": "spread, calm",
-    "spread_stormy": "spread, stormy",
-    "value_loss_spread": "value-loss spread",
-    "explained_variance": "explained variance",
-    "test_attained": "attained",
-    "test_sharpe": "Sharpe, test",
-    "hold_sharpe": "buy and hold",
-}
+SHOWN = (  # columns of medians
+    "grad_ratio_stormy",
+    "spread_calm",
+    "spread_stormy",
+    "value_loss_spread",
+    "explained_variance",
+    "test_attained",
+    "test_sharpe",
+    "hold_sharpe",
+)
 
 
 def take(folders: Sequence[Path]) -> None:
@@ -55,32 +55,38 @@ def take(folders: Sequence[Path]) -> None:
     cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders])
     if cells.duplicated(CELL).any():
         raise ValueError(f"a cell is in two of {', '.join(map(str, folders))}")
-    if other := set(cells["market"]) - {market for markets in GROUPS.values() for market in markets}:
-        raise ValueError(f"no group of the tables has {', '.join(sorted(other))}")
-    columns = [name for name in dict.fromkeys([*KEYS, *METRICS, *SHOWN]) if name in cells]
+    grouped = {market for markets in GROUPS.values() for market in markets}
+    strangers = set(cells["market"]) - grouped
+    if strangers:
+        raise ValueError(f"no group of the tables has {', '.join(sorted(strangers))}")
+
+    columns = [name for name in dict.fromkeys([*KEYS, *compared_figures(), *SHOWN]) if name in cells]
     # A column that is empty in one comparison is one of objects, which no format rounds.
     cells[columns].infer_objects().to_csv(CELLS, index=False, float_format="%.4g")
 
 
 def tables() -> dict[str, str]:
     """:return: Markdown by name: "hopes", "medians" """
-    cells = with_derived(pd.read_csv(CELLS))
+    cells = with_distances(pd.read_csv(CELLS))
     cells = cells[cells["status"] == "ok"]
     return {"hopes": markdown(_hopes(cells)), "medians": markdown(_medians(cells))}
 
 
 def _hopes(cells: pd.DataFrame) -> pd.DataFrame:
     """A row per hypothesis, a column per group of markets."""
-    rows = []
-    for hypothesis in HYPOTHESES:
-        row, answers = {}, {}
-        for name, markets in GROUPS.items():
-            for answer in answered(cells[cells["market"].isin(markets)], [hypothesis], "baseline").to_dict("records"):
-                row = {key: answer[key] for key in ("hope", "variant", "hoped")}
-                answers[name] = f"{answer['measured']}; {answer['verdict']}, {answer['reached']}"
-        if row:
-            rows.append({**row, **{name: answers.get(name, "n/a") for name in GROUPS}})
-    return pd.DataFrame(rows)
+    rows = [_hope(cells, hypothesis) for hypothesis in HYPOTHESES]
+    return pd.DataFrame([row for row in rows if row])
+
+
+def _hope(cells: pd.DataFrame, hypothesis: Hypothesis) -> dict[str, str]:
+    """A hypothesis and its answer in each group of markets; empty where no group has one."""
+    question: dict[str, str] = {}
+    answers = dict.fromkeys(GROUPS, "n/a")
+    for name, markets in GROUPS.items():
+        for answer in answered(cells[cells["market"].isin(markets)], [hypothesis], "baseline").to_dict("records"):
+            question = {key: answer[key] for key in ("hope", "variant", "hoped")}
+            answers[name] = f"{answer['measured']}; {answer['verdict']}, {answer['reached']}"
+    return question | answers if question else {}
 
 
 def _medians(cells: pd.DataFrame) -> pd.DataFrame:
@@ -89,16 +95,23 @@ def _medians(cells: pd.DataFrame) -> pd.DataFrame:
     for market, of_market in cells.groupby("market", sort=False):
         values = {name: by_variant(of_market, name) for name in SHOWN}
         for variant in dict.fromkeys(of_market["variant"]):
-            own = of_market[of_market["variant"] == variant]
-            texts = {label: _median(own[name], values[name], variant) for name, label in SHOWN.items()}
-            rows.append({"market": market, "variant": variant, "seeds": own["seed"].nunique(), **texts})
+            of_variant = of_market[of_market["variant"] == variant]
+            row = {"market": market, "variant": variant, "seeds": of_variant["seed"].nunique()}
+            for name in SHOWN:
+                label = FIGURES[name].short or FIGURES[name].label
+                row[label] = _median(of_variant[name], values[name], variant)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _median(own: pd.Series, values: pd.DataFrame, variant: str) -> str:
-    one, base = paired(values, variant, "baseline")
-    bounds = None if variant == "baseline" else interval(one - base, 0)
-    text = f"{own.median():.2f}"
+def _median(cells: pd.Series, values: pd.DataFrame, variant: str) -> str:
+    """Of a variant's cells; bold where ``values``, of all variants, show a difference from the baseline."""
+    text = f"{cells.median():.2f}"
+    if variant == "baseline":
+        return text
+
+    of_variant, of_baseline = paired(values, variant, "baseline")
+    bounds = interval(of_variant - of_baseline, 0)
     return text if bounds is None or bounds[0] <= 0 <= bounds[1] else f"**{text}**"
 
 

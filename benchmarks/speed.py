@@ -86,15 +86,20 @@ def make_model(contender: str, case: dict[str, Any]) -> Any:
     :param case: settings, the same for all
     """
     settings = {"n_epochs": N_EPOCHS, **case}
-    env_id, n_envs, n_quantiles = settings.pop("env"), settings.pop("n_envs"), settings.pop("n_quantiles", 32)
+    env_id = settings.pop("env")
+    n_envs = settings.pop("n_envs")
+    n_quantiles = settings.pop("n_quantiles", 32)
     if contender == JAX:
         from benchmarks.jax_ppo import OneProgram, Settings
 
         return OneProgram(Settings(n_envs, **settings))
+
+    # What all others share.
     n_symbols = settings.pop("n_symbols", None)
     env = market_env(n_envs, n_symbols) if env_id == "market" else gym_env(env_id, n_envs)
     policy = "CnnPolicy" if env_id == "images" else "MlpPolicy"
     settings["seed"] = 0
+
     if "lstm_hidden_size" in settings:
         return make_recurrent_model(contender, env, n_quantiles, **settings)
     if contender == "SBX PPO":
@@ -149,10 +154,12 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
     import numpy as np
 
     from market_regimes.config import MarketConfig
+    from market_regimes.market.data import read_bars
     from market_regimes.market.environment import MarketCore, MarketVecEnv
+    from market_regimes.market.market import market_of
     from market_regimes.market.monitor import EpisodeMonitor
-    from market_regimes.market.segments import Segment, market_of, read_bars
-    from market_regimes.prices.bars import Bars
+    from market_regimes.market.segments import Segment
+    from market_regimes.prices import Bars
 
     period, found = range(60, 2500), read_bars(MarketConfig())[:1]
     if n_symbols is not None:
@@ -160,7 +167,9 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
         days = np.datetime64("1990-01-01", "s") + np.arange(8000) * np.timedelta64(1, "D")
         walks = np.exp(np.cumsum(rng.normal(0, 0.01, (n_symbols, len(days))), axis=1))
         period, found = range(60, len(days)), [Bars(f"walk {i}", "walks", days, w, w) for i, w in enumerate(walks)]
-    segments = [Segment(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found]
+    segments = [
+        Segment.scaled_by(market_of(bars, MarketConfig(), period, period.stop - 1), period, period) for bars in found
+    ]
     return EpisodeMonitor(MarketVecEnv(MarketCore(segments, n_envs), seed=0))
 
 
@@ -174,6 +183,7 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import torch
 
+    # Build and warm up.
     torch.set_num_threads(threads)
     model = make_model(contender, case)
     steps = model.n_steps * model.n_envs
@@ -181,15 +191,19 @@ def work(connection: Connection, contender: str, case: dict[str, Any], threads: 
     for _ in range(2):  # torch compiles before the second update, JAX at the first call
         model.learn(2 * steps)
     connection.send("ready")
+
+    # A round for each request.
     while connection.recv() is not None:
         update = math.nan
         if contender != JAX:  # whose updates are no calls of their own
             start = time.perf_counter()
             model.train()
             update = (time.perf_counter() - start) / minibatches * 1e3
+
         start = time.perf_counter()
         model.learn(2 * steps, reset_num_timesteps=False)
         learn = 2 * steps / (time.perf_counter() - start)
+
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         connection.send((update, learn, memory))
 
@@ -198,8 +212,10 @@ def measure(
     case: dict[str, Any], contenders: list[str], rounds: int, threads: int
 ) -> dict[str, list[tuple[float, ...]]]:
     """:return: by contender what ``work`` answered, once per round"""
+    # A process per contender, ready to answer.
     context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
+    pipes = {}
+    processes = []
     for contender in contenders:
         pipes[contender], end = context.Pipe()
         process = context.Process(target=work, args=(end, contender, case, threads), daemon=True)
@@ -207,12 +223,15 @@ def measure(
         end.close()
         processes.append(process)
         pipes[contender].recv()
+
+    # Asked in turn, each round beginning with the next one.
     answers: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for i in range(rounds):
         for j in range(len(contenders)):
             contender = contenders[(i + j) % len(contenders)]
             pipes[contender].send("go")
             answers[contender].append(pipes[contender].recv())
+
     for process, pipe in zip(processes, pipes.values(), strict=True):
         pipe.send(None)
         process.join()
@@ -222,7 +241,8 @@ def measure(
 def interval(ratios: list[float]) -> tuple[float, float, float]:
     """:return: geometric mean and its 95 % t interval, over pairs of processes"""
     logs = [math.log(ratio) for ratio in ratios]
-    mean, half = statistics.fmean(logs), 0.0
+    mean = statistics.fmean(logs)
+    half = 0.0
     if len(logs) > 1:
         half = float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
@@ -234,15 +254,19 @@ def rows_of(name: str, answers: dict[str, list[tuple[float, ...]]]) -> list[dict
     :param answers: by contender, what ``work`` answered, once per round
     :return: the figures of each contender, and how many times as fast as each peer it was in the same round
     """
-    columns = {
-        (contender, metric): list(column)
-        for contender, values in answers.items()
-        for metric, column in zip(METRICS, zip(*values, strict=True), strict=True)
-    }
-    for contender, peer in itertools.product(answers, [peer for peer in PEERS if peer in answers]):
+    # The figures themselves.
+    columns = {}
+    for contender, values in answers.items():
+        for metric, column in zip(METRICS, zip(*values, strict=True), strict=True):
+            columns[contender, metric] = list(column)
+
+    # Ratios to the peers, round by round.
+    peers = [peer for peer in PEERS if peer in answers]
+    for contender, peer in itertools.product(answers, peers):
         rounds = list(zip(answers[contender], answers[peer], strict=True))
-        columns[contender, f"update x {peer}"] = [their[0] / own[0] for own, their in rounds]
-        columns[contender, f"learn x {peer}"] = [own[1] / their[1] for own, their in rounds]
+        columns[contender, f"update x {peer}"] = [theirs[0] / ours[0] for ours, theirs in rounds]
+        columns[contender, f"learn x {peer}"] = [ours[1] / theirs[1] for ours, theirs in rounds]
+
     return [
         {"case": name, "contender": contender, "metric": metric, **quartiles(values)}
         for (contender, metric), values in columns.items()
@@ -260,10 +284,13 @@ def scaling_cost(pairs: int, rounds: int, threads: int) -> list[dict[str, Any]]:
     """Update time with scaling over that without, in fresh pairs of processes."""
     rows = []
     for kind in ("eager", "compiled"):
+        contenders = [kind, f"{kind}, scaling off"]
         ratios = []
         for _ in range(pairs):
-            answers = measure(CASES["CartPole, 8 envs, batch 64"], [kind, f"{kind}, scaling off"], rounds, threads)
-            ratios.append(statistics.median(on[0] / off[0] for on, off in zip(*answers.values(), strict=True)))
+            answers = measure(CASES["CartPole, 8 envs, batch 64"], contenders, rounds, threads)
+            by_round = zip(*answers.values(), strict=True)
+            ratios.append(statistics.median(on[0] / off[0] for on, off in by_round))
+
         mean, low, high = interval(ratios)
         figures = dict(median=f"{mean:.5g}", q25=f"{low:.5g}", q75=f"{high:.5g}", rounds=pairs)
         rows.append({"case": "cost of scaling", "contender": kind, "metric": "ratio", **figures})
@@ -280,16 +307,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["metric"] != "ratio":
             medians[row["case"], row["contender"]][row["metric"]] = float(row["median"])
-    for (case, contender), own in medians.items():
-        ratios = {
-            kind: ", ".join(f"{own[f'{kind} x {peer}']:.2f}" for peer in PEERS if f"{kind} x {peer}" in own) or "n/a"
-            for kind in ("update", "learn")
-        }
-        update = f"{own['update_ms']:.3f}" if "update_ms" in own else "n/a"
+
+    # A row per case and contender.
+    for (case, contender), figures in medians.items():
+        update = f"{figures['update_ms']:.3f}" if "update_ms" in figures else "n/a"
+        ratios = f"{_ratios(figures, 'update')} | {_ratios(figures, 'learn')}"
         lines.append(
-            f"| {case} | {contender} | {update} | {own['steps_per_s']:,.0f} | {ratios['update']} | {ratios['learn']} | "
-            f"{own['memory_mib']:.0f} |"
+            f"| {case} | {contender} | {update} | {figures['steps_per_s']:,.0f} | {ratios} | "
+            f"{figures['memory_mib']:.0f} |"
         )
+
+    # The cost of scaling.
     for row in rows:
         if row["metric"] == "ratio":
             ends = f"{float(row['q25']) - 1:+.1%} to {float(row['q75']) - 1:+.1%}"
@@ -299,17 +327,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _ratios(figures: dict[str, float], kind: str) -> str:
+    """Of "update" or "learn" to each peer that was in the case."""
+    names = [f"{kind} x {peer}" for peer in PEERS]
+    return ", ".join(f"{figures[name]:.2f}" for name in names if name in figures) or "n/a"
+
+
 def machine(threads: int) -> str:
     """:return: one line: processor, cores, threads, versions"""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+
     versions = []
     for package in ("torch", "stable_baselines3", "sb3_contrib", "sbx-rl", "jax"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"no {package}")
+
     processor = names[0] if names else platform.processor()
     return (
         f"{processor}, {os.cpu_count()} cores, {threads} thread(s); Python {platform.python_version()}, "
@@ -319,14 +355,16 @@ def machine(threads: int) -> str:
 
 def select(names: list[str] | None) -> dict[str, dict[str, Any]]:
     """:raises SystemExit: on an unknown case, naming the nearest"""
-    known = {**CASES, **GROWTH, **RECURRENT}
-    for name in names or []:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise SystemExit(
-                f"unknown case {name!r}" + (f": did you mean {near[0]!r}?" if near else f"; known: {list(known)}")
-            )
-    return {name: known[name] for name in names} if names else {**CASES, **RECURRENT}
+    if not names:
+        return {**CASES, **RECURRENT}
+
+    cases = {**CASES, **GROWTH, **RECURRENT}
+    for name in names:
+        if name not in cases:
+            near = difflib.get_close_matches(name, cases, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f"; known: {list(cases)}"
+            raise SystemExit(f"unknown case {name!r}{hint}")
+    return {name: cases[name] for name in names}
 
 
 def contenders_of(name: str, case: dict[str, Any], wanted: list[str]) -> list[str]:
@@ -380,10 +418,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, help="draw a PNG of the output file and measure nothing")
     parser.add_argument("--growth", type=Path, help="measure time and memory as a number grows, and draw this PNG")
     options = parser.parse_args(arguments)
+
+    # Measure, unless only the file is to be shown.
     path = options.output or (GROWTH_CSV if options.growth else CSV)
     if not (options.table or options.picture):
         names = options.cases or (list(GROWTH) if options.growth else None)
         measured(names, list(GROWTH_CONTENDERS) if options.growth else options.contenders, options, path)
+
+    # Show what the file holds.
     with path.open() as file:
         print(file.readline().lstrip("# "))
         rows = list(csv.DictReader(file))

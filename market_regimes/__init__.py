@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from market_regimes.config import MarketConfig, RunConfig, TradingCosts
+    from market_regimes.market.environment import MarketEnv
     from market_regimes.run.agent import Agent
     from market_regimes.run.signal import Signal
     from market_regimes.run.study import Study
 
-__all__ = ["Agent", "MarketConfig", "RunConfig", "Signal", "Study", "TradingCosts"]
+__all__ = ["Agent", "MarketConfig", "MarketEnv", "RunConfig", "Signal", "Study", "TradingCosts"]
 _WHERE = {
     "Agent": "run.agent",
     "MarketConfig": "config",
+    "MarketEnv": "market.environment",
     "RunConfig": "config",
     "Signal": "run.signal",
     "Study": "run.study",

@@ -13,14 +13,15 @@ import numpy as np
 VolatilityIndex = Literal["auto", "estimated", "real"]
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
-EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 Variants = dict[str, dict[str, Any]]
+EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")  # keys of a variant that are not the algorithm's
 SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
 # Data that need no file, and their symbols, or what the symbols begin with.
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
+MAX_BASIS_POINTS = 1000
 
 
 def is_zone(text: str) -> bool:
@@ -52,15 +53,16 @@ def seeds_of(text: str) -> list[int]:
     :return: the seeds
     :raises ValueError: if it is none of these, or there are more than ``MAX_SEEDS``
     """
-    found: Sequence[int] = []
+    seeds: Sequence[int] = []
     if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
         first, last = (int(bound) for bound in text.split("-"))
-        found = range(first, last + 1)
+        seeds = range(first, last + 1)
     elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-        found = sorted({int(seed) for seed in text.split(",")})
-    if not 0 < len(found) <= MAX_SEEDS:
+        seeds = sorted({int(seed) for seed in text.split(",")})
+
+    if not 0 < len(seeds) <= MAX_SEEDS:
         raise ValueError(f"expected seeds like 0-4 or 0,3,7, at most {MAX_SEEDS} of them, got {text}")
-    return list(found)
+    return list(seeds)
 
 
 @dataclass(frozen=True)
@@ -103,46 +105,65 @@ class TradingCosts:
     impact_coefficient: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_positions()
+        self._check_shares()
+        if self.fill not in ("next_open", "close", None):
+            raise ValueError(f"fill must be 'next_open', 'close' or null, got {self.fill!r}")
+        self._check_currency()
+
+    def _check_positions(self) -> None:
+        """Refuse positions that are no range, or no choices."""
         if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
             raise ValueError(
                 f"positions must have {-MAX_POSITION:g} <= position_low < position_high <= {MAX_POSITION:g}, "
                 f"got {self.position_low} and {self.position_high}"
             )
-        if self.positions is not None and not (
-            len(set(self.positions)) == len(self.positions) >= 2
-            and all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions)
-        ):
+        if self.positions is None:
+            return
+
+        # Choices in place of a range.
+        differ = len(set(self.positions)) == len(self.positions) >= 2
+        if not differ or not all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions):
             raise ValueError(
                 f"positions must be at least two different numbers within [{-MAX_POSITION:g}, {MAX_POSITION:g}], "
                 f"got {self.positions}"
             )
+
+    def _check_shares(self) -> None:
+        """Refuse costs in shares of a trade or of equity that are out of range."""
         for name in ("fee_bp", "slippage_bp"):
-            if not 0 <= getattr(self, name) < 1000:
-                raise ValueError(f"{name} must be within [0, 1000), got {getattr(self, name)}")
+            cost = getattr(self, name)
+            if not 0 <= cost < MAX_BASIS_POINTS:
+                raise ValueError(f"{name} must be within [0, {MAX_BASIS_POINTS}), got {cost}")
+
         for name in ("financing_rate", "cash_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a yearly rate within [0, 1], got {getattr(self, name)}")
-        if (self.fee_bp + self.slippage_bp) / 1e4 * max(abs(bound) for bound in self.bounds) >= 1:
+            rate = getattr(self, name)
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name} must be a yearly rate within [0, 1], got {rate}")
+
+        farthest = max(self.bounds, key=abs)
+        if (self.fee_bp + self.slippage_bp) / 1e4 * abs(farthest) >= 1:
             raise ValueError(
                 f"fee_bp={self.fee_bp} and slippage_bp={self.slippage_bp} take all equity of a trade to position "
-                f"{max(self.bounds, key=abs)}"
+                f"{farthest}"
             )
-        if self.fill not in ("next_open", "close", None):
-            raise ValueError(f"fill must be 'next_open', 'close' or null, got {self.fill!r}")
-        self._check_currency()
 
     def _check_currency(self) -> None:
-        given = {name: getattr(self, name) for name in ("min_fee", "fee_per_share", "impact_coefficient")}
-        for name, value in given.items():
-            if not 0 <= value < np.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-        if self.start_equity is None:
-            for name in (name for name, value in given.items() if value):
+        """Refuse amounts of currency that are out of range, or without the equity they are paid from."""
+        amounts = {name: getattr(self, name) for name in ("min_fee", "fee_per_share", "impact_coefficient")}
+        for name, amount in amounts.items():
+            if not 0 <= amount < np.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {amount}")
+
+        for name, amount in amounts.items():
+            if amount and self.start_equity is None:
                 raise ValueError(
-                    f"{name}={given[name]:g} counts in currency or shares, and positions are shares of equity: state "
+                    f"{name}={amount:g} counts in currency or shares, and positions are shares of equity: state "
                     "market.trading.start_equity, the equity at the start in the currency of the prices"
                 )
-        elif not self.min_fee < self.start_equity < np.inf:
+        if self.start_equity is None:
+            return
+        if not self.min_fee < self.start_equity < np.inf:
             raise ValueError(f"start_equity must be finite and above min_fee={self.min_fee:g}, got {self.start_equity}")
 
     @property
@@ -166,6 +187,7 @@ class TradingCosts:
     def of_rules(self) -> TradingCosts:
         """The same for trading rules: they may hold from 0 to 1 whatever the agent may, and more where it may."""
         low, high = self.bounds
+
         return replace(self, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
 
     def targets(self, actions: np.ndarray) -> np.ndarray:
@@ -173,6 +195,7 @@ class TradingCosts:
         :param actions: n_envs actions of the environment's action space
         :return: the target positions they mean, shape (n_envs,)
         """
+        # A choice of positions, or the position itself.
         if self.positions is not None:
             return np.asarray(self.positions)[np.asarray(actions, dtype=np.int64).reshape(-1)]
         return np.asarray(actions, dtype=np.float64).reshape(-1)
@@ -241,30 +264,41 @@ class MarketConfig:
         bounds = self.regime_bounds
         if bounds is not None and not 0 < bounds[0] < bounds[1] < bounds[2]:
             raise ValueError(f"market.regime_bounds must be three increasing positive numbers, got {bounds}")
+
         if self.bars_per_year is not None and not 1 <= self.bars_per_year < 1e7:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
+        self._check_features()
+        self._check_reading()
+
+    def _check_features(self) -> None:
+        """Refuse columns that cannot enter the observation, or cannot be traded."""
+        # Columns of the observation.
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
         if self.benchmark_positions == "volume":
             raise ValueError("market.benchmark_positions=volume: the volume of a bar is no target position")
+
+        # When they are known.
         if self.feature_lag < 0:
             raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
         if self.feature_fill not in (None, "forward"):
             raise ValueError(f"market.feature_fill must be 'forward' or null, got {self.feature_fill!r}")
-        self._check_reading()
 
     def _check_reading(self) -> None:
         """Refuse what no file can be read by."""
         if self.side not in (None, "bid", "ask", "mid"):
             raise ValueError(f"market.side must be 'bid', 'ask', 'mid' or null, got {self.side!r}")
-        zones = self.zone.values() if isinstance(self.zone, dict) else [self.zone] if self.zone is not None else []
+
+        # One zone for all files, or a zone for each.
+        zones = self.zone.values() if isinstance(self.zone, dict) else [self.zone]
         for zone in zones:
-            if not is_zone(zone):
+            if zone is not None and not is_zone(zone):
                 raise ValueError(
                     f"market.zone: {zone!r} is neither a zone like America/New_York nor an offset like -05:00"
                 )
+
         if self.off_grid not in (None, "drop", "keep"):
             raise ValueError(f"market.off_grid must be 'drop', 'keep' or null, got {self.off_grid!r}")
         if self.closes is not None and not self.closes:
@@ -276,22 +310,28 @@ class MarketConfig:
         :return: its first and last day
         :raises ValueError: if it is not stated
         """
-        found: tuple[str, str] | None = getattr(self, period)
-        if found is None:
+        days: tuple[str, str] | None = getattr(self, period)
+        if days is None:
             raise ValueError(f"market.{period} is not stated")
-        return found
+        return days
 
     @property
     def own_columns(self) -> dict[str, str]:
         """Columns that are read because an option names them, each with that option."""
-        traded = {"volume": "market.trading.impact_coefficient"} if self.trading.impact_coefficient else {}
-        benchmark = {self.benchmark_positions: "market.benchmark_positions"} if self.benchmark_positions else {}
-        return traded | dict.fromkeys(self.features, "market.features") | benchmark
+        columns: dict[str, str] = {}
+        if self.trading.impact_coefficient:
+            columns["volume"] = "market.trading.impact_coefficient"
+        columns |= dict.fromkeys(self.features, "market.features")
+        if self.benchmark_positions:
+            columns[self.benchmark_positions] = "market.benchmark_positions"
+        return columns
 
     @property
     def entries(self) -> list[str]:
         """The data as a list."""
-        return [self.data] if isinstance(self.data, str) else self.data
+        if isinstance(self.data, str):
+            return [self.data]
+        return self.data
 
 
 @dataclass
@@ -367,6 +407,7 @@ class CompareConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"compare.{name} must be at least 1, got {value}")
+
         if self.embargo_days < 0:
             raise ValueError(f"compare.embargo_days must be at least 0, got {self.embargo_days}")
         if self.markets == []:
@@ -403,6 +444,7 @@ class TuneConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
         if self.embargo_days < 0:
             raise ValueError(f"embargo_days must be at least 0, got {self.embargo_days}")
 

@@ -19,12 +19,20 @@ MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a file such that at any time either the old or the new one is whole."""
+    """
+    Replace a file such that at any time either the old or the new one is whole.
+
+    :param path: of the file, in a folder that is there
+    :param content: the new one, a text as UTF-8
+    """
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+    # The name changes hands once all is on the disk.
     os.replace(temporary, path)
     sync_folder(path.parent)
 
@@ -39,7 +47,9 @@ def sync_folder(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """
-    :raises ValueError: unless the file holds a JSON object
+    :param path: of a file
+    :return: the JSON object that it holds
+    :raises ValueError: if it holds anything else
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -66,11 +76,19 @@ def check_keys(text: str, source: str) -> None:
         _check_node(root, source, "", {}, set())
 
 
-def _check_node(node: yaml.Node, source: str, path: str, lines: dict[str, int], visited: set[int]) -> None:
+def _check_node(
+    node: yaml.Node,
+    source: str,
+    path: str,
+    lines: dict[str, int],
+    visited: set[int],
+) -> None:
     """Check a mapping's keys and all that lies below it; an alias leads to a node that was checked already."""
     if id(node) in visited or isinstance(node, yaml.ScalarNode):
         return
     visited.add(id(node))
+
+    # A list has no keys of its own.
     if isinstance(node, yaml.SequenceNode):
         for position, entry in enumerate(node.value):
             _check_node(entry, source, f"{path}[{position}]", lines, visited)
@@ -82,7 +100,9 @@ def _check_node(node: yaml.Node, source: str, path: str, lines: dict[str, int], 
         name = f"{path}.{_scalar(key)}" if path else _scalar(key)
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode) and name in lines:
-            where = f"in lines {lines[name]} and {line}" if lines[name] < line else f"in line {line}"
+            where = f"in line {line}"
+            if lines[name] < line:
+                where = f"in lines {lines[name]} and {line}"
             raise ValueError(f"{source}: the key {name} stands twice, {where}: keep one")
         lines[name] = line
         _check_node(value, source, name, lines, visited)
@@ -105,13 +125,17 @@ def found_from_anywhere(data: str | list[str]) -> str | list[str]:
     """
     if isinstance(data, list):
         return [str(found_from_anywhere(entry)) for entry in data]
+
     path = Path(data).expanduser()
-    return str(path.resolve()) if data not in SHIPPED and path.exists() else data
+    if data in SHIPPED or not path.exists():
+        return data
+    return str(path.resolve())
 
 
 def leave_closed_pipe() -> NoReturn:
     """End the process quietly where what reads its output has ended, as Python's documentation of SIGPIPE advises."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # else the flush at exit fails once more
     sys.exit(1)
 
 
@@ -126,12 +150,13 @@ def new_folder(run: RunConfig) -> Path:
     :return: where the run, or the runs of several seeds, will lie
     :raises ValueError: if it exists already
     """
-    folder = Path(run.out).expanduser() / (run.name or stamped(run.env_id))
+    name = run.name or stamped(run.env_id)
+    folder = Path(run.out).expanduser() / name
     if folder.exists():
         raise ArgumentError(
-            lambda name: (
+            lambda argument: (
                 f"the run folder {folder} exists already: choose another run.name, or "
-                f"{RESUMPTIONS[name('resume')].format(folder)}"
+                f"{RESUMPTIONS[argument('resume')].format(folder)}"
             )
         )
     return folder

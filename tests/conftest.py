@@ -1,40 +1,23 @@
 """
-What every test needs: one thread per worker and per process that a test starts, since two workers share the cores; no
-drawing where nobody looks; no waiting for the disk; cells without processes; a reader of event files; made-up prices; a
-browser.
+What every test needs.
+
+One thread for each worker and each process that a test starts, since two workers share the cores. No drawing where
+nobody looks, no waiting for the disk. Fixtures that tests of several folders ask for; builders stand in builders.py.
 """
 
 import os
-import shutil
-from concurrent.futures import Future
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import cells_here, drawing
 from matplotlib.figure import Figure
-from selenium import webdriver
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
-from distributional_ppo import QuantileActorCriticPolicy
-from market_regimes.compare.executors import EXECUTORS
-from market_regimes.evaluate.pictures import tear_sheet
+from market_regimes.run.log import read_events, scalars_of
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come
-DRAW = Figure.draw
-
-
-class ApartPolicy(QuantileActorCriticPolicy):
-    """Quantiles that do not begin as one, so that there is a variance from the first update on."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        with torch.random.fork_rng():
-            for layer in self.value_net.last_layers:
-                nn.init.orthogonal_(layer.weight)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,45 +37,10 @@ def nothing_waits_for_the_disk():
         yield
 
 
-@contextmanager
-def drawing():
-    """Within it pictures are drawn and tear sheets written."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "draw", DRAW)
-        patch.setattr("market_regimes.evaluate.evaluation.tear_sheet", tear_sheet)
-        yield
-
-
 @pytest.fixture(scope="module")
 def pictures():
     """For modules that look at them."""
     with drawing():
-        yield
-
-
-class Here:
-    """An executor of cells without processes, whose start would take longer than the cells."""
-
-    def __init__(self, workers):
-        pass
-
-    def submit(self, function, cell):
-        future = Future()
-        try:
-            future.set_result(function(cell))
-        except ValueError as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self):
-        pass
-
-
-@contextmanager
-def cells_here():
-    """Within it cells that would run in processes run in this one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(EXECUTORS, "processes", Here)
         yield
 
 
@@ -109,12 +57,7 @@ def read_scalars():
 
     def read(folder):
         (folder,) = {path.parent for path in folder.glob("**/events*")}
-        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-        accumulator.Reload()
-        # TensorBoard reads files by name: of the ninth and tenth of a process in the same second, the tenth first.
-        return {
-            tag: sorted(accumulator.Scalars(tag), key=lambda e: e.wall_time) for tag in accumulator.Tags()["scalars"]
-        }
+        return scalars_of(read_events(folder))
 
     return read
 
@@ -128,28 +71,9 @@ def make_prices():
         sigma = np.where(np.arange(bars) // 60 % 4 == 3, 0.03, 0.01)
         close = 100 * np.exp(np.cumsum(rng.normal(0.0003, sigma)))
         opens = close * np.exp(rng.normal(0, 0.003, bars))
-        high, low = np.maximum(opens, close) * 1.002, np.minimum(opens, close) * 0.998
+        high = np.maximum(opens, close) * 1.002
+        low = np.minimum(opens, close) * 0.998
         dates = pd.date_range(start, periods=bars, freq=frequency)
         return pd.DataFrame(dict(date=dates, open=opens, high=high, low=low, close=close, volume=1000))
 
     return make
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Headless Chromium, whose console can be read."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    for switch in [
-        *f"{switches} disable-component-update disable-sync".split(),
-        f"user-data-dir={tmp_path / 'profile'}",
-    ]:
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
-    yield driver
-    driver.quit()

@@ -13,17 +13,20 @@ NAMES = ["Open", "High", "Low", "Close", "Volume"]
 
 def make_bars(make_prices, bars, seed=0, frequency="B", start="2000-01-03"):
     table = make_prices(bars, seed, start, frequency).set_axis(["Date", *NAMES], axis=1).set_index("Date")
+
     return table.round(4).assign(Volume=np.arange(bars) + 1000)
 
 
 def equals(bars, table, close_only=False):
     """Whether bars are exactly those of a table, as pandas reads it from a plain CSV."""
     plain = pd.read_csv(io.StringIO(table.to_csv()), parse_dates=["Date"])
+
     assert bars.dates.dtype == np.dtype("M8[s]")
     assert np.array_equal(bars.dates, plain["Date"].to_numpy().astype("M8[s]"))
     assert np.array_equal(bars.close, plain["Close"])
     assert np.array_equal(bars.open, plain["Close" if close_only else "Open"])
     assert bars.fill == ("close" if close_only else "open")
+
     return True
 
 
@@ -43,15 +46,50 @@ def renamed(table, names, **keywords):
 def yfinance(tables, by="field"):
     """The two header rows that yfinance's frames get in a CSV."""
     wide = pd.concat(tables, axis=1, names=["Ticker", "Price"])
+
     return (wide.swaplevel(axis=1) if by == "field" else wide).sort_index(axis=1)
 
 
 def thousands(table, decimal=".", separator=","):
     """All numbers as text in another convention; prices times 100, so that they have thousands."""
     marks = str.maketrans({",": separator, ".": decimal})
+
     return texts(table).assign(
         **{name: table[name].map("{:,.4f}".format).str.translate(marks).to_numpy() for name in NAMES}
     )
+
+
+def made_up(times, seed=0):
+    """Bars at these times with four decimals, as files have them."""
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, len(times))))
+    opens = np.concatenate([[100.0], close[:-1]])
+    high = np.maximum(opens, close) + 1
+    low = np.minimum(opens, close) - 1
+    volume = rng.integers(1_000, 9_000, len(times))
+    columns = [opens, high, low, close, volume]
+
+    return pd.DataFrame(dict(zip(NAMES, columns, strict=True)), index=times).round(4)
+
+
+def same_bars(bars, table):
+    """Compare bars with a table whose index holds the dates."""
+    np.testing.assert_array_equal(bars.dates, table.index.to_numpy().astype("M8[s]"))
+    np.testing.assert_array_equal(bars.open, table["Open"])
+    np.testing.assert_array_equal(bars.close, table["Close"])
+    assert bars.fill == "open"
+
+
+def stamps(times):
+    """Times as bars have them, datetime64[s]."""
+    return pd.DatetimeIndex(times).to_numpy().astype("M8[s]")
+
+
+def session_stamps(hours, minute=30):
+    """Bars at these hours of each working day of a quarter."""
+    days = pd.bdate_range("2020-01-02", "2020-03-31")
+
+    return stamps([day + pd.Timedelta(hours=hour, minutes=minute) for day in days for hour in hours])
 
 
 def milliseconds(table):
@@ -61,7 +99,8 @@ def milliseconds(table):
 EXPORTS = {
     "plain": lambda t: t.to_csv(),
     "metatrader": lambda t: csv_of(
-        texts(t, "%Y.%m.%d").set_axis(["<DATE>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<TICKVOL>"], axis=1), sep="\t"
+        texts(t, "%Y.%m.%d").set_axis(["<DATE>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<TICKVOL>"], axis=1),
+        sep="\t",
     ),
     "angle brackets, semicolons": lambda t: renamed(
         t, ["<DATE>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<VOL>"], sep=";"
@@ -70,7 +109,18 @@ EXPORTS = {
         texts(t, "%Y%m%d")
         .set_axis(["<DATE>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<VOL>"], axis=1)
         .assign(**{"<TICKER>": "prices", "<PER>": "D", "<TIME>": "000000", "<OPENINT>": 0})[
-            ["<TICKER>", "<PER>", "<DATE>", "<TIME>", "<OPEN>", "<HIGH>", "<LOW>", "<CLOSE>", "<VOL>", "<OPENINT>"]
+            [
+                "<TICKER>",
+                "<PER>",
+                "<DATE>",
+                "<TIME>",
+                "<OPEN>",
+                "<HIGH>",
+                "<LOW>",
+                "<CLOSE>",
+                "<VOL>",
+                "<OPENINT>",
+            ]
         ]
     ),
     "alpha vantage": lambda t: renamed(t[::-1], ["timestamp", "1. open", "2. high", "3. low", "4. close", "5. volume"]),
@@ -90,11 +140,20 @@ EXPORTS = {
         + csv_of(texts(t[::-1]).assign(unix=t.index[::-1].astype("M8[s]").astype(int), symbol="prices"))
     ),
     "binance, no header": lambda t: csv_of(
-        texts(t).assign(Date=milliseconds(t), end=milliseconds(t) + 86_399_999, quote=1.5, n=7, a=0.5, b=0.7, ignore=0),
+        texts(t).assign(
+            Date=milliseconds(t),
+            end=milliseconds(t) + 86_399_999,
+            quote=1.5,
+            n=7,
+            a=0.5,
+            b=0.7,
+            ignore=0,
+        ),
         header=False,
     ),
     "binance, milliseconds then microseconds": lambda t: csv_of(
-        texts(t).assign(Date=np.where(np.arange(len(t)) < 50, 1, 1000) * milliseconds(t)), header=False
+        texts(t).assign(Date=np.where(np.arange(len(t)) < 50, 1, 1000) * milliseconds(t)),
+        header=False,
     ),
     "klines": lambda t: csv_of(texts(t).assign(Date=milliseconds(t)).rename(columns={"Date": "open_time"})),
     "tradingview": lambda t: csv_of(
@@ -172,4 +231,5 @@ def write_to(folder, content, name="prices.csv"):
     """Write text or bytes and give the path."""
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
     return str(path)

@@ -1,14 +1,21 @@
 """Finished markets for tests: the bounds are those of the S&P 500, and an own index may have gaps."""
 
+import numpy as np
+
 from market_regimes.config import MarketConfig
-from market_regimes.market.regimes import REGIME_BOUNDS
-from market_regimes.market.segments import market_of, read_bars
+from market_regimes.market.data import read_bars
+from market_regimes.market.market import Market, market_of
+from market_regimes.market.regimes import DEFAULT_REGIMES
 
 
 def load_markets(entries, volatility_index="auto", bars_per_year=None, **options):
     """The markets of shipped data, files and folders."""
     config = MarketConfig(
-        [str(entry) for entry in entries], volatility_index, bars_per_year, regime_bounds=REGIME_BOUNDS, **options
+        [str(entry) for entry in entries],
+        volatility_index,
+        bars_per_year,
+        regime_bounds=DEFAULT_REGIMES.bounds,
+        **options,
     )
     nowhere = range(10**9, 10**9)
     return [market_of(bars, config, nowhere, nowhere.stop) for bars in read_bars(config)]
@@ -17,10 +24,25 @@ def load_markets(entries, volatility_index="auto", bars_per_year=None, **options
 def covered(entry, first, last):
     """The market of one file, whose own index is needed from the first to the last bar."""
     (bars,) = read_bars(MarketConfig(str(entry)))
-    return market_of(bars, MarketConfig(regime_bounds=REGIME_BOUNDS), range(first, first), last)
+    return market_of(bars, MarketConfig(regime_bounds=DEFAULT_REGIMES.bounds), range(first, first), last)
 
 
 def load_shipped(name, volatility_index="auto"):
     """One market that needs no file."""
     (market,) = load_markets([name], volatility_index)
     return market
+
+
+def market_of_prices(closes, opens, bars_per_year=252.0, symbol="A"):
+    """Daily bars of made-up prices, whose volatility and index are no one's."""
+    closes, opens = np.array(closes), np.array(opens)
+    dates = np.datetime64("2001-01-01", "s") + 86400 * np.arange(len(closes))
+    return Market(symbol, "nowhere", dates, opens, closes, np.arange(1.0, len(closes) + 1), closes / 4, bars_per_year)
+
+
+def random_market(seed, bars_per_year, bars=110):
+    """A random walk that opens anywhere near the close before."""
+    rng = np.random.default_rng(seed)
+    closes = 50 * np.exp(np.cumsum(rng.normal(0, 0.03, bars)))
+    opens = np.concatenate([closes[:1], closes[:-1] * np.exp(rng.normal(0, 0.02, bars - 1))])
+    return market_of_prices(closes, opens, float(bars_per_year), "AB"[seed])

@@ -22,16 +22,24 @@ def test_the_readme_is_short():
 
 
 def test_flags_in_commands_exist():
-    own = (parsers.compare_parser(), parsers.tune_parser())
-    known = {action.dest for parser in own for action in parser._actions} | {
+    ours = (parsers.compare_parser(), parsers.tune_parser())
+
+    allowed = {action.dest for parser in ours for action in parser._actions} | {
         *("format", "out"),
         *("period", "checkpoint", "data", "from", "to", "position"),
         "logdir",
         "table",
         "seeds",
     }
-    used = set(re.findall(r"--([\w.]+)", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))))
-    assert used <= known
+
+    used = set(
+        re.findall(
+            r"--([\w.]+)",
+            "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)),
+        )
+    )
+
+    assert used <= allowed
 
 
 def test_links_and_pictures_exist():

@@ -16,13 +16,15 @@ import pytest
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint
+from market_regimes.evaluate.account import Account, joint
+from market_regimes.evaluate.figures import figures, figures_by_regime
 from market_regimes.evaluate.play import backtest, random_timing
-from market_regimes.evaluate.rules import buy_and_hold, volatility_targeting
+from market_regimes.evaluate.strategies import buy_and_hold, volatility_targeting
 from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
-from market_regimes.market.regimes import bounds_in
-from market_regimes.market.segments import Market, Segment, market_of, period_of, segments_of
-from market_regimes.prices.load import Bars
+from market_regimes.market.market import Market, market_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment, segments_of
+from market_regimes.prices import Bars
 from market_regimes.run.study import Study
 
 FREE = TradingCosts(fee_bp=0.0, financing_rate=0.0)
@@ -71,7 +73,7 @@ EDGES = {
 @pytest.mark.parametrize("name", EDGES)
 def test_short_episodes_cover_the_period_and_no_other_bar(name, fill):
     period, first, last = EDGES[name]
-    ended = episodes_of([Segment(naming_market(), period, range(0, 40))], 7, fill)
+    ended = episodes_of([Segment.scaled_by(naming_market(), period, range(0, 40))], 7, fill)
     assert {len(episode) for episode in ended} == {7}
     assert all(episode == list(range(episode[0], episode[0] + 7)) for episode in ended)
     assert {episode[0] for episode in ended} == set(range(first, last - 7 + 2))
@@ -82,7 +84,7 @@ def test_short_episodes_cover_the_period_and_no_other_bar(name, fill):
 @pytest.mark.parametrize("episode_bars", [None, 252])
 def test_long_episodes_are_the_whole_period(name, fill, episode_bars):
     period, first, last = EDGES[name]
-    ended = episodes_of([Segment(naming_market(), period, range(0, 40))], episode_bars, fill, steps=90)
+    ended = episodes_of([Segment.scaled_by(naming_market(), period, range(0, 40))], episode_bars, fill, steps=90)
     assert {tuple(episode) for episode in ended} == {tuple(range(first, last + 1))}
 
 
@@ -90,8 +92,8 @@ def test_long_episodes_are_the_whole_period(name, fill, episode_bars):
 def test_episodes_of_two_symbols_stay_in_the_period_of_their_own(fill):
     """The second symbol falls, has other bars, and one episode fewer fits into it."""
     segments = [
-        Segment(naming_market(), range(40, 60), range(0, 40)),
-        Segment(naming_market(70, "B", -1), range(50, 69), range(0, 40)),
+        Segment.scaled_by(naming_market(), range(40, 60), range(0, 40)),
+        Segment.scaled_by(naming_market(70, "B", -1), range(50, 69), range(0, 40)),
     ]
     starts = {(episode[0], episode[-1]) for episode in episodes_of(segments, 7, fill)}
     assert starts == {(a, a + 6) for a in range(40, 54)} | {(-a, -a - 6) for a in range(50, 63)}
@@ -100,15 +102,15 @@ def test_episodes_of_two_symbols_stay_in_the_period_of_their_own(fill):
 def test_whole_episodes_of_two_symbols_end_each_at_the_end_of_its_period():
     """Twenty bars of the one and eleven of the other: an agent that begins anew does not disturb the others."""
     segments = [
-        Segment(naming_market(), range(40, 60), range(0, 40)),
-        Segment(naming_market(70, "B", -1), range(50, 61), range(0, 40)),
+        Segment.scaled_by(naming_market(), range(40, 60), range(0, 40)),
+        Segment.scaled_by(naming_market(70, "B", -1), range(50, 61), range(0, 40)),
     ]
     ended = {tuple(episode) for episode in episodes_of(segments, None, "next_open", steps=120)}
     assert ended == {tuple(range(40, 60)), tuple(-bar for bar in range(50, 61))}
 
 
 def test_gymnasiums_episodes_cover_the_period_and_no_other_bar():
-    env = MarketEnv(MarketCore([Segment(naming_market(), range(40, 60), range(0, 40))], 1, FREE, 7))
+    env = MarketEnv(MarketCore([Segment.scaled_by(naming_market(), range(40, 60), range(0, 40))], 1, FREE, 7))
     ended = []
     env.reset(seed=0)
     for _ in range(150):
@@ -129,7 +131,7 @@ def test_a_backtest_earns_every_bar_of_its_period_and_no_other(name, fill):
     period, first, last = EDGES[name]
     market = naming_market()
     costs = replace(FREE, fill=fill)
-    frames = backtest([Segment(market, period, range(0, 40))], costs, buy_and_hold)
+    frames = backtest([Segment.scaled_by(market, period, range(0, 40))], costs, buy_and_hold)
     frame = frames["A"]
     expected = list(range(first, last + 1))
     assert bars_of(np.log1p(frame["return"])).tolist() == expected
@@ -137,24 +139,24 @@ def test_a_backtest_earns_every_bar_of_its_period_and_no_other(name, fill):
     assert frame.index.tolist() == [pd.Timestamp("2001-01-01") + pd.Timedelta(days=t) for t in expected]
     prices = market.open[expected] if fill == "next_open" else market.close[[t - 1 for t in expected]]
     assert frame["price"].tolist() == prices.tolist()
-    shifted, _ = random_timing([Segment(market, period, range(0, 40))], costs, frames, seed=0, runs=3)
+    shifted, _ = random_timing([Segment.scaled_by(market, period, range(0, 40))], costs, frames, seed=0, runs=3)
     assert bars_of(np.log1p(shifted["A"]["return"])).tolist() == expected
 
 
 def test_a_bar_carries_the_index_and_the_regime_of_its_own_close():
     """The index rises bar by bar: 15 at bar 45, 25 at bar 55, 40 at bar 70."""
     market = replace(naming_market(), index=np.arange(100) - 30.0)
-    frame = backtest([Segment(market, range(40, 80), range(0, 40))], FREE, buy_and_hold)["A"]
+    frame = backtest([Segment.scaled_by(market, range(40, 80), range(0, 40))], FREE, buy_and_hold)["A"]
     assert frame["index"].tolist() == [bar - 30 for bar in range(40, 80)]
     assert frame["regime"].tolist() == ["calm"] * 5 + ["normal"] * 10 + ["volatile"] * 15 + ["crash"] * 10
 
 
 def test_a_period_of_one_bar_can_be_traded_and_one_without_history_cannot():
-    frame = backtest([Segment(naming_market(), range(21, 22), range(0, 40))], FREE, buy_and_hold)["A"]
+    frame = backtest([Segment.scaled_by(naming_market(), range(21, 22), range(0, 40))], FREE, buy_and_hold)["A"]
     assert bars_of(np.log1p(frame["return"])).tolist() == [21]
     for period in (range(0, 21), range(40, 40)):
         with pytest.raises(ValueError, match="too few"):
-            Segment(naming_market(), period, range(0, 40))
+            Segment.scaled_by(naming_market(), period, range(0, 40))
 
 
 DAY = 86400
@@ -192,13 +194,13 @@ def test_observations_are_scaled_by_the_training_bars_alone():
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 100)))
     volatility, index = rng.uniform(10, 60, 100), rng.uniform(10, 60, 100)
     market = replace(naming_market(), close=close, volatility=volatility, index=index)
-    for scale_on, used in (
+    for training, used in (
         (range(0, 50), range(20, 50)),
         (range(30, 50), range(30, 50)),
         (range(60, 99), range(60, 99)),
     ):
         seen = []
-        segment = Segment(market, range(70, 80), scale_on)
+        segment = Segment.scaled_by(market, range(70, 80), training)
         backtest([segment], FREE, lambda known, seen=seen: seen.append(known.observations[0]) or 1.0)
         assert len(seen) == 11
         returns = {t: np.log(close[t] / close[t - 1]) for t in range(1, 100)}
@@ -216,7 +218,7 @@ def test_observations_are_scaled_by_the_training_bars_alone():
 def test_volatility_targeting_knows_the_training_bars_and_the_close_before():
     volatility = np.random.default_rng(0).uniform(10, 60, 100)
     market = replace(naming_market(), volatility=volatility)
-    segment = Segment(market, range(70, 80), range(30, 51))
+    segment = Segment.scaled_by(market, range(70, 80), range(30, 51))
     frame = backtest([segment], TradingCosts(0.0, 5.0), volatility_targeting([segment]))["A"]
     wanted = sorted(volatility[30:51])[10]  # the median of 21
     assert frame["target"].tolist() == pytest.approx([wanted / volatility[t - 1] for t in range(70, 80)])
@@ -227,9 +229,9 @@ def test_bounds_are_quantiles_of_the_periods_bars():
     index = np.full(200, 1e4)
     index[30:131] = np.random.default_rng(0).permutation(np.arange(0, 1001, 10.0))
     market = replace(naming_market(200), index=index)
-    assert replace(market, bounds=bounds_in(market.index, range(30, 131))).bounds == pytest.approx([383, 898, 986])
-    assert replace(market, bounds=bounds_in(market.index, range(30, 132))).bounds != pytest.approx([383, 898, 986])
-    assert replace(market, bounds=bounds_in(market.index, range(29, 131))).bounds != pytest.approx([383, 898, 986])
+    for period, is_exact in ((range(30, 131), True), (range(30, 132), False), (range(29, 131), False)):
+        bounds = market.regimes.fitted(market.index, period).bounds
+        assert (bounds == pytest.approx([383, 898, 986])) is is_exact
 
 
 def test_an_own_index_is_needed_from_the_first_to_the_last_bar_and_no_further():
@@ -345,9 +347,9 @@ def known(config, before):
             facts[f"{market.symbol}: index"] = market.index[past]
         ended = all(s.market.dates[s.period[-1]] < before for s in period)
         if name == "train" and ended:
-            facts["bounds"] = np.array([market.bounds for market in markets])
+            facts["bounds"] = np.array([market.regimes.bounds for market in markets])
             facts |= episodes(period, config)
-        if all(s.market.dates[s.scale_on[-1]] < before for s in period):
+        if all(s.market.dates[s.training[-1]] < before for s in period):
             for market in markets:
                 facts[f"{market.symbol}: labels"] = market.regime[market.dates < before]
             seen = []
@@ -366,7 +368,7 @@ def known(config, before):
                 strategies["random timing"], ratios = random_timing(period, config.trading, strategies["agent"], 0, 9)
                 facts[f"{name}: ratios"] = ratios
                 per_year, agent = markets[0].bars_per_year, strategies["agent"]
-                result = figures(joint(agent), per_year), figures_by_regime(agent, per_year)
+                result = figures(joint(agent), per_year), figures_by_regime(Account(agent), per_year)
                 facts[f"{name}: figures"] = np.frombuffer(json.dumps(result).encode(), np.uint8)
     return facts
 
@@ -516,8 +518,9 @@ def test_a_folds_later_bars_move_nothing_of_it(tmp_path, make_prices):
         fold, *_ = folds_of(compare, MarketConfig(data=str(tmp_path / name / "prices.csv")))
         (train,), (test,) = segments_of(fold.market, ("train", "test")).values()
         frames = backtest([test], fold.market.trading, rule([]))
-        facts.append((fold.market.train, fold.market.test, test.market.bounds, frames["prices"].to_numpy().tolist()))
-        assert test.scale_on == train.period
+        bounds = test.market.regimes.bounds
+        facts.append((fold.market.train, fold.market.test, bounds, frames["prices"].to_numpy().tolist()))
+        assert test.training == train.period
     assert facts[0] == facts[1]
 
 
@@ -532,12 +535,12 @@ def test_regime_bounds_of_a_run_are_the_training_periods(config_of, kind):
         known = (dates >= first) & (dates < pd.Timestamp(last) + pd.Timedelta(days=1))
         assert market.regime[np.isnan(market.index)].tolist() == [-1] * (0 if i else 20)  # the second has its own index
         index = sorted(market.index[known & ~np.isnan(market.index)])
-        for bound, share in zip(market.bounds, (0.383, 0.898, 0.986), strict=True):
+        for bound, share in zip(market.regimes.bounds, (0.383, 0.898, 0.986), strict=True):
             place = share * (len(index) - 1)
             below = int(place)
             assert bound == pytest.approx(index[below] + (place - below) * (index[below + 1] - index[below]))
-        assert {segments[name][i].market.bounds for name in segments} == {market.bounds}
-        labels = [sum(bound <= value for bound in market.bounds) for value in market.index]
+        assert {segments[name][i].market.regimes.bounds for name in segments} == {market.regimes.bounds}
+        labels = [sum(bound <= value for bound in market.regimes.bounds) for value in market.index]
         assert market.regime[20:].tolist() == labels[20:]
 
 
@@ -665,7 +668,7 @@ def observed(config):
     first, last = config.train[0], config.test[1]
     (train,) = segments_of(config)["train"]
     seen = []
-    whole = Segment(train.market, period_of(train.market, first, last), train.scale_on)
+    whole = Segment.scaled_by(train.market, period_of(train.market, first, last), train.training)
     backtest([whole], config.trading, lambda known: seen.append(known.observations[0]) or np.ones(1))
     return whole.first, np.stack(seen)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_distributional_ppo import SHORT, RandomEnv
+from builders import SHORT, RandomEnv
 
 from distributional_ppo import DistributionalPPO
 
@@ -18,12 +18,17 @@ MODULES = {str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path f
 def imported(path):
     """Names of all modules that a file imports, wherever the import stands."""
     names = set()
+
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where an arrow points"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names |= {
+                node.module,
+                *(f"{node.module}.{alias.name}" for alias in node.names),
+            }
+
     return names
 
 
@@ -33,12 +38,16 @@ GRAPH["distributional_ppo"].remove("recurrent_distributional_ppo")
 
 
 def test_no_file_imports_itself_by_way_of_others():
-    def reached(name, seen):
-        for other in GRAPH[name] - seen:
-            seen |= {other} | reached(other, seen | {other})
-        return seen
+    def reached(name, visited):
+        for target in GRAPH[name] - visited:
+            visited |= {target} | reached(target, visited | {target})
+        return visited
 
-    assert GRAPH["distributional_ppo"] >= {"quantile_critic.losses", "quantile_critic.rollout"}
+    assert GRAPH["distributional_ppo"] >= {
+        "quantile_critic.losses",
+        "quantile_critic.rollout",
+    }
+
     for name in GRAPH:
         assert name not in reached(name, set()), name
 
@@ -47,21 +56,36 @@ def test_the_parts_know_nothing_of_the_algorithm_and_the_patch_only_the_losses()
     for name, others in GRAPH.items():
         if name not in ("distributional_ppo", "recurrent_distributional_ppo"):
             assert others.isdisjoint({"distributional_ppo", "recurrent_distributional_ppo"}), name
+
         if name != "upgd":
             assert "upgd" not in others, name
+
     assert GRAPH["quantile_critic.losses"] == set() == GRAPH["upgd"]
     assert GRAPH["quantile_critic.patch"] == {"quantile_critic.losses"}
+
     foreign = {name.split(".")[0] for name in imported(MODULES["quantile_critic.losses"])}
     assert foreign <= {"__future__", "math", "typing", "torch"}
+
     for path in MODULES.values():
         assert not any(name.split(".")[0] in ("market_regimes", "train_model_multi_patch") for name in imported(path))
 
 
 # Each may import those before it, and itself.
-PACKAGES = ("config", "files", "prices", "market", "evaluate", "run", "compare", "tune", "commands")
+PACKAGES = (
+    "config",
+    "files",
+    "prices",
+    "market",
+    "evaluate",
+    "run",
+    "compare",
+    "tune",
+    "commands",
+)
 # Nothing in the house imports these; the package's own file names what users import from it.
 COMMAND_LINE = {"train_model_multi_patch", "market_regimes.__init__"}
 MARKET_FILES = sorted((ROOT / "market_regimes").rglob("*.py"))
+
 HOUSE = MODULES | {
     str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
     for path in [*MARKET_FILES, ROOT / "train_model_multi_patch.py"]
@@ -78,19 +102,37 @@ def layer(module):
 
 def test_no_arrow_of_the_markets_runs_back_up():
     for name, path in HOUSE.items():
-        for other in imported(path) & HOUSE.keys():
-            assert layer(other) <= layer(name), f"{name} imports {other}"
-            if layer(other) == -1 and layer(name) >= 0:  # the algorithm is the run's, not the prices'
-                assert layer(name) >= PACKAGES.index("run"), f"{name} imports {other}"
+        for target in imported(path) & HOUSE.keys():
+            assert layer(target) <= layer(name), f"{name} imports {target}"
+            if layer(target) == -1 and layer(name) >= 0:  # the algorithm is the run's, not the prices'
+                assert layer(name) >= PACKAGES.index("run"), f"{name} imports {target}"
 
 
 def test_no_file_of_the_markets_imports_itself_by_way_of_others():
     left = {name: imported(path) & HOUSE.keys() - {name} for name, path in HOUSE.items()}
     left["distributional_ppo"].remove("recurrent_distributional_ppo")  # as above
     assert "market_regimes.run.callback" in left["market_regimes.run.study"]
+
     while ends := {name for name, others in left.items() if not others & left.keys()}:
         left = {name: others for name, others in left.items() if name not in ends}
+
     assert not left, f"these import one another: {sorted(left)}"
+
+
+def test_all_others_read_prices_through_one_door():
+    """`market_regimes.prices` names what they need; its files import one another and nothing from the door."""
+    for name, path in HOUSE.items():
+        inner = {module for module in imported(path) & HOUSE.keys() if module.startswith("market_regimes.prices.")}
+        if name.startswith("market_regimes.prices."):
+            assert "market_regimes.prices" not in imported(path), name
+        else:
+            assert inner == set(), f"{name} goes around the door: {sorted(inner)}"
+
+
+def test_no_lower_layer_knows_of_prices():
+    for name, path in HOUSE.items():
+        if layer(name) < PACKAGES.index("prices"):
+            assert "market_regimes.prices" not in imported(path), name
 
 
 def test_an_import_for_types_counts(tmp_path):
@@ -100,7 +142,8 @@ def test_an_import_for_types_counts(tmp_path):
 
 def test_the_callback_and_the_trading_rules_get_no_more_than_they_need():
     assert "market_regimes.run.study" not in imported(HOUSE["market_regimes.run.callback"])
-    rules = imported(HOUSE["market_regimes.evaluate.rules"])
+
+    rules = imported(HOUSE["market_regimes.evaluate.strategies"])
     assert "market_regimes.market.environment.Known" in rules
     assert "market_regimes.market.environment.MarketCore" not in rules
 

@@ -16,14 +16,32 @@ import distributional_ppo
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "runs", "*.egg-info", ".*_cache", "__pycache__", "site")
+
+LEFT_OUT = shutil.ignore_patterns(
+    ".git",
+    ".venv",
+    "build",
+    "runs",
+    "*.egg-info",
+    ".*_cache",
+    "__pycache__",
+    "site",
+)
 
 
 def run(*arguments, cwd, **environment):
     done = subprocess.run(
-        arguments, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
+        arguments,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
+
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
     return done.stdout
 
 
@@ -32,7 +50,16 @@ def dist(tmp_path_factory):
     """Folder of a wheel and a source distribution, built with the setuptools that is here."""
     folder = tmp_path_factory.mktemp("build")
     shutil.copytree(ROOT, folder / "tree", ignore=LEFT_OUT)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ".", cwd=folder / "tree")
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        folder / "dist",
+        ".",
+        cwd=folder / "tree",
+    )
     return folder / "dist"
 
 
@@ -46,7 +73,15 @@ def site(dist, tmp_path_factory):
 
 
 def test_twine_finds_nothing_wrong(dist):
-    run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), cwd=dist)
+    run(
+        sys.executable,
+        "-m",
+        "twine",
+        "check",
+        "--strict",
+        *dist.iterdir(),
+        cwd=dist,
+    )
 
 
 def test_version_comes_from_one_place(dist):
@@ -57,7 +92,13 @@ def test_version_comes_from_one_place(dist):
 
 
 @pytest.mark.parametrize(
-    "name", ["tests/conftest.py", "tests/prices/exports.py", "constraints.txt", "benchmarks/learning.yaml"]
+    "name",
+    [
+        "tests/conftest.py",
+        "tests/exports.py",
+        "constraints.txt",
+        "benchmarks/learning.yaml",
+    ],
 )
 def test_sdist_can_run_its_tests(dist, name):
     assert name in sdist_names(dist)
@@ -74,6 +115,7 @@ def test_sdist_lacks_no_tracked_file(dist):
     if listed.returncode:
         pytest.skip("not a git checkout")
     present = {name for name in listed.stdout.split() if (ROOT / name).exists()}
+
     assert present - sdist_names(dist) <= {".gitignore"}
 
 
@@ -83,19 +125,34 @@ def test_wheel_holds_no_tests(site):
 
 def test_wheel_trains_from_any_folder(site, tmp_path):
     """With the configurations inside the wheel, which name the default of kappa that the class does not have."""
-    flags = ["--run.total_timesteps=2048", "--run.eval_every=2048", "--run.progress_bar=false", "--run.name=r"]
+    flags = [
+        "--run.total_timesteps=2048",
+        "--run.eval_every=2048",
+        "--run.progress_bar=false",
+        "--run.name=r",
+    ]
     flags += ["--algorithm.n_epochs=1", "--market.test=[2011-01-03,2011-06-30]"]
-    run(sys.executable, "-m", "train_model_multi_patch", "train", *flags, cwd=tmp_path, PYTHONPATH=str(site))
+    run(
+        sys.executable,
+        "-m",
+        "train_model_multi_patch",
+        "train",
+        *flags,
+        cwd=tmp_path,
+        PYTHONPATH=str(site),
+    )
+
     assert "quantile_huber_kappa: 0.1" in (tmp_path / "runs/r/config.yaml").read_text("utf-8")
 
 
 def test_console_script_names_itself(site, tmp_path):
     code = "import sys, train_model_multi_patch as t; sys.argv[0] = '/bin/train-model-multi-patch'; t.main(['--help'])"
-    said = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(site))
-    assert "usage: train-model-multi-patch" in said
-    assert "train-model-multi-patch evaluate runs/NAME" in said
-    assert ".py" not in said
-    assert "python" not in said
+    printed = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(site))
+    assert "usage: train-model-multi-patch" in printed
+    assert "train-model-multi-patch evaluate runs/NAME" in printed
+    assert ".py" not in printed
+    assert "python" not in printed
+
     (entry,) = site.glob("*.dist-info/entry_points.txt")
     assert "train-model-multi-patch = train_model_multi_patch:main" in entry.read_text()
 
@@ -114,12 +171,26 @@ def test_installed_modules_are_typed(site, tmp_path):
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     (packages,) = tmp_path.glob("env/lib/python3*/site-packages")
     shutil.copytree(site, packages, dirs_exist_ok=True)
-    mypy = [sys.executable, "-m", "mypy", "--python-executable", tmp_path / "env/bin/python", "--config-file="]
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--python-executable",
+        tmp_path / "env/bin/python",
+        "--config-file=",
+    ]
     code = "\n".join(WRONG_CALLS)
-    done = subprocess.run([*mypy, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    found = dict(re.findall(r"^<string>:(\d+): error: (.*)", done.stdout, re.M))
+    done = subprocess.run(
+        [*mypy, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    results = dict(re.findall(r"^<string>:(\d+): error: (.*)", done.stdout, re.M))
     for line, complaint in enumerate(WRONG_CALLS.values(), 1):
-        assert complaint in found[str(line)]
+        assert complaint in results[str(line)]
+
     assert "import-untyped" not in done.stdout
 
 
@@ -128,16 +199,25 @@ def names_of(requirements):
 
 
 def test_algorithm_alone_asks_for_nothing_of_the_market():
-    assert names_of(PROJECT["project"]["dependencies"]) == {"torch", "stable-baselines3", "numpy", "tensorboard"}
+    assert names_of(PROJECT["project"]["dependencies"]) == {
+        "torch",
+        "stable-baselines3",
+        "numpy",
+        "tensorboard",
+    }
 
 
-@pytest.mark.parametrize("extra", ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel"])
+@pytest.mark.parametrize(
+    "extra",
+    ["market", "recurrent", "ray", "bench", "docs", "onnx", "tune", "excel"],
+)
 def test_extras_share_nothing_but_what_compare_trains(extra):
     """``market`` has sb3-contrib, too: the shipped ``compare`` has a recurrent variant."""
     extras = {name: names_of(needs) for name, needs in PROJECT["project"]["optional-dependencies"].items()}
-    for other, needs in extras.items():
-        shared = {"sb3-contrib"} if {other, extra} == {"market", "recurrent"} else set()
-        assert other in (extra, "test") or needs & extras[extra] == shared, other
+
+    for second, needs in extras.items():
+        shared = {"sb3-contrib"} if {second, extra} == {"market", "recurrent"} else set()
+        assert second in (extra, "test") or needs & extras[extra] == shared, second
 
 
 def test_constraints_pin_every_requirement_within_its_range():
@@ -146,7 +226,11 @@ def test_constraints_pin_every_requirement_within_its_range():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
     extras = PROJECT["project"]["optional-dependencies"].values()
-    for text in [*PROJECT["project"]["dependencies"], *(need for needs in extras for need in needs)]:
+
+    for text in [
+        *PROJECT["project"]["dependencies"],
+        *(need for needs in extras for need in needs),
+    ]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[requirement.name.lower().replace("_", "-")]), text
 
@@ -159,6 +243,11 @@ def test_citation_has_the_version():
 def test_workflow_and_templates_are_yaml():
     import yaml
 
-    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "mkdocs.yml"]
+    files = [
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "mkdocs.yml",
+    ]
+
     assert len(files) == 5
     assert all(isinstance(yaml.safe_load(file.read_text("utf-8")), dict) for file in files)

@@ -9,13 +9,18 @@ from benchmarks import recurrent_weight
 
 
 def test_velocities_are_hidden():
-    cart, pendulum = learning.hidden("CartPole-v1"), learning.hidden("Pendulum-v1")
+    cart = learning.hidden("CartPole-v1")
+    pendulum = learning.hidden("Pendulum-v1")
+
     for env in (cart, pendulum):
         check_env(env, warn=False)
         obs, _ = env.reset(seed=0)
         assert obs.shape == (2,)
+
     np.testing.assert_allclose(cart.reset(seed=1)[0], cart.unwrapped.state[[0, 2]], rtol=1e-6)
-    obs, angle = pendulum.reset(seed=1)[0], pendulum.unwrapped.state[0]
+
+    obs = pendulum.reset(seed=1)[0]
+    angle = pendulum.unwrapped.state[0]
     np.testing.assert_allclose(obs, [np.cos(angle), np.sin(angle)], rtol=1e-6)
 
 
@@ -36,23 +41,37 @@ def test_the_committed_table_is_that_of_the_readme():
 
 def score(model, env, n_eval_episodes):
     """Steps, of a policy that is asked about observations scaled as in its training."""
-    own, trained = env.obs_rms, model.get_vec_normalize_env().obs_rms
-    assert own.count == trained.count > 1
-    np.testing.assert_array_equal([own.mean, own.var], [trained.mean, trained.var])
+    ours = env.obs_rms
+    trained = model.get_vec_normalize_env().obs_rms
+    assert ours.count == trained.count > 1
+    np.testing.assert_array_equal([ours.mean, ours.var], [trained.mean, trained.var])
     assert not env.training
+
     return model.num_timesteps, 0.0
 
 
-def test_a_run_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(learning, "VARIANTS", {"RecurrentPPO": None, "defaults": {}})
-    monkeypatch.setattr(learning, "SETTINGS", {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)})
+    monkeypatch.setattr(
+        learning,
+        "SETTINGS",
+        {"CartPole-v1": dict(n_steps=8, batch_size=16, n_epochs=1)},
+    )
     monkeypatch.setattr(learning, "evaluate_policy", score)
+
     for variant in learning.VARIANTS:
         row = learning.run(learning.Cell("CartPole-v1", variant, 0), 64)
-        assert (row["task"], row["variant"], row["seed"], row["score"]) == ("CartPole-v1", variant, 0, "64")
+        assert (row["task"], row["variant"], row["seed"], row["score"]) == (
+            "CartPole-v1",
+            variant,
+            0,
+            "64",
+        )
+
     output = tmp_path / "runs.csv"
     output.write_text("task,variant,seed,score,minutes\nCartPole-v1,RecurrentPPO,0,9,1\nCartPole-v1,defaults,0,8,1\n")
     learning.main(["--seeds", "1", "--output", str(output)])
+
     assert "| CartPole-v1 | defaults | 1 | 8.0 |  |" in capsys.readouterr().out
 
 

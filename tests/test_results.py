@@ -101,7 +101,19 @@ def bold(text, low, high):
 
 def test_medians_are_of_their_market_and_variant_and_bold_where_they_differ(cells, pages):
     head, rows = pages["medians"]
-    assert head == ["market", "variant", "seeds", *results.SHOWN.values()]
+    assert head == [
+        "market",
+        "variant",
+        "seeds",
+        "gradient, stormy / calm",
+        "spread, calm",
+        "spread, stormy",
+        "value-loss spread",
+        "explained variance",
+        "attained",
+        "Sharpe, test",
+        "buy and hold",
+    ]
     assert [row[:2] for row in rows] == [[m, v] for m in MARKETS for v in FOLDS]
     for market, variant, _, *texts in rows:
         for metric, text in zip(results.SHOWN, texts, strict=True):
@@ -327,3 +339,13 @@ def test_errors_of_the_chain_are_of_their_setting():
             assert len(of) == 3
             largest = max(row["largest"] for row in of)
             assert text == f"{np.mean([row['error'] for row in of]):.3f} ({largest:.2f})"
+
+
+def test_the_tables_of_results_are_those_of_the_committed_cells():
+    for name, table in results.tables().items():
+        page = results.PAGES[name].read_text()
+        assert results.with_tables(page, {name: table}) == page
+
+    cells = pd.read_csv(results.CELLS)
+    assert (cells["status"] == "ok").all()
+    assert len(cells) == 560

@@ -1,138 +1,132 @@
-"""The command ``evaluate``, and the scores that ``train`` ends with."""
+"""The command ``evaluate``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from market_regimes.commands.arguments import Parser
-from market_regimes.commands.building import (
-    UNREADABLE,
-    leave_fill_to_the_data,
-    parsed,
-    refusals,
-    segments_of,
-    study_of,
-)
-from market_regimes.commands.progress import Tell, working
-from market_regimes.commands.report import report
-from market_regimes.config import CheckpointName, PeriodName, seeds_of
+from market_regimes.commands.configuration import parsed
+from market_regimes.commands.configured_study import segments_of, study_of
+from market_regimes.commands.evaluation_report import Evaluated, Runs, first_day, print_evaluated, print_scores, within
+from market_regimes.commands.parser import Parser
+from market_regimes.commands.progress import working
+from market_regimes.commands.refusals import UNREADABLE, refusals
+from market_regimes.commands.resume import leave_fill_to_the_data
+from market_regimes.config import seeds_of
 from market_regimes.evaluate.evaluation import name_of
-from market_regimes.market.segments import Segment, Segments
+from market_regimes.market.segments import Segments
 from market_regimes.run.agent import Agent
 from market_regimes.run.folder import acting_device
-from market_regimes.run.inputs import is_recurrent
-from market_regimes.run.study import Study
-from market_regimes.run.trained import already_seen, filled_otherwise, said_of, trained_on, without_own_rule
-
-Runs = dict[int | None, tuple[Study, Path]]  # by seed, each with its folder
+from market_regimes.run.trained import (
+    filled_otherwise,
+    notes_on_counterparts,
+    notes_on_missing_targets,
+    notes_on_training_days,
+)
 
 
 def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
-    """Score a run, or the runs of several seeds, on a period of their own or on other bars."""
+    """
+    Score a run, or the runs of several seeds, on a period of their own or on other bars.
+
+    :param parser: of ``train``
+    :param options: of the command
+    """
     group = None if (options.folder / "run.json").exists() else options.folder
     if options.data or options["from"] or options.to or options.like:
-        _evaluate_on(parser, options, group)
-    else:
-        runs = _runs_in(parser, options.folder, options.checkpoint, options.market.data, options.device)
-        print_scores(parser, runs, options.period or "test", group, options.progress_bar)
+        _evaluate_on_bars(parser, options, group)
+        return
+    runs = _runs_in(parser, options, options.folder)
+    print_scores(parser, runs, options.period or "test", group, options.progress_bar)
 
 
 def _runs_in(
     parser: Parser,
+    options: jsonargparse.Namespace,
     folder: Path,
-    which: CheckpointName,
-    data: str | list[str] | None = None,
-    device: str | None = None,
     segments: Segments | None = None,
 ) -> Runs:
     """
+    :param parser: of ``train``
+    :param options: of the command: checkpoint, device, and the place of the runs' data
     :param folder: of one run, or of one per seed
-    :param which: checkpoint of each
-    :param data: where the run's data are by now, None: where they were
-    :param device: to act on, None: the runs' own
     :param segments: of the market, where they are read already
     :return: per seed the run, with its parameters, and its folder
     """
     if not (folder / "config.yaml").exists():
         parser.error(f"{folder} is no run folder: it has no config.yaml")
+
+    # The run as it was configured, on data that may have moved.
     config = parsed(parser, ["--config", str(folder / "config.yaml")])
-    config.market.data = config.market.data if data is None else data
+    if options.market.data is not None:
+        config.market.data = options.market.data
     leave_fill_to_the_data(config)
-    segments = segments_of(parser, config) if segments is None else segments
+    if segments is None:
+        segments = segments_of(parser, config)
+
+    # The folder of several seeds has a run folder per seed.
     if config.seeds:
         runs: Runs = {}
         for seed in seeds_of(config.seeds):
             if (folder / f"seed-{seed}").exists():
-                runs |= _runs_in(parser, folder / f"seed-{seed}", which, data, device, segments)
+                runs |= _runs_in(parser, options, folder / f"seed-{seed}", segments)
             else:
                 print(f"seed {seed} is not trained: train --resume {folder} does it")
         return runs
+
+    # A run acts on the device that it is found on.
     with refusals(parser, UNREADABLE):
-        config.algorithm.device = acting_device(folder, config.algorithm.device, device)
+        config.algorithm.device = acting_device(folder, config.algorithm.device, options.device)
     study = study_of(parser, config, segments)
     with refusals(parser, UNREADABLE):
-        study.load(folder, which)
+        study.load(folder, options.checkpoint)
     return {config.algorithm.seed: (study, folder)}
 
 
-def print_scores(parser: Parser, runs: Runs, period: PeriodName, group: Path | None, progress_bar: bool = True) -> None:
-    """Score runs on a period of their own and print."""
-    if not runs:
-        parser.error(f"{group} holds no trained run")
-    study = next(iter(runs.values()))[0]
-    on_market = study.core is not None
-    if not on_market and period != "test":
-        parser.error("--period is one of the market's; other environments play new episodes")
-    scored = {}
-    for seed, (one, folder) in runs.items():
-        with working(f"{folder.name}, {period}", progress_bar) as tell:
-            scored[seed] = folder, one.evaluate(folder, period, within(folder, tell))
-    notes = already_seen(study.segments[period], trained_on(study.segments)) if on_market else []
-    first = first_day(study.segments[period]) if on_market and is_recurrent(study.model) else None
-    report(scored, period, group, notes, on_market, first)
-
-
-def first_day(segments: Sequence[Segment]) -> str:
-    """:return: the first day whose return is earned, ISO date"""
-    return str(min(segment.market.dates[segment.first + 1] for segment in segments).astype("M8[D]"))
-
-
-def _own_entries(agent: Agent, moved: str | list[str] | None) -> list[str]:
-    """The run's own data, or the place where they are by now."""
-    market = agent.configured.market
-    return market.entries if moved is None else replace(market, data=moved).entries
-
-
-def within(folder: Path, tell: Tell) -> Tell:
-    """:return: a function that names the run beside what is being done"""
-    return lambda words: tell(f"{folder.name}: {words}")
-
-
-def _evaluate_on(parser: Parser, options: jsonargparse.Namespace, group: Path | None) -> None:
+def _evaluate_on_bars(
+    parser: Parser,
+    options: jsonargparse.Namespace,
+    group: Path | None,
+) -> None:
     """Score runs on other bars or days than those of their periods and print."""
     if options.data and options.market.data is not None:
         parser.error("--data names other bars, --market.data where the run's own are by now: give one of them")
     if options.period is not None:
         parser.error("--period names days of the run's own data: give it, or --data, --from and --to")
+
+    # Each agent by itself, without its training data.
     folders = [options.folder] if group is None else sorted(group.glob("seed-*"))
-    scored: dict[int | None, tuple[Path, dict[str, Any]]] = {}
+    results: dict[int | None, tuple[Path, dict[str, Any]]] = {}
     with refusals(parser, UNREADABLE):
         for folder in folders:
             agent = Agent.load(folder, options.checkpoint, options.device)
-            entries = options.data or _own_entries(agent, options.market.data)
+            entries = options.data or _entries_of_run(agent, options.market.data)
+
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
             with working(f"{folder.name}, {name}", options.progress_bar) as tell:
                 result = agent.evaluate(segments, folder, name, within(folder, tell))
-            scored[agent.configured.algorithm.get("seed")] = folder, result
-    if not scored:
+            results[agent.configured.algorithm.get("seed")] = folder, result
+    if not results:
         parser.error(f"{group} holds no trained run")
-    notes = said_of(segments, agent.trained, options.like) + already_seen(segments, agent.trained)
-    notes += without_own_rule(segments, agent.configured.market)
-    notes += filled_otherwise(segments, agent.trading)
-    report(scored, name, group, notes, True, first_day(segments) if agent.plays_bars() else None)
+
+    # Of several seeds all have seen the same bars.
+    notes = [
+        *notes_on_counterparts(segments, agent.trained, options.like),
+        *notes_on_training_days(segments, agent.trained),
+        *notes_on_missing_targets(segments, agent.configured.market),
+        *filled_otherwise(segments, agent.trading),
+    ]
+    first = first_day(segments) if agent.plays_bars() else None
+    print_evaluated(Evaluated(results, name, group, True, notes, first))
+
+
+def _entries_of_run(agent: Agent, moved: str | list[str] | None) -> list[str]:
+    """The run's own data, or the place where they are by now."""
+    market = agent.configured.market
+    if moved is None:
+        return market.entries
+    return replace(market, data=moved).entries

@@ -12,8 +12,8 @@ import jsonargparse
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
-from market_regimes.commands.arguments import Parser, add_constructor, types_of
-from market_regimes.commands.report import program
+from market_regimes.commands.parser import Parser, Reading
+from market_regimes.commands.program import program
 from market_regimes.config import (
     RESERVED,
     SHIPPED,
@@ -26,14 +26,17 @@ from market_regimes.config import (
     TuneConfig,
     seeds_of,
 )
-from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, RECURRENT_KEYS, schedule
+from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, recurrent_types, schedule
 
 HERE = Path(__file__).parents[2]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
-CONFIGS = next((p for p in (HERE / "configs", HERE / "market_regimes/configs") if p.exists()), None)
+CONFIGS = next((path for path in (HERE / "configs", HERE / "market_regimes/configs") if path.exists()), None)
 DEFAULT_CONFIGS = {
-    **{"train": "train.yaml", "sanity": "train.yaml"},
-    **{name: f"{name}.yaml" for name in ("tune", "compare", "regimes")},
+    "train": "train.yaml",
+    "sanity": "train.yaml",
+    "tune": "tune.yaml",
+    "compare": "compare.yaml",
+    "regimes": "regimes.yaml",
 }
 HELP = {
     "train": "train an agent (the default)",
@@ -46,11 +49,15 @@ HELP = {
     "compare": "train variants x seeds x folds and answer with statistics",
     "regimes": "compare kappa x mode: which treats calm and stormy days alike?",
 }
-# What the run or the algorithm provides, and what would have to name a class that a file must not import.
-SKIPPED = {"self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"}
-SKIPPED |= {"rollout_buffer_class", "rollout_buffer_kwargs"}
-SKIPPED_POLICY = {"self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"}
-SKIPPED_POLICY |= {"features_extractor_class", "features_extractor_kwargs"}
+# Parameters that the run or the algorithm provides, and those that name a class, which a file must not import.
+SKIPPED = {
+    *("self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"),
+    *("rollout_buffer_class", "rollout_buffer_kwargs"),
+}
+SKIPPED_POLICY = {
+    *("self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"),
+    *("features_extractor_class", "features_extractor_kwargs"),
+}
 TYPES: dict[str, Any] = {
     "policy": Literal[(*FEED_FORWARD, *RECURRENT)],
     "learning_rate": schedule,
@@ -59,6 +66,23 @@ TYPES: dict[str, Any] = {
     "device": str,
     "activation_fn": Literal[tuple(ACTIVATIONS)],
     "optimizer_class": Literal[tuple(OPTIMIZERS)],
+}
+# Of parameters that only recurrent policies have; null stands for the constructor's default.
+RECURRENT_HELP = {
+    "sequence_length": (
+        "cut longer sequences of a minibatch into chunks of this many steps; null: sequences end with the episode and "
+        "the minibatch"
+    ),
+    "policy_kwargs.lstm_hidden_size": "units of each LSTM; null: 256",
+    "policy_kwargs.n_lstm_layers": "layers of each LSTM; null: 1",
+    "policy_kwargs.shared_lstm": "whether the critic reads the actor's LSTM, which it does not train; null: false",
+    "policy_kwargs.enable_critic_lstm": (
+        "whether the critic has an LSTM of its own; null: true, unless shared_lstm is"
+    ),
+    "policy_kwargs.lstm_kwargs.dropout": (
+        "share of each LSTM layer's outputs that training drops before the next layer; null: 0"
+    ),
+    "policy_kwargs.lstm_kwargs.bias": "whether the LSTMs have biases; null: true",
 }
 
 
@@ -77,187 +101,302 @@ def user_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def train_parser(defaults: Path | None = None) -> Parser:
-    """:param defaults: configuration whose values stand in place of the constructors' defaults"""
-    description = "Train an agent into a run folder, evaluate it on the test period."
-    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
+def train_parser(defaults: Path | None = None, reading: Reading | None = None) -> Parser:
+    """
+    :param defaults: configuration whose values stand in place of the constructors' defaults
+    :param reading: what errors name
+    :return: the parser of ``train`` and ``sanity``
+    """
+    parser = _parser(
+        "Train an agent into a run folder, evaluate it on the test period.",
+        reading,
+        defaults,
+    )
     _add_study(parser)
-    parser.add_argument("--seeds", type=seeds, help="several runs and their summary: 0-4 or 0,3,7")
+    parser.add_flag("--seeds", seeds, help="several runs and their summary: 0-4 or 0,3,7")
     return parser
 
 
-def _files(defaults: Path | None) -> list[str]:
-    return [] if defaults is None else [str(defaults)]
-
-
-def _add_study(parser: Parser) -> None:
-    """What configures a run, and where it comes from."""
-    parser.add_argument(
-        "--config",
-        action=jsonargparse.ActionConfigFile,
-        help="YAML file with any of these keys; several lie one over the other, flags over all",
-    )
-    parser.add_argument(
-        "--defaults",
-        type=Literal["shipped", "none"],
-        default="shipped",
-        help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
-    )
-    parser.add_argument("--resume", type=user_path, help="run folder to go on in, as it was configured")
-    parser.add_class_arguments(RunConfig, "run")
-    parser.add_class_arguments(MarketConfig, "market")
-    add_constructor(parser, "algorithm", DistributionalPPO.__init__, DistributionalPPO.__doc__ or "", SKIPPED, TYPES)
-    for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
-        doc = policy.__doc__ or ""
-        add_constructor(parser, "algorithm.policy_kwargs", policy.__init__, doc, SKIPPED_POLICY, TYPES)
-    for name, (hint, help) in RECURRENT_KEYS.items():
-        parser.add_argument(f"--algorithm.{name}", type=hint, default=None, help=help)
-
-
-def compare_parser(description: str = "", defaults: Path | None = None) -> Parser:
-    parser = Parser(allow_abbrev=False, description=description, default_config_files=_files(defaults))
+def compare_parser(
+    description: str = "",
+    defaults: Path | None = None,
+    reading: Reading | None = None,
+) -> Parser:
+    """
+    :param description: of the command
+    :param defaults: configuration whose values stand in place of the constructors' defaults
+    :param reading: what errors name
+    :return: the parser of ``compare`` and ``regimes``
+    """
+    parser = _parser(description, reading, defaults)
     _add_study(parser)
-    parser.add_class_arguments(CompareConfig, "compare")
-    parser.add_argument(
+
+    # Folds, variants and questions.
+    parser.add_section(CompareConfig, "compare")
+    parser.add_flag(
         "--variants",
-        type=dict[str, dict[str, Any]],
-        default={},
+        dict[str, dict[str, Any]],
+        {},
         help=f"per name the keys of algorithm that make the variant; also {', '.join(RESERVED)}",
     )
-    parser.add_argument(
+    parser.add_flag(
         "--hypotheses",
-        type=list[Hypothesis],
-        default=[],
+        list[Hypothesis],
+        [],
         help="questions to answer, each with question, metric, hoped, variant (a name, or each) and against (a name)",
     )
     return parser
 
 
-def tune_parser(defaults: Path | None = None) -> Parser:
-    """:param defaults: configuration whose values stand in place of the constructors' defaults"""
-    parser = Parser(allow_abbrev=False, description=HELP["tune"], default_config_files=_files(defaults))
+def tune_parser(defaults: Path | None = None, reading: Reading | None = None) -> Parser:
+    """
+    :param defaults: configuration whose values stand in place of the constructors' defaults
+    :param reading: what errors name
+    :return: the parser of ``tune``
+    """
+    parser = _parser(HELP["tune"], reading, defaults)
     _add_study(parser)
-    parser.add_class_arguments(TuneConfig, skip={"seeds"})
-    parser.add_argument("--seeds", type=seeds, default=TuneConfig.seeds, help="of every trial: 0-4 or 0,3,7")
-    parser.add_argument(
+
+    # Trials, and what they vary.
+    parser.add_section(TuneConfig, skip={"seeds"})
+    parser.add_flag("--seeds", seeds, TuneConfig.seeds, help="of every trial: 0-4 or 0,3,7")
+    parser.add_flag(
         "--space",
-        type=dict[str, Any],
-        default={},
+        dict[str, Any],
+        {},
         help="per key, like algorithm.gamma, a list of choices, or low and high, perhaps with log or step",
     )
     return parser
 
 
-def _evaluate_parser() -> Parser:
-    description = "Score a run's agent, deterministically, beside buy-and-hold."
-    parser = Parser(allow_abbrev=False, description=description)
+def _parser(
+    description: str,
+    reading: Reading | None,
+    defaults: Path | None = None,
+) -> Parser:
+    files = [] if defaults is None else [str(defaults)]
+    return Parser(
+        allow_abbrev=False,
+        description=description,
+        default_config_files=files,
+        reading=reading,
+    )
+
+
+def _add_study(parser: Parser) -> None:
+    """What configures a run, and where it comes from."""
+    parser.add_flag(
+        "--config",
+        action=jsonargparse.ActionConfigFile,
+        help="YAML file with any of these keys; several lie one over the other, flags over all",
+    )
+    parser.types["print_config"] = None  # the flag comes with --config
+    parser.add_flag(
+        "--defaults",
+        Literal["shipped", "none"],
+        "shipped",
+        help="none: keys that are not given have their constructors' defaults, not those of the shipped configuration",
+    )
+    parser.add_flag("--resume", user_path, help="run folder to go on in, as it was configured")
+
+    # The run around the algorithm, and its market.
+    parser.add_section(RunConfig, "run")
+    parser.add_section(MarketConfig, "market")
+
+    # The algorithm's keys are the parameters of its constructors.
+    parser.add_constructor(
+        "algorithm",
+        DistributionalPPO.__init__,
+        DistributionalPPO.__doc__ or "",
+        SKIPPED,
+        TYPES,
+    )
+    for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
+        docstring = policy.__doc__ or ""
+        parser.add_constructor(
+            "algorithm.policy_kwargs",
+            policy.__init__,
+            docstring,
+            SKIPPED_POLICY,
+            TYPES,
+        )
+
+    # Where they are null, the constructor chooses.
+    for name, hint in recurrent_types().items():
+        parser.add_flag(
+            f"--algorithm.{name}",
+            hint | None,
+            help=f"recurrent policies: {RECURRENT_HELP.get(name, '')}",
+        )
+
+
+def _evaluate_parser(reading: Reading | None = None) -> Parser:
+    parser = _parser("Score a run's agent, deterministically, beside buy-and-hold.", reading)
     _add_run(parser)
-    parser.add_argument("--period", type=PeriodName | None, help="period of the run's market, in place of dates: test")
-    parser.add_argument("--from", type=str | None, help="first day whose return is earned, like 2019-01-01")
-    parser.add_argument("--to", type=str | None, help="last day, like 2020-12-31")
-    parser.add_argument("--market.data", type=str | list[str], help="where the run's own data are by now")
+    parser.add_flag(
+        "--period",
+        PeriodName | None,
+        help="period of the run's market, in place of dates: test",
+    )
+    parser.add_flag("--from", str | None, help="first day whose return is earned, like 2019-01-01")
+    parser.add_flag("--to", str | None, help="last day, like 2020-12-31")
+    parser.add_flag("--market.data", str | list[str], help="where the run's own data are by now")
     _add_progress_bar(parser)
     return parser
 
 
-def _data_parser() -> Parser:
-    description = "Read files of prices and say what was read; nothing is trained."
-    parser = Parser(allow_abbrev=False, description=description)
-    parser.add_argument("files", nargs="+", help=f"{', '.join(SHIPPED)}, files, or folders of them")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, one per symbol")
-    parser.add_class_arguments(MarketConfig, "market", skip={"data"})
+def _data_parser(reading: Reading | None = None) -> Parser:
+    parser = _parser("Read files of prices and say what was read; nothing is trained.", reading)
+    parser.add_flag("files", nargs="+", help=f"{', '.join(SHIPPED)}, files, or folders of them")
+    parser.add_flag("--json", action="store_true", help="print a list of objects, one per symbol")
+    parser.add_section(MarketConfig, "market", skip={"data"})
     return parser
 
 
-def _signal_parser() -> Parser:
+def _signal_parser(reading: Reading | None = None) -> Parser:
     description = "What a run's agent holds after the last bar: regime, target position, trade, expected return."
-    parser = Parser(allow_abbrev=False, description=description)
+    parser = _parser(description, reading)
     _add_run(parser)
-    parser.add_argument(
-        "--position", type=str, nargs="+", default=[], help="share of equity held now: X, or SYMBOL=X for each"
+    parser.add_flag(
+        "--position",
+        str,
+        [],
+        nargs="+",
+        help="share of equity held now: X, or SYMBOL=X for each",
     )
+
     first = "play the bars from there on: first day whose return is earned; a recurrent policy plays all, if not given"
-    parser.add_argument("--from", type=str | None, help=first)
+    parser.add_flag("--from", str | None, help=first)
+
     zone = "time zone of the bars where their file states none, like America/New_York or +02:00; not given: UTC"
-    parser.add_argument("--zone", type=str | None, help=zone)
-    parser.add_argument("--json", action="store_true", help="print a JSON list of objects and nothing else")
-    parser.add_argument("--observation", action="store_true", help="print the numbers that the policy gets, too")
+    parser.add_flag("--zone", str | None, help=zone)
+    parser.add_flag("--json", action="store_true", help="print a JSON list of objects and nothing else")
+    parser.add_flag(
+        "--observation",
+        action="store_true",
+        help="print the numbers that the policy gets, too",
+    )
     return parser
 
 
-def _export_parser() -> Parser:
+def _export_parser(reading: Reading | None = None) -> Parser:
     description = "Write a run's agent as a file that runs without this program, and the layout of its inputs as JSON."
-    parser = Parser(allow_abbrev=False, description=description)
-    parser.add_argument("folder", type=user_path, help="run folder")
-    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
-    parser.add_argument("--out", type=user_path, help="of the file, its layout lies beside it; RUN/agent.onnx")
+    parser = _parser(description, reading)
+    parser.add_flag("folder", user_path, help="run folder")
+    parser.add_flag("--format", Literal["onnx"], "onnx", help="of the file")
+    parser.add_flag("--out", user_path, help="of the file, its layout lies beside it; RUN/agent.onnx")
     _add_acting(parser)
     _add_progress_bar(parser)
     return parser
 
 
 def _add_progress_bar(parser: Parser) -> None:
-    help = "whether to show what is being done, on a terminal"
-    parser.add_argument("--progress_bar", type=bool, default=True, help=help)
+    parser.add_flag(
+        "--progress_bar",
+        bool,
+        True,
+        help="whether to show what is being done, on a terminal",
+    )
 
 
 def _add_run(parser: Parser) -> None:
     """A run, and bars to use it on."""
-    parser.add_argument("folder", type=user_path, help="run folder")
-    parser.add_argument(
-        "--data", type=str, nargs="+", default=[], help="CSV or Parquet files, or folders: the run's own"
+    parser.add_flag("folder", user_path, help="run folder")
+    parser.add_flag(
+        "--data",
+        str,
+        [],
+        nargs="+",
+        help="CSV or Parquet files, or folders: the run's own",
     )
-    parser.add_argument(
-        "--like", type=str | None, help="symbol of the run by whose scaling and regimes new ones are seen"
+    parser.add_flag(
+        "--like",
+        str | None,
+        help="symbol of the run by whose scaling and regimes new ones are seen",
     )
     _add_acting(parser)
 
 
 def _add_acting(parser: Parser) -> None:
     """Which of the run's models acts, and where."""
-    parser.add_argument("--checkpoint", type=CheckpointName, default="best", help="best by validation, or the last")
+    parser.add_flag("--checkpoint", CheckpointName, "best", help="best by validation, or the last")
     device = "to act on, cpu or cuda; not given: the run's own, or the CPU where that is not found"
-    parser.add_argument("--device", type=str | None, help=device)
+    parser.add_flag("--device", str | None, help=device)
 
 
 class _HelpAsWritten(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
     """Keeps the lines of the program's description, which are commands."""
 
 
-def command_parser(description: str | None, command: str, with_defaults: bool = True) -> Parser:
+def command_parser(
+    description: str | None,
+    command: str,
+    with_defaults: bool = True,
+) -> Parser:
     """
     :param description: of the program
     :param command: the one that is called, whose keys a wrong one may mean
     :param with_defaults: whether the shipped configurations lie below all that is given
     :return: the parser of all commands
     """
+    # A mistyped key is compared with those of commands of the same kind.
+    uses_run = command in ("evaluate", "signal", "export")
+    reading = Reading(_keys_where_a_run_is_used if uses_run else _keys)
+
     description = (description or "").replace("python train_model_multi_patch.py", program())
-    parser = Parser(allow_abbrev=False, description=description, formatter_class=_HelpAsWritten)
-    parser.add_argument("--version", action="version", version=f"distributional-ppo {__version__}")
-    files = {name: CONFIGS / file if CONFIGS and with_defaults else None for name, file in DEFAULT_CONFIGS.items()}
-    parsers: dict[str, Callable[[], Parser]] = {
-        "train": lambda: train_parser(files["train"]),
-        "evaluate": _evaluate_parser,
-        "signal": _signal_parser,
-        "export": _export_parser,
-        "data": _data_parser,
-        "sanity": lambda: train_parser(files["sanity"]),
-        "tune": lambda: tune_parser(files["tune"]),
-        "compare": lambda: compare_parser(HELP["compare"], files["compare"]),
-        "regimes": lambda: compare_parser(HELP["regimes"], files["regimes"]),
-    }
-    Parser.known = _known_where_a_run_is_used if command in ("evaluate", "signal", "export") else _known
+    parser = Parser(
+        allow_abbrev=False,
+        description=description,
+        formatter_class=_HelpAsWritten,
+        reading=reading,
+    )
+    parser.add_flag("--version", action="version", version=f"distributional-ppo {__version__}")
+
+    # Only the command that is called needs its flags: the others have hundreds.
     commands = parser.add_subcommands(dest="command")
-    for name in parsers:  # the others' flags, hundreds, are not needed
-        commands.add_subcommand(name, parsers[name]() if name == command else Parser(), help=HELP[name])
+    for name, help in HELP.items():
+        subparser = (
+            _parser_of(
+                name,
+                with_defaults,
+                reading,
+            )
+            if name == command
+            else Parser(reading=reading)
+        )
+        commands.add_subcommand(name, subparser, help=help)
     return parser
 
 
-@functools.cache
-def _known_where_a_run_is_used() -> dict[str, Any]:
-    return types_of(_evaluate_parser()) | types_of(_signal_parser()) | types_of(_export_parser())
+def _parser_of(
+    command: str,
+    with_defaults: bool,
+    reading: Reading,
+) -> Parser:
+    """The parser of one command, with the shipped configuration below it."""
+    defaults = None
+    if command in DEFAULT_CONFIGS and CONFIGS is not None and with_defaults:
+        defaults = CONFIGS / DEFAULT_CONFIGS[command]
+
+    makers: dict[str, Callable[[], Parser]] = {
+        "train": lambda: train_parser(defaults, reading),
+        "evaluate": lambda: _evaluate_parser(reading),
+        "signal": lambda: _signal_parser(reading),
+        "export": lambda: _export_parser(reading),
+        "data": lambda: _data_parser(reading),
+        "sanity": lambda: train_parser(defaults, reading),
+        "tune": lambda: tune_parser(defaults, reading),
+        "compare": lambda: compare_parser(HELP[command], defaults, reading),
+        "regimes": lambda: compare_parser(HELP[command], defaults, reading),
+    }
+    return makers[command]()
 
 
 @functools.cache
-def _known() -> dict[str, Any]:
-    return dict.fromkeys(HELP) | types_of(train_parser()) | types_of(compare_parser()) | types_of(tune_parser())
+def _keys_where_a_run_is_used() -> dict[str, Any]:
+    return _evaluate_parser().types | _signal_parser().types | _export_parser().types
+
+
+@functools.cache
+def _keys() -> dict[str, Any]:
+    return dict.fromkeys(HELP) | train_parser().types | compare_parser().types | tune_parser().types

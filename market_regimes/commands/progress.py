@@ -25,8 +25,14 @@ def working(doing: str, wanted: bool = True) -> Iterator[Tell]:
     if not wanted or not sys.stderr.isatty():
         yield lambda words: None
         return
+
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(doing, total=None)
         progress.refresh()
-        yield lambda words: progress.update(task, description=words, refresh=True)
+
+        def show(words: str) -> None:
+            progress.update(task, description=words, refresh=True)
+
+        yield show

@@ -26,14 +26,15 @@ from market_regimes.compare.measurements import (
 )
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.evaluate.equal_weights import equal_weights
-from market_regimes.evaluate.figures import figures, joint, joint_in, share_of_attainable
+from market_regimes.evaluate.account import Account
+from market_regimes.evaluate.evaluation import Evaluation, evaluate
+from market_regimes.evaluate.figures import figures
 from market_regimes.evaluate.play import backtest, discounted
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule
+from market_regimes.evaluate.strategies import COMPARED, HOLD, buy_and_hold
 from market_regimes.market.environment import REWARD_SCALE
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 from market_regimes.market.segments import Segments, segments_of
-from market_regimes.run.agent import predicted_and_realised
+from market_regimes.run.agent import critic_of
 from market_regimes.run.study import Study
 
 
@@ -71,7 +72,9 @@ class KLAdaptiveRate(BaseCallback):
     :param desired: ``train/approx_kl`` beyond twice of which the rate falls, below half of which it rises
     """
 
-    FACTOR, LOW, HIGH = 1.5, 1e-5, 1e-2
+    FACTOR = 1.5
+    LOW = 1e-5
+    HIGH = 1e-2
 
     def __init__(self, desired: float):
         super().__init__()
@@ -81,6 +84,7 @@ class KLAdaptiveRate(BaseCallback):
         kl = self.logger.name_to_value.get("train/approx_kl")
         if kl is None:  # nothing was updated yet
             return
+
         rate = self.model.lr_schedule(1.0)
         if kl > 2 * self.desired:
             rate = max(rate / self.FACTOR, self.LOW)
@@ -102,60 +106,63 @@ TEST_FIGURES = {
 }
 
 
-def _trading(frames: dict[str, pd.DataFrame], bars_per_year: float, prefix: str) -> Figures:
-    """Figures of a backtest, overall and of the days of each regime, one after the other."""
+def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
+    """Figures of an account, overall and of the days of each regime, one after the other."""
+    parts = {"": account.joint}
+    for name, members in GROUPS.items():
+        days = account.in_regimes([REGIMES[i] for i in members])
+        if len(days) >= MIN_REGIME_DAYS:
+            parts[f"_{name}"] = days
+
     result: Figures = {}
-    for name, members in {"": (), **GROUPS}.items():
-        wanted = [REGIMES[i] for i in members]
-        days = joint_in(frames, wanted) if name else joint(frames)
-        suffix = f"_{name}" if name else ""
-        if name and len(days) < MIN_REGIME_DAYS:
-            continue
-        of = figures(days, bars_per_year)
-        result |= {f"{prefix}_{short}{suffix}": of[long] for long, short in TEST_FIGURES.items()}
+    for suffix, days in parts.items():
+        all_figures = figures(days, rows_per_year)
+        for name, short in TEST_FIGURES.items():
+            result[f"{prefix}_{short}{suffix}"] = all_figures[name]
         result[f"{prefix}_mean_reward{suffix}"] = float(REWARD_SCALE * np.log1p(days["return"]).mean())
     return result
 
 
-def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
-    """Figures of the test period, and its days."""
-    assert study.core is not None
-    seen: list[np.ndarray] = []
-    segments, bars_per_year = study.segments["test"], study.core.rows_per_year
-    agent = backtest(segments, study.trading, study.agent(seen))
-    of_rules = study.trading.of_rules
-    held = backtest(segments, of_rules, buy_and_hold)
-    result = _trading(agent, bars_per_year, "test")
-    result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
-    result |= _trading(held, bars_per_year, "hold")
-    rules = {
-        "own": own_rule(segments),
-        "fitted": fitted(segments, of_rules),
-        "informed": informed(segments, of_rules),
-    }
-    others = {name: joint(backtest(segments, of_rules, rule)) for name, rule in rules.items() if rule is not None}
-    if len(segments) > 1:
-        others["equal"] = joint(equal_weights(segments, of_rules))
-    result |= {f"{name}_sharpe": figures(frame, bars_per_year)["sharpe_ratio"] for name, frame in others.items()}
-    result["test_attained"] = share_of_attainable(
-        result["test_sharpe"], result["hold_sharpe"], result.get("informed_sharpe")
-    )
+def _critic(evaluation: Evaluation) -> Figures:
+    """How well the critic foretold what the agent earned: overall and by regime."""
+    quantiles, realised = evaluation.predicted_and_realised
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.agent.frames.values()])
 
-    quantiles, realised = predicted_and_realised(study.model, agent, seen)
-    known = np.isfinite(realised)
-    quantiles, realised = quantiles[known].astype(np.float64), realised[known]
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in agent.values()])[known]
-    result["test_calibration_error"] = calibration_error(quantiles, realised)
-    result["test_explained_variance"] = defined(explained_variance(quantiles.mean(axis=1), realised))
+    # Nothing is realised after ruin.
+    defined_rows = np.isfinite(realised)
+    quantiles = quantiles[defined_rows].astype(np.float64)
+    realised = realised[defined_rows]
+    regime = regime[defined_rows]
+
+    result: Figures = {
+        "test_calibration_error": calibration_error(quantiles, realised),
+        "test_explained_variance": defined(explained_variance(quantiles.mean(axis=1), realised)),
+    }
     for name, members in GROUPS.items():
         rows = np.isin(regime, [REGIMES[i] for i in members])
         if rows.sum() >= MIN_REGIME_DAYS:
             fit = fit_of(quantiles[rows].mean(axis=1), quantiles[rows].var(axis=1), realised[rows])
             result |= {f"test_{figure}_{name}": value for figure, value in fit.items()}
-    together = joint(agent)
-    returns = {name: frame["return"] for name, frame in others.items()}
-    days = together[["return", "position", "index"]].assign(hold=joint(held)["return"], **returns)
-    return result | gaps_of(result, "test_value_error"), days
+    return result | gaps_of(result, "test_value_error")
+
+
+def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
+    """Figures of the test period, and its days."""
+    evaluation = evaluate(study.agent(), study.segments["test"], study.trading, critic_of(study.model), table=COMPARED)
+    result = _trading(evaluation.agent, evaluation.rows_per_year, "test")
+    result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
+
+    # Buy-and-hold in full, of the other strategies the Sharpe ratio.
+    result |= _trading(evaluation.strategies[HOLD], evaluation.rows_per_year, HOLD.key)
+    for strategy, sharpe_ratio in evaluation.sharpe_ratios.items():
+        result[f"{strategy.key}_sharpe"] = sharpe_ratio
+    result["test_attained"] = evaluation.share_of_attainable
+    result |= _critic(evaluation)
+
+    # The days of all.
+    days = evaluation.agent.joint[["return", "position", "index"]]
+    returns = {each.key: account.joint["return"] for each, account in evaluation.strategies.items()}
+    return result, days.assign(**returns)
 
 
 def fixed_std(study: Study) -> float:
@@ -179,6 +186,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     start = time.perf_counter()
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # said once, when the cells were made
         warnings.simplefilter("ignore")
+
+        # The run, and what measures it.
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
         probe = Probe(study.segments["train"], study.trading, study.model.gamma)
@@ -186,9 +195,12 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:
             callbacks.append(KLAdaptiveRate(cell.adaptive_kl))
+
+        # Train, then test.
         study.model.learn(cell.run.total_timesteps, callbacks)
         tested, days = _test(study)
         result = {**measurements.figures(), **tested}
+
     curves = pd.DataFrame(measurements.curves).rename(columns={"quantile_variance_mean": "quantile_variance"})
     return {
         "figures": result,

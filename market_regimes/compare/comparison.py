@@ -37,33 +37,45 @@ def cells_of(
     """
     if compare.baseline not in variants:
         raise ValueError(f"compare.baseline={compare.baseline} is none of the variants {', '.join(variants)}")
-    for name, keys in variants.items():
-        of = keys.get("vf_coef_of")
-        if of is not None and (of not in variants or variants[of].get("vf_coef_of") is not None):
-            raise ValueError(f"variants.{name}.vf_coef_of={of} must be another variant with a weight of its own")
-        kl = keys.get("adaptive_kl")
-        if kl is not None and not (isinstance(kl, int | float) and kl > 0):
-            raise ValueError(f"variants.{name}.adaptive_kl must be a number above 0, got {kl}")
-        check_chosen_before(keys, name)
-    cells = [
-        Cell(
-            fold.label,
-            fold.name,
-            name,
-            seed,
-            replace(run, n_envs=keys.get("n_envs", run.n_envs)),
-            fold.market,
-            algorithms[name],
-            keys.get("vf_coef_of"),
-            keys.get("adaptive_kl"),
-            fold.segments,
+    for name in variants:
+        _check_variant(variants, name)
+
+    cells = []
+    for seed, fold, (name, keys) in product(seeds_of(compare.seeds), folds, variants.items()):
+        if why_not(fold, keys) is not None:
+            continue
+        cell = Cell(
+            label=fold.label,
+            fold=fold.name,
+            variant=name,
+            seed=seed,
+            run=replace(run, n_envs=keys.get("n_envs", run.n_envs)),
+            market=fold.market,
+            algorithm=algorithms[name],
+            vf_coef_of=keys.get("vf_coef_of"),
+            adaptive_kl=keys.get("adaptive_kl"),
+            segments=fold.segments,
         )
-        for seed, fold, (name, keys) in product(seeds_of(compare.seeds), folds, variants.items())
-        if why_not(fold, keys) is None
-    ]
+        cells.append(cell)
+
     if not cells:
         raise ValueError(_no_cell(variants, folds))
     return cells
+
+
+def _check_variant(variants: Variants, name: str) -> None:
+    """:raises ValueError: if one of the keys in ``RESERVED`` cannot be used"""
+    keys = variants[name]
+
+    lender = keys.get("vf_coef_of")
+    if lender is not None and (lender not in variants or variants[lender].get("vf_coef_of") is not None):
+        raise ValueError(f"variants.{name}.vf_coef_of={lender} must be another variant with a weight of its own")
+
+    kl = keys.get("adaptive_kl")
+    if kl is not None and not (isinstance(kl, int | float) and kl > 0):
+        raise ValueError(f"variants.{name}.adaptive_kl must be a number above 0, got {kl}")
+
+    check_chosen_before(keys, name)
 
 
 def _no_cell(variants: Variants, folds: Sequence[Fold]) -> str:
@@ -98,17 +110,28 @@ class Comparison:
         data: dict[str, str] | None = None,
         function: Callable[[Cell], dict[str, Any]] = run_cell,
     ):
-        self.folder, self.cells, self.function = folder, list(cells), function
+        self.folder = folder
+        self.cells = list(cells)
+        self.function = function
         self.paths = {i: folder / "cells" / f"{_file_name(cell)}.json" for i, cell in enumerate(self.cells)}
         (folder / "cells").mkdir(parents=True, exist_ok=True)
-        provenance = folder / "run.json"
-        before = read_json(provenance) if data is not None and provenance.exists() else None
-        if before is not None:
-            check_data_version(folder, before)
-        if before is not None and before["data"] != data:
-            raise ValueError(f"{folder} was started on data with another fingerprint: its cells would not compare")
-        if data is not None and not provenance.exists():
-            write_file(provenance, json.dumps({**versions(), "data_version": DATA_VERSION, "data": data}, indent=2))
+        if data is not None:
+            self._check_or_note(data)
+
+    def _check_or_note(self, data: dict[str, str]) -> None:
+        """Refuse a folder whose cells are of other data; note the data of a new one."""
+        provenance = self.folder / "run.json"
+        if not provenance.exists():
+            facts = {**versions(), "data_version": DATA_VERSION, "data": data}
+            write_file(provenance, json.dumps(facts, indent=2))
+            return
+
+        before = read_json(provenance)
+        if before is None:
+            return
+        check_data_version(self.folder, before)
+        if before["data"] != data:
+            raise ValueError(f"{self.folder} was started on data with another fingerprint: its cells would not compare")
 
     def run(self, executor: str, workers: int, progress_bar: bool = True) -> None:
         """
@@ -128,28 +151,34 @@ class Comparison:
 
     def _run(self, executor: str, workers: int, progress_bar: bool) -> None:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), disable=not progress_bar) as progress:
-            task = progress.add_task("cells", total=len(self.cells))
-            todo = [i for i in self.paths if self.result(i).get("status") != "ok"]
-            progress.update(task, completed=len(self.cells) - len(todo))
+        columns += [TextColumn("left"), TimeRemainingColumn()]
+        todo = [i for i in self.paths if self.result(i).get("status") != "ok"]
+
+        with Progress(*columns, disable=not progress_bar) as progress:
+            task = progress.add_task("cells", total=len(self.cells), completed=len(self.cells) - len(todo))
 
             def finish(i: int, result: dict[str, Any]) -> None:
                 write_file(self.paths[i], json.dumps(result))
                 progress.advance(task)
 
+            # First the cells that need nothing of others, then those that take a weight from them.
             pool = EXECUTORS[executor](workers)
             try:
-                for dependent in (False, True):
-                    wave = {}
-                    for i in todo:
-                        if (self.cells[i].vf_coef_of is not None) != dependent:
-                            continue
-                        cell = self._with_coefficient(self.cells[i])
-                        if isinstance(cell, str):
-                            finish(i, {"status": "failed", "error": cell})
-                        else:
-                            wave[i] = cell
-                    run_all(wave, self.function, pool, workers, finish)
+                independent = {i: self.cells[i] for i in todo if self.cells[i].vf_coef_of is None}
+                run_all(independent, self.function, pool, workers, finish)
+
+                dependent = {}
+                for i in todo:
+                    lender = self.cells[i].vf_coef_of
+                    if lender is None:
+                        continue
+                    weight = self._mean_weight(self.cells[i], lender)
+                    if weight is None:
+                        why = f"{lender} has no mean weight to take: it failed, or does not scale"
+                        finish(i, {"status": "failed", "error": why})
+                    else:
+                        dependent[i] = _with_weight(self.cells[i], weight)
+                run_all(dependent, self.function, pool, workers, finish)
             finally:
                 pool.shutdown()
 
@@ -161,19 +190,20 @@ class Comparison:
             return {}
         return result if isinstance(result, dict) else {}
 
-    def _with_coefficient(self, cell: Cell) -> Cell | str:
-        """The cell with the ``vf_coef`` it takes from another; a sentence if that has none."""
-        if cell.vf_coef_of is None:
-            return cell
-        other = next(
-            i
-            for i, c in enumerate(self.cells)
-            if (c.label, c.fold, c.seed, c.variant) == (cell.label, cell.fold, cell.seed, cell.vf_coef_of)
+    def _mean_weight(self, cell: Cell, variant: str) -> float | None:
+        """The mean weight of a variant in the cell of the same market, fold and seed, None if that has none."""
+        key = (cell.label, cell.fold, cell.seed, variant)
+        lender = next(
+            i for i, other in enumerate(self.cells) if (other.label, other.fold, other.seed, other.variant) == key
         )
-        weight = self.result(other).get("figures", {}).get("weight_mean")
-        if weight is None:
-            return f"{cell.vf_coef_of} has no mean weight to take: it failed, or does not scale"
-        return replace(cell, algorithm={**cell.algorithm, "vf_coef": cell.algorithm["vf_coef"] * weight})
+        weight: float | None = self.result(lender).get("figures", {}).get("weight_mean")
+        return weight
+
+
+def _with_weight(cell: Cell, weight: float) -> Cell:
+    """The cell with its ``vf_coef`` times a weight."""
+    algorithm = {**cell.algorithm, "vf_coef": cell.algorithm["vf_coef"] * weight}
+    return replace(cell, algorithm=algorithm)
 
 
 def _file_name(cell: Cell) -> str:

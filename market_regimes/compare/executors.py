@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -61,22 +61,26 @@ class Ray:
             import ray
         except ImportError as error:
             raise ValueError('compare.executor=ray needs Ray: pip install -e ".[ray]"') from error
-        self._ray, self._workers = ray, workers
+        self._ray = ray
+        self._workers = workers
 
     def submit(self, function: Callable[[Cell], dict[str, Any]], cell: Cell) -> Future[dict[str, Any]]:
         if not self._ray.is_initialized():
-            cluster = os.environ.get("RAY_ADDRESS")
-            self._ray.init(
-                address=cluster,
-                num_cpus=None if cluster else self._workers,
-                include_dashboard=False if cluster is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            self._connect()
+
         # Tried again by us, so that processes and Ray treat a cell alike.
         remote = self._ray.remote(num_cpus=1, max_retries=0)(function)
         future: Future[dict[str, Any]] = remote.remote(cell).future()
         return future
+
+    def _connect(self) -> None:
+        """To the cluster, or start a local one."""
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        cluster = os.environ.get("RAY_ADDRESS")
+        if cluster:
+            self._ray.init(address=cluster, **quiet)
+        else:
+            self._ray.init(num_cpus=self._workers, include_dashboard=False, **quiet)
 
     def shutdown(self) -> None:
         """Leave the cluster; a local one ends."""
@@ -96,37 +100,72 @@ def run_all(
     """
     Never more cells are handed over than run, so that those whose process was killed are known. Whoever was running
     beside a killed one may be innocent: what failed is tried again alone.
+
+    :param cells: by number
+    :param function: what runs one
+    :param executor: what runs it where
+    :param workers: cells at a time
+    :param finish: takes the number of a cell and its result
     """
-    queue, again = list(cells), list[int]()
-    while queue or again:
-        first_time = bool(queue)
-        source, width = (queue, workers) if first_time else (again, 1)
-        running: dict[Future[dict[str, Any]], int] = {}
-        broken = False
-        while running or (source and not broken):
-            while source and len(running) < width and not broken:
-                try:
-                    future = executor.submit(function, cells[source[0]])
-                    running[future] = source.pop(0)
-                except BrokenProcessPool:  # one that is running was killed, and will say so
-                    broken = True
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                i, error = running.pop(future), future.exception()
-                broken = broken or isinstance(error, BrokenProcessPool)
-                if error is None:
-                    finish(i, {"status": "ok", **future.result()})
-                elif first_time:
-                    again.append(i)
-                else:
-                    finish(i, {"status": "failed", "error": _sentence(error)})
-        if broken:
-            executor.shutdown()
+    waiting = list(cells)
+    again: list[int] = []
+    while waiting or again:
+        first_time = bool(waiting)
+        queue = waiting if first_time else again
+        width = workers if first_time else 1
+
+        for i, error, result in _run_until_broken(cells, queue, function, executor, width):
+            if error is None:
+                finish(i, {"status": "ok", **result})
+            elif first_time:
+                again.append(i)
+            else:
+                finish(i, {"status": "failed", "error": _sentence(error)})
+
+
+def _run_until_broken(
+    cells: dict[int, Cell],
+    queue: list[int],
+    function: Callable[[Cell], dict[str, Any]],
+    executor: Executor,
+    width: int,
+) -> Iterator[tuple[int, BaseException | None, dict[str, Any]]]:
+    """
+    Run the queue, whose cells leave it as they are handed over, until it is empty or a process is killed; then all that
+    run still end, and the executor is shut down.
+
+    :return: number, error and result of each cell, in the order of their ends
+    """
+    running: dict[Future[dict[str, Any]], int] = {}
+    broken = False
+    while running or (queue and not broken):
+        # Hand over as many as may run.
+        while queue and len(running) < width and not broken:
+            try:
+                future = executor.submit(function, cells[queue[0]])
+                running[future] = queue.pop(0)
+            except BrokenProcessPool:  # a cell that is running was killed: its future has the error
+                broken = True
+
+        # Take those that have ended.
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            i = running.pop(future)
+            error = future.exception()
+            broken = broken or isinstance(error, BrokenProcessPool)
+            yield i, error, {} if error is not None else future.result()
+
+    if broken:
+        executor.shutdown()
 
 
 def _sentence(error: BaseException) -> str:
     """What went wrong, and where."""
     error = getattr(error, "cause", None) or error  # Ray wraps it
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
     lines = str(error).strip().splitlines() or [""]
+
+    place = ""
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames:
+        last = frames[-1]
+        place = f" ({Path(last.filename).name}:{last.lineno})"
     return f"{type(error).__name__}: {lines[0]}{place}"

@@ -7,18 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
+from market_regimes.market.data import read_bars
 from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.features import column_of
-from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segments, digest, read_bars, segments_of
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.load import check_zones
-
-MIN_TRAIN_BARS, MIN_TEST_BARS = 252, 60  # of a fold; with fewer its cells are n/a
+from market_regimes.market.segments import Segments, segments_of
+from market_regimes.market.walk_forward import (
+    MIN_SCORED_BARS,
+    MIN_TRAIN_BARS,
+    Days,
+    WalkForward,
+    day_of,
+    digest_until,
+    middle_of,
+    shortage,
+    span_of,
+)
+from market_regimes.prices import Bars, check_zones
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Fold:
     :param missing: reason for skipping the fold, or None
     :param fingerprint: of the market's data
     :param segments: of both periods; none if it is skipped
-    :param said: what was assumed about the market's files, and what may be wrong with them
+    :param notes: what was assumed about the market's files, and what may be wrong with them
     """
 
     label: str
@@ -39,7 +45,7 @@ class Fold:
     missing: str | None
     fingerprint: str
     segments: Segments = field(default_factory=dict, compare=False, repr=False)
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None = None) -> list[Fold]:
@@ -50,8 +56,14 @@ def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] 
     :return: the folds of every market, in time
     :raises ValueError: if a date is none, no test period fits into the data, or the data cannot be used
     """
-    markets = [market] if compare.markets is None else [replace(market, data=data) for data in compare.markets]
-    return [fold for one in markets for fold in _folds(compare, one, read)]
+    markets = [market]
+    if compare.markets is not None:
+        markets = [replace(market, data=data) for data in compare.markets]
+
+    folds: list[Fold] = []
+    for each in markets:
+        folds += _folds(compare, each, read)
+    return folds
 
 
 def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None) -> Iterator[Fold]:
@@ -60,22 +72,22 @@ def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | 
         read = read_bars(market)
         check_zones(market.zone, read)
     label = "+".join(Path(entry).stem for entry in market.entries)
-    said = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
+    warnings = [f"warning: {sentence}" for sentence in warnings_of(read)]
+    notes = (*assumed(read), *observed(market), *warnings)
+
     dates = _test_dates(compare, market)
     for train, test in _periods(compare, dates, read, label):
-        fingerprint = " ".join(_digest_until(bars, market, test[1]) for bars in read)
-        one = replace(market, train=train, test=test)
-        missing = _missing(read, train, "training", MIN_TRAIN_BARS) or _missing(read, test, "test", MIN_TEST_BARS)
-        segments = {} if missing else segments_of(one, ("train", "test"), read)
-        yield Fold(label, f"{test[0][:7]} to {test[1][:7]}", one, missing, fingerprint, segments, said)
-
-
-def _digest_until(bars: Bars, market: MarketConfig, day: str) -> str:
-    """Over the bars and columns that a fold may use: what is appended later is no obstacle."""
-    used = slice(0, period_of(bars, day, day).stop)
-    arrays = [bars.dates, bars.open, bars.close, *([] if bars.volatility_index is None else [bars.volatility_index])]
-    arrays += [column_of(bars, name, option) for name, option in market.own_columns.items()]
-    return digest(bars.symbol, *(array[used] for array in arrays))
+        fold = replace(market, train=train, test=test)
+        missing = shortage(read, train, "training", MIN_TRAIN_BARS) or shortage(read, test, "test", MIN_SCORED_BARS)
+        yield Fold(
+            label=label,
+            name=f"{test[0][:7]} to {test[1][:7]}",
+            market=fold,
+            missing=missing,
+            fingerprint=digest_until(read, market, test[1]),
+            segments={} if missing else segments_of(fold, ("train", "test"), read),
+            notes=notes,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,15 +107,17 @@ def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
     """The dates that are given for all data, else those of data that ship, where the market is of these alone."""
     ships = all(entry in SHIPPED for entry in market.entries)
 
-    def dated(name: str) -> tuple[str, pd.Timestamp] | None:
-        for key in (name, f"shipped_{name}") if ships else (name,):
+    def stated(name: str) -> tuple[str, pd.Timestamp] | None:
+        keys = (name, f"shipped_{name}") if ships else (name,)
+        for key in keys:
             day = getattr(compare, key)
             if day is not None:
                 return f"compare.{key}", day_of(day, f"compare.{key}")
         return None
 
-    first = dated("first_test")
-    last = dated("last_test")
+    first = stated("first_test")
+    last = stated("last_test")
+
     # Who tests on later days than those of the configuration that ships wants all of them.
     if compare.first_test and not compare.last_test and first and last and first[1] > last[1]:
         last = None
@@ -112,11 +126,10 @@ def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
 
 def _periods(
     compare: CompareConfig, dates: _TestDates, read: Sequence[Bars], label: str
-) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+) -> Iterator[tuple[Days, Days]]:
     """First and last days of training and test, fold by fold."""
-    begin = min(pd.Timestamp(bars.dates[0]) for bars in read).normalize()
-    end = max(pd.Timestamp(bars.dates[-1]) for bars in read).normalize()
-    middle = (begin + (end - begin) / 2).normalize()
+    begin, end = span_of(read)
+    middle = middle_of(begin, end)
     start = middle if dates.first is None else dates.first[1]
     last = end if dates.last is None else min(end, dates.last[1])
     if not begin < start <= last:
@@ -125,32 +138,8 @@ def _periods(
             f"{' and '.join(stated) or 'half of the data'} leaves no test period of {label}, whose bars run from "
             f"{begin.date()} to {end.date()}"
         )
-    while start <= last:
-        after = start + pd.DateOffset(years=compare.test_years)
-        train = max(begin, start - pd.DateOffset(years=compare.train_years)) if compare.train_years else begin
-        yield (
-            _day_pair(train, start - pd.Timedelta(days=compare.embargo_days + 1)),
-            _day_pair(start, min(after - pd.Timedelta(days=1), last)),
-        )
-        start = after
 
-
-def _day_pair(first: pd.Timestamp, last: pd.Timestamp) -> tuple[str, str]:
-    return str(first.date()), str(last.date())
-
-
-def _missing(symbols: Sequence[Bars], days: tuple[str, str], name: str, needed: int) -> str | None:
-    """Reason a period is too short, or None."""
-    first, after = np.datetime64(days[0], "D"), np.datetime64(days[1], "D") + 1
-    bars = max(int(((symbol.dates >= first) & (symbol.dates < after)).sum()) for symbol in symbols)
-    return None if bars >= needed else f"its {name} period has {bars} bars, {needed} are needed"
-
-
-def day_of(text: str, name: str) -> pd.Timestamp:
-    try:
-        return pd.Timestamp(np.datetime64(text, "D"))
-    except ValueError as error:
-        raise ValueError(f"{name} must be a day like 2007-01-01, got {text!r}") from error
+    yield from WalkForward(compare.test_years, compare.train_years, compare.embargo_days).periods(begin, start, last)
 
 
 def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
@@ -168,8 +157,10 @@ def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
 def _chosen_before(keys: dict[str, Any], market: MarketConfig) -> str | None:
     """The day until which a variant was chosen by its tests on a market's data, None: it was not."""
     stated = keys.get("chosen_before")
+    if stated is None:
+        return None
     if not isinstance(stated, dict):
-        return None if stated is None else str(stated)
+        return str(stated)
     days = [str(stated[entry]) for entry in market.entries if entry in stated]
     return max(days, default=None)
 
@@ -204,12 +195,11 @@ def chosen_elsewhere(folds: Sequence[Fold], variants: Variants) -> list[str]:
         stated = keys.get("chosen_before")
         if not isinstance(stated, dict):
             continue
+
+        # Markets that the choice did not see, tested on days that it did.
         last = max(str(day) for day in stated.values())
-        for label in dict.fromkeys(
-            fold.label
-            for fold in folds
-            if fold.missing is None and _chosen_before(keys, fold.market) is None and fold.market.days("test")[0] < last
-        ):
+        unseen = [fold for fold in folds if fold.missing is None and _chosen_before(keys, fold.market) is None]
+        for label in dict.fromkeys(fold.label for fold in unseen if fold.market.days("test")[0] < last):
             sentences.append(
                 f"{name} was chosen by tests on {' and '.join(stated)} before {last}: if {label} moves with them, its "
                 "figures of these days are too good"

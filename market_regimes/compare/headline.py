@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from market_regimes.compare.statistics import MIN_SEEDS
+from market_regimes.compare.tables import ALL
 from market_regimes.evaluate.robustness import is_too_short
+from market_regimes.evaluate.strategies import HOLD, INFORMED
+from market_regimes.evaluate.tables import median
 
-SPOKEN_OF = {  # per metric the words for a better and a worse value than the baseline's
+# Per metric the words for a better and a worse value than the baseline's, in the order of the sentences.
+CLAIMS = {
     "test_sharpe": ("Higher Sharpe ratio on the test days than {}", "lower"),
     "value_loss_spread": ("Value loss that spreads less than that of {}", "more"),
 }
+ALIKE = (0.8, 1.25)  # ratio of the gradients on stormy and on calm days within which both pull alike
 
 
 def headline(effects: pd.DataFrame, sharpe: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> list[str]:
@@ -23,53 +29,100 @@ def headline(effects: pd.DataFrame, sharpe: pd.DataFrame, daily: pd.DataFrame, b
         best variant beside buy-and-hold and what is attainable
     """
     sentences = [
-        _of_metric(effects, metric, better.format(baseline), worse) for metric, (better, worse) in SPOKEN_OF.items()
+        _of_metric(effects, metric, claim.format(baseline), worse) for metric, (claim, worse) in CLAIMS.items()
     ]
     if len(sharpe):
         sentences += [_of_market(str(market), rows, daily) for market, rows in sharpe.groupby("market", sort=False)]
+
     return [sentence for sentence in sentences if sentence]
 
 
-def _of_metric(effects: pd.DataFrame, metric: str, better: str, worse: str) -> str:
+def _of_metric(effects: pd.DataFrame, metric: str, claim: str, worse: str) -> str:
     """Which variants a metric calls better or worse, over all markets."""
     if not {"market", "metric", "verdict"} <= set(effects):
         return ""
-    rows = effects[(effects["market"] == "all") & (effects["metric"] == metric)]
+    rows = effects[(effects["market"] == ALL) & (effects["metric"] == metric)]
     if rows.empty:
         return ""
     if (rows["verdict"] == "n/a").all():
-        return f"{better}: cannot be told, since fewer than {MIN_SEEDS} seeds have a value."
-    named = {
-        verdict: [
-            f"{row.variant} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
-            for row in rows[rows["verdict"] == verdict].itertuples()
-        ]
-        for verdict in ("better", "worse")
-    }
-    sentence = f"{better}: {', '.join(named['better']) or 'no variant'}"
-    return sentence + (f"; {worse}: {', '.join(named['worse'])}." if named["worse"] else ".")
+        return f"{claim}: cannot be told, since fewer than {MIN_SEEDS} seeds have a value."
+
+    sentence = f"{claim}: {_named(rows, 'better') or 'no variant'}"
+    names_of_worse = _named(rows, "worse")
+    if names_of_worse:
+        sentence += f"; {worse}: {names_of_worse}"
+    return sentence + "."
+
+
+def _named(rows: pd.DataFrame, verdict: str) -> str:
+    """The variants of a verdict, each with its difference."""
+    texts = [
+        f"{row.variant} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
+        for row in rows[rows["verdict"] == verdict].itertuples()
+    ]
+    return ", ".join(texts)
 
 
 def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
     """A market's test days, and its best variant beside buy-and-hold and the rule that knows the law."""
-    known = rows.dropna(subset=["sharpe_seeds_together"])
-    if known.empty:
+    defined = rows.dropna(subset=["sharpe_seeds_together"])
+    if defined.empty:
         return ""
     days = daily.loc[daily["market"] == market, "date"]
     text = f"{market}, tested on {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}, each variant's seeds together: "
 
     # A variant beats buy-and-hold where the interval of the difference leaves out 0.
-    years = float(known["years"].iloc[0])
+    years = float(defined["years"].iloc[0])
     if is_too_short(years):
         text += f"too short to tell, {years:.2f} years of bars"
     else:
-        text += f"{int((known['lead_low'] > 0).sum())} of {len(known)} variants beat buy-and-hold"
+        text += f"{int((defined['lead_low'] > 0).sum())} of {len(defined)} variants beat buy-and-hold"
 
-    best = known.loc[known["sharpe_seeds_together"].idxmax()]
-    text += f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best['hold']:.2f}"
+    # The best of them, and how far its lead carries.
+    best = defined.loc[defined["sharpe_seeds_together"].idxmax()]
+    text += (
+        f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best[HOLD.key]:.2f}"
+    )
     if pd.notna(best["lead_low"]):
         text += f", difference {best['lead_over_hold']:+.2f} [{best['lead_low']:+.2f}, {best['lead_high']:+.2f}]"
     if pd.notna(best.get("attained_seeds_together")):
         share = 100 * best["attained_seeds_together"]
-        text += f", {share:.0f} % of what is attainable ({best['informed']:.2f})"
+        text += f", {share:.0f} % of what is attainable ({best[INFORMED.key]:.2f})"
     return text + "."
+
+
+def alike(cells: pd.DataFrame) -> list[str]:
+    """
+    :param cells: of a comparison
+    :return: per market a sentence on which variants treat calm and stormy days alike, by the median ratio of the
+        gradients of the value loss over seeds and folds, the closest first; or that none does
+    """
+    used = cells[cells["status"] == "ok"]
+    return [_alike_in(str(market), rows) for market, rows in used.groupby("market", sort=False)]
+
+
+def _alike_in(market: str, cells: pd.DataFrame) -> str:
+    low, high = ALIKE
+    ratios = _median_gradient_ratios(cells)
+    if not ratios:
+        why = "stormy or calm days are too few, or all policies recurrent"
+        return f"{market}: no ratio of gradients, because {why}."
+
+    # The closest first: four times as large and a quarter as large are equally far from alike.
+    order = sorted(ratios, key=lambda name: abs(np.log(ratios[name])))
+    texts = [f"{name} ({ratios[name]:.2f})" for name in order if low <= ratios[name] <= high]
+    about = f"{market}: calm and stormy days pull the critic alike (a ratio of {low:g} to {high:g})"
+    if texts:
+        return f"{about} with {'; '.join(texts)}."
+    return f"{about} with none of {len(ratios)} variants; closest is {order[0]} ({ratios[order[0]]:.2f})."
+
+
+def _median_gradient_ratios(cells: pd.DataFrame) -> dict[str, float]:
+    """By variant, of those that have a positive one."""
+    ratios: dict[str, float] = {}
+    if "grad_ratio_stormy" in cells:
+        for variant, rows in cells.groupby("variant", sort=False):
+            ratio = median(list(rows["grad_ratio_stormy"]))
+            if ratio is not None and ratio > 0:
+                ratios[str(variant)] = ratio
+    return ratios

@@ -26,9 +26,14 @@ OUTLIER_LOSS = 1.0  # of the fixed loss: all quantiles 2.5 standard deviations f
 FIXED_KAPPA = 1.0
 # Regimes, and the stormy ones together, which more folds have 20 days of.
 GROUPS = {**{name: (i,) for i, name in enumerate(REGIMES)}, "stormy": (2, 3)}
-# What an update logs as train/NAME, and what a probe tells.
+# Scalars train/NAME of an update that stand in its row.
 UPDATE = ("variance_scaling_clamped", "quantile_variance_mean", "vf_coef_effective", "grad_norm")
+# The same of all variants by the common probe; a row without a probe lacks them.
 PROBED = ("value_loss", "explained_variance", "calibration_error", "reward")
+# Columns of the curves that are no figures.
+NO_FIGURES = ("step", "volatility_index")
+# Columns of the curves whose mean has a name of its own.
+MEANS = {"weight": "weight_mean"}
 Figures = dict[str, float | None]
 
 
@@ -44,7 +49,8 @@ class Measurements(RolloutBars):
 
     def __init__(self, core: MarketCore | None, probe: Probe, std: float):
         super().__init__(core)
-        self.probe, self.std = probe, std
+        self.probe = probe
+        self.std = std
         self.curves: list[dict[str, float]] = []
         self.samples: list[dict[str, np.ndarray]] = []  # of the last probes
         self._index = np.nan  # mean volatility index of the last rollout
@@ -65,53 +71,69 @@ class Measurements(RolloutBars):
         scalars = self.logger.name_to_value
         if "train/value_loss" not in scalars:
             return
-        row = {
-            "step": float(self.num_timesteps),
-            "volatility_index": self._index,
-            "weight": scalars.get(WEIGHT, np.nan),
-        }
+        row = {"step": float(self.num_timesteps), "volatility_index": self._index}
+        row["weight"] = scalars.get(WEIGHT, np.nan)
         row |= {name: scalars.get(f"train/{name}", np.nan) for name in UPDATE}
-        probed = last or (len(self.curves) + 1) % EVERY == 0
-        self.curves.append(row | (self._probed() if probed else dict.fromkeys(PROBED, np.nan)))
+
+        is_probed = last or (len(self.curves) + 1) % EVERY == 0
+        if is_probed:
+            row |= self._probed()
+        else:
+            row |= dict.fromkeys(PROBED, np.nan)
+        self.curves.append(row)
 
     def _probed(self) -> dict[str, float]:
-        """Figures of the probe, whose samples are kept."""
-        probed, core = self.probe.play(self.algorithm), self.probe.core
-        quantiles, returns = (torch.as_tensor(each / self.std) for each in (probed.quantiles, probed.returns))
+        """Figures of the probe, by name; its samples are kept."""
+        probed = self.probe.play(self.algorithm)
+        values = probed.quantiles.mean(axis=1)
+
+        # In the fixed loss one is the fixed standard deviation.
+        quantiles = torch.as_tensor(probed.quantiles / self.std)
+        returns = torch.as_tensor(probed.returns / self.std)
         loss = quantile_huber_loss(quantiles, returns, FIXED_KAPPA).numpy()
-        value = probed.quantiles.mean(axis=1)
+
         sample = {
             "observations": probed.observations,
             "bar": probed.bar,
-            "regime": core.regime[probed.bar],
+            "regime": self.probe.core.regime[probed.bar],
             "returns": probed.returns,
-            "value": value,
+            "value": values,
             "variance": probed.quantiles.var(axis=1),
             "loss": loss,
         }
         self.samples = [*self.samples[1 - POOLED :], sample]
-        explained = float(explained_variance(value, probed.returns))
-        error = calibration_error(probed.quantiles, probed.returns)
-        return dict(zip(PROBED, (float(loss.mean()), explained, error, probed.reward), strict=True))
+        return {
+            "value_loss": float(loss.mean()),
+            "explained_variance": float(explained_variance(values, probed.returns)),
+            "calibration_error": calibration_error(probed.quantiles, probed.returns),
+            "reward": probed.reward,
+        }
 
     def figures(self) -> Figures:
         """:return: the figures of training, None where undefined"""
         rows = pd.DataFrame(self.curves)
         rows = rows.iloc[int(WARM_UP * len(rows)) :]
-        means = {name: defined(rows[name].mean()) for name in rows if name not in ("step", "volatility_index")}
-        pool = {name: np.concatenate([s[name] for s in self.samples]) for name in self.samples[0]}
-        result: Figures = {
-            **{f"{name}_mean" if name == "weight" else name: value for name, value in means.items()},
-            "value_loss_spread": defined(rows["value_loss"].std() / rows["value_loss"].mean()),
-            "weight_std": defined(rows["weight"].std()),
-            "value_loss_outliers": float((pool["loss"] > OUTLIER_LOSS).mean()),
-        }
+
+        # Means and spreads over the updates.
+        result: Figures = {MEANS.get(name, name): defined(rows[name].mean()) for name in rows if name not in NO_FIGURES}
+        result["value_loss_spread"] = defined(rows["value_loss"].std() / rows["value_loss"].mean())
+        result["weight_std"] = defined(rows["weight"].std())
+
+        # The samples of the last probes, together and by regime.
+        pool = {name: np.concatenate([sample[name] for sample in self.samples]) for name in self.samples[0]}
+        result["value_loss_outliers"] = _outliers(pool["loss"])
         for name, group in groups_of(pool["regime"], pool["bar"]).items():
-            result[f"value_loss_outliers_{name}"] = float((pool["loss"][group] > OUTLIER_LOSS).mean())
+            result[f"value_loss_outliers_{name}"] = _outliers(pool["loss"][group])
             fit = fit_of(pool["value"][group], pool["variance"][group], pool["returns"][group])
             result |= {f"{figure}_{name}": value for figure, value in fit.items()}
+
         result |= gradients(self.algorithm, pool)
         return result | gaps_of(result, "value_error")
+
+
+def _outliers(loss: np.ndarray) -> float:
+    """Share of the samples whose loss is an outlier's."""
+    return float((loss > OUTLIER_LOSS).mean())
 
 
 def defined(value: Any) -> float | None:
@@ -162,10 +184,11 @@ def groups_of(regime: np.ndarray, bar: np.ndarray) -> dict[str, np.ndarray]:
 def gaps_of(result: Figures, name: str) -> Figures:
     """Relative gap between calm and each of the other ends, 0 (alike) to 1."""
     gaps: Figures = {}
-    for other in ("crash", "stormy"):
-        one, two = result.get(f"{name}_calm"), result.get(f"{name}_{other}")
-        if one is not None and two is not None:
-            gaps[f"{name}_gap_{other}"] = over(abs(one - two), abs(one) + abs(two))
+    calm = result.get(f"{name}_calm")
+    for group in ("crash", "stormy"):
+        rough = result.get(f"{name}_{group}")
+        if calm is not None and rough is not None:
+            gaps[f"{name}_gap_{group}"] = over(abs(calm - rough), abs(calm) + abs(rough))
     return gaps
 
 
@@ -177,22 +200,28 @@ def gradients(model: DistributionalPPO, pool: dict[str, np.ndarray]) -> Figures:
     """
     if is_recurrent(model):
         return {}
+    model.policy.set_training_mode(False)
     rng = np.random.default_rng(0)
     groups = {**groups_of(pool["regime"], pool["bar"]), "mixed": np.arange(len(pool["regime"]))}
     norms: dict[str, list[float]] = {name: [] for name in ("calm", "crash", "stormy") if name in groups}
-    model.policy.set_training_mode(False)
 
     def draw(name: str) -> np.ndarray:
         rows = groups[name]
         return rng.choice(rows, GRADIENT_SAMPLES, replace=len(rows) < GRADIENT_SAMPLES)
 
     for _ in range(GRADIENT_DRAWS):
+        # Weights of a mixed draw, as training has them.
+        mixed = {"observations": pool["observations"][draw("mixed")]}
         with torch.no_grad():
-            mixed = weights_of(model, quantiles_of_loss(model, {"observations": pool["observations"][draw("mixed")]}))
+            weights = weights_of(model, quantiles_of_loss(model, mixed))
+
+        # The pull of each group under these weights.
         for name, values in norms.items():
             rows = draw(name)
             returns = pool["returns"][rows].astype(np.float32)
-            values.append(value_gradient_norm(model, {"observations": pool["observations"][rows]}, returns, mixed))
+            inputs = {"observations": pool["observations"][rows]}
+            values.append(value_gradient_norm(model, inputs, returns, weights))
+
     means = {name: float(np.mean(values)) for name, values in norms.items()}
     result: Figures = {f"grad_norm_{name}": value for name, value in means.items()}
     for name in ("crash", "stormy"):

@@ -17,11 +17,15 @@ from gymnasium import spaces
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
-from market_regimes.market.environment import MarketCore
+from market_regimes.evaluate.play import Episode, discounted_sums, play
+from market_regimes.market.environment import Known, MarketCore
 from market_regimes.market.segments import Segment
+from market_regimes.run.agent import normalised
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 
-EPISODES, EPISODE_BARS, SEED = 64, 252, 0
+EPISODES = 64
+EPISODE_BARS = 252
+SEED = 0
 STRIDE = 4  # bars from one scored decision to the next: realised returns of neighbours are nearly the same number
 REMAINDER = 0.01  # share of a return's weights that may lie beyond the end of its episode
 
@@ -52,7 +56,11 @@ def horizon(gamma: float, bars: int) -> int:
     :return: smallest k with gamma^k <= ``REMAINDER``, the number of rewards that make a return, as the weights beyond
         them sum to gamma^k of all; at most half of the episode's bars, so that one half of its decisions can be scored
     """
-    needed = math.ceil(math.log(REMAINDER) / math.log(gamma)) if 0 < gamma < 1 else (1 if gamma == 0 else bars)
+    needed = bars
+    if gamma == 0:
+        needed = 1
+    elif 0 < gamma < 1:
+        needed = math.ceil(math.log(REMAINDER) / math.log(gamma))
     return min(max(needed, 1), max(bars // 2, 1))
 
 
@@ -67,7 +75,8 @@ class Probe:
     """
 
     def __init__(self, segments: Sequence[Segment], trading: TradingCosts, gamma: float):
-        self.core, self.gamma = MarketCore(segments, EPISODES, trading, EPISODE_BARS), gamma
+        self.core = MarketCore(segments, EPISODES, trading, EPISODE_BARS)
+        self.gamma = gamma
 
     def play(self, model: DistributionalPPO) -> Sample:
         """
@@ -76,12 +85,18 @@ class Probe:
         :return: the decisions that count, every ``STRIDE``-th bar of each episode
         """
         with _left_as_it_is(model), torch.no_grad():
-            observations, bars, rewards, alive = self._episodes(model)
-            rows = np.nonzero(self._counted(rewards, alive))
+            episode = self._episodes(model)
+            observations = normalised(model, episode.observations[:-1])
+            rows = np.nonzero(self._counted(episode.alive))
             quantiles = self._quantiles(model, observations, rows)
-        returns = _discounted(rewards, self.gamma)
+
+        returns = discounted_sums(episode.rewards, 0.0, self.gamma)
         return Sample(
-            observations[rows], bars[rows], returns[rows], quantiles.astype(np.float64), float(rewards[alive].mean())
+            observations[rows],
+            episode.bar[rows],
+            returns[rows],
+            quantiles.astype(np.float64),
+            reward=float(episode.rewards[episode.alive].mean()),
         )
 
     def _quantiles(
@@ -90,37 +105,36 @@ class Probe:
         """Raw quantiles of these decisions; a recurrent critic reads each episode from its first bar on."""
         if not is_recurrent(model):
             return np.asarray(model.policy.predict_quantiles(observations[rows]).cpu())
+
+        # Episode by episode.
         episodes = [quantiles_of_episode(model, observations[:, i]).cpu().numpy() for i in range(self.core.n_envs)]
         quantiles: np.ndarray = np.stack(episodes, axis=1)[rows]
         return quantiles
 
-    def _episodes(self, model: DistributionalPPO) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All episodes in step: observations, bars, rewards (0 after the end) and whether each bar is played."""
-        core, normalizer = self.core, model.get_vec_normalize_env()
+    def _episodes(self, model: DistributionalPPO) -> Episode:
+        """All episodes in step."""
+        core = self.core
         core.reset(np.ones(core.n_envs, dtype=bool), np.random.default_rng(SEED))
-        alive, states = np.ones(core.n_envs, dtype=bool), None
-        observations: list[np.ndarray] = []
-        bars, rewards, played = [], [], []
-        for _ in range(int((core.end - core.bar).max())):
-            seen: Any = core.observations()  # no dictionary, but VecNormalize could give one
-            seen = seen if normalizer is None else normalizer.normalize_obs(seen)
-            observations.append(seen)
-            bars.append(core.bar.copy())
-            played.append(alive)
-            actions, states = _actions(model, seen, states)
-            result = core.step(core.costs.targets(actions))
-            rewards.append(np.where(alive, result.reward, 0.0))
-            alive = alive & ~(result.terminated | result.truncated)
-        return np.stack(observations), np.stack(bars), np.stack(rewards), np.stack(played)
+        states: Any = None
 
-    def _counted(self, rewards: np.ndarray, alive: np.ndarray) -> np.ndarray:
-        """Mask of the decisions that are scored, shape (bars, episodes)."""
+        def decide(known: Known) -> np.ndarray:
+            nonlocal states
+            actions, states = _actions(model, normalised(model, known.observations), states)
+            return core.costs.targets(actions)
+
+        return play(core, decide)
+
+    def _counted(self, alive: np.ndarray) -> np.ndarray:
+        """
+        :param alive: whether each bar is played, shape (bars, episodes)
+        :return: mask of the decisions that are scored, shape (bars, episodes)
+        """
         core = self.core
         length = alive.sum(axis=0)
         planned = core.episode_bars[core.symbol]
         needed = np.array([horizon(self.gamma, bars) for bars in planned])
         needed[length < planned] = 0  # ruined
-        time = np.arange(len(rewards))[:, None]
+        time = np.arange(len(alive))[:, None]
         counted: np.ndarray = alive & (time + needed <= length) & (time % STRIDE == 0)
         return counted
 
@@ -128,27 +142,22 @@ class Probe:
 def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) -> tuple[np.ndarray, Any]:
     """Drawn from the policy and clipped, as ``collect_rollouts`` does; and the actor's states, None: there are none."""
     policy: Any = model.policy
-    seen = torch.as_tensor(observations, device=model.device)
+    inputs = torch.as_tensor(observations, device=model.device)
     if is_recurrent(model):
-        states = policy.initial_states(len(seen)).pi if states is None else states
-        distribution, states = policy.get_distribution(seen, states, torch.zeros(len(seen), device=model.device))
+        if states is None:
+            states = policy.initial_states(len(inputs)).pi
+        distribution, states = policy.get_distribution(inputs, states, torch.zeros(len(inputs), device=model.device))
     else:
-        distribution = policy.get_distribution(seen)
+        distribution = policy.get_distribution(inputs)
     actions = distribution.get_actions().cpu().numpy()
+
+    # As the environment takes them.
     space = model.action_space
     if not isinstance(space, spaces.Box):
         return np.asarray(actions), states
-    return policy.unscale_action(actions) if policy.squash_output else np.clip(actions, space.low, space.high), states
-
-
-def _discounted(rewards: np.ndarray, gamma: float) -> np.ndarray:
-    """To the end of the episode, shape as the rewards', (bars, episodes)."""
-    returns = np.empty(rewards.shape)
-    after = np.zeros(rewards.shape[1])
-    for t in range(len(rewards) - 1, -1, -1):
-        after = rewards[t] + gamma * after
-        returns[t] = after
-    return returns
+    if policy.squash_output:
+        return policy.unscale_action(actions), states
+    return np.clip(actions, space.low, space.high), states
 
 
 @contextmanager
@@ -156,7 +165,10 @@ def _left_as_it_is(model: DistributionalPPO) -> Iterator[None]:
     """Put back torch's generators, the policy's mode and its distribution; within, torch draws from ``SEED``."""
     policy = model.policy
     training = policy.training
-    devices = range(torch.cuda.device_count()) if model.device.type == "cuda" else []
+    devices: list[int] = []
+    if model.device.type == "cuda":
+        devices = list(range(torch.cuda.device_count()))
+
     with torch.random.fork_rng(devices=devices), policy.kept_distribution():
         torch.manual_seed(SEED)
         policy.set_training_mode(False)

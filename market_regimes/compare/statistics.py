@@ -14,13 +14,16 @@ from statsmodels.stats.power import TTestPower
 
 from market_regimes.config import MAX_SEEDS
 from market_regimes.evaluate import robustness
+from market_regimes.evaluate.figures import sharpe_ratio
 
 RESAMPLES = 2000
 TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
-POWER, SIGNIFICANCE = 0.8, 0.05
+POWER = 0.8
+SIGNIFICANCE = 0.05
 MIN_SEEDS = 5  # with fewer no bootstrap covers what it says
 MAX_SEEDS_NEEDED = MAX_SEEDS  # stands for all larger numbers, which nobody can run
 MIN_DAYS = robustness.MIN_BARS
+NO_SCALE = 1e-12  # size that is 0 but for rounding
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,16 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """
     ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=-1)  # NaN come last
     count = np.isfinite(ordered).sum(axis=-1, keepdims=True)
+
+    # Leave the same number of values away at either end.
     cut = (TRIM * count).astype(int)
     place = np.arange(values.shape[-1])
-    kept = np.where((place >= cut) & (place < count - cut), ordered, 0.0).sum(axis=-1)
+    is_middle = (place >= cut) & (place < count - cut)
+
+    # Mean of the rest, NaN where nothing is left.
+    total = np.where(is_middle, ordered, 0.0).sum(axis=-1)
     number = (count - 2 * cut)[..., 0]
-    means: np.ndarray = np.divide(kept, number, out=np.full(kept.shape, np.nan), where=number > 0)
+    means: np.ndarray = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
     return means
 
 
@@ -81,33 +89,41 @@ def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, se
     :param seed: of the bootstrap
     :return: the effect
     """
-    both = np.isfinite(variant) & np.isfinite(baseline)
-    variant, baseline = (np.where(both, cells, np.nan) for cells in (variant, baseline))
-    differences, pairs = variant - baseline, int(both.sum())
+    # Cells in which both are defined.
+    is_paired = np.isfinite(variant) & np.isfinite(baseline)
+    pairs = int(is_paired.sum())
     if not pairs:
         return Effect(0)
-    base, value = (float(interquartile_mean(cells.reshape(-1))) for cells in (baseline, variant))
-    difference = float(interquartile_mean(differences.reshape(-1)))
-    bounds = interval(differences, seed)
-    low, high = bounds or (None, None)
-    scale = abs(base) if abs(base) > 1e-12 else None
+    variant = np.where(is_paired, variant, np.nan)
+    baseline = np.where(is_paired, baseline, np.nan)
+    differences = variant - baseline
 
-    def over(number: float | None) -> float | None:
-        return None if number is None or scale is None else number / scale
+    # The difference and its interval, in the unit of the metric and relative to the baseline.
+    of_baseline = float(interquartile_mean(baseline.reshape(-1)))
+    difference = float(interquartile_mean(differences.reshape(-1)))
+    low, high = interval(differences, seed) or (None, None)
+    scale = abs(of_baseline)
 
     return Effect(
-        pairs,
-        base,
-        value,
-        difference,
-        low,
-        high,
-        over(difference),
-        over(low),
-        over(high),
-        _improvement(variant, baseline, higher_is_better),
-        _seeds_needed(differences),
+        pairs=pairs,
+        baseline=of_baseline,
+        variant=float(interquartile_mean(variant.reshape(-1))),
+        difference=difference,
+        low=low,
+        high=high,
+        relative=_relative(difference, scale),
+        relative_low=_relative(low, scale),
+        relative_high=_relative(high, scale),
+        improvement=_improvement(variant, baseline, higher_is_better),
+        seeds_needed=_seeds_needed(differences),
     )
+
+
+def _relative(number: float | None, scale: float) -> float | None:
+    """Over the scale, None where that is 0."""
+    if number is None or scale <= NO_SCALE:
+        return None
+    return number / scale
 
 
 def interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
@@ -119,7 +135,12 @@ def interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
     used = differences[np.isfinite(differences).any(axis=1)]
     if len(used) < MIN_SEEDS:
         return None
-    means = interquartile_mean(used[_resampled(len(used), seed)].reshape(RESAMPLES, -1))
+
+    # Seeds drawn again, each with all its folds.
+    drawn = used[_resampled(len(used), seed)]
+    means = interquartile_mean(drawn.reshape(RESAMPLES, -1))
+
+    # Percentiles that are expanded for few seeds.
     expanded = stats.t.ppf(1 - SIGNIFICANCE / 2, len(used) - 1) * math.sqrt(len(used) / (len(used) - 1))
     low, high = np.nanquantile(means, stats.norm.cdf([-expanded, expanded]))
     return float(low), float(high)
@@ -135,13 +156,15 @@ def _resampled(seeds: int, seed: int) -> np.ndarray:
 def _improvement(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool) -> float | None:
     """The statistic of Mann and Whitney over its maximum, mean over the folds."""
     shares = []
-    for own, other in zip(variant.T, baseline.T, strict=True):
-        own, other = own[np.isfinite(own)], other[np.isfinite(other)]
-        if len(own) and len(other):
-            sign = np.sign(own[:, None] - other[None, :])
+    for of_variant, of_baseline in zip(variant.T, baseline.T, strict=True):
+        of_variant = of_variant[np.isfinite(of_variant)]
+        of_baseline = of_baseline[np.isfinite(of_baseline)]
+        if len(of_variant) and len(of_baseline):
+            sign = np.sign(of_variant[:, None] - of_baseline[None, :])
             shares.append(float((0.5 + 0.5 * sign).mean()))
     if not shares:
         return None
+
     share = float(np.mean(shares))
     return share if higher_is_better else 1 - share
 
@@ -150,12 +173,18 @@ def _seeds_needed(differences: np.ndarray) -> int | None:
     """By the t test of the mean over the folds, which the seeds repeat."""
     used = differences[np.isfinite(differences).any(axis=1)]
     per_seed = np.nanmean(used, axis=1)
-    if len(per_seed) < MIN_SEEDS or not per_seed.std(ddof=1) > 0 or per_seed.mean() == 0:
+    if len(per_seed) < MIN_SEEDS:
         return None
-    size = abs(float(per_seed.mean() / per_seed.std(ddof=1)))
+    spread = per_seed.std(ddof=1)
+    if not spread > 0 or per_seed.mean() == 0:
+        return None
+
+    size = abs(float(per_seed.mean() / spread))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where it does not converge it says so and gives NaN
         needed = float(np.ravel(TTestPower().solve_power(effect_size=size, alpha=SIGNIFICANCE, power=POWER))[0])
+
+    # The normal approximation, where the t test's own has no solution.
     if not np.isfinite(needed):
         needed = float((stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)) / size) ** 2
     return max(2, min(math.ceil(needed), MAX_SEEDS_NEEDED))
@@ -168,40 +197,48 @@ def seeds_needed_text(needed: float | None, answer: str) -> str:
     :return: as a person writes it, or why there is no number
     """
     if needed is not None and math.isfinite(needed):
-        return f"over {MAX_SEEDS_NEEDED:,}" if needed >= MAX_SEEDS_NEEDED else f"{needed:,.0f}"
+        if needed >= MAX_SEEDS_NEEDED:
+            return f"over {MAX_SEEDS_NEEDED:,}"
+        return f"{needed:,.0f}"
     if answer == "n/a":
         return f"cannot be told, since fewer than {MIN_SEEDS} seeds have a value"
     return "n/a"
 
 
-def verdict(found: Effect, higher_is_better: bool) -> str:
+def verdict(measured: Effect, higher_is_better: bool) -> str:
     """
-    :param found: the effect
+    :param measured: the effect
     :param higher_is_better: direction of the metric
     :return: "better", "worse", "no difference shown" where the interval holds 0, "n/a" where there is none
     """
-    if found.low is None or found.high is None:
+    if measured.low is None or measured.high is None:
         return "n/a"
-    if found.low <= 0 <= found.high:
+    if measured.low <= 0 <= measured.high:
         return "no difference shown"
-    return "better" if (found.low > 0) == higher_is_better else "worse"
+    rises = measured.low > 0
+    return "better" if rises == higher_is_better else "worse"
 
 
-def against_hope(found: Effect, hoped: tuple[float, float]) -> str:
+def against_hope(measured: Effect, hoped: tuple[float, float]) -> str:
     """
-    :param found: the effect
+    :param measured: the effect
     :param hoped: range of the relative change; its modest end is the one nearer 0
     :return: "reached" where the whole interval is beyond the modest end, "not reached" where it falls short of it,
         "cannot tell" else, "n/a" without an interval
     """
-    if found.relative_low is None or found.relative_high is None:
+    if measured.relative_low is None or measured.relative_high is None:
         return "n/a"
+
+    # Distances of the interval's ends from the modest end, in the direction of the hope.
     modest, bold = sorted(hoped, key=abs)
     sign = 1.0 if bold > modest else -1.0
-    near, far = sorted(sign * (end - modest) for end in (found.relative_low, found.relative_high))
+    near, far = sorted(sign * (end - modest) for end in (measured.relative_low, measured.relative_high))
+
     if near > 0:
         return "reached"
-    return "not reached" if far < 0 else "cannot tell"
+    if far < 0:
+        return "not reached"
+    return "cannot tell"
 
 
 def sharpe_difference(
@@ -216,8 +253,10 @@ def sharpe_difference(
     :param seed: of the bootstrap
     :return: difference of the Sharpe ratios, lower and upper end of its 95 % interval; None where one is undefined
     """
-    found = robustness.sharpe_difference(variant, baseline, bars_per_year, seed)
-    return None if found is None else (found.value, found.low, found.high)
+    difference = robustness.sharpe_difference(variant, baseline, bars_per_year, seed)
+    if difference is None:
+        return None
+    return difference.value, difference.low, difference.high
 
 
 def expected_maximum_sharpe(variance: float, trials: int) -> float:
@@ -228,9 +267,9 @@ def expected_maximum_sharpe(variance: float, trials: int) -> float:
     :param trials: their number, at least 2
     :return: Sharpe ratio, per bar as the trials'
     """
-    one = stats.norm.ppf(1 - 1 / trials)
-    two = stats.norm.ppf(1 - 1 / (trials * math.e))
-    return float(math.sqrt(variance) * ((1 - np.euler_gamma) * one + np.euler_gamma * two))
+    lower = stats.norm.ppf(1 - 1 / trials)
+    upper = stats.norm.ppf(1 - 1 / (trials * math.e))
+    return float(math.sqrt(variance) * ((1 - np.euler_gamma) * lower + np.euler_gamma * upper))
 
 
 def deflated_sharpe_of_moments(
@@ -259,9 +298,11 @@ def deflated_sharpe(returns: np.ndarray, trial_sharpes: np.ndarray) -> float | N
     :return: None with fewer than two trials, or without spread in the returns
     """
     trials = trial_sharpes[np.isfinite(trial_sharpes)]
-    if len(trials) < 2 or len(returns) < MIN_DAYS or not returns.std() > 1e-12:
+    sharpe = float(sharpe_ratio(returns, 1.0))
+    if len(trials) < 2 or len(returns) < MIN_DAYS or not math.isfinite(sharpe):
         return None
+
     benchmark = expected_maximum_sharpe(float(trials.var(ddof=1)), len(trials))
-    sharpe = float(returns.mean() / returns.std(ddof=1))
+    skewness = float(stats.skew(returns))
     kurtosis = float(stats.kurtosis(returns, fisher=False))
-    return deflated_sharpe_of_moments(sharpe, len(returns), float(stats.skew(returns)), kurtosis, benchmark)
+    return deflated_sharpe_of_moments(sharpe, len(returns), skewness, kurtosis, benchmark)

@@ -11,7 +11,7 @@ import pandas as pd
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.play import rows_of_bars
 from market_regimes.market.costs import CurrencyCosts
-from market_regimes.market.environment import fills_at_open, prices_of_fills
+from market_regimes.market.market import fills_at_open, prices_of_fills
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
 

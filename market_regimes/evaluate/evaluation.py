@@ -1,167 +1,289 @@
-"""An agent over a period of the market beside other trading rules: scores, and the files of an evaluation."""
+"""An agent over a period of the market beside other strategies: its figures, and the files of an evaluation."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.equal_weights import equal_weights
+from market_regimes.evaluate.account import Account
 from market_regimes.evaluate.figures import (
+    Rank,
     figures,
     figures_by_regime,
-    joint,
     rank_among,
     share_of_attainable,
+    sharpe_of,
     summary,
 )
 from market_regimes.evaluate.pictures import picture_of_equity, tear_sheet
-from market_regimes.evaluate.play import backtest, fill_times, positions, random_timing, trades
+from market_regimes.evaluate.play import (
+    Decision,
+    Episode,
+    discounted,
+    fill_times,
+    frames_of,
+    play_period,
+    positions,
+    random_timing,
+    trades,
+)
 from market_regimes.evaluate.robustness import robustness
-from market_regimes.evaluate.rules import buy_and_hold, fitted, informed, own_rule, volatility_targeting
+from market_regimes.evaluate.strategies import AGENT, HOLD, INFORMED, RANDOM_TIMING, STRATEGIES, Strategy
 from market_regimes.files import write_file
 from market_regimes.market.environment import REWARD_SCALE
 from market_regimes.market.segments import Segment
 
-Frames = dict[str, pd.DataFrame]
 MIN_BARS_OF_RATIO = 60  # fewer make a curve of Sharpe ratios that is noise
+NAMED_SYMBOLS = 3  # up to which a title names them
 
 
-def scores_of(frames: Frames, bars_per_year: float) -> dict[str, float | None]:
+@dataclass(frozen=True)
+class Critic:
     """
-    :param frames: the agent's ``backtest`` of the validation period
-    :param bars_per_year: what annualises
-    :return: what an evaluation during training logs
+    What predicts the returns of an agent.
+
+    :param quantiles: from the observations of one episode, from its first bar on, shape (T, size), to the quantiles of
+        the discounted return, (T, N)
+    :param gamma: discount factor
     """
-    account = joint(frames)
-    all_figures = figures(account, bars_per_year)
-    scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
-    scores["mean_reward"] = float(REWARD_SCALE * np.log1p(account["return"]).sum())
 
-    # By regime, where there are enough bars.
-    for regime, cell in figures_by_regime(frames, bars_per_year).items():
-        enough = (cell["bars"] or 0) >= MIN_BARS_OF_RATIO
-        scores[f"sharpe_{regime}"] = cell["sharpe_ratio"] if enough else None
-    return scores
+    quantiles: Callable[[np.ndarray], np.ndarray]
+    gamma: float
 
 
-def benchmarks(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, Frames]:
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    An agent's trades over a period. All that follows from them is made when it is first read, and once: a caller that
+    wants the Sharpe ratio alone pays for no strategies, no random timing and no robustness.
+
+    :param segments: what was traded
+    :param trading: what trading costs and what the agent may hold; strategies may hold ``TradingCosts.of_rules``
+    :param episode: the agent's pass over the period
+    :param critic: what predicts its returns; None: nothing does
+    :param seed: of the random timings
+    :param table: strategies to stand beside the agent where they apply, ``HOLD`` among them
+    """
+
+    segments: Sequence[Segment]
+    trading: TradingCosts
+    episode: Episode
+    critic: Critic | None = None
+    seed: int = 0
+    table: Sequence[Strategy] = STRATEGIES
+
+    @property
+    def rows_per_year(self) -> float:
+        """Rows of the account in a year, which annualise its figures."""
+        return self.segments[0].market.account_rows_per_year
+
+    @cached_property
+    def agent(self) -> Account:
+        """The agent's account."""
+        return Account(frames_of(self.episode.columns(), self.segments, self.trading))
+
+    @cached_property
+    def strategies(self) -> dict[Strategy, Account]:
+        """The accounts of the strategies that apply, in the order of the table."""
+        return benchmarks(self.segments, self.trading, self.table)
+
+    @cached_property
+    def random_timing(self) -> tuple[Account, np.ndarray]:
+        """The agent's trades at random times: the account in the middle, and the Sharpe ratios of all, per row."""
+        frames, ratios = random_timing(self.segments, self.trading, self.agent.frames, self.seed)
+        return Account(frames), ratios
+
+    @cached_property
+    def accounts(self) -> dict[str, Account]:
+        """The accounts of the agent, the strategies and the random timing, by label."""
+        by_label = {strategy.label: account for strategy, account in self.strategies.items()}
+        return {AGENT: self.agent, **by_label, RANDOM_TIMING: self.random_timing[0]}
+
+    @cached_property
+    def sharpe_ratio(self) -> float | None:
+        """The agent's."""
+        return sharpe_of(self.agent.joint, self.rows_per_year)
+
+    @cached_property
+    def sharpe_ratios(self) -> dict[Strategy, float | None]:
+        """Those of the strategies."""
+        return {strategy: sharpe_of(each.joint, self.rows_per_year) for strategy, each in self.strategies.items()}
+
+    @cached_property
+    def scores(self) -> dict[str, float | None]:
+        """What an evaluation during training logs of the agent: of the whole, and of regimes with bars enough."""
+        account = self.agent.joint
+        all_figures = figures(account, self.rows_per_year)
+        scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
+        scores["mean_reward"] = float(REWARD_SCALE * np.log1p(account["return"]).sum())
+
+        # By regime.
+        for regime, cell in figures_by_regime(self.agent, self.rows_per_year).items():
+            scores[f"sharpe_{regime}"] = None
+            if (cell["bars"] or 0) >= MIN_BARS_OF_RATIO:
+                scores[f"sharpe_{regime}"] = cell["sharpe_ratio"]
+        return scores
+
+    @cached_property
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """The figures of all accounts, overall, by regime and by symbol."""
+        return summary(self.accounts, self.segments[0].market.bars_per_year, self.rows_per_year)
+
+    @cached_property
+    def share_of_attainable(self) -> float | None:
+        """The agent's share of the way from buy-and-hold's Sharpe ratio to the informed rule's."""
+        return share_of_attainable(self.sharpe_ratio, self.sharpe_ratios[HOLD], self.sharpe_ratios.get(INFORMED))
+
+    @cached_property
+    def rank(self) -> Rank | None:
+        """The agent's rank among its random timings, of which those without a Sharpe ratio do not count."""
+        if self.sharpe_ratio is None:
+            return None
+        _, ratios = self.random_timing
+        return rank_among(self.agent.joint["return"], ratios)
+
+    @cached_property
+    def robustness(self) -> dict[str, Any]:
+        """How far the lead over buy-and-hold carries."""
+        return robustness(self.agent, self.strategies[HOLD], self.segments, self.trading, self.rows_per_year)
+
+    @cached_property
+    def predicted_and_realised(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The critic's quantiles before each of the M rows of all frames, shape (M, N), and the realised discounted
+        rewards, shape (M,), NaN after ruin.
+        """
+        assert self.critic is not None
+        frames = self.agent.frames
+
+        # The last prediction of a symbol completes its rewards.
+        predicted = []
+        last_values = []
+        for i, frame in enumerate(frames.values()):
+            quantiles = self.critic.quantiles(self.episode.observations[: len(frame) + 1, i])
+            predicted.append(quantiles[:-1])
+            last_values.append(quantiles[-1].mean())
+
+        return np.concatenate(predicted), discounted(frames, np.array(last_values), self.critic.gamma)
+
+    def result(self, step: int) -> dict[str, Any]:
+        """
+        :param step: that the agent was trained to
+        :return: for JSON: the ``summary``, the step, the share of attainable, the rank and the robustness
+        """
+        result: dict[str, Any] = {**self.summary, "step": step, "share_of_attainable": self.share_of_attainable}
+
+        # The rank among random timings, where the agent has one.
+        result["random_timings"] = 0
+        result["random_timings_below_agent"] = None
+        result["random_timings_equal_to_agent"] = None
+        result["share_of_random_timings_below_agent"] = None
+        rank = self.rank
+        if rank is not None:
+            result["random_timings"] = rank.copies
+            result["random_timings_below_agent"] = rank.below
+            result["random_timings_equal_to_agent"] = rank.equal
+            result["share_of_random_timings_below_agent"] = rank.share
+
+        result["robustness"] = self.robustness
+        return result
+
+
+def evaluate(
+    agent: Decision,
+    segments: Sequence[Segment],
+    trading: TradingCosts,
+    critic: Critic | None = None,
+    seed: int = 0,
+    table: Sequence[Strategy] = STRATEGIES,
+) -> Evaluation:
+    """
+    Let an agent trade over a period, from a flat start to its last bar.
+
+    :param agent: its trading rule
+    :param segments: what it trades
+    :param trading: what trading costs and what it may hold
+    :param critic: what predicts its returns; None: nothing does
+    :param seed: of the random timings
+    :param table: strategies to stand beside it where they apply
+    """
+    return Evaluation(segments, trading, play_period(segments, trading, agent), critic, seed, table)
+
+
+def benchmarks(
+    segments: Sequence[Segment], trading: TradingCosts, table: Sequence[Strategy] = STRATEGIES
+) -> dict[Strategy, Account]:
     """
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
-    :return: by name the backtests of buy-and-hold, volatility targeting and the fitted rule; of equal weights where
-        there are several symbols, of the own rule where there is one, and of the informed rule where the law is known.
-        They may hold ``TradingCosts.of_rules``
+    :param table: strategies
+    :return: the accounts of those that apply. They may hold ``TradingCosts.of_rules``
     """
-    free = trading.of_rules
-    rules = {
-        "buy and hold": buy_and_hold,
-        "own rule": own_rule(segments),
-        "volatility target": volatility_targeting(segments),
-        "fitted rule": fitted(segments, free),
-        "informed rule": informed(segments, free),
-    }
-    backtests = {name: backtest(segments, free, rule) for name, rule in rules.items() if rule is not None}
-    if len(segments) == 1:
-        return backtests
-
-    # Equal weights stand beside buy-and-hold.
-    hold = backtests.pop("buy and hold")
-    return {"buy and hold": hold, "equal weights": equal_weights(segments, free), **backtests}
+    accounts = {}
+    for strategy in table:
+        frames = strategy.backtest(segments, trading.of_rules)
+        if frames is not None:
+            accounts[strategy] = Account(frames)
+    return accounts
 
 
-def benchmark_scores(benchmarks: dict[str, Frames], bars_per_year: float) -> dict[str, float | None]:
+def benchmark_scores(segments: Sequence[Segment], trading: TradingCosts) -> dict[str, float | None]:
     """
-    :param benchmarks: by name
-    :param bars_per_year: what annualises
-    :return: their Sharpe ratios as ``sharpe_NAME``, beside which an evaluation during training logs the agent's
+    :param segments: what is traded
+    :param trading: what trading costs and what the agent may hold
+    :return: Sharpe ratios of the strategies that apply, as ``sharpe_NAME``, beside which an evaluation during training
+        logs the agent's
     """
-    return {
-        f"sharpe_{name.replace(' ', '_')}": figures(joint(frames), bars_per_year)["sharpe_ratio"]
-        for name, frames in benchmarks.items()
-    }
+    rows_per_year = segments[0].market.account_rows_per_year
+    accounts = benchmarks(segments, trading)
+    return {f"sharpe_{each.scalar}": sharpe_of(account.joint, rows_per_year) for each, account in accounts.items()}
 
 
-def compared(
-    agent: Frames, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float, seed: int, step: int
-) -> tuple[dict[str, Frames], dict[str, Any]]:
-    """
-    :param agent: its ``backtest``
-    :param segments: what it traded
-    :param trading: what trading costs and what may be held
-    :param bars_per_year: what annualises the figures of the account, whose rows it counts
-    :param seed: of the random timings
-    :param step: that the agent was trained to
-    :return: the backtests of the agent, of the ``benchmarks`` and of the agent's trades at random times, by name; and
-        their ``summary``, with the step, the ``Rank`` of the agent among the random timings, the
-        ``share_of_attainable`` and the ``robustness`` of the agent's lead over buy-and-hold
-    """
-    shifted, sharpe_of_shifts = random_timing(segments, trading, agent, seed)
-    strategies = {"agent": agent, **benchmarks(segments, trading), "random timing": shifted}
-    result = {**summary(strategies, segments[0].market.bars_per_year, bars_per_year), "step": step}
-    sharpes = {name: all_figures["sharpe_ratio"] for name, all_figures in result["joint"].items()}
-    sharpe = sharpes["agent"]
-    result["share_of_attainable"] = share_of_attainable(sharpe, sharpes["buy and hold"], sharpes.get("informed rule"))
-
-    # The agent's rank among its copies, of which those without a Sharpe ratio do not count.
-    rank = None if sharpe is None else rank_among(joint(agent)["return"], sharpe_of_shifts)
-    result["random_timings"] = 0 if rank is None else rank.copies
-    result["random_timings_below_agent"] = None if rank is None else rank.below
-    result["random_timings_equal_to_agent"] = None if rank is None else rank.equal
-    result["share_of_random_timings_below_agent"] = None if rank is None else rank.share
-
-    # How far the lead over buy-and-hold carries.
-    hold = joint(strategies["buy and hold"])
-    result["robustness"] = robustness(agent, hold, segments, trading, bars_per_year)
-    return strategies, result
-
-
-def write_evaluation(
-    folder: Path,
-    name: str,
-    strategies: dict[str, Frames],
-    segments: Sequence[Segment],
-    result: dict[str, Any],
-    bars_per_year: float,
-    trading: TradingCosts,
-) -> str:
+def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: dict[str, Any]) -> str:
     """
     Write ``evaluation-NAME.json``, ``positions-NAME.csv``, ``trades-NAME.csv``, ``tearsheet-NAME.html`` and
     ``equity-NAME.png``.
 
+    :param evaluation: of an agent
     :param folder: run folder
     :param name: of the period, in file names and titles
-    :param strategies: from ``compared``
-    :param segments: what was traded
     :param result: what the JSON holds
-    :param bars_per_year: what annualises
-    :param trading: when orders are filled
     :return: first and last day, for titles
     """
     write_file(folder / f"evaluation-{name}.json", json.dumps(result, indent=2))
-    accounts = {each: joint(frames) for each, frames in strategies.items()}
-    agent = strategies["agent"]
+    accounts = {label: account.joint for label, account in evaluation.accounts.items()}
+    frames = evaluation.agent.frames
+    account = evaluation.agent.joint
 
-    # Title, pictures, tables.
-    days = " to ".join(str(day) for day in accounts["agent"].index[[0, -1]].date)
-    title = f"{', '.join(agent) if len(agent) <= 3 else f'{len(agent)} symbols'}, {name}: {days}"
+    # The picture and its title.
+    days = " to ".join(str(day) for day in account.index[[0, -1]].date)
+    symbols = ", ".join(frames)
+    if len(frames) > NAMED_SYMBOLS:
+        symbols = f"{len(frames)} symbols"
+    title = f"{symbols}, {name}: {days}"
     picture_of_equity(accounts, folder / f"equity-{name}.png", title)
-    trades(agent, fill_times(segments, trading)).to_csv(folder / f"trades-{name}.csv")
-    positions(agent, segments).to_csv(folder / f"positions-{name}.csv", index=False)
+
+    # Tables of the agent's orders and decisions.
+    filled = fill_times(evaluation.segments, evaluation.trading)
+    trades(frames, filled).to_csv(folder / f"trades-{name}.csv")
+    positions(frames, evaluation.segments).to_csv(folder / f"positions-{name}.csv", index=False)
 
     # The tear sheet, which quantstats cannot make of all returns.
-    returns = accounts["agent"]["return"]
-    returns_of_hold = accounts["buy and hold"]["return"]
+    returns = account["return"]
+    returns_of_hold = evaluation.strategies[HOLD].joint["return"]
+    path = folder / f"tearsheet-{name}.html"
     try:
-        tear_sheet(returns, returns_of_hold, folder / f"tearsheet-{name}.html", title, bars_per_year)
+        tear_sheet(returns, returns_of_hold, path, title, evaluation.rows_per_year)
     except ValueError as error:
-        print(f"tearsheet-{name}.html is left out: {error}", file=sys.stderr)
+        print(f"{path.name} is left out: {error}", file=sys.stderr)
     return days
 
 
@@ -171,8 +293,12 @@ def name_of(data: Sequence[str], segments: Sequence[Segment]) -> str:
     :param segments: of them
     :return: name of an evaluation on them, fit for a file's name: the first file and the days whose returns are earned
     """
+    # The days whose returns are earned.
     first = min(segment.market.dates[segment.first + 1] for segment in segments).astype("M8[D]")
     last = max(segment.market.dates[segment.last] for segment in segments).astype("M8[D]")
-    stems = [Path(entry).stem or "data" for entry in data[:1]]
-    more = [f"and-{len(data) - 1}-more"] if len(data) > 1 else []
-    return "-".join([*stems, *more, str(first), "to", str(last)])
+
+    # The first file, and how many there are beside it.
+    words = [Path(entry).stem or "data" for entry in data[:1]]
+    if len(data) > 1:
+        words.append(f"and-{len(data) - 1}-more")
+    return "-".join([*words, str(first), "to", str(last)])

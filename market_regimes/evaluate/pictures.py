@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.evaluate.figures import quantstats
+from market_regimes.evaluate.strategies import AGENT, HOLD
 from market_regimes.files import write_file
 from market_regimes.market.regimes import MIN_REGIME_DAYS, REGIMES
 
@@ -35,7 +36,8 @@ def _panels(height: float, **ratios: list[float]) -> tuple[Any, list[Any]]:
 
     figure = Figure(figsize=(10, height), layout="constrained")
     FigureCanvasAgg(figure)
-    rows, columns = len(ratios.get("height_ratios", [1])), len(ratios.get("width_ratios", [1]))
+    rows = len(ratios.get("height_ratios", [1]))
+    columns = len(ratios.get("width_ratios", [1]))
     axes: list[Any] = list(figure.subplots(rows, columns, sharex=rows > 1, gridspec_kw=dict(ratios)))
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -47,32 +49,41 @@ def picture_of_equity(frames: dict[str, pd.DataFrame], path: Path, title: str) -
     Equity on a logarithmic axis, drawdown, the agent's exposure and the volatility index over time. Buy-and-hold stands
     there a second time, at the agent's volatility.
 
-    :param frames: ``evaluation.joint`` backtests by name, the agent's first
+    :param frames: ``Account.joint`` by name, the agent's first
     :param path: PNG to write
     :param title: heading
     """
     figure, (equity, drawdown, exposure, index) = _panels(8, height_ratios=[3, 1.5, 1, 1])
     agent = next(iter(frames.values()))
-    equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
     curves = [frame["equity"] for frame in frames.values()]
     falls = [100 * (curve / curve.cummax().clip(lower=1.0) - 1) for curve in curves]
-    hold = frames.get("buy and hold")
-    scaled = None if hold is None else at_volatility(hold["return"], agent["return"])
-    of_equity = line_styles([np.log(curve) for curve in (*curves, *([] if scaled is None else [scaled]))])
+
+    # Buy-and-hold at the agent's volatility is one more curve.
+    hold = frames.get(HOLD.label)
+    scaled = None
+    if hold is not None:
+        scaled = at_volatility(hold["return"], agent["return"])
+        curves.append(scaled)
+    of_equity = line_styles([np.log(curve) for curve in curves])
     of_falls = line_styles(falls)
+
+    # Equity and drawdown of every strategy; the agent lies on top.
+    equity.plot(agent.index, agent["gross_equity"], label="agent, before costs", color="C0", linewidth=0.8, alpha=0.6)
     for i, (name, frame) in enumerate(frames.items()):
-        style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)  # the agent lies on top
+        style = dict(color=f"C{i}", linewidth=LINE_WIDTH, zorder=3 if frame is agent else 2)
         equity.plot(frame.index, frame["equity"], label=name, linestyle=of_equity[i], **style)
         drawdown.plot(frame.index, falls[i], linestyle=of_falls[i], **style)
-        if name == "buy and hold":
-            alone = of_equity[-1] == "-"
-            style = (
-                dict(linewidth=0.8, linestyle="--") if alone else dict(linewidth=LINE_WIDTH, linestyle=of_equity[-1])
-            )
-            label = "buy and hold at the agent's volatility"
-            equity.plot(frame.index, scaled, label=label, color=f"C{i}", **style)
+        if name == HOLD.label and scaled is not None:
+            style = dict(color=f"C{i}", linewidth=LINE_WIDTH, linestyle=of_equity[-1])
+            if of_equity[-1] == "-":  # no other curve runs along it
+                style |= dict(linewidth=0.8, linestyle="--")
+            equity.plot(frame.index, scaled, label=f"{name} at the agent's volatility", **style)
+
+    # What the agent held, and the market's volatility.
     exposure.plot(agent.index, 100 * agent["position"].rolling(20, min_periods=1).mean(), color="C0", linewidth=0.8)
     index.plot(agent.index, agent["index"], color="0.4", linewidth=0.8)
+
+    # Axes.
     equity.set(title=title, ylabel="equity, start = 1", yscale="log")
     ticks = equity_ticks(*equity.get_ylim())
     equity.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -104,6 +115,8 @@ def line_styles(curves: Sequence[pd.Series]) -> list[Any]:
                 break
         else:
             groups.append([i])
+
+    # The curves of a group take turns.
     styles: list[Any] = ["-"] * len(curves)
     for group in (group for group in groups if len(group) > 1):
         for place, i in enumerate(group):
@@ -150,26 +163,35 @@ def picture_of_returns(frames: dict[str, pd.DataFrame], quantiles: np.ndarray, o
     :return: figure
     """
     figure, (fan, share) = _panels(4, width_ratios=[2, 1])
-    first = next(iter(frames.values()))
-    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
-    low, lower, middle, upper, high = np.quantile(quantiles[: len(first)], [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
+    symbol = next(iter(frames))
+    first = frames[symbol]
+    several = len(frames) > 1
+
+    # The distribution over time, of the first symbol.
+    of_first = quantiles[: len(first)]
+    low, lower, middle, upper, high = np.quantile(of_first, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
     fan.fill_between(first.index, low, high, alpha=0.2, color="C0", linewidth=0, label="predicted, 5 to 95 %")
     fan.fill_between(first.index, lower, upper, alpha=0.4, color="C0", linewidth=0, label="25 to 75 %")
     fan.plot(first.index, middle, color="C0", linewidth=0.8)
     fan.plot(first.index, outcomes[: len(first)], color="C1", linewidth=0.8, label="came")
-    shown = next(iter(frames)) + (f", one of {len(frames)} symbols" if len(frames) > 1 else "")
+    shown = f"{symbol}, one of {len(frames)} symbols" if several else symbol
     fan.set(title=f"{shown}: {title}", ylabel="discounted log growth, %")
     fan.tick_params(axis="x", rotation=30)
-    known = np.isfinite(outcomes)
-    below = outcomes[known, None] < np.sort(quantiles[known], axis=1)
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])[known]
+
+    # The share of outcomes below each quantile, by regime.
+    defined = np.isfinite(outcomes)
+    tau = (np.arange(quantiles.shape[1]) + 0.5) / quantiles.shape[1]
+    below = outcomes[defined, None] < np.sort(quantiles[defined], axis=1)
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in frames.values()])[defined]
     share.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     share.plot(tau, below.mean(axis=0), color="black", label="all")
     for name in REGIMES:
-        if (regime == name).sum() >= MIN_REGIME_DAYS:
-            share.plot(tau, below[regime == name].mean(axis=0), label=name, linewidth=1.0)
-    of = "all symbols" if len(frames) > 1 else next(iter(frames))
-    share.set(title=f"calibration, {of}", xlabel="quantile predicted", ylabel="share of outcomes below")
+        inside = regime == name
+        if inside.sum() >= MIN_REGIME_DAYS:
+            share.plot(tau, below[inside].mean(axis=0), label=name, linewidth=1.0)
+    calibrated = "all symbols" if several else symbol
+    share.set(title=f"calibration, {calibrated}", xlabel="quantile predicted", ylabel="share of outcomes below")
+
     for axis in (fan, share):
         axis.legend(frameon=False)
     return figure
@@ -187,13 +209,18 @@ def picture_of_training(progress: Path, path: Path, title: str) -> None:
     if "train/value_loss" not in scalars:  # nothing was trained, or someone removed the file
         return
     scalars = scalars.dropna(subset=["train/value_loss"]).set_index("time/total_timesteps").filter(like="train/")
+
+    # The weight and its band.
     figure, (weight, loss, explained) = _panels(6, height_ratios=[2, 1.5, 1.5])
     if "train/variance_scaling_weight" in scalars:
-        low, high = scalars["train/variance_scaling_weight_min"], scalars["train/variance_scaling_weight_max"]
+        low = scalars["train/variance_scaling_weight_min"]
+        high = scalars["train/variance_scaling_weight_max"]
         weight.fill_between(scalars.index, low, high, alpha=0.25, label="over the minibatches of an update")
         weight.plot(scalars["train/variance_scaling_weight"], label="mean")
         weight.legend(frameon=False)
     weight.set(title=title, ylabel="variance scaling\nweight")
+
+    # The value loss, and what of the returns the critic explains.
     loss.plot(scalars["train/value_loss"])
     loss.set(ylabel="value loss,\nunscaled")
     if "train/explained_variance" in scalars:
@@ -215,9 +242,10 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
     """
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it asks for Arial and takes what there is
     path.unlink(missing_ok=True)
-    agent, benchmark = (
-        _as_returns(returns.rename(name)) for returns, name in ((agent, "agent"), (benchmark, "buy and hold"))
-    )
+    agent = _as_returns(agent.rename(AGENT))
+    benchmark = _as_returns(benchmark.rename(HOLD.label))
+
+    # quantstats fits lines and makes tables without looking whether there is anything to show.
     made = path.with_name(path.name + ".tmp")
     try:
         with warnings.catch_warnings():
@@ -230,7 +258,7 @@ def tear_sheet(agent: pd.Series, benchmark: pd.Series, path: Path, title: str, b
                 periods_per_year=bars_per_year,
                 match_dates=False,  # which would leave out the bars before the first trade
             )
-    except Exception as error:  # it fits lines and makes tables without looking whether there is anything to show
+    except Exception as error:
         made.unlink(missing_ok=True)
         raise ValueError(f"quantstats makes no tear sheet of these returns ({error})") from error
     text = made.read_text(encoding="utf-8")
@@ -258,5 +286,8 @@ def _mended(text: str) -> str:
     """A tear sheet without links to the network, a sign that fonts lack, and bars of years that are a year off."""
     text = re.sub(r"<link[^>]*href=.https?://[^>]*>", "", text).replace("\ufe6a", " %")
     head, *pictures = re.split(r"(?=<svg)", text)
-    kept = [p.partition("</svg>")[2] if "<!-- EOY Returns" in p.partition("</svg>")[0] else p for p in pictures]
-    return head + "".join(kept)
+    kept = [head]
+    for picture in pictures:
+        svg, _, rest = picture.partition("</svg>")
+        kept.append(rest if "<!-- EOY Returns" in svg else picture)
+    return "".join(kept)

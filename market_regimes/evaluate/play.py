@@ -2,88 +2,184 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.figures import before, rows_of, sharpe_per_row
-from market_regimes.evaluate.rules import Decision
+from market_regimes.evaluate.account import Frames, before, rows_of
+from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.market.costs import NO_ORDER
-from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, MarketCore, fills_at_open
+from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, Known, MarketCore
+from market_regimes.market.market import fills_at_open
 from market_regimes.market.regimes import REGIMES
 from market_regimes.market.segments import Segment
-from market_regimes.prices.bar_length import Calendar
+from market_regimes.prices import Calendar
+
+Decision = Callable[[Known], np.ndarray]  # what is known at a close -> one target position per agent
 
 RANDOM_RUNS = 100
+RUINED = RUIN_EQUITY * (1 + 1e-9)  # equity up to which an account counts as ruined
 
 
-def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Episode:
+    """
+    n agents from where they stood to the ends of their episodes, the longest of which has T bars. An agent trades in
+    the bars up to its end or ruin.
+
+    :param bar: bar at whose close each agent decided, position in the core's arrays, shape (T + 1, n)
+    :param observations: what it saw then, as the environment gives it, shape (T + 1, n, size); of given targets empty,
+        shape (0,)
+    :param held: position before the decision, shape (T + 1, n)
+    :param decision: target position within the bounds, shape (T + 1, n). The last row's orders are not filled
+    :param alive: whether an agent trades in a bar, shape (T, n)
+    :param growth: growth of equity in a bar, 1 where the agent does not trade, shape (T, n)
+    :param gross_growth: the same without fees, slippage and financing, shape (T, n)
+    :param trade: shares of the equity before the bar that were bought, below 0: sold, shape (T, n)
+    :param cost: fees, slippage and financing as shares of that equity, shape (T, n)
+    :param ruined: number of bars after which an account was ruined, -1: it was not, shape (n,)
+    """
+
+    bar: np.ndarray
+    observations: np.ndarray
+    held: np.ndarray
+    decision: np.ndarray
+    alive: np.ndarray
+    growth: np.ndarray
+    gross_growth: np.ndarray
+    trade: np.ndarray
+    cost: np.ndarray
+    ruined: np.ndarray
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """Growth of log equity in per cent, shape (T, n)."""
+        rewards: np.ndarray = REWARD_SCALE * np.log(self.growth)
+        return rewards
+
+    def columns(self, agents: slice = slice(None)) -> dict[str, np.ndarray]:
+        """
+        :param agents: some of them
+        :return: what they earned and held, by the names of a backtest's columns, shapes (T, n); 0 after ruin or end
+        """
+        alive = self.alive[:, agents]
+        return {
+            "return": self.growth[:, agents] - 1,
+            "gross_return": self.gross_growth[:, agents] - 1,
+            "target": np.where(alive, self.decision[:-1, agents], 0.0),
+            "position": np.where(alive, self.held[1:, agents], 0.0),
+            "trade": self.trade[:, agents],
+            "cost": self.cost[:, agents],
+        }
+
+
+def play(core: MarketCore, decide: Decision | np.ndarray, at_end: np.ndarray | None = None) -> Episode:
+    """
+    The loop over bars: every agent decides at a close, its order is filled, the next bar comes. It ends with a decision
+    at the last close, whose order is not filled.
+
+    :param core: agents, each on its own symbol; they play from where they stand
+    :param decide: gives the target positions; or these themselves, shape (T + 1, n_envs)
+    :param at_end: position with which an agent decides at its end, NaN: what it holds by then, shape (n_envs,); None:
+        all hold what they hold
+    """
+    bars = int((core.end - core.bar).max())
+    shape = (bars, core.n_envs)
+    bar = np.minimum(core.bar + np.arange(bars + 1)[:, None], core.end)
+    observations: list[np.ndarray] = []
+    held = np.empty((bars + 1, core.n_envs))
+    decision = np.empty((bars + 1, core.n_envs))
+    alive = np.zeros(shape, dtype=bool)
+    growth = np.ones(shape)
+    gross_growth = np.ones(shape)
+    trade = np.zeros(shape)
+    cost = np.zeros(shape)
+    ruined = np.full(core.n_envs, -1)
+    trading = np.ones(core.n_envs, dtype=bool)
+
+    for t in range(bars + 1):
+        # The position at the close.
+        if at_end is not None:
+            given = (core.bar == core.end) & ~np.isnan(at_end)
+            core.start_at(core.bar, np.where(given, at_end, core.position))
+        held[t] = core.position
+
+        # The decision.
+        if isinstance(decide, np.ndarray):
+            targets = decide[t]
+        else:
+            known = core.known()
+            observations.append(known.observations)
+            targets = decide(known)
+        decision[t] = np.clip(targets, *core.costs.bounds)
+        if t == bars:
+            break
+
+        # The next bar; agents at their end stay there and earn nothing.
+        result = core.step(decision[t])
+        alive[t] = trading
+        growth[t] = np.where(trading, result.growth, 1.0)
+        gross_growth[t] = np.where(trading, result.gross_growth, 1.0)
+        trade[t] = np.where(trading, result.trade, 0.0)
+        cost[t] = np.where(trading, result.cost, 0.0)
+        ruined[trading & result.terminated] = t + 1
+        trading = trading & ~(result.terminated | result.truncated)
+
+    seen = np.array(observations)
+    return Episode(bar, seen, held, decision, alive, growth, gross_growth, trade, cost, ruined)
+
+
+def play_period(segments: Sequence[Segment], costs: TradingCosts, decide: Decision | np.ndarray) -> Episode:
+    """
+    :param segments: what is traded, by one agent each, from a flat start to the last bar
+    :param costs: what trading costs and what may be held
+    :param decide: gives the target positions; or these themselves, shape (T + 1, symbols)
+    """
+    return play(MarketCore(segments, len(segments), costs, episode_bars=None), decide)
+
+
+def backtest(segments: Sequence[Segment], costs: TradingCosts, decide: Decision | np.ndarray) -> Frames:
     """
     One pass over the period of every segment, from a flat start to its last bar; after ruin nothing is held.
 
     :param segments: what is traded
     :param costs: what trading costs and what may be held
-    :param decide: gives the target positions
+    :param decide: gives the target positions; or these themselves, shape (T + 1, symbols)
     :return: per symbol a row per bar: ``return`` and ``gross_return`` (simple; gross of fees, slippage and financing),
         ``equity`` and ``gross_equity`` (1 at the start), ``target`` and, at the close, ``position``, ``trade`` (signed)
         and ``cost`` (shares of equity), ``price`` of the fill, ``index``, ``regime`` (name), ``row``: time of the
         account's row that the bar belongs to, in seconds (``Calendar``). The ``target`` was decided at the close before
         the row's bar; it was filled at the open of that bar, or at the close before it
     """
-    core = MarketCore(segments, len(segments), costs, episode_bars=None)
-    played = _run(core, lambda: orders(core, decide))
-    decide(core.known())  # so that it sees the last state too
-    return _frames(segments, played, costs)
+    return frames_of(play_period(segments, costs, decide).columns(), segments, costs)
 
 
-def orders(core: MarketCore, decide: Decision) -> np.ndarray:
+def frames_of(arrays: Mapping[str, np.ndarray], segments: Sequence[Segment], costs: TradingCosts) -> Frames:
     """
-    :param core: agents at a close
-    :param decide: gives the target positions
-    :return: the target positions as the environment fills them, shape (n_envs,)
+    :param arrays: ``Episode.columns`` of one agent per segment, shapes (T, K)
+    :param segments: what was traded
+    :param costs: when orders were filled
+    :return: as ``backtest`` describes
     """
-    targets: np.ndarray = np.clip(decide(core.known()), *core.costs.bounds)
-    return targets
-
-
-def _run(core: MarketCore, next_targets: Callable[[], np.ndarray]) -> dict[str, np.ndarray]:
-    """
-    All agents to their ends, each on its own symbol.
-
-    :param core: agents at their first close
-    :param next_targets: gives the target positions of the next bar, shape (n_envs,)
-    :return: arrays (bars, n_envs); after ruin or end all is 0
-    """
-    rows: dict[str, list[np.ndarray]] = defaultdict(list)
-    alive = np.ones(core.n_envs, dtype=bool)
-    for _ in range(int((core.last - core.first).max())):
-        targets = next_targets()
-        result = core.step(targets)
-        rows["return"].append(np.where(alive, result.growth - 1, 0.0))
-        rows["gross_return"].append(np.where(alive, result.gross_growth - 1, 0.0))
-        for name, values in (("target", targets), ("position", core.position), ("trade", result.trade)):
-            rows[name].append(np.where(alive, values, 0.0))
-        rows["cost"].append(np.where(alive, result.cost, 0.0))
-        alive = alive & ~(result.terminated | result.truncated)
-    return {name: np.stack(values) for name, values in rows.items()}
-
-
-def _frames(segments: Sequence[Segment], arrays: dict[str, np.ndarray], costs: TradingCosts) -> dict[str, pd.DataFrame]:
     frames = {}
     rows = rows_of_bars(segments)
     for i, segment in enumerate(segments):
         market = segment.market
         bars = slice(segment.first + 1, segment.last + 1)
 
-        # What was earned and held, then what the market did.
+        # What was earned and held.
         columns = {name: values[: segment.last - segment.first, i] for name, values in arrays.items()}
         columns["equity"] = (1 + columns["return"]).cumprod()
         columns["gross_equity"] = (1 + columns["gross_return"]).cumprod()
+
+        # What the market did.
         at_open = fills_at_open(market, costs)
-        columns["price"] = market.open[bars] if at_open else market.close[segment.first : segment.last]
+        columns["price"] = market.close[segment.first : segment.last]
+        if at_open:
+            columns["price"] = market.open[bars]
         columns["index"] = market.index[bars]
         columns["regime"] = np.array(REGIMES)[market.regime[bars]]
         columns["row"] = rows[i].astype(np.int64)
@@ -99,15 +195,16 @@ def rows_of_bars(segments: Sequence[Segment]) -> list[np.ndarray]:
     """
     markets = [segment.market for segment in segments]
     calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
-    return [
-        calendar.stamps[row[segment.first + 1 : segment.last + 1]]
-        for segment, row in zip(segments, calendar.rows, strict=True)
-    ]
+    times = []
+    for segment, row in zip(segments, calendar.rows, strict=True):
+        earned = row[segment.first + 1 : segment.last + 1]
+        times.append(calendar.stamps[earned])
+    return times
 
 
 def random_timing(
-    segments: Sequence[Segment], costs: TradingCosts, agent: dict[str, pd.DataFrame], seed: int, runs: int = RANDOM_RUNS
-) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    segments: Sequence[Segment], costs: TradingCosts, agent: Frames, seed: int, runs: int = RANDOM_RUNS
+) -> tuple[Frames, np.ndarray]:
     """
     What the agent's own trades earn at random times: its target positions, shifted in a circle by a random number of
     rows of the account, so that turnover and exposure stay and only the timing goes. One number shifts all symbols:
@@ -124,30 +221,30 @@ def random_timing(
     stamps, rows = rows_of(agent)
     shifts = _shifts(len(stamps), runs, seed)
 
-    # The targets of every symbol in every copy, bar by bar: (bars, copies * symbols).
+    # The targets of every symbol in every copy, bar by bar: (bars + 1, copies * symbols).
     symbols = len(segments)
     bars = max(len(frame) for frame in agent.values())
-    targets = np.zeros((bars, len(shifts) * symbols))
+    targets = np.zeros((bars + 1, len(shifts) * symbols))
     for i, (frame, row) in enumerate(zip(agent.values(), rows, strict=True)):
         targets[: len(frame), i::symbols] = _shifted(frame["target"].to_numpy(), row, len(stamps), shifts)
 
     # All copies trade at once.
     core = MarketCore(segments, len(shifts) * symbols, costs, episode_bars=None)
-    steps = iter(np.clip(targets, *costs.bounds))
-    arrays = _run(core, lambda: next(steps))
+    episode = play(core, targets)
 
     # The equity of each copy's account is the mean over those of its symbols.
     equity = np.zeros((len(stamps), len(shifts)))
     for i, row in enumerate(rows):
-        equity_of_symbol = (1 + arrays["return"][: len(row), i::symbols]).cumprod(axis=0)
+        returns = episode.growth[: len(row), i::symbols] - 1
+        equity_of_symbol = (1 + returns).cumprod(axis=0)
         last_bar = np.searchsorted(row, np.arange(len(stamps)), side="right") - 1
         equity += np.where(last_bar[:, None] >= 0, equity_of_symbol[last_bar.clip(0)], 1.0) / symbols
-    sharpe = sharpe_per_row(equity / before(equity) - 1)
+    ratios = sharpe_ratio(equity / before(equity) - 1, 1.0)
 
     # The copy in the middle; undefined ratios are sorted to the end.
-    median = int(np.argsort(sharpe)[(np.isfinite(sharpe).sum() - 1) // 2])
+    median = int(np.argsort(ratios)[(np.isfinite(ratios).sum() - 1) // 2])
     chosen = slice(median * symbols, (median + 1) * symbols)
-    return _frames(segments, {name: values[:, chosen] for name, values in arrays.items()}, costs), sharpe
+    return frames_of(episode.columns(chosen), segments, costs), ratios
 
 
 def _shifts(rows: int, runs: int, seed: int) -> np.ndarray:
@@ -198,7 +295,7 @@ def fill_times(segments: Sequence[Segment], costs: TradingCosts) -> dict[str, np
     return times
 
 
-def trades(frames: dict[str, pd.DataFrame], filled: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
+def trades(frames: Frames, filled: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
     """
     :param frames: from ``backtest``
     :param filled: times of the fills, from ``fill_times``; None: every order is filled at the open of its row's bar
@@ -216,13 +313,17 @@ def trades(frames: dict[str, pd.DataFrame], filled: Mapping[str, np.ndarray] | N
             at_close = bool((times != frame.index).any())
             equity = frame["equity"].shift(fill_value=1.0) if at_close else frame["equity"]
             table = frame.assign(equity=equity).set_index(times)
+
+        # An order is what is more than rounding.
         orders = table[table["trade"].abs() > NO_ORDER]
         side = np.where(orders["trade"] > 0, "buy", "sell")
         rows.append(orders.assign(symbol=symbol, side=side, traded=orders["trade"].abs()))
-    return pd.concat(rows)[["symbol", "side", "price", "traded", "target", "cost", "equity"]].sort_index(kind="stable")
+
+    columns = ["symbol", "side", "price", "traded", "target", "cost", "equity"]
+    return pd.concat(rows)[columns].sort_index(kind="stable")
 
 
-def positions(frames: dict[str, pd.DataFrame], segments: Sequence[Segment]) -> pd.DataFrame:
+def positions(frames: Frames, segments: Sequence[Segment]) -> pd.DataFrame:
     """
     :param frames: from ``backtest``
     :param segments: what was traded
@@ -231,8 +332,9 @@ def positions(frames: dict[str, pd.DataFrame], segments: Sequence[Segment]) -> p
     """
     rows = []
     for segment, frame in zip(segments, frames.values(), strict=True):
-        market, bars = segment.market, slice(segment.first, segment.last)
-        solvent = (frame["equity"].shift(fill_value=1.0) > RUIN_EQUITY * (1 + 1e-9)).to_numpy()
+        market = segment.market
+        bars = slice(segment.first, segment.last)
+        solvent = (frame["equity"].shift(fill_value=1.0) > RUINED).to_numpy()
         table = pd.DataFrame(
             {
                 "date": market.dates[bars],
@@ -247,10 +349,10 @@ def positions(frames: dict[str, pd.DataFrame], segments: Sequence[Segment]) -> p
     return pd.concat(rows).sort_values("date", kind="stable", ignore_index=True)
 
 
-def discounted(frames: dict[str, pd.DataFrame], last_values: np.ndarray, gamma: float) -> np.ndarray:
+def discounted(frames: Frames, last_values: np.ndarray, gamma: float) -> np.ndarray:
     """
-    What came after each decision: the discounted rewards to ruin, or to the end of the period, where the critic's value
-    completes them.
+    Realised discounted rewards after each decision, up to ruin or the period's end, where the critic's value completes
+    them.
 
     :param frames: from ``backtest``
     :param last_values: value of the last state, one per symbol
@@ -260,11 +362,29 @@ def discounted(frames: dict[str, pd.DataFrame], last_values: np.ndarray, gamma: 
     outcomes = []
     for frame, last_value in zip(frames.values(), last_values, strict=True):
         rewards = REWARD_SCALE * np.log1p(frame["return"].to_numpy())
+
+        # Nothing follows ruin.
+        ruined = np.flatnonzero(frame["equity"] <= RUINED)
+        end = len(rewards)
+        if len(ruined):
+            end = ruined[0] + 1
+            last_value = 0.0
         outcome = np.full(len(rewards), np.nan)
-        ruined = np.flatnonzero(frame["equity"] <= RUIN_EQUITY * (1 + 1e-9))
-        end, value = (ruined[0] + 1, 0.0) if len(ruined) else (len(rewards), last_value)
-        for t in range(end - 1, -1, -1):
-            value = rewards[t] + gamma * value
-            outcome[t] = value
+        outcome[:end] = discounted_sums(rewards[:end], last_value, gamma)
         outcomes.append(outcome)
     return np.concatenate(outcomes)
+
+
+def discounted_sums(rewards: np.ndarray, last_value: float | np.ndarray, gamma: float) -> np.ndarray:
+    """
+    :param rewards: of each bar, shape (T, ...)
+    :param last_value: value of the state after the last one
+    :param gamma: discount factor
+    :return: from each bar on, shape (T, ...)
+    """
+    sums = np.empty(rewards.shape)
+    value = last_value
+    for t in range(len(rewards) - 1, -1, -1):
+        value = rewards[t] + gamma * value
+        sums[t] = value
+    return sums

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.figures import NO_SPREAD, joint, sharpe_per_row
-from market_regimes.evaluate.play import backtest
-from market_regimes.market.environment import RUIN_EQUITY, Known, fills_at_open
+from market_regimes.evaluate.account import Account, Frames, joint
+from market_regimes.evaluate.figures import NO_SPREAD, or_none, sharpe_of, sharpe_ratio
+from market_regimes.evaluate.play import RUINED, backtest
+from market_regimes.evaluate.strategies import AGENT, HOLD
+from market_regimes.market.market import fills_at_open
 from market_regimes.market.segments import Segment
-
-Frames = dict[str, pd.DataFrame]
 
 MIN_BARS = 20  # with fewer returns no interval is given
 RESAMPLES = 1000
@@ -58,16 +58,6 @@ class SharpeDifference:
     std_error: float
 
 
-def sharpe_ratio(returns: np.ndarray, bars_per_year: float) -> float | None:
-    """
-    :param returns: simple returns, shape (T,)
-    :param bars_per_year: what annualises
-    :return: mean over standard deviation, annualised, risk-free rate 0; None without spread
-    """
-    per_row = float(sharpe_per_row(returns[:, None])[0])
-    return math.sqrt(bars_per_year) * per_row if np.isfinite(per_row) else None
-
-
 def sharpe_difference(
     returns: np.ndarray, benchmark: np.ndarray, bars_per_year: float, seed: int = 0
 ) -> SharpeDifference | None:
@@ -84,20 +74,22 @@ def sharpe_difference(
     # Here, since it takes a second and ``signal``, which imports this module, does without.
     from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
-    varies = returns.std() > NO_SPREAD and benchmark.std() > NO_SPREAD
-    if len(returns) < MIN_BARS or not varies:
+    both = np.stack([returns, benchmark], axis=1)
+    if len(returns) < MIN_BARS or not np.isfinite(sharpe_ratio(both, bars_per_year)).all():
         return None
 
-    def difference(both: np.ndarray) -> np.ndarray:
-        ratios = np.nan_to_num(sharpe_per_row(both))  # a draw without spread counts as 0
-        return np.array([math.sqrt(bars_per_year) * (ratios[0] - ratios[1])])
+    def difference(drawn: np.ndarray) -> np.ndarray:
+        per_bar = np.nan_to_num(sharpe_ratio(drawn, 1.0))  # a draw without spread counts as 0
+        annualised: np.ndarray = math.sqrt(bars_per_year) * (per_bar[:1] - per_bar[1:])
+        return annualised
 
     # The mean length of a block follows from how long the gap of the two series remembers.
     gap = returns - benchmark
-    block = float(optimal_block_length(gap)["stationary"].iloc[0]) if gap.std() > NO_SPREAD else 1.0
-    block = max(1.0, block) if np.isfinite(block) else 1.0
+    block = 1.0
+    if gap.std() > NO_SPREAD:
+        remembered = float(optimal_block_length(gap)["stationary"].iloc[0])
+        block = max(1.0, or_none(remembered) or 1.0)
 
-    both = np.stack([returns, benchmark], axis=1)
     bootstrap = StationaryBootstrap(math.ceil(block), both, seed=np.random.default_rng(seed))
     drawn = bootstrap.apply(difference, RESAMPLES)[:, 0]
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -105,11 +97,11 @@ def sharpe_difference(
 
 
 def robustness(
-    agent: Frames, hold: pd.DataFrame, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
+    agent: Account, hold: Account, segments: Sequence[Segment], trading: TradingCosts, bars_per_year: float
 ) -> dict[str, Any]:
     """
-    :param agent: its ``backtest``
-    :param hold: the account of buy-and-hold on the same bars, from ``joint``
+    :param agent: the agent's account
+    :param hold: that of buy-and-hold on the same bars
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold
     :param bars_per_year: what annualises
@@ -117,25 +109,26 @@ def robustness(
         interval as ``_low`` and ``_high`` and its ``_std_error``; ``sharpe_ratio_one_bar_later``; ``break_even`` in
         words and ``break_even_cost_bp``; ``fills_at_close``; ``ruined``, per symbol the bar. None: undefined
     """
-    account = joint(agent)
-    difference = sharpe_difference(account["return"].to_numpy(), hold["return"].to_numpy(), bars_per_year)
+    returns = agent.joint["return"].to_numpy()
+    returns_of_hold = hold.joint["return"].to_numpy()
+    difference = sharpe_difference(returns, returns_of_hold, bars_per_year)
     interval = {} if difference is None else asdict(difference)
 
     # The agent's targets again, one bar later and at other costs.
-    later = joint(replayed(agent, segments, trading, delay=1))
-    break_even, cost = _break_even(agent, account, hold, segments, trading, bars_per_year)
+    later = joint(replayed(agent.frames, segments, trading, delay=1))
+    break_even, cost = _break_even(agent, hold, segments, trading, bars_per_year)
 
     return {
-        "years": len(account) / bars_per_year,
+        "years": len(returns) / bars_per_year,
         "sharpe_difference": interval.get("value"),
         "sharpe_difference_low": interval.get("low"),
         "sharpe_difference_high": interval.get("high"),
         "sharpe_difference_std_error": interval.get("std_error"),
-        "sharpe_ratio_one_bar_later": sharpe_ratio(later["return"].to_numpy(), bars_per_year),
+        "sharpe_ratio_one_bar_later": sharpe_of(later, bars_per_year),
         "break_even": break_even,
         "break_even_cost_bp": cost,
         "fills_at_close": not all(fills_at_open(segment.market, trading) for segment in segments),
-        "ruined": _ruined(agent),
+        "ruined": _ruined(agent.frames),
     }
 
 
@@ -157,22 +150,15 @@ def replayed(
         costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
 
     bars = max(len(frame) for frame in agent.values())
-    targets = np.zeros((delay + bars + 1, len(segments)))  # the rule is asked once more after the last bar
+    targets = np.zeros((bars + 1, len(segments)))
     for i, frame in enumerate(agent.values()):
-        targets[delay : delay + len(frame), i] = frame["target"]
-    first = np.array([segment.first for segment in segments])
-
-    def decide(known: Known) -> np.ndarray:
-        chosen: np.ndarray = targets[known.bar - first[known.symbol], known.symbol]
-        return chosen
-
-    return backtest(segments, costs, decide)
+        targets[delay : len(frame), i] = frame["target"].iloc[: len(frame) - delay]
+    return backtest(segments, costs, targets)
 
 
 def _break_even(
-    agent: Frames,
-    account: pd.DataFrame,
-    hold: pd.DataFrame,
+    agent: Account,
+    hold: Account,
     segments: Sequence[Segment],
     trading: TradingCosts,
     bars_per_year: float,
@@ -181,9 +167,8 @@ def _break_even(
     The smallest cost at which the agent's Sharpe ratio is no longer above buy-and-hold's. Fee and slippage together
     count; interest and costs in currency stay as configured, and both pay the same.
 
-    :param agent: its ``backtest``, whose targets are filled anew at other costs
-    :param account: ``joint`` of it
-    :param hold: the account of buy-and-hold on the same bars
+    :param agent: the agent's account, whose targets are filled anew at other costs
+    :param hold: that of buy-and-hold on the same bars
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold
     :param bars_per_year: what annualises
@@ -192,16 +177,16 @@ def _break_even(
     from scipy import optimize  # here, as arch above
 
     now = trading.fee_bp + trading.slippage_bp
-    if not account["trade"].abs().sum() > 0:
+    if not agent.joint["trade"].abs().sum() > 0:
         return NO_TURNOVER, None
 
-    def ratio_at(traded: pd.DataFrame, cost: float) -> float | None:
-        """Sharpe ratio at another cost, to first order: every trade pays the difference."""
-        more = (cost - now) / 1e4 * traded["trade"].abs().to_numpy()
-        return sharpe_ratio(traded["return"].to_numpy() - more, bars_per_year)
+    def ratio_at(account: pd.DataFrame, cost: float) -> float:
+        """Sharpe ratio at another cost, to first order: every trade pays the difference. NaN where undefined."""
+        more = (cost - now) / 1e4 * account["trade"].abs().to_numpy()
+        return float(sharpe_ratio(account["return"].to_numpy() - more, bars_per_year))
 
     def lead(cost: float) -> float:
-        return _difference(ratio_at(account, cost), ratio_at(hold, cost))
+        return ratio_at(agent.joint, cost) - ratio_at(hold.joint, cost)
 
     # Leads fall as costs rise, but for an agent that trades less than buy-and-hold: the first change of sign counts.
     costs = np.concatenate([[0.0], np.geomspace(0.01, MAX_COST_BP, 60)])
@@ -219,8 +204,9 @@ def _break_even(
 
     # Newton's steps towards the exact root, where every order is filled anew at that cost.
     for _ in range(2):
-        again = joint(replayed(agent, segments, trading, cost_bp=cost))
-        remaining = _difference(sharpe_ratio(again["return"].to_numpy(), bars_per_year), ratio_at(hold, cost))
+        again = joint(replayed(agent.frames, segments, trading, cost_bp=cost))
+        ratio = float(sharpe_ratio(again["return"].to_numpy(), bars_per_year))
+        remaining = ratio - ratio_at(hold.joint, cost)
         slope = (lead(1.01 * cost) - lead(0.99 * cost)) / (0.02 * cost)
         if not np.isfinite(remaining) or not slope < 0:
             break
@@ -228,18 +214,11 @@ def _break_even(
     return AT_A_COST, cost
 
 
-def _difference(ratio: float | None, ratio_of_hold: float | None) -> float:
-    """NaN where a Sharpe ratio is undefined."""
-    if ratio is None or ratio_of_hold is None:
-        return np.nan
-    return ratio - ratio_of_hold
-
-
 def _ruined(agent: Frames) -> dict[str, str]:
     """Per symbol whose account was ruined the bar on which it was."""
     ruined = {}
     for symbol, frame in agent.items():
-        bars = frame.index[frame["equity"] <= RUIN_EQUITY * (1 + 1e-9)]
+        bars = frame.index[frame["equity"] <= RUINED]
         if len(bars):
             ruined[symbol] = str(bars[0]).removesuffix(" 00:00:00")
     return ruined
@@ -257,22 +236,30 @@ def over_seeds(results: Collection[dict[str, Any]]) -> dict[str, Any]:
         Sharpe ratio is above buy-and-hold's; ``mean_sharpe_ratio`` and ``sharpe_ratio_of_buy_and_hold``;
         ``sharpe_difference`` with ``_low`` and ``_high``; ``years``. None: undefined
     """
-    ratios = [result["joint"]["agent"]["sharpe_ratio"] for result in results]
-    other = next(iter(results))["joint"]["buy and hold"]["sharpe_ratio"]
+    ratios = [result["joint"][AGENT]["sharpe_ratio"] for result in results]
+    of_hold = next(iter(results))["joint"][HOLD.label]["sharpe_ratio"]
     defined = np.array([ratio for ratio in ratios if ratio is not None])
     figures = [result["robustness"] for result in results]
     errors = [figure["sharpe_difference_std_error"] for figure in figures]
+
+    # The lead over buy-and-hold, where that has a Sharpe ratio.
+    above = None
+    lead = None
     interval = None
-    if other is not None:
-        interval = interval_over_seeds(defined - other, np.array([error for error in errors if error is not None]))
+    if of_hold is not None:
+        differences = defined - of_hold
+        above = int((differences > 0).sum())
+        lead = float(differences.mean()) if len(defined) else None
+        interval = interval_over_seeds(differences, np.array([error for error in errors if error is not None]))
     low, high = interval or (None, None)
+
     return {
         "seeds": len(ratios),
         "seeds_with_sharpe_ratio": len(defined),
-        "seeds_above": int((defined > other).sum()) if other is not None else None,
+        "seeds_above": above,
         "mean_sharpe_ratio": float(defined.mean()) if len(defined) else None,
-        "sharpe_ratio_of_buy_and_hold": other,
-        "sharpe_difference": float((defined - other).mean()) if len(defined) and other is not None else None,
+        "sharpe_ratio_of_buy_and_hold": of_hold,
+        "sharpe_difference": lead,
         "sharpe_difference_low": low,
         "sharpe_difference_high": high,
         "years": min(figure["years"] for figure in figures),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from market_regimes.evaluate.robustness import break_even_text
+from market_regimes.evaluate.strategies import AGENT, HOLD, STRATEGIES
 
 PERCENT = {
     "max_drawdown",
@@ -32,7 +33,6 @@ ONE_ACCOUNT = (
     "{} symbols: each begins with an equal share of the money, and no money moves between them; equal weights "
     "rebalance at every bar and pay for it"
 )
-RULES = ("own rule", "fitted rule", "informed rule")  # beside the agents of several seeds
 
 
 def print_summary(result: dict[str, Any], title: str) -> None:
@@ -44,6 +44,8 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     """
     strategies = result["joint"]
     symbols = result["symbols"]
+
+    # The account, its regimes, its symbols.
     console = Console()
     console.print(_overall(strategies, title))
     if any(figures.get("regimes") for figures in strategies.values()):
@@ -52,6 +54,7 @@ def print_summary(result: dict[str, Any], title: str) -> None:
         console.print(_by_symbol(symbols, list(strategies)))
         print(ONE_ACCOUNT.format(len(symbols)))
 
+    # The timing, what is attainable, and how far the lead carries.
     name = "share_of_random_timings_below_agent"
     if name in result:
         print(f"rank of the agent among its random timings, equal ones by half: {figure_text(name, result[name])}")
@@ -84,7 +87,8 @@ def _overall(strategies: dict[str, dict[str, Any]], title: str) -> Table:
     table = _table(title, Column("figure", no_wrap=True), strategies=strategies)
     for figure in next(iter(strategies.values())):
         if figure != "regimes":
-            table.add_row(figure, *(figure_text(figure, column[figure]) for column in strategies.values()))
+            texts = [figure_text(figure, column[figure]) for column in strategies.values()]
+            table.add_row(figure, *texts)
     return table
 
 
@@ -92,6 +96,8 @@ def _by_regime(strategies: dict[str, dict[str, Any]]) -> Table:
     agent = next(iter(strategies))
     title = f"by regime, bars with a symbol in it: Sharpe ratio, and the {agent}'s exposure"
     table = _table(title, Column("regime", no_wrap=True), "bars", "exposure", strategies=strategies)
+
+    # What the agent did in a regime, and what every strategy earned there.
     for regime, cell in strategies[agent]["regimes"].items():
         about_agent = (figure_text(name, cell[name]) for name in ("bars", "exposure"))
         ratios = (_sharpe_text(column["regimes"][regime]) for column in strategies.values())
@@ -104,6 +110,8 @@ def _by_symbol(symbols: dict[str, dict[str, Any]], strategies: list[str]) -> Tab
     alone = [name for name in strategies if all(name in figures for figures in symbols.values())]
     title = f"by symbol: Sharpe ratio, and the {strategies[0]}'s largest drawdown"
     table = _table(title, Column("symbol", no_wrap=True), "drawdown", strategies=alone)
+
+    # The agent's drawdown in a symbol, and what every strategy earned with it.
     for symbol, figures in symbols.items():
         drawdown = figure_text("max_drawdown", figures[strategies[0]]["max_drawdown"])
         table.add_row(symbol, drawdown, *(_sharpe_text(figures[name]) for name in alone))
@@ -117,38 +125,54 @@ def _sharpe_text(figures: dict[str, float | None]) -> str:
 def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> None:
     """
     Print the agent's figures of several seeds, with their median, beside those of buy-and-hold; then the Sharpe ratios
-    of ``RULES``.
+    of the trading rules that ``STRATEGIES`` names beside them.
 
     :param results: per seed what ``Study.evaluate`` gave
     :param title: what was evaluated
     """
-    agents = {seed: result["joint"]["agent"] for seed, result in results.items()}
+    agents = {seed: result["joint"][AGENT] for seed, result in results.items()}
     strategies = next(iter(results.values()))["joint"]
-    benchmark = strategies.get("buy and hold")
-    columns = [*(f"seed {seed}" for seed in agents), "median", *(["buy and hold"] if benchmark else [])]
+    hold = strategies.get(HOLD.label)
+    all_robustness = [result["robustness"] for result in results.values()] if hold else []
+
+    # A column per seed, their median, and buy-and-hold.
     table = Table(Column("figure", no_wrap=True), title=title, box=SIMPLE)
+    columns = [*(f"seed {seed}" for seed in agents), "median"]
+    if hold:
+        columns.append(HOLD.label)
     for column in columns:
         table.add_column(column, justify="right")
+
+    # A row per figure.
     for figure in next(iter(agents.values())):
         if figure == "regimes":
             continue
         values = [agent[figure] for agent in agents.values()]
-        cells = [*values, median(values), *([benchmark[figure]] if benchmark else [])]
-        table.add_row(figure, *(figure_text(figure, value) for value in cells))
-    for name, key in LEAD.items() if benchmark else ():
-        table.add_row(name, *(figure_text(name, result["robustness"][key]) for result in results.values()))
-    if benchmark:
-        table.add_row("break_even_bp", *(break_even_text(result["robustness"]) for result in results.values()))
+        values.append(median(values))
+        if hold:
+            values.append(hold[figure])
+        table.add_row(figure, *(figure_text(figure, value) for value in values))
+
+    # The lead of each seed over buy-and-hold.
+    if hold:
+        for name, key in LEAD.items():
+            table.add_row(name, *(figure_text(name, each[key]) for each in all_robustness))
+        table.add_row("break_even_bp", *(break_even_text(each) for each in all_robustness))
     Console().print(table)
-    rules = [f"{name} {_sharpe_text(strategies[name])}" for name in RULES if name in strategies]
+
+    # The Sharpe ratios of the trading rules.
+    rules = [strategy.label for strategy in STRATEGIES if strategy.beside_seeds and strategy.label in strategies]
     if rules:
-        print(f"Sharpe ratio of the {', of the '.join(rules)}")
+        texts = [f"{label} {_sharpe_text(strategies[label])}" for label in rules]
+        print(f"Sharpe ratio of the {', of the '.join(texts)}")
 
 
 def median(values: list[float | None]) -> float | None:
     """Median of the defined values, None where there is none."""
     defined = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.median(defined)) if defined else None
+    if not defined:
+        return None
+    return float(np.median(defined))
 
 
 def figure_text(figure: str, value: float | None) -> str:
@@ -159,4 +183,6 @@ def figure_text(figure: str, value: float | None) -> str:
         return f"{value:.0f}"
     if figure == "exposure":
         return f"{100 * value:.0f} %"
-    return f"{100 * value:.1f} %" if figure in PERCENT else f"{value:.2f}"
+    if figure in PERCENT:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}"

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from market_regimes.evaluate.robustness import AHEAD, AT_A_COST, BEHIND, MAX_COST_BP, is_too_short, over_seeds
+from market_regimes.evaluate.strategies import AGENT, HOLD
 from market_regimes.evaluate.tables import figure_text, median
 
 LUCK = 0.05  # probability with which an agent without timing may be called better than luck, or worse
@@ -21,8 +22,8 @@ def verdict_of(result: dict[str, Any]) -> str:
     :return: whether the agent beat buy-and-hold, whether its timing can be told from luck, and what costs and a later
         fill leave of it
     """
-    agent = result["joint"]["agent"]
-    hold = result["joint"].get("buy and hold")
+    agent = result["joint"][AGENT]
+    hold = result["joint"].get(HOLD.label)
     if hold is None:
         return (
             f"Mean return {agent['mean_reward']:.2f} over new episodes, standard deviation {agent['std_reward']:.2f}."
@@ -58,8 +59,8 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
         timing of how many can be told from luck
     """
     first = next(iter(results))
-    agents = [result["joint"]["agent"] for result in results]
-    if "buy and hold" not in first["joint"]:
+    agents = [result["joint"][AGENT] for result in results]
+    if HOLD.label not in first["joint"]:
         mean = median([agent["mean_reward"] for agent in agents])
         return f"Median of the mean returns of {len(agents)} seeds: {figure_text('mean_reward', mean)}."
     if len(results) == 1:
@@ -74,6 +75,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     if is_too_short(figures["years"]):
         return _too_short(figures["years"], seeds, ratio, other)
 
+    # The lead, and what a later fill leaves of it.
     all_robustness = [result["robustness"] for result in results]
     if any(each["fills_at_close"] for each in all_robustness):
         later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])
@@ -82,6 +84,7 @@ def verdict_of_seeds(results: Collection[dict[str, Any]]) -> str:
     if other is not None:
         sentence += f"; {figures['seeds_above']} of {seeds} have a higher ratio"
 
+    # The timing, exceptions, and what costs leave.
     timed = sum(_relation_to_luck(result) == BETTER for result in results)
     sentence += f"; the timing of {timed} is better than luck."
     return " ".join([sentence, *_exceptions(figures, all_robustness), *_costs_and_delay_of_seeds(all_robustness)])
@@ -96,7 +99,10 @@ def _against(ratio: str, other: float | None, figures: dict[str, Any], seeds: st
     """
     if other is None:
         return f"{ratio[0].upper()}{ratio[1:]}, {seeds}; buy-and-hold has none"
-    low, high = figures["sharpe_difference_low"], figures["sharpe_difference_high"]
+
+    # The interval of the difference.
+    low = figures["sharpe_difference_low"]
+    high = figures["sharpe_difference_high"]
     against = f"{ratio} against {other:.2f}"
     if low is None or high is None:
         return f"Cannot be told from buy-and-hold: {against}, {seeds}, too few bars for an interval"
@@ -120,12 +126,16 @@ def _relation(low: float, high: float) -> str:
 
 def _without_ratio(agent: dict[str, Any], other: float | None) -> str:
     """:param agent: figures of one whose returns do not vary"""
-    reason = "it never held a position" if not agent.get("exposure") else "it held a position for one bar at most"
+    reason = "it never held a position"
+    if agent.get("exposure"):
+        reason = "it held a position for one bar at most"
     return f"The agent's returns do not vary, so it has no Sharpe ratio: {reason}; {_of_hold(other)}."
 
 
 def _of_hold(other: float | None) -> str:
-    return "buy-and-hold has none" if other is None else f"buy-and-hold has {other:.2f}"
+    if other is None:
+        return "buy-and-hold has none"
+    return f"buy-and-hold has {other:.2f}"
 
 
 def _ruin(ruined: dict[str, str], symbols: int) -> str:
@@ -134,7 +144,9 @@ def _ruin(ruined: dict[str, str], symbols: int) -> str:
     :param symbols: how many are traded
     """
     symbol, bar = min(ruined.items(), key=lambda item: item[1])
-    which = "" if symbols <= 1 else f" in {len(ruined)} of {symbols} symbols, first in {symbol},"
+    which = ""
+    if symbols > 1:
+        which = f" in {len(ruined)} of {symbols} symbols, first in {symbol},"
     return f"Ruined{which} on {bar}: 99 % of the equity there is lost"
 
 
@@ -171,6 +183,8 @@ def _relation_to_luck(result: dict[str, Any]) -> str:
     copies = result["random_timings"]
     if not copies:
         return UNTOLD
+
+    # The agent's highest and its lowest rank.
     below = result["random_timings_below_agent"]
     equal = result["random_timings_equal_to_agent"]
     if copies - below + 1 <= LUCK * (copies + 1):
@@ -201,9 +215,13 @@ def _costs_and_delay(figures: dict[str, Any]) -> list[str]:
 def _exceptions(figures: dict[str, Any], all_robustness: list[dict[str, Any]]) -> list[str]:
     """Sentences on seeds that have no Sharpe ratio or were ruined."""
     sentences = []
+
+    # Left out of the mean.
     without = figures["seeds"] - figures["seeds_with_sharpe_ratio"]
     if without:
         sentences.append(f"The mean leaves out {without} of {figures['seeds']} seeds, whose returns do not vary.")
+
+    # Ruined.
     ruined = sum(bool(each["ruined"]) for each in all_robustness)
     if ruined:
         sentences.append(f"{ruined} of {figures['seeds']} seeds were ruined.")
@@ -216,7 +234,9 @@ def _costs_and_delay_of_seeds(all_robustness: list[dict[str, Any]]) -> list[str]
     leading = len(costs) + sum(each["break_even"] == AHEAD for each in all_robustness)
     sentences = [f"At no cost {leading} of {len(all_robustness)} seeds lead."]
     if costs:
-        span = f"{min(costs):.1f} to {max(costs):.1f} bp" if len(costs) > 1 else f"{costs[0]:.1f} bp"
+        span = f"{costs[0]:.1f} bp"
+        if len(costs) > 1:
+            span = f"{min(costs):.1f} to {max(costs):.1f} bp"
         sentences.append(f"Costs of {span} of the traded value end the lead of {len(costs)}.")
     if not any(each["fills_at_close"] for each in all_robustness):
         later = median([each["sharpe_ratio_one_bar_later"] for each in all_robustness])

@@ -1,28 +1,137 @@
 """
-Costs that depend on an order's size in currency or shares: a least fee, a fee per share, the impact on the price.
+What trading costs: fees and slippage of an order, financing and interest of a position.
 
-Fees per share are proportional to the traded value, as basis points are, and enter the size of the trade exactly. The
-least fee and the impact are those of the order that the proportional costs alone would give; they are paid from equity,
-and the order is then sized to leave the target share of what is left.
+``MarketCore`` asks a ``CostModel``. Another slippage is a change of ``CostModel.trade``, or a class of your own with
+that method: ``MarketCore(segments, cost_model=...)``.
+
+Some costs depend on an order's size in currency or shares: a least fee, a fee per share, the impact on the price. Fees
+per share are proportional to the traded value, as basis points are, and enter the size of the trade exactly. The least
+fee and the impact are those of the order that the proportional costs alone would give; they are paid from equity, and
+the order is then sized to leave the target share of what is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from market_regimes.config import TradingCosts
+from market_regimes.market.market import fills_at_open, prices_of_fills
 from market_regimes.market.periods import date_text
 from market_regimes.market.segments import Segment
 
 NO_ORDER = 1e-9  # share of equity up to which a trade is a rounding error, and no order
 
 
+class Order(NamedTuple):
+    """Filled orders of n agents, shares of the equity before them, shape (n,) each."""
+
+    trade: np.ndarray  # bought, below 0: sold
+    cost: np.ndarray
+
+
+class CostModel:
+    """
+    Costs of orders and positions.
+
+    :param trading: fees, slippage and rates
+    :param bars_per_year: what interest accrues by
+    :param in_currency: costs that depend on an order's size; None: there are none
+    """
+
+    def __init__(self, trading: TradingCosts, bars_per_year: float, in_currency: CurrencyCosts | None = None):
+        self.trading = trading
+        self.in_currency = in_currency
+        self.rate = (trading.fee_bp + trading.slippage_bp) / 1e4
+        self.financing_rate = trading.financing_rate / bars_per_year
+        self.cash_rate = trading.cash_rate / bars_per_year
+        self.bars_per_year = bars_per_year
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], trading: TradingCosts) -> CostModel:
+        """
+        :param segments: what is traded, one symbol each
+        :param trading: what trading costs
+        :return: its cost model
+        :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
+        """
+        in_currency = None
+        if trading.in_currency:
+            markets = [segment.market for segment in segments]
+            fills = [prices_of_fills(market, fills_at_open(market, trading)) for market in markets]
+            in_currency = CurrencyCosts.of(list(segments), trading, fills)
+        return cls(trading, segments[0].market.bars_per_year, in_currency)
+
+    def trade(self, target: np.ndarray, drifted: np.ndarray, bar: np.ndarray, equity: np.ndarray) -> Order:
+        """
+        Fill an order so that the target is the share of what is left after its cost.
+
+        :param target: position that is wanted, share of equity, shape (n,)
+        :param drifted: position at the fill, share of equity, shape (n,)
+        :param bar: close at which each order is given, counted over all segments, shape (n,)
+        :param equity: at the fill, in starting equities, shape (n,)
+        :return: the order
+        """
+        rate: float | np.ndarray = self.rate
+        if self.in_currency is not None:
+            rate = self.rate + self.in_currency.per_share[bar]
+
+        # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
+        trade = target - drifted
+        trade = trade / (1 + np.sign(trade) * target * rate)
+        cost = rate * np.abs(trade)
+        if self.in_currency is None:
+            return Order(trade, cost)
+
+        # Least fee and impact are paid from equity; the order leaves the target share of the rest.
+        cost = self.in_currency.total(bar, np.abs(trade), cost, equity)
+        return Order(target * (1 - cost) - drifted, cost)
+
+    def financing(self, position: np.ndarray) -> np.ndarray:
+        """
+        :param position: held over a bar, share of equity, shape (n,)
+        :return: paid for it, share of equity: on what is borrowed beyond equity, and on what is sold short, shape (n,)
+        """
+        borrowed = np.maximum(position - 1, 0) + np.maximum(-position, 0)
+        financing: np.ndarray = self.financing_rate * borrowed
+        return financing
+
+    def interest(self, position: np.ndarray) -> np.ndarray:
+        """
+        :param position: held over a bar, share of equity, shape (n,)
+        :return: earned on the rest of equity, which is cash, share of equity, shape (n,)
+        """
+        cash = np.maximum(1 - np.maximum(position, 0), 0)
+        interest: np.ndarray = self.cash_rate * cash
+        return interest
+
+    def expected(self, target: float, ends: np.ndarray) -> np.ndarray:
+        """
+        The cost of a bar in a state that ends by chance. A stretch pays for one purchase and one sale, so a bar bears
+        twice the fee and the slippage, times the probability that the stretch ends; also the financing of that bar and
+        the interest that cash would have earned. Costs that count in currency are left out: they depend on the equity
+        of the day.
+
+        :param target: position held in the state
+        :param ends: probability that each state has ended by the next bar, shape (S,)
+        :return: costs in per cent of equity, shape (S,)
+        """
+        trading = self.trading
+        turnover = 2 * abs(target) * ends * (trading.fee_bp + trading.slippage_bp) / 100  # 1 bp is 0.01 per cent
+        borrowed = max(target - 1, 0.0) + max(-target, 0.0)
+        invested = min(max(target, 0.0), 1.0)
+        rates = trading.financing_rate * borrowed + trading.cash_rate * invested
+        expected: np.ndarray = turnover + 100 * rates / self.bars_per_year
+        return expected
+
+
 @dataclass(frozen=True)
 class CurrencyCosts:
     """
-    Of orders given at T closes.
+    Costs in currency or shares of orders given at T closes.
 
     :param costs: the fees, and the equity at the start
     :param per_share: fee per share over the price of the fill, shape (T,)
@@ -37,7 +146,7 @@ class CurrencyCosts:
     def of(cls, segments: list[Segment], costs: TradingCosts, fills: list[np.ndarray]) -> CurrencyCosts:
         """
         :param segments: what is traded, one symbol each; T is the sum of their bars
-        :param costs: of which one at least counts in currency
+        :param costs: with at least one that counts in currency
         :param fills: per symbol the prices at which orders of each close but the last are filled
         :return: their costs
         :raises ValueError: if the impact needs a volume that is not there, or shares are too cheap for their fee
@@ -56,19 +165,28 @@ class CurrencyCosts:
         """
         assert self.costs.start_equity is not None
         currency = self.costs.start_equity * equity
+
+        # The fee is at least the least fee, where there is an order at all.
         fee = (self.costs.fee_bp / 1e4 + self.per_share[bar]) * traded
         least = np.where(traded > NO_ORDER, self.costs.min_fee / currency, 0.0)
+        missing_fee = np.maximum(least - fee, 0.0)
+
+        # The impact grows with the square root of the order.
         impact = self.impact[bar] * np.sqrt(traded * currency) * traded
-        paid: np.ndarray = proportional + np.maximum(least - fee, 0.0) + impact
-        return paid.clip(max=1.0)
+        total: np.ndarray = proportional + missing_fee + impact
+        return total.clip(max=1.0)
 
 
 def _per_share(segment: Segment, fill: np.ndarray, costs: TradingCosts) -> np.ndarray:
+    """Fee per share over the price of the fill, shape (T,)."""
     rate = np.append(costs.fee_per_share / fill, 0.0)  # nothing follows the last bar
-    whole = (rate + (costs.fee_bp + costs.slippage_bp) / 1e4) * max(abs(bound) for bound in costs.bounds)
-    all_of_it = whole[segment.first : segment.last] >= 1
-    if all_of_it.any():
-        bar = segment.first + int(np.argmax(all_of_it))
+
+    # A whole position must cost less than its value.
+    largest = max(abs(bound) for bound in costs.bounds)
+    whole = (rate + (costs.fee_bp + costs.slippage_bp) / 1e4) * largest
+    takes_all = whole[segment.first : segment.last] >= 1
+    if takes_all.any():
+        bar = segment.first + int(np.argmax(takes_all))
         raise ValueError(
             f"fee_per_share={costs.fee_per_share:g} takes all equity of a trade in {segment.market.symbol} at the "
             f"price {fill[bar]:g}, of an order given on {date_text(segment.market.dates[bar])}"
@@ -77,17 +195,20 @@ def _per_share(segment: Segment, fill: np.ndarray, costs: TradingCosts) -> np.nd
 
 
 def _impact(segment: Segment, costs: TradingCosts) -> np.ndarray:
+    """Impact of an order worth 1, shape (T,)."""
     market = segment.market
     if not costs.impact_coefficient:
         return np.zeros(len(market.close))
     if market.volume is None:
         raise ValueError(f"{market.source} has no volume, which impact_coefficient needs")
+
+    # Bars at which nothing is traded may lack a volume.
     volatility = market.volatility / 100 / np.sqrt(market.bars_per_year)
-    with np.errstate(divide="ignore", invalid="ignore"):  # bars at which nothing is traded may lack a volume
+    with np.errstate(divide="ignore", invalid="ignore"):
         impact = costs.impact_coefficient * volatility / np.sqrt(market.volume * market.close)
-    known = np.isfinite(impact)
-    if not known[segment.first : segment.last].all():
+    is_finite = np.isfinite(impact)
+    if not is_finite[segment.first : segment.last].all():
         raise ValueError(
             f"{market.source} has bars of {market.symbol} without a volume, which impact_coefficient needs"
         )
-    return np.where(known, impact, 0.0)
+    return np.where(is_finite, impact, 0.0)

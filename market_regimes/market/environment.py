@@ -9,7 +9,7 @@ is 100 times the growth of log equity from close to close, net of fees, slippage
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -18,16 +18,15 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from market_regimes.config import TradingCosts
-from market_regimes.market.costs import CurrencyCosts
-from market_regimes.market.scaling import log_returns
-from market_regimes.market.segments import WINDOW, Market, Segment
+from market_regimes.config import MarketConfig, PeriodName, TradingCosts
+from market_regimes.market.costs import CostModel
+from market_regimes.market.features import Observations, observation_size
+from market_regimes.market.market import Market, fills_at_open, prices_of_fills
+from market_regimes.market.segments import Segment, read_data
 
-# Earlier returns, volatility, index, and the position, in which a policy without memory would learn to remember.
-BESIDE_LAST_RETURN = [*range(WINDOW - 1), WINDOW, WINDOW + 1, -1]
-INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 REWARD_SCALE = 100.0
 RUIN_EQUITY = 0.01  # share of the starting equity at which an episode ends: the logarithm needs a floor
+LEAST_GROWTH = 1e-9  # of equity within a step, so that nothing is divided by 0
 
 
 @dataclass
@@ -77,13 +76,14 @@ class Known:
 
 class MarketCore:
     """
-    Markets seen by n_envs independent agents: positions, equity and time, without any interface. All markets lie in one
-    array, one after the other; ``bar`` and ``end`` are positions in it.
+    Markets in which n_envs independent agents trade: positions, equity and time, without any interface. All markets
+    lie in one array, one after the other; ``bar`` and ``end`` are positions in it.
 
     :param segments: what may be traded, one symbol each, all with the same bars per year
     :param n_envs: number of agents
     :param costs: what trading costs and what may be held
     :param episode_bars: steps per episode from a random start; None: from the first bar to the last
+    :param cost_model: what orders and positions cost; None: as ``costs`` says
     :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
 
@@ -93,43 +93,39 @@ class MarketCore:
         n_envs: int = 1,
         costs: TradingCosts | None = None,
         episode_bars: int | None = 252,
+        cost_model: CostModel | None = None,
     ):
         self.n_envs = n_envs
         self.costs = costs or TradingCosts()
         self.markets = [segment.market for segment in segments]
         if episode_bars is not None and episode_bars < 1:
             raise ValueError(f"episode_bars must be at least 1, got {episode_bars}")
+
+        # Where each segment lies among all bars, and how long its episodes are.
         self.offset = np.cumsum([0, *(len(market.close) for market in self.markets[:-1])])
         self.first = self.offset + [segment.first for segment in segments]
         self.last = self.offset + [segment.last for segment in segments]
         available = self.last - self.first
         self.episode_bars = available if episode_bars is None else np.minimum(episode_bars, available)
 
-        scaled = [_scaled(segment) for segment in segments]
-        self.windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([s[0] for s in scaled]), WINDOW)
-        self.context = np.concatenate([s[1] for s in scaled])
-        self.last_return_only = np.array([market.last_return_only for market in self.markets])
-        self.any_last_return_only = bool(self.last_return_only.any())
+        # What the agents observe, and what trading rules read.
         self.features = list(self.markets[0].features)
+        self._observations = Observations(self.markets, [segment.scaling for segment in segments])
         self.regime = np.concatenate([market.regime for market in self.markets])
         self.index = np.concatenate([market.index for market in self.markets])
         self.volatility = np.concatenate([market.volatility for market in self.markets])
+
+        # What positions earn until the fill of an order and after it, and what they cost.
         self.fills_at_open = np.array([fills_at_open(market, self.costs) for market in self.markets])
         self.all_fill_at_open = bool(self.fills_at_open.all())
         returns = [_returns(market, at_open) for market, at_open in zip(self.markets, self.fills_at_open, strict=True)]
-        self.return_before_fill = np.concatenate([r[0] for r in returns])
-        self.return_after_fill = np.concatenate([r[1] for r in returns])
-        self.cost_rate = (self.costs.fee_bp + self.costs.slippage_bp) / 1e4
-        self.in_currency = None
-        if self.costs.in_currency:
-            fills = [
-                prices_of_fills(market, at_open)
-                for market, at_open in zip(self.markets, self.fills_at_open, strict=True)
-            ]
-            self.in_currency = CurrencyCosts.of(list(segments), self.costs, fills)
+        self.return_before_fill = np.concatenate([before for before, _ in returns])
+        self.return_after_fill = np.concatenate([after for _, after in returns])
+        self.cost_model = CostModel.of(segments, self.costs) if cost_model is None else cost_model
         self.bars_per_year = self.markets[0].bars_per_year
         self.rows_per_year = self.markets[0].account_rows_per_year
 
+        # The agents: flat, with equity 1, at the first bar of their symbols.
         self.symbol = np.arange(n_envs) % len(segments)
         self.bar = self.first[self.symbol]
         self.end = self.bar + self.episode_bars[self.symbol]
@@ -151,19 +147,19 @@ class MarketCore:
         self.position[which] = 0.0
         self.equity[which] = 1.0
 
+    def start_at(self, bar: np.ndarray, position: np.ndarray) -> None:
+        """
+        Put the agents at other bars with other positions. Their equity and the ends of their episodes stay.
+
+        :param bar: positions in the core's arrays, shape (n_envs,)
+        :param position: shares of equity that are invested, shape (n_envs,)
+        """
+        self.bar = bar.copy()
+        self.position = position.astype(np.float64)
+
     def observations(self) -> np.ndarray:
-        """
-        :return: float32, shape (n_envs, ``observation_size``): log returns, EWMA volatility, volatility index,
-            features, position; where the market is ``last_return_only``, 0 for all but that return and the features
-        """
-        observations = np.empty((self.n_envs, observation_size(len(self.features))), dtype=np.float32)
-        observations[:, :WINDOW] = self.windows[self.bar - (WINDOW - 1)]
-        observations[:, WINDOW:-1] = self.context.take(self.bar, axis=0)
-        observations[:, -1] = self.position
-        if self.any_last_return_only:
-            agents = np.flatnonzero(self.last_return_only[self.symbol])
-            observations[agents[:, None], BESIDE_LAST_RETURN] = 0
-        return observations
+        """:return: float32, shape (n_envs, ``observation_size``), as ``features.py`` describes them"""
+        return self._observations.at(self.bar, self.position)
 
     def known(self) -> Known:
         """:return: what a trading rule may know now"""
@@ -188,98 +184,54 @@ class MarketCore:
         """
         low, high = self.costs.bounds
         target = np.minimum(np.maximum(targets, low), high)
-        first_return = self.return_before_fill.take(self.bar)
-        second_return = self.return_after_fill.take(self.bar)
+        return_before_fill = self.return_before_fill.take(self.bar)
+        return_after_fill = self.return_after_fill.take(self.bar)
+
+        # The position that is held over night: the old one until the open, or the new one from the close on.
         overnight = self.position
         if not self.all_fill_at_open:
             overnight = np.where(self.fills_at_open[self.symbol], self.position, target)
-        borrowed = np.maximum(overnight - 1, 0) + np.maximum(-overnight, 0)
-        financing = self.costs.financing_rate / self.bars_per_year * borrowed
+        financing = self.cost_model.financing(overnight)
 
-        gross_before_fill = 1 + self.position * first_return
+        # The old position earns until the fill.
+        gross_before_fill = 1 + self.position * return_before_fill
         if self.costs.cash_rate:
-            interest = self.costs.cash_rate / self.bars_per_year * np.maximum(1 - np.maximum(overnight, 0), 0)
-            gross_before_fill = gross_before_fill + interest
-        gross_before_fill = np.maximum(gross_before_fill, 1e-9)
-        before_fill = np.maximum(gross_before_fill - financing, 1e-9)
-        drifted = self.position * (1 + first_return) / before_fill
-        # The trade d leaves the target share of what is left after its cost: d = target * (1 - rate |d|) - drifted.
-        rate = self.cost_rate if self.in_currency is None else self.cost_rate + self.in_currency.per_share[self.bar]
-        trade = target - drifted
-        trade = trade / (1 + np.sign(trade) * target * rate)
-        cost = rate * np.abs(trade)
-        if self.in_currency is not None:
-            cost = self.in_currency.total(self.bar, np.abs(trade), cost, self.equity * before_fill)
-            trade = target * (1 - cost) - drifted
-        after_fill = np.maximum(1 + target * second_return, 1e-9)
+            gross_before_fill = gross_before_fill + self.cost_model.interest(overnight)
+        gross_before_fill = np.maximum(gross_before_fill, LEAST_GROWTH)
+        before_fill = np.maximum(gross_before_fill - financing, LEAST_GROWTH)
+        drifted = self.position * (1 + return_before_fill) / before_fill
 
-        growth = np.maximum(before_fill * (1 - cost) * after_fill, RUIN_EQUITY / self.equity)
+        # The order is filled and pays its cost.
+        order = self.cost_model.trade(target, drifted, self.bar, self.equity * before_fill)
+
+        # The new position earns the rest of the bar.
+        after_fill = np.maximum(1 + target * return_after_fill, LEAST_GROWTH)
+        growth = np.maximum(before_fill * (1 - order.cost) * after_fill, RUIN_EQUITY / self.equity)
         self.equity = self.equity * growth
-        self.position = target * (1 + second_return) / after_fill
+        self.position = target * (1 + return_after_fill) / after_fill
+
+        # One bar on.
         self.bar = np.minimum(self.bar + 1, self.end)
         terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
         return StepResult(
             growth,
             gross_before_fill * after_fill,
-            trade * before_fill,
-            cost * before_fill + financing,
+            order.trade * before_fill,
+            order.cost * before_fill + financing,
             terminated,
             truncated=(self.bar >= self.end) & ~terminated,
         )
-
-
-def fills_at_open(market: Market, costs: TradingCosts) -> bool:
-    """Whether orders are filled at the next open, or at the close that was seen."""
-    return costs.fill != "close" and market.fill == "open"
-
-
-def with_fill(costs: TradingCosts, markets: Sequence[Market]) -> TradingCosts:
-    """
-    :param costs: what trading costs
-    :param markets: what is traded
-    :return: the costs with the fill that the markets decide; where some have opening prices and others have none, each
-        market decides its own, and the fill stays open
-    """
-    kinds = {market.fill for market in markets}
-    if costs.fill is not None or len(kinds) != 1:
-        return costs
-    return replace(costs, fill="close" if kinds == {"close"} else "next_open")
-
-
-def prices_of_fills(market: Market, at_open: bool) -> np.ndarray:
-    """Price at which the order of each close but the last is filled."""
-    return market.open[1:] if at_open else market.close[:-1]
 
 
 def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     """Simple returns from each bar's close to the fill of the order given there, and from there to the next close."""
     until_fill = prices_of_fills(market, at_open) / market.close[:-1]
     whole = market.close[1:] / market.close[:-1]
-    return np.append(until_fill - 1, 0.0), np.append(whole / until_fill - 1, 0.0)  # nothing follows the last bar
 
-
-def _scaled(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :return: float32: scaled log returns, shape (T,), and scaled EWMA volatility beside the volatility index and the F
-        scaled features, (T, 2 + F)
-    :raises ValueError: if the prices do not move over ``scale_on``
-    """
-    market, scaling = segment.market, segment.scaling
-    returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
-    volatility = (market.volatility - scaling.volatility_mean) / scaling.volatility_std
-    index = market.index / INDEX_SCALE
-    of = scaling.features
-    features = [(values - of[name].mean) / of[name].std for name, values in market.features.items()]
-    context = np.stack([volatility, index, *features], axis=1)
-    return returns.astype(np.float32), context.astype(np.float32)
-
-
-def observation_size(features: int = 0) -> int:
-    """
-    :param features: number of ``MarketConfig.features``
-    :return: numbers in an observation: log returns, EWMA volatility, volatility index, features, position
-    """
-    return WINDOW + 2 + features + 1
+    # Nothing follows the last bar.
+    before = np.append(until_fill - 1, 0.0)
+    after = np.append(whole / until_fill - 1, 0.0)
+    return before, after
 
 
 def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
@@ -327,6 +279,8 @@ class MarketVecEnv(VecEnv):
         dones = result.terminated | result.truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observations = self.core.observations()
+
+        # Where an episode ended, its last observation goes to the info and the next episode begins.
         if dones.any():
             for i in np.flatnonzero(dones):
                 infos[i] = {"terminal_observation": observations[i], "TimeLimit.truncated": bool(result.truncated[i])}
@@ -352,7 +306,7 @@ class MarketVecEnv(VecEnv):
 
 class MarketEnv(gym.Env[np.ndarray, Any]):
     """
-    ``MarketCore`` with one agent as a Gymnasium environment.
+    ``MarketCore`` with one agent as a Gymnasium environment. ``MarketEnv.of("sp500")`` makes one from data.
 
     :param core: the markets and their one agent
     :raises ValueError: if the core has more agents
@@ -366,6 +320,20 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
         self.core = core
         self.observation_space, self.action_space = spaces_of(core.costs, len(core.features))
 
+    @classmethod
+    def of(cls, market: MarketConfig | str | list[str] = "sp500", period: PeriodName = "train") -> MarketEnv:
+        """
+        :param market: the data, or the whole configuration of a market
+        :param period: episodes of ``episode_bars`` from random starts in the training period; in the others the whole
+            period, as in an evaluation
+        :return: the environment
+        :raises ValueError: in one sentence, if the data cannot be used
+        """
+        config = market if isinstance(market, MarketConfig) else MarketConfig(market)
+        data = read_data(config)
+        episode_bars = config.episode_bars if period == "train" else None
+        return cls(MarketCore(data.segments[period], 1, data.config.trading, episode_bars))
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -377,5 +345,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """:param action: target position, shape (1,), or the number of one of ``TradingCosts.positions``"""
         result = self.core.step(self.core.costs.targets(action))
-        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
-        return self.core.observations()[0], float(result.reward[0]), terminated, truncated, {}
+        observation = self.core.observations()[0]
+        terminated = bool(result.terminated[0])
+        truncated = bool(result.truncated[0])
+        return observation, float(result.reward[0]), terminated, truncated, {}

@@ -1,136 +1,238 @@
-"""Columns that are used beside prices: what is seen of them at each close, and where they may not be missing."""
+"""
+What an agent observes at a close.
+
+An observation holds the last ``WINDOW`` log returns, the numbers of ``FEATURES``, the user's columns, and the position,
+in this order. All are scaled by one symbol's training period.
+
+Add a feature: add one row to ``FEATURES``, here and nowhere else. The momentum of 60 bars, for instance:
+
+    Feature("momentum_60", "log growth", "momentum", lambda market: _momentum(market.close, 60), history=60)
+
+``Market`` has the arrays it may read: at each bar those up to that bar. The size of the observation, the training's
+mean and standard deviation, the first bar of an episode, the layout of ``export`` and the warnings of ``signal`` follow
+from the table. Runs that were trained on another table are refused with a sentence.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
-import pandas as pd
 
-from market_regimes.config import MarketConfig
-from market_regimes.market.periods import date_text
-from market_regimes.prices.bars import Bars
+from market_regimes.market.market import Market
+from market_regimes.market.regimes import WARM_UP
+from market_regimes.market.scaling import FeatureScaling, Scaling, log_returns
+
+WINDOW = 20  # log returns in an observation
+INDEX_SCALE = 20.0  # points of the volatility index that make 1 in an observation: about its long-run mean
 
 
-def column_of(bars: Bars, name: str, option: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Feature:
     """
-    :param bars: of one symbol
-    :param name: "volume", or a column of the file
-    :param option: that names it
-    :return: its numbers, NaN where missing, shape (T,)
-    :raises ValueError: if the bars have no such column
+    One number of an observation.
+
+    :param name: in the layout of ``export``; of a user's column its name in the file
+    :param unit: before scaling
+    :param label: for people
+    :param values: its value at each close of a market, before scaling, shape (T,)
+    :param scaled_by: its mean, standard deviation and range in a run's scaling; None: its entry in ``Scaling.features``
+    :param history: bars before the first at which it has a value
+    :param is_column: whether it is a user's column, which ``Market.last_return_only`` does not hide
+    :param digits: format of its value for people
+    :param suffix: unit of its value for people
     """
-    own = {**bars.extra, **({} if bars.volume is None else {"volume": bars.volume})}
-    if name not in own:
-        has = ", ".join(own) or "none beside prices"
-        raise ValueError(f"{bars.source}: {bars.symbol} has no column {name}, which {option} names: it has {has}")
-    return own[name]
+
+    name: str
+    unit: str
+    label: str
+    values: Callable[[Market], np.ndarray]
+    scaled_by: Callable[[Scaling], FeatureScaling] | None = None
+    history: int = 0
+    is_column: bool = False
+    digits: str = ".6g"
+    suffix: str = ""
+
+    @property
+    def layout_name(self) -> str:
+        """Its name in the layout of ``export``."""
+        return f"feature_{self.name}" if self.is_column else self.name
+
+    def scaling(self, scaling: Scaling) -> FeatureScaling:
+        """:return: its part of a symbol's scaling"""
+        if self.scaled_by is None:
+            return scaling.features[self.name]
+        return self.scaled_by(scaling)
 
 
-def seen_features(bars: Bars, config: MarketConfig) -> dict[str, np.ndarray]:
+FEATURES = (
+    Feature(
+        "ewma_volatility",
+        "points",
+        "EWMA volatility",
+        lambda market: market.volatility,
+        lambda scaling: FeatureScaling(scaling.volatility_mean, scaling.volatility_std, scaling.volatility),
+        history=WARM_UP,
+        digits=".2f",
+        suffix=" points",
+    ),
+    Feature(
+        "volatility_index",
+        "points",
+        "volatility index",
+        lambda market: market.index,
+        lambda scaling: FeatureScaling(0.0, INDEX_SCALE, scaling.index),
+        history=WARM_UP,
+        digits=".2f",
+        suffix=" points",
+    ),
+)
+# Bars before the first at which there is an observation.
+HISTORY = max(WINDOW, *(feature.history for feature in FEATURES))
+# Without earlier returns, volatility and index, and without the position, in which a policy would learn to remember.
+HIDDEN = [*range(WINDOW - 1), *range(WINDOW, WINDOW + len(FEATURES)), -1]
+
+
+def features_of(columns: Iterable[str]) -> list[Feature]:
     """
-    :param bars: of one symbol
-    :param config: names the features, their lag, and what fills gaps
-    :return: per feature what is known of it at each close, NaN where nothing is, shape (T,)
-    :raises ValueError: if the bars lack one
+    :param columns: names of the user's columns, as ``market.features`` has them
+    :return: the features of an observation, in its order
+    :raises ValueError: if a column has the name of another feature
     """
-    lag = config.feature_lag
-    seen = {}
-    for name in config.features:
-        known = _known(bars, name, config)
-        if name == "volume":
-            known = np.diff(np.log(known), prepend=np.nan)
-        seen[name] = np.concatenate([np.full(min(lag, len(known)), np.nan), known[: max(len(known) - lag, 0)]])
-    return seen
+    names = {feature.name for feature in FEATURES if feature.scaled_by is None}
+    features = list(FEATURES)
+    for column in columns:
+        if column in names:
+            raise ValueError(f"market.features names {column}, which every observation has: rename the column")
+        features.append(_feature_of_column(column))
+    return features
 
 
-def first_known(bars: Bars, config: MarketConfig) -> int:
+def _feature_of_column(column: str) -> Feature:
+    unit = "log growth" if column == "volume" else "as in the file"
+    return Feature(column, unit, f"feature {column}", lambda market: market.features[column], is_column=True)
+
+
+def fitted_values(market: Market) -> dict[str, np.ndarray]:
+    """:return: by name the values of the features that ``Scaling.features`` scales, in their order, shape (T,) each"""
+    features = features_of(market.features)
+    return {feature.name: feature.values(market) for feature in features if feature.scaled_by is None}
+
+
+def fitted_names(columns: Iterable[str]) -> list[str]:
     """
-    :param bars: of one symbol
-    :param config: names the features, their lag, and what fills gaps
-    :return: first bar at whose close all features are known; one after the last bar, if there is none
+    :param columns: names of the user's columns
+    :return: the names in ``Scaling.features`` of a run that observes them
     """
-    unknown = np.zeros(len(bars.close) + 1, dtype=bool)
-    for values in seen_features(bars, config).values():
-        unknown[:-1] |= np.isnan(values)
-    return int(np.argmin(unknown))
+    return [feature.name for feature in features_of(columns) if feature.scaled_by is None]
 
 
-def check_features(bars: Bars, config: MarketConfig, needed: range) -> None:
+def columns_of(scaling: Scaling) -> list[str]:
+    """:return: names of the user's columns that a scaling scales"""
+    others = fitted_names([])
+    return [name for name in scaling.features if name not in others]
+
+
+def observation_size(columns: int = 0) -> int:
     """
-    :param bars: of one symbol
-    :param config: names the features, their lag, and what fills gaps
-    :param needed: bars at whose close the features are observed or scale observations
-    :raises ValueError: with row and date, if a feature is not known there
+    :param columns: number of the user's columns
+    :return: numbers in an observation: log returns, features, the user's columns, position
     """
-    for name in config.features:
-        first = needed.start - config.feature_lag - (name == "volume")
-        if first < 0:
-            raise ValueError(
-                f"{bars.source}: {name}, {config.feature_lag} bars late, is not known of {bars.symbol} on "
-                f"{date_text(bars.dates[needed.start])}, as the bars begin on {date_text(bars.dates[0])}: begin the "
-                "period later, or lower market.feature_lag"
-            )
-        missing = np.isnan(_known(bars, name, config))
-        begun = not missing[: first + 1].all()
-        missing[:first] = False
-        missing[needed.stop - config.feature_lag :] = False
-        bars.refuse(missing, _problem(bars, name, config, begun))
+    return WINDOW + len(FEATURES) + columns + 1
 
 
-def check_traded(bars: Bars, config: MarketConfig, needed: range) -> None:
+class Observations:
     """
-    :param bars: of one symbol
-    :param config: what trading costs and what may be held, and the user's own rule
-    :param needed: bars at whose close orders are given
-    :raises ValueError: with row and date, if the impact of an order needs a volume that is not there, or the own rule
-        has no target or one that may not be held
+    The observations of several markets, whose bars stand one after the other.
+
+    :param markets: with the same user's columns
+    :param scalings: of each
     """
-    outside = np.ones(len(bars.close), dtype=bool)
-    outside[needed.start : needed.stop] = False
-    option = "market.trading.impact_coefficient"
-    if needed and config.trading.impact_coefficient:
-        volume = column_of(bars, "volume", option)
-        missing = ~((volume > 0) & (volume < np.inf)) & ~outside
-        bars.refuse(missing, f"volume of {bars.symbol} is missing or not positive, and {option} needs it")
-    targets = own_targets(bars, config)
-    if needed and targets is not None:
-        name, (low, high) = f"{config.benchmark_positions} of {bars.symbol}", config.trading.of_rules.bounds
-        bars.refuse(
-            np.isnan(targets) & ~outside, f"{name} is missing, and market.benchmark_positions trades at every close"
-        )
-        beyond = ((targets < low) | (targets > high)) & ~outside
-        bars.refuse(beyond, f"{name} lies outside the {low:g} to {high:g} that may be held", targets)
+
+    def __init__(self, markets: Sequence[Market], scalings: Sequence[Scaling]):
+        pairs = list(zip(markets, scalings, strict=True))
+        returns = np.concatenate([_scaled_returns(market, scaling) for market, scaling in pairs])
+        padded = np.concatenate([np.zeros(WINDOW - 1, dtype=np.float32), returns])  # so that window t ends at bar t
+        self._windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
+        self._features = np.concatenate([_scaled_features(market, scaling) for market, scaling in pairs])
+        self._size = observation_size(len(markets[0].features))
+
+        # The markets whose past an agent must remember.
+        hidden = [np.full(len(market.close), market.last_return_only) for market in markets]
+        self._is_hidden = np.concatenate(hidden)
+        self._any_hidden = bool(self._is_hidden.any())
+
+    def at(self, bars: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """
+        :param bars: of n agents, counted over all markets, shape (n,)
+        :param positions: shares of equity that are invested, shape (n,)
+        :return: float32, shape (n, ``observation_size``); where the market is ``last_return_only``, 0 for all but that
+            return and the user's columns
+        """
+        observations = np.empty((len(bars), self._size), dtype=np.float32)
+        observations[:, :WINDOW] = self._windows[bars]
+        observations[:, WINDOW:-1] = self._features.take(bars, axis=0)
+        observations[:, -1] = positions
+        if self._any_hidden:
+            agents = np.flatnonzero(self._is_hidden[bars])
+            observations[agents[:, None], HIDDEN] = 0
+        return observations
 
 
-def own_targets(bars: Bars, config: MarketConfig) -> np.ndarray | None:
-    """:return: target at each close of the user's own rule, shape (T,); None: the bars have no such column"""
-    return None if config.benchmark_positions is None else bars.extra.get(config.benchmark_positions)
+def _scaled_returns(market: Market, scaling: Scaling) -> np.ndarray:
+    """Scaled log returns, float32, shape (T,)."""
+    returns = (log_returns(market.close) - scaling.return_mean) / scaling.return_std
+    return returns.astype(np.float32)
 
 
-def _known(bars: Bars, name: str, config: MarketConfig) -> np.ndarray:
-    """A column's numbers, with gaps filled where that is asked; of volume those that have a logarithm."""
-    values = column_of(bars, name, "market.features")
-    if name == "volume":  # a gap that is filled would be a change of 0, which nobody traded
-        return np.where((values > 0) & (values < np.inf), values, np.nan)
-    return pd.Series(values).ffill().to_numpy() if config.feature_fill == "forward" else values
+def _scaled_features(market: Market, scaling: Scaling) -> np.ndarray:
+    """The F scaled features, float32, shape (T, F)."""
+    columns = []
+    for feature in features_of(market.features):
+        of_training = feature.scaling(scaling)
+        columns.append((feature.values(market) - of_training.mean) / of_training.std)
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _problem(bars: Bars, name: str, config: MarketConfig, begun: bool) -> str:
-    """:param begun: whether the column has a value where it is needed first, or before"""
-    if name == "volume":
-        problem = "is missing or not positive: its log change needs both days, and no gap of it is filled"
-        return f"volume of {bars.symbol} {problem}"
-    if config.feature_fill == "forward" or not begun:
-        return (
-            f"{name} of {bars.symbol} has no value yet: begin the period later, remove the rows before it has one, or "
-            "leave it out of market.features"
-        )
-    return f"{name} of {bars.symbol} is missing: market.feature_fill=forward takes the last value before it"
+def layout_of_scaling(
+    scaling: Scaling, bounds: tuple[float, float], last_return_only: bool
+) -> Mapping[str, dict[str, object] | None]:
+    """
+    :param scaling: of a symbol
+    :param bounds: least and largest position that may be held
+    :param last_return_only: as ``Market.last_return_only``
+    :return: by the names of ``layout``, which entry scales: mean, standard deviation and the range that training saw;
+        None where the observation holds 0
+    """
+    returns = FeatureScaling(scaling.return_mean, scaling.return_std, scaling.returns)
+    entries: dict[str, FeatureScaling | None] = {"log_return": returns, "earlier_log_return": returns}
+    hidden = ["earlier_log_return", "position"]
+    for feature in features_of(columns_of(scaling)):
+        entries[feature.layout_name] = feature.scaling(scaling)
+        if not feature.is_column:
+            hidden.append(feature.layout_name)
+    entries["position"] = FeatureScaling(0.0, 1.0, bounds)
+
+    if last_return_only:
+        entries |= dict.fromkeys(hidden)
+    return {
+        name: None if entry is None else {"mean": entry.mean, "std": entry.std, "trained": entry.seen}
+        for name, entry in entries.items()
+    }
 
 
-def described_features(config: MarketConfig) -> str:
-    """:return: the features and how they are read, for people; "" if there are none"""
-    if not config.features:
-        return ""
-    names = ", ".join("volume (log change)" if name == "volume" else name for name in config.features)
-    lag = f"known {config.feature_lag} bar(s) late" if config.feature_lag else "known at the close of their row"
-    return f"{names}; {lag}{'; gaps filled forward' if config.feature_fill else ''}"
+def layout(columns: Iterable[str]) -> list[dict[str, str]]:
+    """
+    :param columns: names of the user's columns
+    :return: of each number of an observation its ``name``, its ``unit`` before scaling, and ``scaled_by``, its entry in
+        ``layout_of_scaling``
+    """
+    returns = [f"log_return_{ago}_bars_ago" for ago in range(WINDOW - 1, -1, -1)]
+    numbers = [{"name": name, "unit": "log growth", "scaled_by": "earlier_log_return"} for name in returns]
+    numbers[-1]["scaled_by"] = "log_return"
+    for feature in features_of(columns):
+        name = feature.layout_name
+        numbers.append({"name": name, "unit": feature.unit, "scaled_by": name})
+    numbers.append({"name": "position", "unit": "share of equity", "scaled_by": "position"})
+    return numbers

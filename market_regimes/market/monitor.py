@@ -23,9 +23,12 @@ class EpisodeMonitor(VecMonitor):
         observations, rewards, dones, infos = self.venv.step_wait()
         self.episode_returns += rewards
         self.episode_lengths += 1
+
+        # Episodes that ended tell their return and length, and begin anew.
         ended = np.flatnonzero(dones)
         if len(ended):
-            infos, seconds = list(infos), round(time.time() - self.t_start, 6)
+            infos = list(infos)
+            seconds = round(time.time() - self.t_start, 6)
             for i in ended:
                 episode = {"r": self.episode_returns[i], "l": self.episode_lengths[i], "t": seconds}
                 infos[i] = {**infos[i], "episode": episode}

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from market_regimes.config import SHIPPED, ArgumentError, MarketConfig, PeriodName
-from market_regimes.prices.bars import Bars
+from market_regimes.prices import Bars
 
 SHIPPED_PERIODS: dict[PeriodName, tuple[str, str]] = {
     "train": ("1999-01-01", "2008-12-31"),
@@ -41,6 +41,8 @@ def with_periods(config: MarketConfig, read: Sequence[Bars]) -> MarketConfig:
             "market.train, market.validation and market.test are given together or not at all for own data: "
             f"{' and '.join(missing)} should be two days like [2011-01-01, 2018-12-31]"
         )
+
+    # Shares of the days from the first bar of any symbol to the last.
     first = min(bars.dates[0] for bars in read).astype("M8[D]")
     last = max(bars.dates[-1] for bars in read).astype("M8[D]")
     days = int((last - first).astype(int)) + 1
@@ -63,8 +65,10 @@ def period_of(bars: Dated, first: str, last: str) -> range:
     :param last: ISO date, included
     :return: positions of its bars in the period, perhaps none
     """
-    begin, end = np.datetime64(first, "D"), np.datetime64(last, "D") + 1
-    return range(*np.searchsorted(bars.dates, np.array([begin, end], dtype="M8[s]")).tolist())
+    begin = np.datetime64(first, "D")
+    after = np.datetime64(last, "D") + 1
+    ends = np.array([begin, after], dtype="M8[s]")
+    return range(*np.searchsorted(bars.dates, ends).tolist())
 
 
 def covered_period(bars: Bars, first: str, last: str) -> range:
@@ -82,12 +86,13 @@ def covered_period(bars: Bars, first: str, last: str) -> range:
         raise ArgumentError(lambda name: f"{name('first')} and {name('last')}: {problem}") from error
     if begin > bars.dates[-1].astype("M8[D]"):
         raise ValueError(f"{bars.source}: {bars.symbol} ends on {date_text(bars.dates[-1])}, before {begin}")
-    known = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
-    known += f" to {date_text(bars.dates[-1])}"
-    _check_covered("", begin, end, bars.dates[[0, -1]].astype("M8[D]"), known)
+
+    data = f"{bars.source}, whose {len(bars.dates)} bars of {bars.symbol} run from {date_text(bars.dates[0])}"
+    data += f" to {date_text(bars.dates[-1])}"
+    _check_covered("", begin, end, bars.dates[[0, -1]].astype("M8[D]"), data)
     period = period_of(bars, first, last)
     if len(period) < 2:
-        raise ValueError(f"the period {first} to {last} holds {len(period)} bars of {known}: at least 2 are needed")
+        raise ValueError(f"the period {first} to {last} holds {len(period)} bars of {data}: at least 2 are needed")
     return period
 
 
@@ -101,22 +106,30 @@ def check_periods(config: MarketConfig, periods: Sequence[PeriodName], read: Seq
     first = min(bars.dates[0] for bars in read).astype("M8[D]")
     last = max(bars.dates[-1] for bars in read).astype("M8[D]")
     longest = max(read, key=lambda bars: bars.dates[-1] - bars.dates[0])
-    known = f"{longest.source}, whose {len(longest.dates)} bars of {longest.symbol} run from {first} to {last}"
+    data = f"{longest.source}, whose {len(longest.dates)} bars of {longest.symbol} run from {first} to {last}"
+
+    # Each lies within the data.
     for name in periods:
         begin, end = _days(f"market.{name}", config.days(name))
-        _check_covered(f"market.{name}: ", begin, end, np.array([first, last]), known)
+        _check_covered(f"market.{name}: ", begin, end, np.array([first, last]), data)
+
+    # Each begins after the one before has ended.
     for before, after in pairwise(periods):
         if np.datetime64(config.days(before)[1], "D") >= np.datetime64(config.days(after)[0], "D"):
             names = [f"market.{name}" for name in periods]
             raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} must follow one another without overlap")
 
 
-def _check_covered(prefix: str, begin: np.datetime64, end: np.datetime64, data: np.ndarray, known: str) -> None:
-    """Raise if a period runs backwards or reaches beyond the data's first and last day."""
+def _check_covered(prefix: str, begin: np.datetime64, end: np.datetime64, days: np.ndarray, data: str) -> None:
+    """
+    :param days: first and last day of the data
+    :param data: their description
+    :raises ValueError: if the period runs backwards or reaches beyond these days
+    """
     if begin > end:
         raise ValueError(f"{prefix}the period {begin} to {end} ends before it begins")
-    if begin < data[0] - DATE_SLACK or end > data[1] + DATE_SLACK:
-        raise ValueError(f"{prefix}the period {begin} to {end} is not covered by {known}")
+    if begin < days[0] - DATE_SLACK or end > days[1] + DATE_SLACK:
+        raise ValueError(f"{prefix}the period {begin} to {end} is not covered by {data}")
 
 
 def _days(name: str, days: tuple[str, str]) -> tuple[np.datetime64, np.datetime64]:

@@ -15,7 +15,7 @@ Range = tuple[float, float]
 @dataclass(frozen=True)
 class FeatureScaling:
     """
-    Of one feature in one symbol's training period, in the feature's own units.
+    The scaling of one feature over one symbol's training period, in the feature's units.
 
     :param mean: its mean
     :param std: its standard deviation
@@ -27,27 +27,30 @@ class FeatureScaling:
     seen: Range
 
     @classmethod
-    def of(cls, known: np.ndarray, seen: np.ndarray) -> FeatureScaling:
+    def of(cls, fitted: np.ndarray, observed: np.ndarray) -> FeatureScaling:
         """
-        :param known: values that scale the observations
-        :param seen: values of the training's observations
+        :param fitted: values whose statistics scale the observations
+        :param observed: values of the training's observations
         :return: the scaling; the standard deviation is 0, without rounding, where nothing moves
         """
-        moves = known.min() < known.max()
-        return cls(float(known.mean()), float(known.std()) if moves else 0.0, _range(seen))
+        std = 0.0
+        if fitted.min() < fitted.max():
+            std = float(fitted.std())
+        return cls(float(fitted.mean()), std, _range(observed))
 
     def check(self) -> None:
         """:raises ValueError: if its numbers cannot be those of a training period"""
         low, high = self.seen
-        if not (low <= high and self.std > 0 and math.isfinite(self.mean + self.std + low + high)):
+        is_finite = math.isfinite(self.mean + self.std + low + high)
+        if not (low <= high and self.std > 0 and is_finite):
             raise ValueError("a feature's standard deviation is not positive, or its range runs backwards")
 
 
 @dataclass(frozen=True)
 class Scaling:
     """
-    Of one symbol's training period. JSON holds its numbers exactly: Python writes the shortest text that reads back as
-    the same float64.
+    The scaling of one symbol's observations, fitted on its training period. JSON holds its numbers exactly: Python
+    writes the shortest text that reads back as the same float64.
 
     :param return_mean: mean of the log returns
     :param return_std: their standard deviation
@@ -57,7 +60,7 @@ class Scaling:
     :param returns: smallest and largest log return of the training's observations
     :param volatility: smallest and largest EWMA volatility of these, in points
     :param index: smallest and largest volatility index of these, in points
-    :param features: of each feature, in the order of the observation
+    :param features: scaling of each further feature, in the order of the observation
     """
 
     return_mean: float
@@ -76,7 +79,7 @@ class Scaling:
         close: np.ndarray,
         volatility: np.ndarray,
         index: np.ndarray,
-        known: range,
+        fitted: range,
         observed: range,
         window: int,
         features: Mapping[str, np.ndarray] | None = None,
@@ -85,26 +88,27 @@ class Scaling:
         :param close: closing prices, shape (T,)
         :param volatility: EWMA volatility in points, shape (T,)
         :param index: volatility index in points, shape (T,), NaN where there is none
-        :param known: bars whose statistics scale the observations
+        :param fitted: bars whose statistics scale the observations
         :param observed: bars at whose close training observes
         :param window: log returns in an observation
         :param features: by name, shape (T,) each; None: there are none
         :return: the scaling; a standard deviation is 0 where nothing moves
         """
-        inside, seen = slice(known.start, known.stop), slice(observed.start, observed.stop)
+        inside = slice(fitted.start, fitted.stop)
+        seen = slice(observed.start, observed.stop)
+        first_return = max(observed.start - window + 1, 0)
         returns = log_returns(close)
+        by_name = features or {}
         return cls(
             return_mean=float(returns[inside].mean()),
             return_std=float(returns[inside].std()),
             volatility_mean=float(volatility[inside].mean()),
             volatility_std=float(volatility[inside].std()),
             median_volatility=float(np.median(volatility[inside])),
-            returns=_range(returns[max(observed.start - window + 1, 0) : observed.stop]),
+            returns=_range(returns[first_return : observed.stop]),
             volatility=_range(volatility[seen]),
             index=_range(index[seen]),
-            features={
-                name: FeatureScaling.of(values[inside], values[seen]) for name, values in (features or {}).items()
-            },
+            features={name: FeatureScaling.of(values[inside], values[seen]) for name, values in by_name.items()},
         )
 
     @classmethod
@@ -116,18 +120,24 @@ class Scaling:
         try:
             features = {name: FeatureScaling(**_ranges(entry)) for name, entry in content.get("features", {}).items()}
             scaling = cls(**{**_ranges(content), "features": features})
-            for feature in features.values():
-                feature.check()
-            ranges = (scaling.returns, scaling.volatility, scaling.index)
-            if not all(low <= high for low, high in ranges) or not math.isfinite(sum(map(sum, ranges))):
-                raise ValueError("a range runs backwards")
-            if not min(scaling.return_std, scaling.volatility_std) > 0 or not math.isfinite(
-                scaling.return_mean + scaling.return_std + scaling.volatility_mean + scaling.volatility_std
-            ):
-                raise ValueError("a standard deviation is not positive")
+            scaling.check()
         except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
         return scaling
+
+    def check(self) -> None:
+        """:raises ValueError: if its numbers cannot be those of a training period"""
+        for feature in self.features.values():
+            feature.check()
+
+        ranges = (self.returns, self.volatility, self.index)
+        are_ordered = all(low <= high for low, high in ranges)
+        if not are_ordered or not math.isfinite(sum(map(sum, ranges))):
+            raise ValueError("a range runs backwards")
+
+        moments = self.return_mean + self.return_std + self.volatility_mean + self.volatility_std
+        if not min(self.return_std, self.volatility_std) > 0 or not math.isfinite(moments):
+            raise ValueError("a standard deviation is not positive")
 
     def to_json(self) -> dict[str, Any]:
         """:return: the numbers by name"""
@@ -145,10 +155,10 @@ def log_returns(close: np.ndarray) -> np.ndarray:
 
 
 def _ranges(content: Mapping[str, Any]) -> dict[str, Any]:
-    """With tuples where JSON has lists."""
+    """The content with tuples where JSON has lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
 
 
 def _range(values: np.ndarray) -> Range:
-    known = values[~np.isnan(values)]
-    return float(known.min()), float(known.max())
+    numbers = values[~np.isnan(values)]
+    return float(numbers.min()), float(numbers.max())

@@ -15,8 +15,7 @@ import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, VolatilityIndex
 from market_regimes.market.regimes import estimated_index, ewma_volatility
-from market_regimes.prices.bars import Bars
-from market_regimes.prices.calendar import DAYS_PER_YEAR
+from market_regimes.prices import DAYS_PER_YEAR, Bars
 
 
 def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]:
@@ -32,20 +31,25 @@ def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]
     if name in SYNTHETIC:
         return synthetic(name)
     prices = _of_arch(name)
-    close, index = prices["Close"].to_numpy(dtype=np.float64), None
+    columns = {column: prices[column].to_numpy(dtype=np.float64) for column in ("Open", "Close", "Volume")}
+
+    # The VIX where there is one, estimates before.
+    index = None
     if volatility_index == "real":
         if name != "sp500":
             raise ValueError(f"market.volatility_index=real: there is no real index for {name}")
         real = _of_arch("vix")["vix"].reindex(prices.index).to_numpy(dtype=np.float64)
-        index = np.where(np.isnan(real), estimated_index(ewma_volatility(close)), real)
+        estimated = estimated_index(ewma_volatility(columns["Close"]))
+        index = np.where(np.isnan(real), estimated, real)
+
     dates = prices.index.to_numpy().astype("M8[s]")
-    opens, volume = (prices[column].to_numpy(dtype=np.float64) for column in ("Open", "Volume"))
-    return [Bars(SHIPPED[name], name, dates, opens, close, index, volume)]
+    return [Bars(SHIPPED[name], name, dates, columns["Open"], columns["Close"], index, columns["Volume"])]
 
 
 def _of_arch(name: str) -> pd.DataFrame:
-    """What ``arch.data.NAME.load()`` gives, without a second for importing the models of ``arch``."""
-    file = Path(str(importlib.metadata.distribution("arch").locate_file(f"arch/data/{name}/{name}.csv.gz")))
+    """The table of ``arch.data.NAME.load()``, without a second for importing the models of ``arch``."""
+    distribution = importlib.metadata.distribution("arch")
+    file = Path(str(distribution.locate_file(f"arch/data/{name}/{name}.csv.gz")))
     return pd.read_csv(file, index_col="Date", parse_dates=True, na_values=".")
 
 
@@ -95,20 +99,28 @@ def synthetic(name: str = "synthetic", seed: int = SYNTHETIC_SEED) -> list[Bars]
     :param seed: of all series, each of which has a seed derived from it
     :return: the bars of every series, with the symbols NAME-01, NAME-02, ...
     """
-    seeds = np.random.SeedSequence(seed).spawn(SYNTHETIC_SERIES)
-    return [_series(f"{name}-{i:02d}", name, np.random.default_rng(own)) for i, own in enumerate(seeds, start=1)]
+    series = []
+    for number, child in enumerate(np.random.SeedSequence(seed).spawn(SYNTHETIC_SERIES), start=1):
+        series.append(_series(f"{name}-{number:02d}", name, np.random.default_rng(child)))
+    return series
 
 
 def _series(symbol: str, source: str, rng: np.random.Generator) -> Bars:
     """One series, which begins calm. The open has three tenths of the bar's growth."""
     dates = pd.bdate_range("1999-01-04", "2018-12-31").to_numpy().astype("M8[s]")
+
+    # The hidden chain: each day a stretch may end.
     stormy = np.zeros(len(dates), dtype=int)
     ends = rng.random(len(dates))
     for t in range(1, len(dates)):
         stormy[t] = stormy[t - 1] ^ int(ends[t] < LAW.ends[stormy[t - 1]])
+
+    # Returns around the drift of the state, with flash crashes on stormy days.
     noise = rng.standard_t(4, len(dates)) / np.sqrt(2.0)  # of variance 4 / (4 - 2)
     crash = (stormy == 1) & (rng.random(len(dates)) < LAW.crash_share)
     growth = (np.array(LAW.drift)[stormy] + np.array(LAW.std)[stormy] * noise + LAW.crash * crash) / 100
+
+    # Prices, and an index that tells the state of the next day.
     close = 100 * np.exp(np.cumsum(growth))
     opens = np.concatenate([close[:1], close[:-1] * np.exp(0.3 * growth[1:])])
     index = np.array(LAW.index)[stormy]

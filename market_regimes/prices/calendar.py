@@ -1,67 +1,177 @@
-"""How many bars a year has."""
+"""Which bars of several symbols belong to the same row of an account."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-DAYS_PER_YEAR = 252  # trading days, by convention
-CALENDAR_DAYS = 365
-YEAR, WEEK = 365.2425, 7.0  # days
-CONVENTION = 0.02  # share by which a year's trading days may differ from the convention
-HOLIDAYS = 7.0  # days by which the first year of the data may begin late: New Year and a weekend
-WHOLE_WEEKS = 2.0  # days by which a year may differ from 52.18 times the days of its week
-REGULAR_SESSION = 0.02  # share by which the mean number of bars a day may fall short of a regular day's
+from market_regimes.prices.length import DAY, SINCE_MONDAY, BarLength, bar_length
+
+SHARE_ALIKE = 0.5  # share of the instants of another symbol from which two clocks show the same bars
+MAX_PHASES = 8  # starts of a row that are tried, beside that of the clock
+SUNDAY = 6  # from Monday, 0
+SECONDS = {"second": 1, "day": DAY, "month": 30 * DAY}  # of a unit, roughly
 
 
-def bars_per_year(dates: np.ndarray) -> float:
+@dataclass(frozen=True)
+class Calendar:
     """
-    Bars in a year, counted: trading days in the median of the full years of the data, times bars in a day.
+    The rows of one account that holds several symbols.
 
-    Counts of trading days within 2 % of 252 or 365 become these, as is the convention. Counts within 2 of those of a
-    week without holidays become 261 or 313. Less than a year is counted by weeks, in which five days stand for 252 a
-    year. Less than a week stands for 252 days as well, or for 365 if it holds both days of a weekend.
-
-    :param dates: times of the bars, increasing, shape (T,)
-    :return: bars per year; 52, 12, 4 or 1 for weekly and rarer bars
+    :param rows: per symbol the row of each of its bars, not decreasing, shapes (T,)
+    :param stamps: time of each row, datetime64[s], increasing, shape (R,)
     """
-    return max(1.0, _counted(dates))  # years apart
+
+    rows: list[np.ndarray]
+    stamps: np.ndarray
+
+    @classmethod
+    def of(cls, dates: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> Calendar:
+        """
+        :param dates: per symbol the times of its bars by its file's clock, datetime64[s], increasing, shapes (T,)
+        :param instants: the same in UTC
+        :return: rows that are each one period of the bars. A row's time is the earliest of its bars by their clock; in
+            UTC where the clocks of the files differ
+        """
+        if _are_alike(dates) and _are_alike(instants):
+            return cls([np.arange(len(dates[0]))] * len(dates), dates[0])
+
+        # Number the periods, then leave out those without a bar.
+        clocks = _common_clocks(dates, instants)
+        numbers = _numbers(clocks, instants)
+        rows_present, row = np.unique(np.concatenate(numbers), return_inverse=True)
+        ends = np.cumsum([len(these) for these in numbers])[:-1]
+
+        # One clock names the rows where all files share it.
+        stamps = _earliest(np.concatenate(clocks), row, len(rows_present))
+        if (np.diff(stamps).astype(np.int64) <= 0).any():
+            stamps = _earliest(np.concatenate(instants), row, len(rows_present))
+        return cls(np.split(row, ends), stamps)
 
 
-def _counted(dates: np.ndarray) -> float:
-    days, bars = np.unique(dates.astype("M8[D]"), return_counts=True)
-    gap = float(np.median(np.diff(days).astype(int))) if len(days) > 1 else 1.0
-    if gap > 3:
-        return float(round(YEAR / gap))
-    year = _days_per_year(days)
-    whole = bars[1:-1] if len(bars) > 2 else bars  # the first and the last day may be cut
-    usual = float(np.median(whole))
-    if abs(float(whole.mean()) - usual) <= REGULAR_SESSION * usual:  # half days and missing bars apart, all are alike
-        return float(round(year * usual))
-    return float(round(year * float(bars.mean())))
+def _are_alike(times: Sequence[np.ndarray]) -> bool:
+    """Whether all symbols have the same times."""
+    return all(np.array_equal(times[0], these) for these in times)
 
 
-def _days_per_year(days: np.ndarray) -> float:
-    """Trading days in a year."""
-    span = float((days[-1] - days[0]).astype(int)) + 1
-    if span >= YEAR - HOLIDAYS:
-        return _conventional(float(np.median(_counts(days, YEAR, HOLIDAYS))))
-    if span < WEEK:
-        weekend = (days.astype(int) + 3) % 7 >= 5  # day 0 of the epoch was a Thursday
-        return float(CALENDAR_DAYS if weekend.sum() == 2 else DAYS_PER_YEAR)
-    per_week = float(_counts(days, WEEK).mean())
-    return float(DAYS_PER_YEAR) if 4.5 <= per_week <= 5.1 else _conventional(per_week * YEAR / WEEK)
+def _earliest(times: np.ndarray, row: np.ndarray, rows: int) -> np.ndarray:
+    """The earliest time of each row, datetime64[s], shape (rows,)."""
+    seconds = np.full(rows, np.iinfo(np.int64).max)
+    np.minimum.at(seconds, row, _whole(times, "s"))
+    return seconds.astype("M8[s]")
 
 
-def _conventional(count: float) -> float:
-    """252 or 365 if they are near, else the days of as many whole weeks if they are, so that symbols agree."""
-    near = [usual for usual in (DAYS_PER_YEAR, CALENDAR_DAYS) if abs(count - usual) <= CONVENTION * usual]
-    whole = round(count * WEEK / YEAR) * YEAR / WEEK
-    return float(near[0]) if near else float(round(whole)) if abs(count - whole) <= WHOLE_WEEKS else count
-
-
-def _counts(days: np.ndarray, length: float, slack: float = 0.0) -> np.ndarray:
-    """Trading days in each full stretch of this many days, counted back from the last day; the first may lack some."""
-    age = (days[-1] - days).astype(int)
-    full = int((age[0] + 1 + slack) // length)
-    counts: np.ndarray = np.bincount((age // length).astype(int))[:full]
+def _whole(times: np.ndarray, unit: str) -> np.ndarray:
+    """Whole units since the epoch."""
+    counts: np.ndarray = times.astype(f"M8[{unit}]").astype(np.int64)
     return counts
+
+
+def _numbers(clocks: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Number of the period of each bar, per symbol; periods are as long as the shortest of the symbols' bars."""
+    lengths = [bar_length(clock) for clock in clocks if len(clock) > 1]
+    length = min(lengths, key=_seconds, default=BarLength("day", 1))
+
+    # Stamps of seconds, weeks and several days leave open where a period begins.
+    if length.unit == "second":
+        return _in_fewest_rows([_whole(these, "s") for these in instants], length.count)
+    if length == BarLength("day", 7):
+        return _in_fewest_weeks([_whole(clock, "D") for clock in clocks])
+    if length.unit == "day" and length.count != 1:
+        return _in_fewest_rows([_whole(clock, "D") for clock in clocks], length.count)
+    return [length.rows(clock, these) for clock, these in zip(clocks, instants, strict=True)]
+
+
+def _in_fewest_weeks(days: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """
+    Weeks begin on Mondays. A stamp of Sunday may name the week that ends then or the one that begins: where symbols are
+    stamped on Sundays and others are not, the beginning is the one by which there are fewer weeks.
+
+    :param days: per symbol, since the epoch, shapes (T,)
+    :return: number of the week of each bar, per symbol
+    """
+    since_monday = [these + SINCE_MONDAY for these in days]
+    by_monday = [these // 7 for these in since_monday]
+    sundays = [bool((these % 7 == SUNDAY).mean() > SHARE_ALIKE) for these in since_monday]
+    if all(sundays) or not any(sundays):
+        return by_monday
+    by_sunday = [(these + 1) // 7 for these in since_monday]
+
+    return min((by_monday, by_sunday), key=_cost_of_rows)
+
+
+def _cost_of_rows(rows: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many bars of a symbol share a row with the one before, and how many rows there are."""
+    shared = sum(int((np.diff(these) == 0).sum()) for these in rows)
+    count = len(np.unique(np.concatenate(rows)))
+    return shared, count
+
+
+def _seconds(length: BarLength) -> int:
+    """Roughly how long a bar is, to order lengths."""
+    return length.count * SECONDS[length.unit]
+
+
+def _in_fewest_rows(times: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """
+    Rows of ``count`` units whose start is chosen so that stamps of one period share a row: bars at 9:30 and 10:00 of
+    every hour do so in rows that begin at half past.
+
+    :param times: per symbol, whole units, shapes (T,)
+    :param count: units of a row
+    :return: number of the row of each bar, per symbol. The start is the one at which the fewest bars of a symbol share
+        a row, then the one with the fewest rows, then that of the clock
+    """
+    starts, frequency = np.unique(np.concatenate(times) % count, return_counts=True)
+    most_frequent = starts[np.argsort(-frequency, kind="stable")][:MAX_PHASES]
+
+    def cost(start: int) -> tuple[int, int]:
+        return _cost_of_rows([(these - start) // count for these in times])
+
+    best = min([0, *most_frequent.tolist()], key=cost)
+
+    return [(these - best) // count for these in times]
+
+
+def _common_clocks(dates: Sequence[np.ndarray], instants: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """
+    The files' clocks; one clock for those that show the same instants in different zones.
+
+    A day by the clock is the day of the file's place: midnight in Tokyo and midnight in New York are one day. The same
+    daily bars converted to another zone lie on the day before; there the clock of the first file counts for both.
+    """
+    clocks: list[np.ndarray] = []
+    for these, those in zip(dates, instants, strict=True):
+        clock = these
+        for earlier, reference in zip(clocks, instants, strict=False):
+            if _shows_the_same(earlier, reference, these, those):
+                # The offset of the earlier clock at each instant of this one.
+                last = np.searchsorted(reference, those, side="right").clip(1) - 1
+                clock = those + (earlier - reference)[last]
+                break
+        clocks.append(clock)
+
+    return clocks
+
+
+def _shows_the_same(clock: np.ndarray, instants: np.ndarray, dates: np.ndarray, times: np.ndarray) -> bool:
+    """
+    Whether two symbols have mostly the same instants while their clocks, not both at midnight, differ.
+
+    :param clock: of the first symbol, shape (T,)
+    :param instants: of the first symbol, shape (T,)
+    :param dates: the clock of the second symbol, shape (S,)
+    :param times: the instants of the second symbol, shape (S,)
+    """
+    shared, in_first, in_second = np.intersect1d(instants, times, assume_unique=True, return_indices=True)
+    if len(shared) < SHARE_ALIKE * min(len(instants), len(times)):
+        return False
+    if np.array_equal(clock[in_first], dates[in_second]):
+        return False
+    return not (_at_midnight(clock) and _at_midnight(dates))
+
+
+def _at_midnight(clock: np.ndarray) -> bool:
+    return bool((clock.astype("M8[D]") == clock).all())

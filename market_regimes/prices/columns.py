@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterable
 
 PRICES = ("open", "high", "low", "close")
-FIELDS = (*PRICES, "adjusted_close", "volatility_index", "volume")
+CLOSES = ("close", "adjusted_close")
+TRADED = (*PRICES, "adjusted_close")
+FIELDS = (*TRADED, "volatility_index", "volume")
+COLUMNS = ("date", "time", "symbol", *FIELDS)  # those that ``market.columns`` states
 
 # Names in lower case with underscores. The first group that a file has decides, so that "last" is the close only where
 # there is no "close".
-MAYBE_DATES = ("day", "index", "unnamed_0", "level_0")  # where they hold dates: others hold weekdays or row numbers
+MAYBE_DATES = (
+    "day",
+    "index",
+    "unnamed_0",
+    "level_0",
+)  # where they hold dates: others hold weekdays or row numbers
 ALIASES: dict[str, tuple[str, ...]] = {
     "date": (
         "date datetime timestamp date_time time_stamp gmt_time utc_time local_time unix unix_timestamp epoch open_time "
@@ -30,9 +38,17 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "close close_last close_price closing closing_price price_close px_close last_close c",
         "price last px_last settle settlement settlement_price last_price",
     ),
-    "volume": ("volume", "vol trade_volume total_volume v", "real_volume", "tickvol tick_volume base_volume"),
+    "volume": (
+        "volume",
+        "vol trade_volume total_volume v",
+        "real_volume",
+        "tickvol tick_volume base_volume",
+    ),
 }
 TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.items()}
+
+TICKER = re.compile(r"[A-Z0-9^$#.=:/\-]{1,15}")
+
 # Kinds of names rather than lists of them: a column of adjusted closes that is overlooked turns splits into crashes.
 PATTERNS = {
     "adjusted_close": re.compile(
@@ -41,10 +57,6 @@ PATTERNS = {
     ),
     "volatility_index": re.compile(r"(cboe_)?(vix|volatility_index)(_?(close|cls|last|value|index))?"),
 }
-# Sides of a quote, which are no symbols: the bid and the ask of one instrument are one price.
-SIDES = {"bid": "bid", "bids": "bid", "ask": "ask", "asks": "ask", "offer": "ask", "mid": "mid", "midpoint": "mid"}
-_SIDE = "(bids?|asks?|offer|midpoint|mid)"
-_PRICE = "(open|high|low|close|last|price|volume|vol)"
 
 
 def plain(name: object) -> str:
@@ -52,9 +64,13 @@ def plain(name: object) -> str:
     :param name: a column's name in a file
     :return: in lower case with underscores, without brackets, units and numbering: "<DATE>" and "1. date" are "date"
     """
-    text = re.sub(r"\([^)]*\)", " ", str(name)).strip(" <>[]\"'*#\ufeff")
+    text = re.sub(r"\([^)]*\)", " ", str(name))
+    text = text.strip(" <>[]\"'*#\ufeff")
     text = re.sub(r"^\d+[a-z]?\.\s*", "", text)
+
+    # Words that capitals or other marks separate.
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
+
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
@@ -64,7 +80,12 @@ def role_of(name: object) -> str | None:
     for role, tiers in TIERS.items():
         if any(text in tier for tier in tiers):
             return role
-    return next((role for role, pattern in PATTERNS.items() if pattern.fullmatch(text)), None)
+
+    for role, pattern in PATTERNS.items():
+        if pattern.fullmatch(text):
+            return role
+
+    return None
 
 
 def unnumbered(name: str) -> str:
@@ -74,38 +95,29 @@ def unnumbered(name: str) -> str:
 
 def candidates(role: str, names: Iterable[str]) -> list[str]:
     """:return: the names that stand for the role with the strongest claim, in order; several are a conflict"""
-    names = list(names)
+    texts = {name: plain(unnumbered(name)) for name in names}
     if role in PATTERNS:
-        return [name for name in names if PATTERNS[role].fullmatch(plain(unnumbered(name)))]
+        return [name for name, text in texts.items() if PATTERNS[role].fullmatch(text)]
+
     for tier in TIERS[role]:
-        found = [name for name in names if plain(unnumbered(name)) in tier]
-        if found:
-            return found
+        of_tier = [name for name, text in texts.items() if text in tier]
+        if of_tier:
+            return of_tier
+
     return []
 
 
 def split_pair(name: str) -> tuple[str, str] | None:
     """:return: (field, symbol) of names like SPY.Open, Close_SPY or ('Close', 'SPY'); None if it is no such name"""
     tuple_text = re.fullmatch(r"\(['\"]([^'\"]*)['\"], ['\"]([^'\"]*)['\"]\)", name)
-    pairs = [(name[: mark.start()], name[mark.end() :]) for mark in re.finditer(r"[._ :|/-]", name)]
-    pairs = [(tuple_text[1], tuple_text[2])] if tuple_text else pairs
-    found = [(right, left) for left, right in pairs if left and role_of(right) in FIELDS]
-    found += [(left, right) for left, right in pairs if right and role_of(left) in FIELDS]
-    return max(found, key=lambda pair: len(pair[0]), default=None)
+    if tuple_text:
+        parts = [(tuple_text[1], tuple_text[2])]
+    else:
+        marks = re.finditer(r"[._ :|/-]", name)
+        parts = [(name[: mark.start()], name[mark.end() :]) for mark in marks]
 
+    # The longest field of those that stand on either side of a mark.
+    pairs = [(right, left) for left, right in parts if left and role_of(right) in FIELDS]
+    pairs += [(left, right) for left, right in parts if right and role_of(left) in FIELDS]
 
-def without_side(name: str) -> tuple[str, str] | None:
-    """
-    :param name: of a column, a symbol or a file
-    :return: the side of a quote that it names and the rest: ("bid", "Close") for "Bid Close", "Close.Bid", "closeBid",
-        "bidclose" and "Close (bid)", ("ask", "") for "Ask"; None if it names no side, or two
-    """
-    text = re.sub(rf"(?i)(?<![a-z]){_SIDE}{_PRICE}(?![a-z])", r"\1 \2", name)
-    text = re.sub(rf"(?i)(?<![a-z]){_PRICE}{_SIDE}(?![a-z])", r"\1 \2", text)
-    found = list(re.finditer(rf"(?i)(?<![a-z0-9]){_SIDE}(?![a-z0-9])", text))
-    if len(found) != 1:
-        return None
-    before = re.sub(r"[\s._:|/(\[-]+$", "", text[: found[0].start()])
-    after = re.sub(r"^[\s._:|/)\]-]+", "", text[found[0].end() :])
-    mark = "_" if "_" in name else " "
-    return SIDES[found[0][1].lower()], mark.join(part for part in (before, after) if part)
+    return max(pairs, key=lambda pair: len(pair[0]), default=None)

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from market_regimes.prices.bar_length import BarLength, bar_length
+from market_regimes.prices.length import DAY, SINCE_MONDAY, BarLength, bar_length
 
-HOUR, DAY = 3600, 86_400  # seconds
+HOUR = 3600  # seconds
 OFTEN = 3  # rows from which a time of the day belongs to the grid
 REGULAR = 0.9  # share of the rows that lie on a grid, if there is one
 MORNING = 8 * HOUR  # before it no session ends
@@ -16,6 +16,7 @@ ROUND = 300  # seconds: sessions end at whole five minutes
 WEEK_GAP = 4  # days: holidays bring the stamps of two weeks no nearer
 MONTH_GAP = 20  # days: the Chinese New Year brings the stamps of two months no nearer than 23
 SLACK = 1  # days by which a stamp may lie farther from a month's end than any before
+SATURDAY = 5  # from Monday, 0
 
 
 def off_grid(dates: np.ndarray) -> tuple[np.ndarray, str]:
@@ -25,15 +26,18 @@ def off_grid(dates: np.ndarray) -> tuple[np.ndarray, str]:
         where the bars have no regular times
     """
     length = bar_length(dates)
+    grid = f"bars of {length}"
+
     if length.unit == "second":
         bad = _between_bars(dates, length.count)
-        text = f"bars of {length}"
     else:
         bad = _at_odd_times(dates)
-        text = f"bars of {length}, stamped at {_clock(_usual(_seconds_of_day(dates)))}"
+        grid += f", stamped at {_clock(_most_frequent(_seconds_of_day(dates)))}"
+
+    # With many rows elsewhere there is no grid of times; days may still have one.
     if bad.mean() > 1 - REGULAR:
         bad = np.zeros(len(dates), dtype=bool)
-    return bad | _in_odd_days(dates, length), text
+    return bad | _in_odd_days(dates, length), grid
 
 
 def _seconds_of_day(dates: np.ndarray) -> np.ndarray:
@@ -41,18 +45,24 @@ def _seconds_of_day(dates: np.ndarray) -> np.ndarray:
     return seconds
 
 
-def _usual(values: np.ndarray) -> int:
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[np.argmax(counts)])
-
-
-def _clock(second: int) -> str:
-    return f"{second // HOUR:02d}:{second % HOUR // 60:02d}" + (f":{second % 60:02d}" if second % 60 else "")
+def _most_frequent(values: np.ndarray) -> int:
+    different, counts = np.unique(values, return_counts=True)
+    return int(different[np.argmax(counts)])
 
 
 def _frequent(values: np.ndarray) -> list[int]:
-    found, counts = np.unique(values, return_counts=True)
-    return [int(value) for value in found[counts >= OFTEN]]
+    """The values of three rows and more."""
+    different, counts = np.unique(values, return_counts=True)
+    return [int(value) for value in different[counts >= OFTEN]]
+
+
+def _clock(second: int) -> str:
+    """A second of the day as 09:30, or 09:30:15."""
+    minutes, seconds = divmod(second, 60)
+    text = f"{minutes // 60:02d}:{minutes % 60:02d}"
+    if seconds:
+        text += f":{seconds:02d}"
+    return text
 
 
 def _between_bars(dates: np.ndarray, length: int) -> np.ndarray:
@@ -63,7 +73,7 @@ def _between_bars(dates: np.ndarray, length: int) -> np.ndarray:
     number that divides the length and the usual remainder, if it is no small part of a bar.
     """
     remainder = dates.astype("M8[s]").astype(np.int64) % length
-    usual = _usual(remainder)
+    usual = _most_frequent(remainder)
     on_grid = np.isin(remainder, _frequent(remainder))
     step = math.gcd(length, usual)
     if step >= length / 4:
@@ -81,25 +91,29 @@ def _at_odd_times(dates: np.ndarray) -> np.ndarray:
     close; where they are stamped at midnight, no row has a time.
     """
     seconds = _seconds_of_day(dates)
-    frequent = _frequent(seconds)
-    usual = _usual(seconds)
-    on_grid = np.isin(seconds, [(second + shift) % DAY for second in frequent for shift in (0, HOUR, -HOUR)])
-    on_grid |= (seconds > MORNING) & (seconds < usual) & (seconds % ROUND == 0)
+    moved = [(second + shift) % DAY for second in _frequent(seconds) for shift in (0, HOUR, -HOUR)]
+    is_half_day = (seconds > MORNING) & (seconds < _most_frequent(seconds)) & (seconds % ROUND == 0)
+    on_grid: np.ndarray = np.isin(seconds, moved) | is_half_day
     return ~on_grid
 
 
 def _in_odd_days(dates: np.ndarray, length: BarLength) -> np.ndarray:
     """Rows that come too soon after the one before, and a last one on a day on which no bar is stamped."""
     days = dates.astype("M8[D]")
-    bad = np.zeros(len(days), dtype=bool)
     gap = np.diff(days).astype(np.int64)
-    if length.unit == "day" and length.count in (1, 7):
-        weekday = (days.astype(np.int64) + 3) % 7  # day 0 of the epoch was a Thursday
-        bad[1:] |= (length.count == 7) & (gap < WEEK_GAP)
-        bad[-1] |= bool((weekday[:-1] != weekday[-1]).all()) and (length.count == 7 or weekday[-1] >= 5)
+    bad = np.zeros(len(days), dtype=bool)
     if length.unit == "month":
-        bad[1:] |= gap < MONTH_GAP * length.count
+        bad[1:] = gap < MONTH_GAP * length.count
         bad[-1] |= _is_odd_in_month(days) or _is_odd_month(days, length.count)
+
+    # A daily bar may be the first on its weekday, unless that is of the weekend.
+    weekday = (days.astype(np.int64) + SINCE_MONDAY) % 7
+    is_new_weekday = bool((weekday[:-1] != weekday[-1]).all())
+    if length == BarLength("day", 7):
+        bad[1:] = gap < WEEK_GAP
+        bad[-1] |= is_new_weekday
+    if length == BarLength("day", 1):
+        bad[-1] = is_new_weekday and weekday[-1] >= SATURDAY
     return bad
 
 
@@ -108,8 +122,13 @@ def _is_odd_in_month(days: np.ndarray) -> bool:
     months = days.astype("M8[M]")
     since_start = (days - months.astype("M8[D]")).astype(np.int64)
     until_end = ((months + 1).astype("M8[D]") - days).astype(np.int64)
-    distance = since_start if np.ptp(since_start[:-1]) <= np.ptp(until_end[:-1]) else until_end
+
+    # Stamps keep their distance from the one or from the other.
+    distance = since_start
+    if np.ptp(since_start[:-1]) > np.ptp(until_end[:-1]):
+        distance = until_end
     before = distance[:-1]
+
     return not before.min() - SLACK <= distance[-1] <= before.max() + SLACK
 
 

@@ -1,203 +1,171 @@
-"""From the cells of a file to numbers: currency signs, thousands separators, decimal commas, 1.2M."""
+"""From the cells of the columns to numbers, of the rows that have prices."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from market_regimes.prices.table import is_missing
-
-CURRENCY = r"(?:(?:US|R|A|C|HK|NT|S|NZ)?[$€£¥₹₩₽₺₿฿]|Rs\.?)"
-SIGN = r"^[-+]?"
-SPACE = " \t\u00a0\u202f\u2009"  # as characters: pandas hands \s to Python's regular expressions, which are slow
-APOSTROPHE = "'\u2019"
-LAKHS = r"\d{1,2}(?:,\d{2})+,\d{3}"  # the Indian grouping: 85,94,000
-# What only one convention can have written, by the mark before its decimals.
-POINT_ONLY = SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+\.\d*|\d{{1,3}}(?:,\d{{3}}){{2,}}|{LAKHS}(?:\.\d*)?)$"
-COMMA_ONLY = SIGN + r"(?:\d{1,3}(?:\.\d{3})+,\d*|\d{1,3}(?:\.\d{3}){2,}|\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+|,\d+)$"
-EITHER = SIGN + r"\d{1,3},\d{3}$"
-THOUSANDS = {
-    ".": SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+|{LAKHS})(?:\.\d*)?$",
-    ",": SIGN + r"\d{1,3}(?:\.\d{3})+(?:,\d*)?$",
-}
-GROUPED = {".": THOUSANDS["."], ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$"}
-# Spaces and apostrophes separate groups of three digits, or Indian ones; elsewhere between digits they mean nothing.
-MARKS = f"[{SPACE}{APOSTROPHE}]"
-SPACED = SIGN + (
-    rf"(?:\d{{1,3}}(?:{MARKS}\d{{3}})+|\d{{1,2}}(?:{MARKS}\d{{2}})+{MARKS}\d{{3}})(?:[.,]\d*)?[{SPACE}]*[A-Za-z%]*$"
+from market_regimes.prices.columns import TRADED
+from market_regimes.prices.head import UNNAMED
+from market_regimes.prices.layout import Layout
+from market_regimes.prices.notes import Notes
+from market_regimes.prices.numerals import (
+    convention_of,
+    is_number_or_text,
+    is_text,
+    numbers_of,
+    unreadable,
 )
-MULTIPLES = {
-    1e3: "k|thousand",
-    1e5: "lakh|lakhs|lac|lacs",
-    1e6: "m|mn|mio|million",
-    1e7: "cr|crore|crores",
-    1e9: "b|bn|mrd|billion",
-    1e12: "t|tn|trillion",
-}
-WORDS = {word: multiple for multiple, words in MULTIPLES.items() for word in words.split("|")}
-SUFFIX = rf"(?i)(?<=[0-9.])(?:{'|'.join(WORDS)})$"
+from market_regimes.prices.options import ReadOptions
+from market_regimes.prices.rows import Rows, is_missing
+
+FIRST_CELLS = 100  # of a column, that show whether it can hold numbers
+TARGETS = "market.benchmark_positions"  # the option whose columns are shares: half a position is 0.5
 
 
 @dataclass(frozen=True)
-class Convention:
+class Numbers:
     """
-    How a file writes numbers.
+    The T rows of a file that have prices, with their numbers.
 
-    :param decimal: the mark before the decimals, "." or ","
-    :param said: what was assumed, a sentence each
+    :param layout: what the columns stand for
+    :param rows: numbers and dates of the rows, for refusals
+    :param frame: their cells
+    :param has_price: column of prices -> where it has a price, shape (T,)
+    :param of_fields: column of a field -> numbers, NaN where there is none, shape (T,)
+    :param extra: other columns of numbers: those that options name, then those that nothing uses
+    :param uses_volume: whether an option names the volume
+    :param notes: what was assumed, and the columns that are not used
     """
 
-    decimal: str
-    said: list[str]
+    layout: Layout
+    rows: Rows
+    frame: pd.DataFrame
+    has_price: dict[str, np.ndarray]
+    of_fields: dict[str, np.ndarray]
+    extra: dict[str, np.ndarray]
+    uses_volume: bool
+    notes: Notes
 
 
-def is_text(column: pd.Series) -> bool:
-    """:return: whether the column holds no numbers of its own"""
-    return not pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM"
-
-
-def convention_of(source: str, columns: list[pd.Series], decimal: str | None = None, read_by: str = ".") -> Convention:
+def read_numbers(layout: Layout, options: ReadOptions) -> Numbers:
     """
-    :param source: the file, for refusals
-    :param columns: the columns of prices and volumes: a file writes all numbers alike
-    :param decimal: the mark before the decimals as the user states it, or None
-    :param read_by: the mark by which columns that are numbers already were read
-    :return: what the cells show
-    :raises ValueError: if nothing decides whether 1,234 is a thousand or has three decimals
+    :param layout: what the columns of a file stand for
+    :param options: what the user states about them
+    :return: the rows that have prices, with their numbers
+    :raises ValueError: in one sentence, if nothing decides how numbers are written, no row has prices, or a cell that
+        an option needs holds no number
     """
-    cells = [column for column in columns if is_text(column)]
-    texts = [_bare(column) for column in cells]
-    marks = any(_any(text, r",|\..*\.") for text in texts)
-    if decimal is None:
-        decimal = _decimal_of(source, columns, texts, read_by) if marks else read_by
-    return Convention(decimal, _notes(cells, texts, decimal))
+    table = layout.table
+
+    # A file writes all its numbers alike.
+    names = dict.fromkeys([*layout.columns, *layout.own])
+    columns = [table.frame[name] for name in names]
+    convention = convention_of(table.source, columns, options.decimal, table.decimal)
+    decimal = convention.decimal
+    frame = table.frame
+    if table.read_by is not None and decimal != table.decimal:
+        frame = table.read_by(decimal)  # a point of thousands was taken for a decimal one
+
+    # Leave out the rows without prices.
+    has_price = {name: ~is_missing(frame[name]) for name in layout.columns_of(*TRADED)}
+    priced = np.logical_or.reduce(list(has_price.values()))
+    rows = Rows(table.source, frame.index.to_numpy(), frame[layout.dates[0]], table.has_header)
+    notes = layout.notes + convention.notes + _notes_on_dropped(rows, priced, _own_values(layout, frame, ~priced))
+
+    if not priced.all():
+        rows = rows.take(priced)
+        frame = frame.loc[priced]
+        has_price = {name: present[priced] for name, present in has_price.items()}
+
+    # Read the columns of fields, those that options name, and whatever else holds numbers.
+    own = {name: _own_numbers(layout, rows, frame[name], decimal, options) for name in layout.own}
+    uses_volume = "volume" in options.own
+    of_fields = _numbers_of_fields(layout, rows, frame, decimal, uses_volume)
+    unused = _unused_columns(layout, frame)
+    possible = {name: _numbers_if_any(frame[name], decimal) for name in unused if name not in layout.dates}
+    extra = own | {name: values for name, values in possible.items() if values is not None}
+
+    notes = replace(notes, unused_columns=tuple(name for name in unused if name != layout.dates[0]))
+
+    return Numbers(layout, rows, frame, has_price, of_fields, extra, uses_volume, notes)
 
 
-def _notes(columns: list[pd.Series], texts: list[pd.Series], decimal: str) -> list[str]:
-    """What the cells of text have besides digits and the mark before the decimals."""
-    notes = []
-    signs = sorted({sign for column in columns for sign in _signs(column)})
-    if signs:
-        notes.append(f"currency signs removed: {' '.join(signs)}")
-    if decimal == ",":
-        notes.append("decimal commas")
-    if decimal == "." and any(_any(text, THOUSANDS["."]) for text in texts):
-        notes.append("commas separate thousands")
-    lakh = next((cell for text in texts if decimal == "." and (cell := _first(text, rf"{SIGN}{LAKHS}"))), None)
-    if lakh:
-        notes.append(f"commas separate lakhs and crores: {lakh} is {lakh.replace(',', '')}")
-    if any(_any(column.astype("str"), r"^[ $]*\([^()]*\d[^()]*\)[ %]*$") for column in columns):
-        notes.append("numbers in parentheses are negative")
-    multiple = next(
-        (cell for text in texts if (cell := _first(text, rf"(?i)^[-+]?\d[\d.,]*(?:{'|'.join(WORDS)})$"))), None
-    )
-    if multiple:
-        notes.append(f"multiples: {multiple} is {numbers_of(pd.Series([multiple]), decimal, multiples=True)[0]:,.0f}")
-    percentage = next((cell for text in texts if (cell := _first(text, r"^[-+]?[\d.,]+%$"))), None)
-    if percentage:
-        notes.append(f"percent signs removed: {percentage} is {percentage[:-1]}")
-    return notes
-
-
-def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent: bool = True) -> np.ndarray:
+def _notes_on_dropped(rows: Rows, priced: np.ndarray, lost: list[str]) -> Notes:
     """
-    :param column: numbers, or text
-    :param decimal: the mark before the decimals
-    :param multiples: whether 1.2M and 3 lakh are numbers
-    :param percent: whether 3 % is one beside multiples, and is then 3
-    :return: float64, NaN where there is no number, shape (T,)
+    :param rows: all rows of the file
+    :param priced: which of them have prices
+    :param lost: columns that have values in the others
+    :raises ValueError: if no row has prices
     """
-    if column.dtype == bool or column.dtype.kind in "mM":  # which pandas would count as numbers
-        return np.full(len(column), np.nan)
-    if not is_text(column):
-        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    text, factor = _bare(column), np.ones(len(column))
-    if multiples:
-        text, factor = _without_multiples(text.str.removesuffix("%") if percent else text)
-    grouped = text.str.contains(GROUPED[decimal], regex=True)
-    thousands = "," if decimal == "." else "."
-    if grouped.any():
-        text = text.where(~grouped, text.str.replace(thousands, "", regex=False).str.replace(",", ".", regex=False))
-    if decimal == ",":  # 1.5 is no number where decimals follow a comma
-        text = text.mask(text.str.contains(".", regex=False) & ~grouped, "")
-    text = text.mask(~text.str.contains(r"^[-+]?[\d.]+(?:[eE][-+]?\d+)?$", regex=True), "")
-    return np.asarray(pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)) * factor
+    dropped = np.flatnonzero(~priced)
+    if not len(dropped):
+        return Notes()
+    if not priced.any():
+        raise ValueError(f"{rows.source} has no prices in any row")
+
+    first = rows.day(dropped[0])
+    values = ""
+    if lost:
+        values = f", and with them values of {', '.join(lost)}"
+    if len(dropped) == 1 and dropped[0] == len(priced) - 1:
+        return Notes((f"dropped the last row ({first}), which has no prices{values}",))
+    return Notes((f"dropped {len(dropped)} row(s) without prices, the first {first}{values}",))
 
 
-def unreadable(cells: pd.Series, values: np.ndarray) -> np.ndarray:
-    """
-    :param cells: of a file
-    :param values: the numbers that were read from them
-    :return: where a cell says something and that is no finite number, shape (T,)
-    """
-    bad: np.ndarray = ~np.isfinite(values) & ~is_missing(cells)
-    return bad
+def _own_values(layout: Layout, frame: pd.DataFrame, dropped: np.ndarray) -> list[str]:
+    """The columns that options name and that have values in the dropped rows."""
+    return [name for name in layout.own if (~is_missing(frame[name]) & dropped).any()]
 
 
-def _without_multiples(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
-    """Numbers without their K, M, lakh, ..., and what these multiply them by."""
-    factor = np.ones(len(text))
-    words = text.str.extract(rf"(?i)[0-9.]({'|'.join(WORDS)})$", expand=False).str.lower()
-    present = words.notna().to_numpy(dtype=bool)
-    if not present.any():
-        return text, factor
-    factor[present] = words[present].map(WORDS).to_numpy(dtype=np.float64)
-    return text.str.replace(SUFFIX, "", regex=True), factor
+def _unused_columns(layout: Layout, frame: pd.DataFrame) -> list[str]:
+    """The columns that no field and no option uses; further dates are among them."""
+    used = {*layout.columns, *layout.own, layout.symbol, layout.time}
+    return [str(name) for name in frame if name not in used]
 
 
-def _bare(column: pd.Series) -> pd.Series:
-    """Without currency signs, quotes, and spaces and apostrophes between thousands; "" where there is no value."""
-    text = column.astype("str").mask(is_missing(column), "")
-    edges = f'^[="{SPACE}]+|["{SPACE}]+$'
-    if _any(text, edges):
-        text = text.str.replace(edges, "", regex=True)
-    if _any(text, r"^\(.*\)$|\u2212"):  # (5) is -5 to an accountant; another sign for minus
-        text = text.str.replace(r"^\((.*)\)$", r"-\1", regex=True).str.replace("\u2212", "-", regex=False)
-    signs = rf"^([-+]?)[{SPACE}]*{CURRENCY}[{SPACE}]*|[{SPACE}]*{CURRENCY}$"
-    if _any(text, CURRENCY):
-        text = text.str.replace(signs, r"\1", regex=True)
-    if _any(text, MARKS):
-        between = text.str.contains(rf"\d{MARKS}+\d", regex=True) & ~text.str.contains(SPACED, regex=True)
-        text = text.where(between, text.str.replace(MARKS, "", regex=True))
-    return text
+def _own_numbers(layout: Layout, rows: Rows, cells: pd.Series, decimal: str, options: ReadOptions) -> np.ndarray:
+    """The numbers of a column that an option names, in which each cell must be one or be missing."""
+    name = str(cells.name)
+    field = layout.table.pairs.get(name, (name, ""))[0]
+    is_share = options.own.get(field) == TARGETS  # 50 % would be read as 50 times the equity
+    checked = numbers_of(cells, decimal, multiples=True, percent=not is_share)
+    rows.refuse(unreadable(cells, checked), f"{name} is not a finite number", cells)
+
+    return numbers_of(cells, decimal, multiples=True)
 
 
-def _any(text: pd.Series, pattern: str) -> bool:
-    return bool(text.str.contains(pattern, regex=True).any())
+def _numbers_of_fields(
+    layout: Layout, rows: Rows, frame: pd.DataFrame, decimal: str, uses_volume: bool
+) -> dict[str, np.ndarray]:
+    """The numbers of all fields: volumes alone may be in thousands or millions."""
+    volumes = layout.columns_of("volume")
+    prices = set(layout.columns) - set(volumes)
+    numbers = {name: numbers_of(frame[name], decimal) for name in prices}
+
+    for name in volumes:
+        cells = frame[name]
+        values = numbers_of(cells, decimal, multiples=True, percent=False)
+        if uses_volume:
+            rows.refuse(unreadable(cells, values), "volume is not a finite number", cells)
+        numbers[name] = np.where(np.isfinite(values), values, np.nan)
+
+    return numbers
 
 
-def _signs(column: pd.Series) -> set[str]:
-    text = column.astype("str")
-    text = text[text.str.contains(CURRENCY, regex=True, na=False).to_numpy(dtype=bool)]
-    return set(text.str.extract(rf"({CURRENCY})", expand=False).dropna().unique())
+def _numbers_if_any(cells: pd.Series, decimal: str) -> np.ndarray | None:
+    """A column's numbers, None if it holds something else."""
+    if str(cells.name).startswith(UNNAMED) or not is_number_or_text(cells):
+        return None
+    if is_text(cells):
+        first = numbers_of(cells.iloc[:FIRST_CELLS], decimal, multiples=True)
+        if not np.isfinite(first).any():
+            return None
 
-
-def _decimal_of(source: str, columns: list[pd.Series], texts: list[pd.Series], read_by: str) -> str:
-    """The mark before the decimals."""
-    has_decimals = any(not is_text(column) and _has_decimals(column) for column in columns)
-    point = next((cell for text in texts if (cell := _first(text, POINT_ONLY))), None)
-    comma = next((cell for text in texts if (cell := _first(text, COMMA_ONLY))), None)
-    if comma is None and read_by == "," and has_decimals:
-        comma = "one of the first rows"
-    if point and comma:
-        raise ValueError(f"{source}: {point} has a decimal point and {comma} a decimal comma: write all alike")
-    if comma:
-        return ","
-    either = next((cell for text in texts if (cell := _first(text, EITHER))), None)
-    if point or either is None or has_decimals or any(_any(text, r"^[-+]?\d*\.\d+$") for text in texts):
-        return "."
-    raise ValueError(
-        f"{source}: {either} may be a thousand or have three decimals: set market.decimal to '.' or to ','"
-    )
-
-
-def _first(text: pd.Series, pattern: str) -> str | None:
-    found = text.str.contains(pattern, regex=True).to_numpy(dtype=bool)
-    return str(text.iloc[int(np.argmax(found))]) if found.any() else None
-
-
-def _has_decimals(column: pd.Series) -> bool:
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return bool((values[np.isfinite(values)] % 1 != 0).any())
+    values = numbers_of(cells, decimal, multiples=True)
+    finite = np.isfinite(values)
+    if not finite.any() or not (finite | is_missing(cells)).all():
+        return None
+    return values

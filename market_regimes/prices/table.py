@@ -1,78 +1,61 @@
-"""A file's rows before their meaning is known, and the sentence that refuses one of them."""
+"""
+From a file to its rows: encodings, separators, CSV, Parquet and spreadsheets.
+
+pandas reads; this module finds out what to ask of it.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+import warnings
+import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
 
-import numpy as np
 import pandas as pd
 
-# Words that stand for "no value" in the exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
-MISSING = {"", "null", "(null)", "\\n", "nan", "na", "n/a", "n.a.", "#n/a", "#n/a n/a", "none", "nil", "nat", "<na>"}
-MISSING |= {"-", "--", "\u2013", "\u2014", "."}
+from market_regimes.prices.head import (
+    UNNAMED,
+    EmptyFileError,
+    Head,
+    fields_come_second,
+    read_head,
+    unique_names,
+)
+from market_regimes.prices.notes import NO_NOTES, Notes
+from market_regimes.prices.numerals import COMMA_ONLY, POINT_ONLY
+from market_regimes.prices.options import ReadOptions
+from market_regimes.prices.paths import (
+    ARCHIVE,
+    COMPRESSED,
+    PARQUET,
+    SPREADSHEET,
+    suffix_of,
+)
+
+DELIMITERS = "\t;|,"  # in this order: decimals may have commas where another mark separates columns
+HEAD_BYTES = 1 << 18
+HEAD_ROWS = 200
+BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+IS_EMPTY = "cannot be read as a table: it is empty"
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class Table:
     """
-    What a user states about files that do not decide it themselves.
+    The rows of a file before their meaning is known.
 
-    :param columns: name of this program -> name in the file, for date, time, symbol, open, high, low, close,
-        adjusted_close, volatility_index and volume; "" if the file's column is not to be used; the columns of a file
-        without a header are numbered from "1"
-    :param date_format: a format of ``datetime.strptime``, or "day_first" or "month_first"
-    :param decimal: "." or ",", the mark before the decimals
-    :param own: columns that are read because an option names them -> that option
-    :param closes: columns of a table that has one column of closes per symbol; "all": every column of numbers
-    :param side: "bid", "ask" or "mid", which is traded where a file has prices of several
-    :param zone: of files that state none, a name like America/New_York or an offset like -05:00; or file -> zone
-    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped
-    """
-
-    columns: dict[str, str] | None = None
-    date_format: str | None = None
-    decimal: str | None = None
-    own: dict[str, str] = field(default_factory=dict)
-    closes: list[str] | str | None = None
-    side: str | None = None
-    zone: str | dict[str, str] | None = None
-    off_grid: str | None = None
-
-    def __post_init__(self) -> None:
-        known = (
-            "date",
-            "time",
-            "symbol",
-            "open",
-            "high",
-            "low",
-            "close",
-            "adjusted_close",
-            "volatility_index",
-            "volume",
-        )
-        unknown = [name for name in self.columns or {} if name not in known]
-        if unknown:
-            raise ValueError(f"market.columns: {', '.join(unknown)} is none of {', '.join(known)}")
-        if self.decimal not in (None, ".", ","):
-            raise ValueError(f"market.decimal is '.' or ',', got {self.decimal!r}")
-        if self.date_format not in (None, "day_first", "month_first") and "%" not in str(self.date_format):
-            raise ValueError(
-                f"market.date_format is day_first, month_first or a format like %d/%m/%Y, got {self.date_format!r}"
-            )
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """
-    The rows of a file.
-
-    :param source: where they come from, for error messages
+    :param source: the file, for error messages
     :param frame: a column per column of the file, under the file's names; the index counts the rows from 1
     :param pairs: of columns that the file names by a field and a symbol: column -> (field, symbol)
     :param has_header: if False the columns are numbered from "1"
-    :param said: what was assumed, a sentence each
+    :param notes: what was assumed
     :param decimal: the mark before the decimals by which numbers were read
     :param read_by: reads the same columns by another mark; None where the file holds numbers as such
     """
@@ -81,55 +64,272 @@ class RawTable:
     frame: pd.DataFrame
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     has_header: bool = True
-    said: list[str] = field(default_factory=list)
+    notes: Notes = NO_NOTES
     decimal: str = "."
     read_by: Callable[[str], pd.DataFrame] | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The columns' names."""
+        return [str(name) for name in self.frame.columns]
 
-@dataclass(frozen=True)
-class Rows:
+
+class _NotATableError(Exception):
+    """The rest of a sentence that begins with the file."""
+
+
+def read_table(path: Path, options: ReadOptions) -> Table:
     """
-    Rows of a file by number and date, for sentences that name one of them.
-
-    :param source: the file
-    :param number: positions in the file, counted from 1, shape (T,)
-    :param date: the dates as the file writes them, shape (T,)
-    :param has_header: whether rows are counted after a header
+    :param path: a file of prices
+    :param options: what the user states about it
+    :return: its rows
+    :raises ValueError: in one sentence if it is no table
     """
-
-    source: str
-    number: np.ndarray
-    date: pd.Series
-    has_header: bool = True
-
-    def take(self, wanted: np.ndarray) -> Rows:
-        """:return: the rows at these positions, or where a mask is True"""
-        return Rows(self.source, self.number[wanted], self.date.iloc[wanted], self.has_header)
-
-    def day(self, position: int) -> str:
-        """:return: the date of the row as it is written, shortened"""
-        return " ".join(str(self.date.iloc[position]).split()).removesuffix(" 00:00:00")[:40]
-
-    def refuse(self, bad: np.ndarray, problem: str, cells: pd.Series | None = None) -> None:
-        """
-        :param bad: mask, shape (T,)
-        :param problem: what is wrong with the rows
-        :param cells: the column at fault, to be quoted, shape (T,)
-        :raises ValueError: if a row is bad: names the first one, and how many more there are
-        """
-        if not bad.any():
-            return
-        first, more = int(np.argmax(bad)), int(bad.sum()) - 1
-        if cells is not None:
-            problem += f", it is {str(cells.iloc[first])[:40]!r}"
-        row = f"row {self.number[first]}{' after the header' if self.has_header else ''}"
-        rest = f"; {more} more row(s) likewise" if more else ""
-        raise ValueError(f"{self.source}, {row} (date {self.day(first)}): {problem}{rest}")
+    # The suffix tells the format.
+    stated = set(options.stated.values()) - {""}
+    try:
+        if suffix_of(path) == PARQUET:
+            return _read_parquet(path)
+        if suffix_of(path) == SPREADSHEET:
+            return _read_sheet(path, stated)
+        return _read_text(path, stated, options.decimal)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file {path}") from error
+    except EmptyFileError as error:
+        raise ValueError(f"{path} {IS_EMPTY}") from error
+    except _NotATableError as error:
+        raise ValueError(f"{path} {error}") from error
+    except Exception as error:  # parsers raise whatever their format met
+        raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
 
 
-def is_missing(cells: pd.Series) -> np.ndarray:
-    """:return: where a cell is empty or a word for "no value", shape (T,)"""
-    missing: np.ndarray = cells.isna().to_numpy(dtype=bool)
-    if not pd.api.types.is_numeric_dtype(cells) and cells.dtype.kind not in "mM":
-        missing = missing | cells.astype(str).str.strip().str.lower().isin(MISSING).to_numpy(dtype=bool)
-    return missing
+def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
+    """
+    :param source: the frame's file or name, for error messages
+    :param frame: with one or two levels of names
+    :return: its rows
+    """
+    # Rows are counted from 1.
+    counted = frame.set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0)
+    if frame.columns.nlevels != 2:
+        names = unique_names([str(name) for name in frame.columns])
+        return Table(source, counted.set_axis(names, axis=1))
+
+    # Two levels of names are fields and symbols, in either order.
+    labels = [(str(upper), str(lower)) for upper, lower in frame.columns]
+    if fields_come_second(*zip(*labels, strict=True)):
+        labels = [(lower, upper) for upper, lower in labels]
+    names = unique_names([" ".join(part for part in label if part) for label in labels])
+    pairs = {name: label for name, label in zip(names, labels, strict=True) if all(label)}
+    notes = Notes(("two levels of names: fields and symbols",))
+
+    return Table(source, counted.set_axis(names, axis=1), pairs, notes=notes)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed."""
+    suffix = path.suffix.lower()
+    if suffix != ARCHIVE:
+        opened: IO[bytes] = COMPRESSED.get(suffix, open)(path, "rb")
+        return opened
+
+    # An archive may hold one file.
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+    if len(names) != 1:
+        raise _NotATableError(f"holds {len(names)} files: unpack it and name the folder")
+    return archive.open(names[0])
+
+
+def _read_text(path: Path, stated: set[str], decimal: str | None) -> Table:
+    """Rows of a file of text, whose first bytes tell its encoding."""
+    with _open(path) as file:
+        start = file.read(HEAD_BYTES)
+
+    # The byte order mark tells the encoding.
+    encoding = next((name for bom, name in BOMS.items() if start.startswith(bom)), "utf-8")
+
+    try:
+        return _read_csv(path, stated, decimal, start, encoding)
+    except UnicodeDecodeError:
+        if encoding != "utf-8":
+            raise
+
+    # A file that is no UTF-8 is one of Windows.
+    table = _read_csv(path, stated, decimal, start, "cp1252")
+    return replace(table, notes=table.notes.and_assumed("not UTF-8: read as Windows-1252"))
+
+
+def _read_csv(path: Path, stated: set[str], decimal: str | None, start: bytes, encoding: str) -> Table:
+    """Rows of a file of text, from the first rows and then from all."""
+    lines = io.StringIO(start.decode(encoding, errors="ignore"), newline="").readlines()
+    if len(start) == HEAD_BYTES:  # the last line may be cut
+        lines = lines[:-1]
+    delimiter = _delimiter(lines)
+
+    # The first rows, and the line at which each ends.
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    rows = []
+    ends = [0]
+
+    for row in islice(reader, HEAD_ROWS):
+        rows.append([cell.strip() for cell in row])
+        ends.append(reader.line_num)
+
+    # All rows, with what the first ones tell.
+    head = read_head(rows, stated)
+    decimal = decimal or _decimal(rows[head.skip :], delimiter)
+    read_by = partial(_parse, path, head, ends[head.skip], delimiter, encoding)
+
+    return Table(
+        str(path),
+        read_by(decimal),
+        head.pairs,
+        head.has_header,
+        head.notes,
+        decimal,
+        read_by,
+    )
+
+
+def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, decimal: str) -> pd.DataFrame:
+    """All rows. Dates and symbols stay text, since NA and 000001 are tickers; numbers cost less memory as numbers."""
+    with _open(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row with more fields than names
+        try:
+            frame = pd.read_csv(
+                file,
+                sep=delimiter,
+                header=None,
+                names=head.names,
+                index_col=False,
+                skiprows=skip,
+                dtype={head.names[position]: str for position in head.texts},
+                decimal=decimal,
+                encoding=encoding,
+                skipinitialspace=True,
+                keep_default_na=False,
+                na_values=[""],
+                low_memory=False,
+            )
+        except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
+            # Other errors are told by the parser itself.
+            if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
+                raise
+            hint = f"it separates columns by {delimiter!r}"
+            if delimiter == ",":
+                hint = "quote numbers with commas in them"
+            raise _NotATableError(f"has rows with more fields than its header: {hint}") from error
+        except pd.errors.EmptyDataError:
+            frame = pd.DataFrame(columns=head.names)
+
+    return _counted(frame)
+
+
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows counted from 1, without the columns that a separator at the end of each row makes."""
+    frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0)
+    empty = [name for name in frame if str(name).startswith(UNNAMED) and frame[name].isna().all()]
+    return frame.drop(columns=empty)
+
+
+def _decimal(data: list[list[str]], delimiter: str) -> str:
+    """A comma if the first rows show that decimals follow one, which saves reading the file twice."""
+    if delimiter == ",":
+        return "."
+    cells = [cell for row in data for cell in row]
+
+    # A cell that only one convention can have written decides.
+    has_commas = any(re.fullmatch(COMMA_ONLY, cell) for cell in cells)
+    has_points = any(re.fullmatch(POINT_ONLY, cell) for cell in cells)
+    if has_commas and not has_points:
+        return ","
+    return "."
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The first mark by which most rows have the same number of fields."""
+    for delimiter in DELIMITERS:
+        counts = [len(row) for row in csv.reader(lines[-HEAD_ROWS:], delimiter=delimiter) if row]
+        if counts and max(set(counts), key=counts.count) > 1:
+            return delimiter
+
+    return ","
+
+
+def _read_parquet(path: Path) -> Table:
+    """Rows of a Parquet file, with the levels of its index as columns."""
+    frame = pd.read_parquet(path)
+    index = frame.index
+
+    for number in range(index.nlevels):
+        # Leave out counts, and levels that a column repeats.
+        level = index.get_level_values(number)
+        is_count = isinstance(index, pd.RangeIndex) or (level.name is None and level.dtype.kind in "iu")
+        if is_count or _stands_in_columns(frame, level):
+            continue
+
+        # Beside two levels of names a column of the index has one name and an empty one.
+        name = _name_of(level)
+        label: Any = name
+        if frame.columns.nlevels == 2:
+            label = (name, "")
+        position = number
+        if name in frame.columns.get_level_values(0):
+            position = 0
+        frame.insert(position, label, level, allow_duplicates=True)
+
+    return table_of_frame(str(path), frame)
+
+
+def _name_of(level: pd.Index) -> str:
+    """The name of a level of the index."""
+    if level.name is None:
+        return "index"
+    return str(level.name)
+
+
+def _stands_in_columns(frame: pd.DataFrame, level: pd.Index) -> bool:
+    """Whether a column repeats a level of the index, as ``set_index(drop=False)`` leaves it."""
+    if level.name is None:
+        return False
+    copies = [column for column in frame.columns if column in (level.name, (level.name, ""))]
+    return bool(copies) and bool((frame[copies[0]].to_numpy() == level.to_numpy()).all())
+
+
+def _text_of(cell: Any) -> str:
+    """A cell of a spreadsheet as text, "" if it is empty."""
+    if pd.isna(cell):
+        return ""
+    return str(cell).strip()
+
+
+def _read_sheet(path: Path, stated: set[str]) -> Table:
+    """Rows of the first sheet of a spreadsheet that holds any."""
+    try:
+        opened = pd.ExcelFile(path, engine="openpyxl")
+    except ImportError as error:
+        needed = "is a spreadsheet, which needs the extra excel (openpyxl): install it, or save as CSV"
+        raise _NotATableError(needed) from error
+
+    with opened as book:
+        sheets = pd.read_excel(book, sheet_name=None, header=None, dtype=object)
+
+    # The first sheet that holds any cell.
+    filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}
+    if not filled:
+        raise EmptyFileError
+    name, *others = filled
+    sheet = filled[name].dropna(how="all").dropna(how="all", axis=1)
+
+    # Its first rows as text show the header.
+    first = sheet.head(HEAD_ROWS).to_numpy()
+    rows = [[_text_of(cell) for cell in row] for row in first]
+    head = read_head(rows, stated)
+    frame = _counted(sheet.iloc[head.skip :].set_axis(head.names, axis=1).infer_objects())
+
+    # Name the sheet, and those that are left out.
+    note = f"sheet {name}"
+    if others:
+        note += f"; not read: {', '.join(map(str, others))}"
+    return Table(str(path), frame, head.pairs, head.has_header, head.notes.and_assumed(note))

@@ -18,14 +18,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, MarketConfig, TradingCosts
-from market_regimes.evaluate.evaluation import compared, write_evaluation
+from market_regimes.evaluate.account import Frames
+from market_regimes.evaluate.evaluation import Critic, Evaluation, evaluate, write_evaluation
 from market_regimes.evaluate.pictures import picture_of_returns
-from market_regimes.evaluate.play import backtest, discounted
-from market_regimes.evaluate.rules import Decision
+from market_regimes.evaluate.play import Decision, backtest
+from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
-from market_regimes.market.segments import Segment, in_one_account, read_bars
-from market_regimes.prices.load import read_frame
-from market_regimes.prices.read import SUFFIXES, is_readable
+from market_regimes.market.segments import Segment
+from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.clock import clock_of
@@ -41,23 +41,33 @@ from market_regimes.run.signal import (
     warnings_of,
     warnings_of_ruin,
 )
-from market_regimes.run.trained import Trained, filled_otherwise, said_of, segments_seen
+from market_regimes.run.trained import Trained, filled_otherwise, notes_on_counterparts, segments_as_trained
 
 EVALUATION_EPISODES = 20  # for environments other than the market
 EVALUATION_SEED = 10_000  # added to the run's seed, away from those of the training copies
 
 
-def decision(model: DistributionalPPO, trading: TradingCosts, seen: list[np.ndarray] | None = None) -> Decision:
+def normalised(model: DistributionalPPO, observations: np.ndarray) -> np.ndarray:
+    """
+    :param model: trained on the market
+    :param observations: as the environment gives them, shape (..., size)
+    :return: as the policy gets them, by the statistics of its training where it has ``VecNormalize``
+    """
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is None:
+        return observations
+    return np.asarray(normalizer.normalize_obs(observations))
+
+
+def decision(model: DistributionalPPO, trading: TradingCosts) -> Decision:
     """
     A recurrent policy carries its states from bar to bar; they are zero where an episode starts.
 
     :param model: trained on the market
     :param trading: what its actions mean
-    :param seen: receives the observations as the policy gets them
     :return: the deterministic policy as a trading rule; that of a recurrent policy raises ``ValueError`` where it is
         asked first in the middle of an episode, whose past it has not seen
     """
-    normalizer = model.get_vec_normalize_env()
     states: Any = None
 
     def decide(known: Known) -> np.ndarray:
@@ -66,48 +76,35 @@ def decision(model: DistributionalPPO, trading: TradingCosts, seen: list[np.ndar
             states = None
         elif states is None and is_recurrent(model):
             raise ValueError("a recurrent policy must see an episode from its first bar on to decide in its middle")
-        observations: Any = known.observations
-        if normalizer is not None:
-            observations = normalizer.normalize_obs(observations)
-        if seen is not None:
-            seen.append(observations)
+
+        observations = normalised(model, known.observations)
         actions, states = model.predict(observations, states, known.episode_start, deterministic=True)
         return trading.targets(actions)
 
     return decide
 
 
-def predicted_and_realised(
-    model: DistributionalPPO, frames: dict[str, pd.DataFrame], seen: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def critic_of(model: DistributionalPPO) -> Critic:
     """
-    :param model: whose critic predicts
-    :param frames: the agent's ``backtest``, M rows in all
-    :param seen: what ``decision`` noted in it
-    :return: the critic's quantiles before each row, shape (M, N), and the realised discounted rewards, (M,)
+    :param model: trained on the market
+    :return: its critic, which reads the observations of the environment
     """
-    states = np.stack(seen)  # one more than there are rows, the last state
-    quantiles, last_values = [], []
-    for i, frame in enumerate(frames.values()):
+
+    def quantiles(observations: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            predicted = quantiles_of_episode(model, states[: len(frame) + 1, i]).cpu().numpy()
-        quantiles.append(predicted[:-1])
-        last_values.append(predicted[-1].mean())
-    return np.concatenate(quantiles), discounted(frames, np.array(last_values), model.gamma)
+            return np.asarray(quantiles_of_episode(model, normalised(model, observations)).cpu())
+
+    return Critic(quantiles, model.gamma)
 
 
-def returns_picture(
-    model: DistributionalPPO, frames: dict[str, pd.DataFrame], seen: list[np.ndarray], period: str
-) -> Any:
+def returns_picture(evaluation: Evaluation, period: str) -> Any:
     """
-    :param model: whose critic predicts
-    :param frames: the agent's ``backtest``
-    :param seen: what ``decision`` noted in it
+    :param evaluation: of an agent with a critic
     :param period: for the title
     :return: the critic's quantiles beside the realised returns, as a figure
     """
-    predicted = predicted_and_realised(model, frames, seen)
-    return picture_of_returns(frames, *predicted, f"discounted rewards, {period}")
+    predicted, realised = evaluation.predicted_and_realised
+    return picture_of_returns(evaluation.agent.frames, predicted, realised, f"discounted rewards, {period}")
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class Destination:
 
 def evaluate_on(
     model: DistributionalPPO,
-    rule: Callable[[list[np.ndarray]], Decision],
+    rule: Decision,
     segments: Sequence[Segment],
     trading: TradingCosts,
     to: Destination,
@@ -139,24 +136,25 @@ def evaluate_on(
     ``tearsheet-NAME.html`` and the pictures ``equity-NAME.png`` and ``returns-NAME.png``.
 
     :param model: whose critic predicts
-    :param rule: gives its policy as a trading rule, which notes the observations in the list
+    :param rule: its policy as a trading rule
     :param segments: what it trades
     :param trading: what trading costs and what may be held
     :param to: where the files lie, and who hears what is being done
     :param seed: of the run
     :param step: that the model was trained to
-    :return: what the JSON holds: what ``compared`` gives
+    :return: what the JSON holds: ``Evaluation.result``
     """
-    seen: list[np.ndarray] = []
-    bars_per_year = segments[0].market.account_rows_per_year
     to.tell(f"the agent trades {len(segments)} symbol(s)")
-    frames = backtest(segments, trading, rule(seen))
+    evaluation = evaluate(rule, segments, trading, critic_of(model), seed or 0)
+
     to.tell("the rules trade the same bars")
-    strategies, result = compared(frames, segments, trading, bars_per_year, seed or 0, step)
+    result = evaluation.result(step)
+
     to.tell("tables, pictures, tear sheet")
-    days = write_evaluation(to.folder, to.name, strategies, segments, result, bars_per_year, trading)
+    days = write_evaluation(evaluation, to.folder, to.name, result)
+
     to.tell("picture of the predicted returns")
-    returns_picture(model, frames, seen, f"{to.name}: {days}").savefig(to.folder / f"returns-{to.name}.png")
+    returns_picture(evaluation, f"{to.name}: {days}").savefig(to.folder / f"returns-{to.name}.png")
     return result
 
 
@@ -167,11 +165,15 @@ def reward_figures(model: DistributionalPPO, env_id: str, seed: int | None) -> d
     :param seed: of the run
     :return: mean and spread of the returns of new episodes, away from the training seeds
     """
-    env: VecEnv = make_vec_env(env_id, n_envs=5, seed=None if seed is None else seed + EVALUATION_SEED)
+    # New episodes, whose observations are scaled as in training.
+    away = None if seed is None else seed + EVALUATION_SEED
+    env: VecEnv = make_vec_env(env_id, n_envs=5, seed=away)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         env = VecNormalize(env, training=False, norm_reward=False)
         env.obs_rms = normalizer.obs_rms
+
+    # The deterministic policy.
     returns, _ = evaluate_policy(model, env, EVALUATION_EPISODES, return_episode_rewards=True)
     env.close()
     return {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
@@ -200,7 +202,10 @@ class Agent:
     """
 
     def __init__(self, model: DistributionalPPO, configured: Configured, trained: dict[str, Trained], step: int):
-        self.model, self.configured, self.trained, self.step = model, configured, trained, step
+        self.model = model
+        self.configured = configured
+        self.trained = trained
+        self.step = step
         self.trading = configured.market.trading
 
     @classmethod
@@ -219,6 +224,7 @@ class Agent:
         folder = Path(folder).expanduser()
         configured = read_configuration(folder)
         trained = read_scaling(folder)
+
         # Acting needs no compiler, and no seed: a seed would be set in the caller's own generators.
         device = acting_device(folder, configured.algorithm.get("device"), device)
         algorithm = {**configured.algorithm, "seed": None, "compile": False, "device": device}
@@ -247,13 +253,21 @@ class Agent:
         if last_bar:  # nothing is traded
             config = replace(config, trading=config.trading.without_currency)
         read = replace(config, benchmark_positions=None)  # other files may lack it
+
+        # A frame may be of the run's only symbol.
         if isinstance(prices, pd.DataFrame):
-            symbol = next(iter(self.trained)) if len(self.trained) == 1 else None
-            bars = read_frame(prices, symbol, read.own_columns, read.zone, read.off_grid)
+            symbol = None
+            if len(self.trained) == 1:
+                symbol = next(iter(self.trained))
+            options = ReadOptions(own=read.own_columns, zone=read.zone, off_grid=read.off_grid)
+            bars = read_frame(prices, symbol, options)
             bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))
-        return segments_seen(bars, self.trained, config if own_rule else read, like, days, last_bar)
+
+        if not own_rule:
+            config = read
+        return segments_as_trained(bars, self.trained, config, like, days, last_bar)
 
     def signal(
         self,
@@ -285,18 +299,23 @@ class Agent:
         """
         plays = self.plays_bars(first)
         segments = self.segments(prices, (first, None), like, last_bar=not plays, own_rule=False)
-        held = positions_held(position, [segment.market.symbol for segment in segments])
+        positions = positions_held(position, [segment.market.symbol for segment in segments])
+
+        # The decisions at the last bars, alone or after all bars before.
         trading = self.trading if plays else self.trading.without_currency  # no order is filled
-        core, seen = MarketCore(segments, len(segments), trading, episode_bars=None), list[np.ndarray]()
-        last = (replayed if plays else at_last_bar)(core, held, self.rule(seen), seen)
+        core = MarketCore(segments, len(segments), trading, episode_bars=None)
+        decide = replayed if plays else at_last_bar
+        last = decide(core, positions, self.rule())
+        last = replace(last, observations=[normalised(self.model, each) for each in last.observations])
+
+        # What to beware of, per symbol.
         clocks = [clock_of(segment.market, now, zone) for segment in segments]
-        ruined = np.full(len(segments), -1) if last.ruined is None else last.ruined
         warnings = [
-            said_of([segment], self.trained, like)
+            notes_on_counterparts([segment], self.trained, like)
             + filled_otherwise([segment], self.trading)
-            + warnings_of(segment, float(position), self.trading, self.trained, clock)
-            + warnings_of_ruin(segment, int(bar))
-            for segment, position, clock, bar in zip(segments, last.held, clocks, ruined, strict=True)
+            + warnings_of(segment, float(last.held[i]), self.trading, self.trained, clocks[i])
+            + warnings_of_ruin(segment, int(last.ruined[i]))
+            for i, segment in enumerate(segments)
         ]
         return signals_of(self.model, core.markets, self.trading, last, warnings)
 
@@ -309,7 +328,7 @@ class Agent:
 
     def backtest(
         self, prices: Prices, first: str | None = None, last: str | None = None, like: str | None = None
-    ) -> dict[str, pd.DataFrame]:
+    ) -> Frames:
         """
         Trade from a flat start, at the run's costs.
 
@@ -337,11 +356,11 @@ class Agent:
         :param folder: where the files of ``evaluate_on`` are written
         :param name: of the period
         :param tell: receives what is being done, as a few words
-        :return: what ``compared`` gives
+        :return: what ``Evaluation.result`` gives
         """
         seed = self.configured.algorithm.get("seed")
         to = Destination(Path(folder), name, tell)
-        return evaluate_on(self.model, self.rule, segments, self.trading, to, seed, self.step)
+        return evaluate_on(self.model, self.rule(), segments, self.trading, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:
         """
@@ -353,12 +372,9 @@ class Agent:
         """
         return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
 
-    def rule(self, seen: list[np.ndarray] | None = None) -> Decision:
-        """
-        :param seen: receives the observations as the policy gets them
-        :return: the deterministic policy as a trading rule
-        """
-        return decision(self.model, self.trading, seen)
+    def rule(self) -> Decision:
+        """:return: the deterministic policy as a trading rule"""
+        return decision(self.model, self.trading)
 
 
 def _entries_of(prices: Any) -> list[str]:
@@ -367,6 +383,7 @@ def _entries_of(prices: Any) -> list[str]:
     :return: them as text
     :raises ValueError: if it is anything else
     """
+    # One or several.
     entries = [prices] if isinstance(prices, str | Path) else prices
     kind = type(prices).__name__
     if isinstance(prices, pd.Series):
@@ -377,6 +394,8 @@ def _entries_of(prices: Any) -> list[str]:
                 f"{name('prices')} must be a pandas frame, a file, a folder, or a list of files and folders, got {kind}"
             )
         )
+
+    # Each is a file, a folder or shipped.
     for entry in map(str, entries):
         path = Path(entry).expanduser()
         if entry not in SHIPPED and not path.is_dir() and not is_readable(path):
@@ -400,4 +419,6 @@ def _acting_env(configured: Configured) -> VecEnv:
     """What a model that only acts is built on; VecNormalize holds the statistics of its observations."""
     copies: list[Callable[[], gym.Env[Any, Any]]] = [lambda: _Shut(configured.market)] * configured.run.n_envs
     env = DummyVecEnv(copies)
-    return VecNormalize(env, training=False, norm_reward=False) if configured.run.normalize_observations else env
+    if not configured.run.normalize_observations:
+        return env
+    return VecNormalize(env, training=False, norm_reward=False)

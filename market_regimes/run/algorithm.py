@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any, get_type_hints
 
 import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn, optim
 
 import distributional_ppo
-from distributional_ppo import DistributionalPPO
+from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
 from upgd import UPGD, AdaptiveUPGD
 
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
 OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, UPGD, AdaptiveUPGD)}
 FEED_FORWARD = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
 RECURRENT = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
-# Keys that only recurrent policies have, with type and help. They are written here so that the command line has them
-# without sb3-contrib, too. None: the constructor's default.
-RECURRENT_KEYS: dict[str, tuple[Any, str]] = {
-    "sequence_length": (
-        int | None,
-        "recurrent policies: cut longer sequences of a minibatch into chunks of this many steps; null: sequences end "
-        "with the episode and the minibatch",
-    ),
-    "policy_kwargs.lstm_hidden_size": (int | None, "recurrent policies: units of each LSTM; null: 256"),
-    "policy_kwargs.n_lstm_layers": (int | None, "recurrent policies: layers of each LSTM; null: 1"),
-    "policy_kwargs.shared_lstm": (
-        bool | None,
-        "recurrent policies: whether the critic reads the actor's LSTM, which it does not train; null: false",
-    ),
-    "policy_kwargs.enable_critic_lstm": (
-        bool | None,
-        "recurrent policies: whether the critic has an LSTM of its own; null: true, unless shared_lstm is",
-    ),
-    "policy_kwargs.lstm_kwargs.dropout": (
-        float | None,
-        "recurrent policies: share of each LSTM layer's outputs that training drops before the next layer; null: 0",
-    ),
-    "policy_kwargs.lstm_kwargs.bias": (bool | None, "recurrent policies: whether the LSTMs have biases; null: true"),
-}
+FALLING = "lin_"  # before the first value of a schedule that falls linearly to 0
+NOT_KEYS = ("flags", "lstm_kwargs")  # parameters that stand for others
+LSTM_ARGUMENTS = ("dropout", "bias")  # of policy_kwargs.lstm_kwargs; the others change shapes that a policy expects
 # Of the algorithm's numbers: lower and upper bound, both included. What is not here the constructor checks.
 RANGES = {
     "gamma": (0, 1),
@@ -62,6 +43,43 @@ RANGES = {
 }
 
 
+def recurrent_types() -> dict[str, Any]:
+    """
+    Where such a key is null, the constructor chooses.
+
+    :return: per key that only recurrent policies take, like policy_kwargs.lstm_hidden_size, the type of its value; no
+        key without sb3-contrib
+    """
+    try:
+        recurrent = distributional_ppo.RecurrentDistributionalPPO
+    except ImportError:
+        return {}
+
+    # Of the algorithm, of its policy, and of the LSTM itself.
+    types = _further_types(recurrent.__init__, "")
+    types |= _further_types(recurrent.policy_base.host.__init__, "policy_kwargs.")
+    hints = get_type_hints(nn.RNNBase.__init__)
+    types |= {f"policy_kwargs.lstm_kwargs.{name}": hints[name] for name in LSTM_ARGUMENTS}
+    return types
+
+
+def _further_types(constructor: Callable[..., None], prefix: str) -> dict[str, Any]:
+    """Types of the parameters that the constructors of feed-forward policies do not have, by key."""
+    # SB3's type of an environment names VecEnv, which its module imports for type checkers only.
+    hints = get_type_hints(constructor, localns={"VecEnv": VecEnv})
+    keys = [name for name in signature(constructor).parameters if name not in NOT_KEYS]
+    return {prefix + name: hints[name] for name in keys if not _is_plain(prefix + name)}
+
+
+def _is_plain(key: str) -> bool:
+    """Whether the constructors of ``DistributionalPPO`` and of its policy take a key, or what stands above it."""
+    first, *inner = key.split(".")
+    if first != "policy_kwargs" or not inner:
+        return first in signature(DistributionalPPO.__init__).parameters
+    policies = (QuantileActorCriticPolicy, ActorCriticPolicy)
+    return any(inner[0] in signature(policy.__init__).parameters for policy in policies)
+
+
 def algorithm_class(algorithm: dict[str, Any]) -> type[DistributionalPPO]:
     """
     :param algorithm: keyword arguments as YAML has them
@@ -71,15 +89,11 @@ def algorithm_class(algorithm: dict[str, Any]) -> type[DistributionalPPO]:
     """
     policy = algorithm.get("policy", "MlpPolicy")
     values = _flat(algorithm)
-    given = {name: values[name] for name in RECURRENT_KEYS if values.get(name) is not None}
     if policy not in RECURRENT:
-        for name, value in given.items():
-            raise ValueError(
-                f"algorithm.{name}={value} is for the recurrent policies {', '.join(RECURRENT)}, and "
-                f"algorithm.policy={policy} is none: leave it out, or choose one of them"
-            )
+        _refuse_recurrent_keys(policy, values)
         return DistributionalPPO
-    _check_lstms({name.removeprefix("policy_kwargs."): value for name, value in given.items()}, values)
+
+    _check_lstms(values)
     try:
         recurrent: type[DistributionalPPO] = distributional_ppo.RecurrentDistributionalPPO
     except ImportError as error:
@@ -93,29 +107,52 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat
 
 
-def _check_lstms(given: dict[str, Any], values: dict[str, Any]) -> None:
+def _refuse_recurrent_keys(policy: str, values: dict[str, Any]) -> None:
+    """Raise on a key of recurrent policies. Keys that no policy has are left to the constructor."""
+    foreign = {key: value for key, value in values.items() if value is not None and not _is_plain(key)}
+    if not foreign:  # sb3-contrib need not be imported
+        return
+    for key in recurrent_types():
+        if key in foreign:
+            raise ValueError(
+                f"algorithm.{key}={foreign[key]} is for the recurrent policies {', '.join(RECURRENT)}, and "
+                f"algorithm.policy={policy} is none: leave it out, or choose one of them"
+            )
+
+
+def _check_lstms(values: dict[str, Any]) -> None:
     """Raise where keys of the LSTMs have values that no network can have."""
+    given = {key: value for key, value in values.items() if value is not None}
+
+    # Numbers out of range.
     for name in ("lstm_hidden_size", "n_lstm_layers"):
-        if given.get(name, 1) < 1:
-            raise ValueError(f"algorithm.policy_kwargs.{name} must be at least 1, got {given[name]}")
-    if not 0 <= given.get("lstm_kwargs.dropout", 0) <= 1:
-        dropout = given["lstm_kwargs.dropout"]
+        count = given.get(f"policy_kwargs.{name}", 1)
+        if count < 1:
+            raise ValueError(f"algorithm.policy_kwargs.{name} must be at least 1, got {count}")
+    dropout = given.get("policy_kwargs.lstm_kwargs.dropout", 0)
+    if not 0 <= dropout <= 1:
         raise ValueError(f"algorithm.policy_kwargs.lstm_kwargs.dropout must be within [0, 1], got {dropout}")
-    if given.get("shared_lstm"):
-        if given.get("enable_critic_lstm"):
-            raise ValueError(
-                "algorithm.policy_kwargs.shared_lstm=true and enable_critic_lstm=true exclude each other: the critic "
-                "reads the actor's LSTM, or its own"
-            )
-        if values.get("policy_kwargs.share_features_extractor") is False:
-            raise ValueError(
-                "algorithm.policy_kwargs.shared_lstm=true needs share_features_extractor=true: one LSTM reads the "
-                "features of one extractor"
-            )
+
+    # Keys that exclude each other.
+    if not given.get("policy_kwargs.shared_lstm"):
+        return
+    if given.get("policy_kwargs.enable_critic_lstm"):
+        raise ValueError(
+            "algorithm.policy_kwargs.shared_lstm=true and enable_critic_lstm=true exclude each other: the critic "
+            "reads the actor's LSTM, or its own"
+        )
+    if given.get("policy_kwargs.share_features_extractor") is False:
+        raise ValueError(
+            "algorithm.policy_kwargs.shared_lstm=true needs share_features_extractor=true: one LSTM reads the "
+            "features of one extractor"
+        )
 
 
 def is_found(device: str) -> bool:
@@ -151,17 +188,22 @@ def schedule(value: str | float) -> str | float:
     """
     if isinstance(value, bool):
         raise ValueError("expected a number or lin_NUMBER, got a truth value")
-    if isinstance(value, str) and value.startswith("lin_"):
-        float(value.removeprefix("lin_"))
+    if isinstance(value, str) and value.startswith(FALLING):
+        float(value.removeprefix(FALLING))
         return value
     return float(value)
 
 
 def check_ranges(algorithm: dict[str, Any]) -> None:
-    """Raise on a number that PPO would take without a word and that no training can use."""
+    """
+    :param algorithm: keyword arguments as YAML has them
+    :raises ValueError: on a number that PPO would take without a word and that no training can use
+    """
     for name, (low, high) in RANGES.items():
         value = algorithm.get(name)
-        number = float(value.removeprefix("lin_")) if isinstance(value, str) else value
+        number = value
+        if isinstance(value, str):
+            number = float(value.removeprefix(FALLING))
         if number is not None and not low <= number <= high:
             raise ValueError(f"algorithm.{name} must be within [{low:g}, {high:g}], got {value}")
 
@@ -169,7 +211,12 @@ def check_ranges(algorithm: dict[str, Any]) -> None:
 class Untrained(optim.Optimizer):
     """In an optimizer's place where nothing is trained: those of torch import its compiler, which takes a second."""
 
-    def __init__(self, params: Any, lr: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(params, {"lr": lr, **kwargs})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -182,7 +229,11 @@ class Untrained(optim.Optimizer):
         raise RuntimeError("this model only acts: build a Study to train it")
 
 
-def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) -> DistributionalPPO:
+def model_of(
+    algorithm: dict[str, Any],
+    env: VecEnv,
+    acts_only: bool = False,
+) -> DistributionalPPO:
     """
     :param algorithm: keyword arguments of the constructor as YAML has them, all optional
     :param env: to train or to act in
@@ -192,9 +243,12 @@ def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) ->
     """
     check_ranges(algorithm)
     check_device(algorithm.get("device", "auto"))
+
+    # An agent that only acts needs no optimizer.
     arguments = {"policy": "MlpPolicy", **python_values(algorithm)}
     if acts_only:
         arguments["policy_kwargs"]["optimizer_class"] = Untrained
+
     try:
         return algorithm_class(algorithm)(env=env, **arguments)
     except AttributeError as error:  # as SB3 says that a policy is for another kind of observation
@@ -202,26 +256,38 @@ def model_of(algorithm: dict[str, Any], env: VecEnv, acts_only: bool = False) ->
 
 
 def python_values(algorithm: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the constructor from values as YAML has them."""
-    arguments = _without_nulls(algorithm)
+    """
+    :param algorithm: keyword arguments as YAML has them
+    :return: keyword arguments of the constructor
+    """
+    arguments = _without_recurrent_nulls(algorithm)
+
+    # Schedules are written as lin_NUMBER.
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
-        if isinstance(arguments.get(name), str):
-            arguments[name] = LinearSchedule(float(arguments[name].removeprefix("lin_")), 0.0, 1.0)
+        value = arguments.get(name)
+        if isinstance(value, str):
+            arguments[name] = LinearSchedule(float(value.removeprefix(FALLING)), 0.0, 1.0)
+
+    # Classes are written by their names.
     policy_kwargs = arguments["policy_kwargs"] = arguments.get("policy_kwargs") or {}
     for name, classes in (("activation_fn", ACTIVATIONS), ("optimizer_class", OPTIMIZERS)):
         if name in policy_kwargs:
             policy_kwargs[name] = classes[policy_kwargs[name]]
+
+    # A shared LSTM leaves the critic none of its own, and policies without LSTMs do not know lstm_kwargs.
     if policy_kwargs.get("shared_lstm") and policy_kwargs.get("enable_critic_lstm") is None:
         policy_kwargs["enable_critic_lstm"] = False
-    if not policy_kwargs.get("lstm_kwargs", True):  # other policies than recurrent ones do not know it
+    if not policy_kwargs.get("lstm_kwargs", True):
         del policy_kwargs["lstm_kwargs"]
     return arguments
 
 
-def _without_nulls(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A copy without those ``RECURRENT_KEYS`` that are null, which are the constructor's to choose."""
-    return {
-        name: _without_nulls(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
-        for name, value in values.items()
-        if value is not None or prefix + name not in RECURRENT_KEYS
-    }
+def _without_recurrent_nulls(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A copy without nulls that only a recurrent policy would take, whose constructor chooses these values."""
+    copy: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            copy[name] = _without_recurrent_nulls(value, f"{prefix}{name}.")
+        elif value is not None or _is_plain(prefix + name):
+            copy[name] = value
+    return copy

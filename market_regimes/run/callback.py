@@ -23,6 +23,7 @@ from market_regimes.market.environment import MarketCore
 from market_regimes.run import checkpoint
 from market_regimes.run.log import MARKET_PAGE, PAGE, ProgressCsv, cut_events, event_sizes
 from market_regimes.run.probes import figures_by_regime_of_rollout
+from market_regimes.run.resume import capture, restore_generators, with_others
 from quantile_critic.processes import broadcast, gather
 
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
@@ -54,6 +55,8 @@ def until_interrupted() -> Iterator[StopRequest]:
 
     def ask(number: int, frame: Any) -> None:
         asked.kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+        # The second time it ends at once.
         if asked.is_set():
             raise asked.kind
         asked.set()
@@ -62,6 +65,7 @@ def until_interrupted() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
         yield asked
         return
+
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
@@ -101,14 +105,18 @@ class Memory:
         """
         try:
             memory = cls(**state["training"])
-            numbers = [memory.evaluation_due, memory.checkpoint_due, memory.evaluations_without_better, memory.csv_rows]
-            numbers += [memory.best_step or 0, *memory.event_sizes.values()]
-            if not all(type(number) is int and number >= 0 for number in numbers):
-                raise ValueError(f"expected counts, got {numbers}")
-            memory.best_score = None if memory.best_score is None else float(memory.best_score)
+            memory._check_counts()
+            if memory.best_score is not None:
+                memory.best_score = float(memory.best_score)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise checkpoint.CheckpointError(f"the checkpoint {path} does not fit this run: {error}") from error
         return memory
+
+    def _check_counts(self) -> None:
+        counts = [self.evaluation_due, self.checkpoint_due, self.evaluations_without_better, self.csv_rows]
+        counts += [self.best_step or 0, *self.event_sizes.values()]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"expected counts, got {counts}")
 
 
 class _Callback(BaseCallback):
@@ -183,11 +191,17 @@ class Training(RolloutBars):
         resumed: tuple[checkpoint.Tensors, checkpoint.State] | None,
     ):
         super().__init__(core)
-        self.run, self.folder, self.interrupted = run, folder, interrupted
-        self.score, self.score_name = score, score_name
-        self.memory, self.resumed = memory, resumed
-        self.progress = ProgressCsv(folder / "progress.csv", memory.csv_rows)
+        self.run = run
+        self.folder = folder
+        self.score = score
+        self.score_name = score_name
+        self.interrupted = interrupted
+        self.memory = memory
+        self.resumed = resumed
         self.stopped: str | None = None
+
+        # Files lose what was written after the checkpoint: the resumed run writes it again.
+        self.progress = ProgressCsv(folder / "progress.csv", memory.csv_rows)
         cut_events(folder, memory.event_sizes)
         self._write_best()
         self.tensorboard = TensorBoardOutputFormat(str(folder))
@@ -197,19 +211,25 @@ class Training(RolloutBars):
 
     def _on_rollout_start(self) -> None:
         if self.resumed:
-            checkpoint.restore_generators(self.algorithm, *self.resumed)
+            restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
-        better = False
+
+        # Evaluate where it is due.
+        is_better = False
         if self.step >= self.memory.evaluation_due:
             self.memory.evaluation_due = self.step + self.run.eval_every
-            better = self._evaluate()
+            is_better = self._evaluate()
+
+        # Stop for want of a better model, or where the user asked.
         patience = self.run.patience
         if patience is not None and self.memory.evaluations_without_better >= patience:
             self.stopped = f"stopped early: no better evaluation in {patience}"
         elif self.interrupted.is_set():
             self.stopped = "interrupted"
-        saves = bool(better or self.stopped or self.step >= self.memory.checkpoint_due)
-        broadcast((self.stopped, saves))  # which ``Following`` hears
+
+        # Save where it is due, with the parts of all processes.
+        saves = bool(is_better or self.stopped or self.step >= self.memory.checkpoint_due)
+        broadcast((self.stopped, saves))  # to ``Following``
         if saves:
             self._save()
         super()._on_rollout_start()
@@ -221,6 +241,7 @@ class Training(RolloutBars):
         core = self.core
         if core is None:
             return
+
         bars = self.bars
         self.logger.record("rollout/volatility_index", float(core.index[bars].mean()))
         for name, value in figures_by_regime_of_rollout(self.algorithm, core.regime[bars]).items():
@@ -239,38 +260,48 @@ class Training(RolloutBars):
         for name, value in scores.items():
             if value is not None:
                 self.logger.record(f"eval/{name}", value)
+
         if figure is not None:
             self.logger.record("eval/predicted_returns", Figure(figure, close=True), exclude="csv")
         self.logger.dump(self.step)
-        score, memory = scores[self.score_name], self.memory
-        best = memory.best_score
+
         # A score that is no number is no best one: nothing would be greater than it.
-        better = score is not None and math.isfinite(score) and (best is None or score > best)
-        memory.evaluations_without_better = 0 if better else memory.evaluations_without_better + 1
-        if better:
-            memory.best_step, memory.best_score = self.step, score
-        return better
+        score = scores[self.score_name]
+        best = self.memory.best_score
+        is_better = score is not None and math.isfinite(score) and (best is None or score > best)
+        if is_better:
+            self.memory.evaluations_without_better = 0
+            self.memory.best_step = self.step
+            self.memory.best_score = score
+        else:
+            self.memory.evaluations_without_better += 1
+        return is_better
 
     def _save(self) -> None:
+        """Write a checkpoint of all processes."""
         self.memory.checkpoint_due = self.step + self.run.checkpoint_every
-        self.memory.csv_rows, self.memory.event_sizes = self.progress.rows, event_sizes(self.folder)
-        tensors, state = checkpoint.with_others(*checkpoint.capture(self.algorithm), gather(None)[1:])
+        self.memory.csv_rows = self.progress.rows
+        self.memory.event_sizes = event_sizes(self.folder)
+
+        others = gather(None)[1:]
+        tensors, state = with_others(*capture(self.algorithm), others)
         checkpoint.write(self.folder, self.step, tensors, {**state, "training": asdict(self.memory)})
         self._write_best()
         checkpoint.prune(self.folder, self.memory.best_step)
 
     def _write_best(self) -> None:
-        if self.memory.best_step is not None:
-            best = {"step": self.memory.best_step, f"eval/{self.score_name}": self.memory.best_score}
-            write_file(self.folder / "best.json", json.dumps(best))
-        else:
-            (self.folder / "best.json").unlink(missing_ok=True)
+        path = self.folder / "best.json"
+        if self.memory.best_step is None:
+            path.unlink(missing_ok=True)
+            return
+        best = {"step": self.memory.best_step, f"eval/{self.score_name}": self.memory.best_score}
+        write_file(path, json.dumps(best))
 
 
 class Following(_Callback):
     """
-    In all processes but the first one of a training what ``Training`` is there: they stop where it stops, and give it
-    their parts of its checkpoints.
+    The counterpart of ``Training`` in all processes but the first one: they stop where it stops, and give it their
+    parts of its checkpoints.
 
     :param resumed: tensors and state of the checkpoint the run goes on from, None: a new run
     """
@@ -282,8 +313,10 @@ class Following(_Callback):
 
     def _on_rollout_start(self) -> None:
         if self.resumed:
-            checkpoint.restore_generators(self.algorithm, *self.resumed)
+            restore_generators(self.algorithm, *self.resumed)
             self.resumed = None
+
+        # The first process decides whether to stop, and to save.
         self.stopped, saves = broadcast(None)
         if saves:
             self._give()
@@ -297,6 +330,6 @@ class Following(_Callback):
 
     def _give(self) -> None:
         """This process's part of a checkpoint, without the parameters, which all share."""
-        tensors, state = checkpoint.capture(self.algorithm)
+        tensors, state = capture(self.algorithm)
         del tensors["parameters"]
         gather((tensors, state))

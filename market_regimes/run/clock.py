@@ -13,6 +13,7 @@ import numpy as np
 from market_regimes.config import ArgumentError
 
 OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?")
+DAY_SECONDS = 86_400
 AT_GREENWICH = ("UTC", "GMT", "Z")
 
 
@@ -90,18 +91,25 @@ def _zone_of_file(bars: Zoned) -> tzinfo | None:
     zone = _zone(bars.zone)
     if zone is not None:
         return zone
+
+    # Instants tell the offset of a zone whose name says nothing.
     offsets = (bars.dates - bars.instants).astype("m8[s]").astype(np.int64)
-    return timezone(timedelta(seconds=int(offsets[-1]))) if offsets.any() else None
+    if not offsets.any():
+        return None
+    return timezone(timedelta(seconds=int(offsets[-1])))
 
 
 def _zone(name: str) -> tzinfo | None:
-    """A zone by its name or offset, None: there is no such zone."""
+    """A zone by its name or offset; None: there is no such zone."""
     if name.upper() in AT_GREENWICH:
         return UTC
     offset = OFFSET.fullmatch(name)
     if offset is not None:
         seconds = 3600 * int(offset[2]) + 60 * int(offset[3] or 0)
-        return timezone(timedelta(seconds=-seconds if offset[1] == "-" else seconds)) if seconds < 86_400 else None
+        if seconds >= DAY_SECONDS:
+            return None
+        sign = -1 if offset[1] == "-" else 1
+        return timezone(timedelta(seconds=sign * seconds))
     try:
         return ZoneInfo(name)
     except (ValueError, OSError):  # a key that is not found is a KeyError of its own kind
@@ -112,9 +120,12 @@ def _zone(name: str) -> tzinfo | None:
 
 def _agreed(bars: Zoned, of_file: tzinfo | None, stated: tzinfo, name: str) -> tzinfo:
     """The stated zone, which may not be another one than the file's."""
-    if of_file is not None and bars.zone != name:
-        noon = datetime(2024, 1, 1, 12), datetime(2024, 7, 1, 12)
-        if any(time.replace(tzinfo=of_file).utcoffset() != time.replace(tzinfo=stated).utcoffset() for time in noon):
+    if of_file is None or bars.zone == name:
+        return stated
+
+    # Zones are alike where their offsets are, in winter and in summer.
+    for noon in (datetime(2024, 1, 1, 12), datetime(2024, 7, 1, 12)):
+        if noon.replace(tzinfo=of_file).utcoffset() != noon.replace(tzinfo=stated).utcoffset():
             raise ArgumentError(lambda argument: f"{argument('zone')}={name}: {bars.source} states {bars.zone}")
     return stated
 

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from torch.utils._pytree import tree_map_only
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.files import write_file
-from market_regimes.market.environment import INDEX_SCALE
+from market_regimes.market.features import columns_of, layout, layout_of_scaling
 from market_regimes.market.regimes import decay_of
-from market_regimes.market.segments import WINDOW
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.trained import Trained
 from quantile_critic.sequences import run_step
@@ -46,13 +45,20 @@ class ExportedStep(nn.Module):
     def __init__(self, model: DistributionalPPO, trading: TradingCosts):
         super().__init__()
         self.policy: Any = model.policy
-        own_lstm = getattr(self.policy, "lstm_critic", None) is not None
-        self.states = list(PARTS if own_lstm else PARTS[:2]) if is_recurrent(model) else []
+        self.states = _state_names(model)
+
+        # What the environment makes of an action.
         self.low, self.high = trading.bounds
-        listed, normalizer = trading.positions, cast(Any, model.get_vec_normalize_env())
-        self.register_buffer("positions", None if listed is None else torch.tensor(listed, dtype=torch.float64))
-        self.clip = None if normalizer is None else float(normalizer.clip_obs)
+        positions = None
+        if trading.positions is not None:
+            positions = torch.tensor(trading.positions, dtype=torch.float64)
+        self.register_buffer("positions", positions)
+
+        # What VecNormalize makes of an observation.
+        normalizer: Any = model.get_vec_normalize_env()
+        self.clip: float | None = None
         if normalizer is not None:
+            self.clip = float(normalizer.clip_obs)
             self.register_buffer("mean", torch.as_tensor(normalizer.obs_rms.mean))
             self.register_buffer("std", torch.as_tensor(np.sqrt(normalizer.obs_rms.var + normalizer.epsilon)))
         self.to(model.device)
@@ -68,13 +74,21 @@ class ExportedStep(nn.Module):
         :return: target position as the environment fills it, float64, shape (B,); quantiles of the return in raw units,
             of the critic with the smaller mean, shape (B, N); states after the step
         """
-        policy, after = self.policy, list[Tensor]()
-        if self.clip is not None:  # in float64, as VecNormalize does it
-            observation = ((observation.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+        policy = self.policy
+
+        # Scale as VecNormalize does, in float64.
+        if self.clip is not None:
+            scaled = (observation.double() - self.mean) / self.std
+            observation = scaled.clamp(-self.clip, self.clip).float()
+
+        # Features of actor and critic, through their LSTMs where there are any.
         features = policy.extract_features(observation)
         actor, critic = (features, features) if policy.share_features_extractor else features
+        after: list[Tensor] = []
         if episode_start is not None:
             actor, critic, after = self._lstms(actor, critic, episode_start, states)
+
+        # The mean action and the quantiles in raw units.
         action = policy.action_net(policy.mlp_extractor.forward_actor(actor))
         quantiles = policy.value_net(policy.mlp_extractor.forward_critic(critic))
         quantiles = policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles))
@@ -84,23 +98,39 @@ class ExportedStep(nn.Module):
         self, actor: Tensor, critic: Tensor, episode_start: Tensor, states: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Outputs of both LSTMs, or of what stands in place of the critic's, and the states after the step."""
+        policy = self.policy
         before = [state * ~episode_start[:, None] for state in states]
-        output, after = run_step(self.policy.lstm_actor, actor, (before[0], before[1]))
-        if self.policy.lstm_critic is not None:
-            critic, of_critic = run_step(self.policy.lstm_critic, critic, (before[2], before[3]))
-            return output, critic, [*after, *of_critic]
-        return output, output if self.policy.shared_lstm else self.policy.critic(critic), list(after)
+        actor, after = run_step(policy.lstm_actor, actor, (before[0], before[1]))
+
+        if policy.lstm_critic is not None:
+            critic, after_critic = run_step(policy.lstm_critic, critic, (before[2], before[3]))
+            return actor, critic, [*after, *after_critic]
+        if policy.shared_lstm:
+            return actor, actor, list(after)
+        return actor, policy.critic(critic), list(after)
 
     def _position(self, action: Tensor) -> Tensor:
         """The position that the mean action, or the logits of discrete ones, mean; clipped as the environment does."""
         if self.positions is not None:
             return self.positions[action.argmax(dim=1)]
+
         space: spaces.Box = self.policy.action_space
-        low, high = float(space.low[0]), float(space.high[0])
+        low = float(space.low[0])
+        high = float(space.high[0])
         if self.policy.squash_output:
             action = low + 0.5 * (torch.tanh(action) + 1) * (high - low)
+
         # SB3 clips to the bounds as float32, the environment to those of the configuration.
         return action[:, 0].double().clamp(max(low, self.low), min(high, self.high))
+
+
+def _state_names(model: DistributionalPPO) -> list[str]:
+    """Of the states that a recurrent policy carries; the last two belong to an LSTM of the critic."""
+    if not is_recurrent(model):
+        return []
+    if getattr(model.policy, "lstm_critic", None) is None:
+        return list(PARTS[:2])
+    return list(PARTS)
 
 
 def export_onnx(
@@ -129,9 +159,9 @@ def export_onnx(
             f'export needs {error.name}, which is not installed: pip install "distributional-ppo[onnx]"'
         ) from error
     exported = ExportedStep(model, trading).eval()
-    layout = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
+    description = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
     write_file(path, _onnx_of(exported))
-    write_file(path.with_suffix(".json"), json.dumps(layout, indent=2, allow_nan=False))
+    write_file(path.with_suffix(".json"), json.dumps(description, indent=2, allow_nan=False))
     return path.with_suffix(".json")
 
 
@@ -145,37 +175,27 @@ def layout_of(trained: Mapping[str, Trained], trading: TradingCosts) -> dict[str
         entries, where the observation holds (number - mean) / std, the range that training saw, what makes the EWMA
         volatility, and whether the data have an index of their own. An entry is null where the observation holds 0
     """
-    units = {"ewma_volatility": "points", "volatility_index": "points", "position": "share of equity"}
-    units |= dict.fromkeys(("log_return", "earlier_log_return", "feature_volume"), "log growth")
-    features = [f"feature_{name}" for name in next(iter(trained.values())).scaling.features]
-    numbers = [(f"log_return_{ago}_bars_ago", "earlier_log_return") for ago in range(WINDOW - 1, 0, -1)]
-    numbers += [("log_return_0_bars_ago", "log_return")]
-    numbers += [(name, name) for name in ("ewma_volatility", "volatility_index", *features, "position")]
     scaling: dict[str, dict[str, Any]] = {}
     for symbol, known in trained.items():
-        own, hidden = known.scaling, known.last_return_only
-        index = {"mean": 0.0, "std": INDEX_SCALE, "trained": own.index, "own": known.own_index}
-        made = {"bars_per_year": known.bars_per_year, "decay": decay_of(known.bars_per_year)}
-        volatility = {"mean": own.volatility_mean, "std": own.volatility_std, "trained": own.volatility}
-        returns = {"mean": own.return_mean, "std": own.return_std, "trained": own.returns}
-        scaling[symbol] = {
-            "log_return": returns,
-            "earlier_log_return": None if hidden else returns,
-            "ewma_volatility": None if hidden else {**volatility, **made},
-            "volatility_index": None if hidden else index,
-            **{
-                f"feature_{name}": {"mean": feature.mean, "std": feature.std, "trained": feature.seen}
-                for name, feature in own.features.items()
-            },
-            "position": None if hidden else {"mean": 0.0, "std": 1.0, "trained": trading.bounds},
-        }
-    named = [{"name": name, "unit": units.get(by, "as in the file"), "scaled_by": by} for name, by in numbers]
+        entries: dict[str, Any] = dict(layout_of_scaling(known.scaling, trading.bounds, known.last_return_only))
+
+        # What makes the volatility, and whether the index was the data's.
+        if entries["ewma_volatility"] is not None:
+            entries["ewma_volatility"] |= {
+                "bars_per_year": known.bars_per_year,
+                "decay": decay_of(known.bars_per_year),
+            }
+        if entries["volatility_index"] is not None:
+            entries["volatility_index"]["own"] = known.own_index
+        scaling[symbol] = entries
+    named = layout(columns_of(next(iter(trained.values())).scaling))
     observation = {"dtype": "float32", "shape": ["batch", len(named)], "low": None, "high": None, "numbers": named}
     return {"observation": observation, "scaling": scaling}
 
 
 def _outputs_of(exported: ExportedStep, trading: TradingCosts) -> dict[str, Any]:
     """Of the outputs, and of the states that go in and come out."""
+    # The position and the quantiles.
     low, high = trading.bounds
     position = {"dtype": "float64", "shape": ["batch"], "unit": "share of equity", "low": low, "high": high}
     taus: list[float] = exported.policy.value_net.tau.tolist()
@@ -184,6 +204,7 @@ def _outputs_of(exported: ExportedStep, trading: TradingCosts) -> dict[str, Any]
         "position": {**position, "positions": trading.positions},
         "quantiles": {**quantiles, "probabilities": taus},
     }
+
     if exported.states:
         layers, _, units = exported.policy.lstm_hidden_state_shape
         outputs["states"] = {"dtype": "float32", "shape": [layers, "batch", units], "names": exported.states}
@@ -192,16 +213,23 @@ def _outputs_of(exported: ExportedStep, trading: TradingCosts) -> dict[str, Any]
 
 def _onnx_of(exported: ExportedStep) -> bytes:
     """The step as a serialised ONNX model whose inputs may hold any number of observations."""
-    policy, states, batch = exported.policy, exported.states, torch.export.Dim("batch")
+    # What every policy reads and gives.
+    policy = exported.policy
+    states = exported.states
+    batch = torch.export.Dim("batch")
     inputs: list[Any] = [torch.zeros(TRACED, *policy.observation_space.shape)]
     shapes: list[Any] = [{0: batch}]
-    names, outputs = ["observation"], ["position", "quantiles"]
+    names = ["observation"]
+    outputs = ["position", "quantiles"]
+
+    # What a recurrent one carries from step to step.
     if states:
         layers, _, units = policy.lstm_hidden_state_shape
         inputs += [torch.zeros(TRACED, dtype=torch.bool), [torch.zeros(layers, TRACED, units) for _ in states]]
         shapes += [{0: batch}, [{1: batch} for _ in states]]
         names += ["episode_start", *states]
         outputs += [f"next_{name}" for name in states]
+
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             exported,
@@ -212,6 +240,7 @@ def _onnx_of(exported: ExportedStep) -> bytes:
             dynamo=True,
             verbose=False,
         )
+
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     return content
@@ -222,6 +251,7 @@ def _quiet() -> Iterator[None]:
     """torch's exporter warns of itself, and of torchvision's operators, which no policy here has."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
+
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

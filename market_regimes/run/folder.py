@@ -56,24 +56,35 @@ def read_configuration(folder: Path) -> Configured:
         seeds = sorted(entry.name for entry in folder.glob("seed-*"))
         several = f"; name one of its runs: {', '.join(seeds)}" if seeds else ""
         raise ValueError(f"{folder} is no run folder: it has no run.json{several}")
+
     try:
         text = path.read_text("utf-8")
         check_keys(text, str(path))
         content = yaml.safe_load(text)
-        market = dict(content.get("market") or {})
-        trading = TradingCosts(**(market.pop("trading", None) or {}))
-        for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists
-            if isinstance(market.get(name), list):
-                market[name] = tuple(market[name])
         run = RunConfig(**(content.get("run") or {}))
-        return Configured(run, MarketConfig(**market, trading=trading), dict(content.get("algorithm") or {}))
+        return Configured(run, _market_of(content), dict(content.get("algorithm") or {}))
     except (OSError, yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no configuration of this version: {error}") from error
 
 
-def acting_device(folder: Path, stated: str | None, wanted: str | None = None) -> str:
+def _market_of(content: dict[str, Any]) -> MarketConfig:
+    """The section of the market as its dataclass."""
+    market = dict(content.get("market") or {})
+
+    trading = TradingCosts(**(market.pop("trading", None) or {}))
+    for name in ("regime_bounds", "train", "validation", "test"):  # YAML has lists
+        if isinstance(market.get(name), list):
+            market[name] = tuple(market[name])
+    return MarketConfig(**market, trading=trading)
+
+
+def acting_device(
+    folder: Path,
+    stated: str | None,
+    wanted: str | None = None,
+) -> str:
     """
     Where the device of the training is not found, the CPU acts in its place, and a sentence says so.
 
@@ -83,10 +94,12 @@ def acting_device(folder: Path, stated: str | None, wanted: str | None = None) -
     :return: the device to act on
     :raises ValueError: if the wanted device is not found
     """
+    # A device that the user names must be there.
     if wanted is not None:
         if not is_found(wanted):
             raise ArgumentError(lambda name: f"{name('device')}={wanted}: torch finds no such device here")
         return wanted
+
     stated = stated or "auto"
 
     # With "auto" the folder knows the device that was taken; runs of earlier versions do not.
@@ -105,7 +118,7 @@ def write_scaling(folder: Path, segments: Segments) -> None:
     :param segments: of the run; none in environments other than the market
     """
     if segments:
-        content = {symbol: known.to_json() for symbol, known in trained_on(segments).items()}
+        content = {symbol: trained.to_json() for symbol, trained in trained_on(segments).items()}
         write_file(folder / SCALING, json.dumps(content, indent=2))
 
 
@@ -119,15 +132,18 @@ def read_scaling(folder: Path) -> dict[str, Trained]:
     if not provenance.get("data"):
         raise ValueError(f"{folder} was not trained on market data")
     check_data_version(folder, provenance)
+
+    # Of every symbol what an agent must know to act on bars that lack its training period.
     if not (folder / SCALING).exists():
         raise ValueError(
-            f"{folder} has no {SCALING}, which runs of earlier versions lack: the command evaluate {folder}, or "
-            "Study.load in Python, writes it with the data the run was trained on"
+            f"{folder} has no {SCALING}, which runs of earlier versions lack: train --resume {folder}, or Study.resume "
+            "in Python, writes it with the data the run was trained on"
         )
+    content = read_json(folder / SCALING)
     try:
-        found = {symbol: Trained.from_json(entry) for symbol, entry in read_json(folder / SCALING).items()}
+        trained = {symbol: Trained.from_json(entry) for symbol, entry in content.items()}
     except ValueError as error:
         raise ValueError(f"{folder / SCALING} is torn or no run's: {error}") from error
-    if not found:
+    if not trained:
         raise ValueError(f"{folder / SCALING} is torn or no run's: it names no symbol")
-    return found
+    return trained

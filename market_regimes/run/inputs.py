@@ -25,7 +25,8 @@ def inputs_of_rollout(model: DistributionalPPO) -> Inputs:
         before each step, (T * E, n_layers, H), zero where an episode starts
     """
     buffer: Any = model.rollout_buffer
-    observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
+    observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])  # (T * E, ...)
+
     return {"observations": observations, **model.critic_states_of_rollout()}
 
 
@@ -44,14 +45,19 @@ def quantiles_of_loss(model: DistributionalPPO, inputs: Inputs) -> Tensor:
     observations = torch.as_tensor(inputs["observations"], device=model.device)
     if "hidden" not in inputs:
         return model.policy.quantiles_of_loss(observations)
-    starts = torch.zeros(len(observations), device=model.device)  # there the states are zero already
+
+    # Where an episode starts the states are zero already.
+    starts = torch.zeros(len(observations), device=model.device)
     return model.policy.quantiles_of_loss(observations, _states(model, inputs), starts)
 
 
 def _states(model: DistributionalPPO, inputs: Inputs) -> tuple[Tensor, ...]:
     """As the policy takes them, (n_layers, B, H) each."""
-    arrays = (inputs[name].swapaxes(0, 1) for name in ("hidden", "cell"))
-    return tuple(torch.as_tensor(np.ascontiguousarray(array), device=model.device) for array in arrays)
+    states = []
+    for name in ("hidden", "cell"):
+        array = np.ascontiguousarray(inputs[name].swapaxes(0, 1))
+        states.append(torch.as_tensor(array, device=model.device))
+    return tuple(states)
 
 
 def predict_quantiles(model: DistributionalPPO, inputs: Inputs) -> Tensor:
@@ -60,8 +66,11 @@ def predict_quantiles(model: DistributionalPPO, inputs: Inputs) -> Tensor:
     :return: quantiles of the return, raw units, of the critic with the smaller mean, shape (B, N)
     """
     policy: Any = model.policy
-    states = (_states(model, inputs),) if "hidden" in inputs else ()
-    quantiles: Tensor = policy.predict_quantiles(inputs["observations"], *states)
+    arguments: list[Any] = [inputs["observations"]]
+    if "hidden" in inputs:
+        arguments.append(_states(model, inputs))
+
+    quantiles: Tensor = policy.predict_quantiles(*arguments)
     return quantiles
 
 

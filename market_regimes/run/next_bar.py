@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from market_regimes.prices.bar_length import BarLength, bar_length
+from market_regimes.prices import BarLength, bar_length
 
 RECENT = np.timedelta64(28, "D")  # four weeks: one holiday hides no weekday, and a change of the clock is soon over
 STAMPS = 24  # last bars whose stamps show what they name: the beginning of a bar or its end
-SECOND, DAY = np.timedelta64(1, "s"), np.timedelta64(1, "D")
-FRIDAY, SATURDAY = 4, 5  # from Monday, 0
-LATE_IN_MONTH, EARLY_IN_MONTH = 25, 7  # days from which on, and up to which, a stamp names a month's end or beginning
+SECOND = np.timedelta64(1, "s")
+DAY = np.timedelta64(1, "D")
+DAY_SECONDS = 86_400
+FRIDAY = 4  # from Monday, 0
+SATURDAY = 5
+LATE_IN_MONTH = 25  # day from which on a stamp names a month's end
+EARLY_IN_MONTH = 7  # day up to which a stamp names a month's beginning
 
 
 def closing_time(dates: np.ndarray) -> np.datetime64:
@@ -32,14 +36,16 @@ def closing_time(dates: np.ndarray) -> np.datetime64:
     later: np.datetime64 = last + np.timedelta64(length.count, "D")
     stamps = dates[-STAMPS:].astype("M8[s]")
     weekdays = _weekdays(stamps)
+
     if length.unit == "second":
         later = last + np.timedelta64(length.count, "s")
         return later
     if length.unit == "month":
         return _end_of_month(stamps, length)
     if length.count == 1:
-        at_midnight = np.median(stamps.astype(np.int64) % 86_400) == 0
-        return midnight if at_midnight or (weekdays < SATURDAY).all() else later
+        at_midnight = np.median(stamps.astype(np.int64) % DAY_SECONDS) == 0
+        is_day = at_midnight or (weekdays < SATURDAY).all()
+        return midnight if is_day else later
     if length.count == 7 and np.bincount(weekdays).argmax() in (FRIDAY, SATURDAY):
         return midnight
     return later
@@ -52,11 +58,14 @@ def _weekdays(times: np.ndarray) -> np.ndarray:
 
 
 def _end_of_month(stamps: np.ndarray, length: BarLength) -> np.datetime64:
+    """The end of the month of the last stamp, or as many months after its beginning as a bar has."""
     months = stamps.astype("M8[M]")
     days = (stamps.astype("M8[D]") - months.astype("M8[D]")).astype(np.int64) + 1
     usual = np.median(days)
-    is_late = usual >= LATE_IN_MONTH
-    after: np.datetime64 = (months[-1] + (1 if is_late else length.count)).astype("M8[s]")
+
+    # A stamp late in a month ends its bar; another one begins it.
+    count = 1 if usual >= LATE_IN_MONTH else length.count
+    after: np.datetime64 = (months[-1] + count).astype("M8[s]")
     if EARLY_IN_MONTH < usual < LATE_IN_MONTH:
         after = after + np.timedelta64(int(days[-1]) - 1, "D")
     return after
@@ -72,16 +81,23 @@ def missing_bar(dates: np.ndarray, now: np.datetime64) -> np.datetime64 | None:
     :return: its time, None: the bars reach up to it
     """
     days = np.unique(dates.astype("M8[D]"))
-    gap = np.median(np.diff(days).astype(int)) if len(days) > 1 else 1.0
-    if gap > 1:  # weekly or rarer
-        spacing = round(float(gap) * 86_400) * SECOND
+    gap = 1.0
+    if len(days) > 1:
+        gap = float(np.median(np.diff(days).astype(int)))
+
+    # Weekly or rarer: one gap after another.
+    if gap > 1:
+        spacing = round(gap * DAY_SECONDS) * SECOND
         late = int((now - dates[-1]) // spacing) - 1
         return dates[-1] + late * spacing if late > 0 else None
+
+    # Daily or more often: the times of the week at which the recent weeks had bars.
     recent = dates[dates > dates[-1] - RECENT]
-    inside = np.diff(recent)[np.diff(recent.astype("M8[D]")).astype(int) == 0]
-    spacing = (
-        np.median(inside.astype(int)).astype(int) * SECOND if 2 * len(inside) > len(recent) else DAY.astype("m8[s]")
-    )
+    is_same_day = np.diff(recent.astype("M8[D]")).astype(int) == 0
+    inside = np.diff(recent)[is_same_day]
+    spacing = DAY.astype("m8[s]")
+    if 2 * len(inside) > len(recent):
+        spacing = np.median(inside.astype(int)).astype(int) * SECOND
     expected = [time for time in _calendar(recent, now) if time > dates[-1] and time + spacing <= now]
     return max(expected, default=None)
 
@@ -90,9 +106,13 @@ def _calendar(recent: np.ndarray, now: np.datetime64) -> list[np.datetime64]:
     """Times of the week before now at which the recent weeks had bars, in most of them."""
     weeks = max(1, int((recent[-1] - recent[0]) / np.timedelta64(7, "D")))
     seconds = recent.astype("M8[s]").astype(np.int64)
-    week = 7 * 86_400
+    week = 7 * DAY_SECONDS
     slots, count = np.unique(seconds % week, return_counts=True)
-    begin = int(now.astype("M8[s]").astype(np.int64)) // week
-    return [
-        np.datetime64(int(turn * week + slot), "s") for slot in slots[2 * count >= weeks] for turn in (begin - 1, begin)
-    ]
+    usual = slots[2 * count >= weeks]
+
+    # This week's and last week's.
+    this_week = int(now.astype("M8[s]").astype(np.int64)) // week
+    times: list[np.datetime64] = []
+    for slot in usual:
+        times += [np.datetime64(int(turn * week + slot), "s") for turn in (this_week - 1, this_week)]
+    return times

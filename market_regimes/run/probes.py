@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,34 +27,46 @@ def figures_by_regime_of_rollout(model: DistributionalPPO, regime: np.ndarray) -
         returns, not clipped) on up to ``GRADIENT_SAMPLES`` of its samples, times the weight of as many from all
         regimes; of a recurrent policy from the rollout's states, times the weight of each sample's minibatch
     """
-    buffer, inputs = model.rollout_buffer, inputs_of_rollout(model)
+    buffer = model.rollout_buffer
+    inputs = inputs_of_rollout(model)
+    weights_at = _weights_of_rollout(model, inputs, regime.size)
     figures: dict[str, float] = {}
-    every = _evenly_spaced(np.arange(regime.size))
-    if is_recurrent(model):
-        own_weights = weights_by_minibatch(model, inputs, minibatches_of_rollout(model))
-    else:
-        mixed = weights_of(model, quantiles_of_loss(model, at_rows(inputs, every)))
+
     for position, name in enumerate(REGIMES):
-        rows = np.flatnonzero(regime == position)
-        returns = buffer.returns[regime == position].astype(np.float64)
-        if len(rows) < MIN_REGIME_DAYS or not returns.std() > 0:
+        is_regime = regime == position
+        returns = buffer.returns[is_regime].astype(np.float64)
+        if len(returns) < MIN_REGIME_DAYS or not returns.std() > 0:
             continue
-        error = buffer.values[regime == position] - returns
+
+        # How well the critic fits.
+        error = buffer.values[is_regime] - returns
         figures[f"value_error_{name}"] = float(np.sqrt(np.mean(error**2)) / returns.std())
+
+        # How hard it is pulled, once returns have a scale.
         if model.policy.value_net.ret_std > 0:
-            chosen = _evenly_spaced(rows)
-            figures[f"value_grad_norm_{name}"] = value_gradient_norm(
-                model,
-                at_rows(inputs, chosen),
-                buffer.returns.reshape(-1)[chosen],
-                [own[chosen] for own in own_weights] if is_recurrent(model) else mixed,
-            )
+            rows = _evenly_spaced(np.flatnonzero(is_regime))
+            targets = buffer.returns.reshape(-1)[rows]
+            norm = value_gradient_norm(model, at_rows(inputs, rows), targets, weights_at(rows))
+            figures[f"value_grad_norm_{name}"] = norm
     return figures
+
+
+def _weights_of_rollout(model: DistributionalPPO, inputs: Inputs, samples: int) -> Callable[[np.ndarray], list[Tensor]]:
+    """For each critic the weight of the loss of some samples: of their minibatches, or of a mixed one for all."""
+    if is_recurrent(model):
+        weights = weights_by_minibatch(model, inputs, minibatches_of_rollout(model))
+        return lambda rows: [of_critic[rows] for of_critic in weights]
+
+    mixed = at_rows(inputs, _evenly_spaced(np.arange(samples)))
+    shared = weights_of(model, quantiles_of_loss(model, mixed))
+    return lambda rows: shared
 
 
 def _evenly_spaced(rows: np.ndarray) -> np.ndarray:
     """``GRADIENT_SAMPLES`` of the rows."""
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(GRADIENT_SAMPLES, len(rows))).astype(int)]
+    number = min(GRADIENT_SAMPLES, len(rows))
+    places = np.linspace(0, len(rows) - 1, number).astype(int)
+    chosen: np.ndarray = rows[places]
     return chosen
 
 
@@ -76,8 +90,9 @@ def weights_of(model: DistributionalPPO, quantiles: Tensor) -> list[Tensor]:
     """
     if not model.use_variance_gradient_scaling:
         return [quantiles.new_ones(())] * model.policy.n_critics
+
     critics = quantiles.chunk(model.policy.n_critics, dim=1)
-    return [model.variance_weight(quantile_variance(own), i) for i, own in enumerate(critics)]
+    return [model.variance_weight(quantile_variance(of_critic), i) for i, of_critic in enumerate(critics)]
 
 
 @torch.no_grad()
@@ -91,10 +106,12 @@ def weights_by_minibatch(model: DistributionalPPO, inputs: Inputs, minibatch: np
     """
     quantiles = quantiles_of_loss(model, inputs)
     weights = [quantiles.new_ones(len(quantiles)) for _ in range(model.policy.n_critics)]
+
     for number in np.unique(minibatch):
         rows = torch.from_numpy(np.flatnonzero(minibatch == number))
-        for own, weight in zip(weights, weights_of(model, quantiles[rows]), strict=True):
-            own[rows] = weight
+        of_minibatch = weights_of(model, quantiles[rows])
+        for of_critic, weight in zip(weights, of_minibatch, strict=True):
+            of_critic[rows] = weight
     return weights
 
 
@@ -109,9 +126,18 @@ def value_gradient_norm(model: DistributionalPPO, inputs: Inputs, returns: np.nd
     """
     quantiles = quantiles_of_loss(model, inputs)
     targets = model.policy.value_net.to_normalized(torch.as_tensor(returns, device=model.device))
-    weights = [own if own.dim() else shared for own, shared in zip(weights_of(model, quantiles), mixed, strict=True)]
-    losses = [model._quantile_huber_loss(own, targets, "none") for own in quantiles.chunk(len(mixed), dim=1)]
-    total = torch.stack([(weight * loss).mean() for weight, loss in zip(weights, losses, strict=True)]).sum()
+
+    # The weighted loss of each critic; a weight per sample comes before that of the minibatches.
+    losses = []
+    critics = quantiles.chunk(len(mixed), dim=1)
+    for of_critic, sample_weight, shared in zip(critics, weights_of(model, quantiles), mixed, strict=True):
+        weight = sample_weight if sample_weight.dim() else shared
+        loss = model._quantile_huber_loss(of_critic, targets, "none")
+        losses.append((weight * loss).mean())
+    total = torch.stack(losses).sum()
+
+    # Its gradient over the parameters that it reaches.
     parameters = [parameter for parameter in model.policy.parameters() if parameter.requires_grad]
-    gradients = [g for g in torch.autograd.grad(total, parameters, allow_unused=True) if g is not None]
-    return float(torch.stack([g.norm() for g in gradients]).norm())
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    norms = [gradient.norm() for gradient in gradients if gradient is not None]
+    return float(torch.stack(norms).norm())

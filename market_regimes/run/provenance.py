@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,23 @@ import numpy as np
 import distributional_ppo
 from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
-from market_regimes.market.environment import fills_at_open
-from market_regimes.market.segments import Market, Segments, digest
+from market_regimes.market.market import Market, digest, fills_at_open
+from market_regimes.market.segments import Segments
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
+SHOWN_NAMES = 5  # of symbols in a message
 
 
 def versions() -> dict[str, str]:
     """:return: the versions that numbers depend on"""
-    found = {"distributional_ppo": distributional_ppo.__version__, "python": platform.python_version()}
+    installed = {"distributional_ppo": distributional_ppo.__version__, "python": platform.python_version()}
+
     for package in ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "arch"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def provenance(
@@ -40,19 +43,27 @@ def provenance(
     :param device: that it is trained on
     :return: the content of ``run.json``
     """
-    data = {
-        market.symbol: {
-            "bars": last + 1,
-            "last": str(market.dates[last]),
-            "months": market.fingerprint(last),
-            "offsets": offsets_digest(market, last),
-            "bars_per_year": market.bars_per_year,
-            "regime_bounds": market.bounds,
-            "fill": "next_open" if fills_at_open(market, costs or TradingCosts()) else "close",
-        }
-        for market, last in _used(segments)
-    }
+    # Every symbol up to the last bar that a period uses.
+    costs = costs or TradingCosts()
+    data = {market.symbol: _of_market(market, last, costs) for market, last in _used(segments)}
     return {**versions(), "data_version": DATA_VERSION, "seed": seed, "device": device, "data": data}
+
+
+def _of_market(
+    market: Market,
+    last: int,
+    costs: TradingCosts,
+) -> dict[str, Any]:
+    """What ``run.json`` keeps of a symbol whose bars are used up to the last one given."""
+    return {
+        "bars": last + 1,
+        "last": str(market.dates[last]),
+        "months": market.fingerprint(last),
+        "offsets": offsets_digest(market, last),
+        "bars_per_year": market.bars_per_year,
+        "regime_bounds": market.regimes.bounds,
+        "fill": "next_open" if fills_at_open(market, costs) else "close",
+    }
 
 
 def offsets_digest(market: Market, last: int) -> str:
@@ -68,8 +79,9 @@ def offsets_digest(market: Market, last: int) -> str:
 def _used(segments: Segments) -> list[tuple[Market, int]]:
     """Every symbol and its last bar that a period uses."""
     last: dict[str, int] = {}
-    for segment in (segment for found in segments.values() for segment in found):
-        last[segment.market.symbol] = max(last.get(segment.market.symbol, 0), segment.last)
+    for segment in chain.from_iterable(segments.values()):
+        symbol = segment.market.symbol
+        last[symbol] = max(last.get(symbol, 0), segment.last)
     return [(segment.market, last[segment.market.symbol]) for segment in segments.get("train", [])]
 
 
@@ -87,38 +99,55 @@ def check_provenance(folder: Path, segments: Segments) -> None:
     data = content.get("data")
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
         raise ValueError(f"{folder / 'run.json'} is torn or no run's")
+
+    # Other numbers, then other data.
     if data:
         check_data_version(folder, content)
-    found = {market.symbol: market.fingerprint(last) for market, last in _used(segments)}
-    offsets = {market.symbol: offsets_digest(market, last) for market, last in _used(segments)}
-    if len(found) == len(data) == 1:  # a file that was renamed
-        found = dict(zip(data, found.values(), strict=True))
-        offsets = dict(zip(data, offsets.values(), strict=True))
-    if found.keys() != data.keys():
-        raise ValueError(f"{folder} was trained on {_names(data)}, and the data hold {_names(found)}")
-    for symbol, months in found.items():
-        before = data[symbol].get("months")
-        if not isinstance(before, dict):
-            raise ValueError(f"{folder / 'run.json'} is torn or no run's")
-        changed = sorted(month for month in before.keys() | months.keys() if before.get(month) != months.get(month))
-        if changed:
-            others = f" and {len(changed) - 1} further month(s) until {changed[-1]}" if len(changed) > 1 else ""
-            raise ValueError(
-                f"{folder} used data with another fingerprint: bars of {symbol} changed in {changed[0]}{others}; its "
-                "figures would not compare"
-            )
 
-        # Runs of earlier versions did not record it.
-        if data[symbol].get("offsets", offsets[symbol]) != offsets[symbol]:
+    # A file that was renamed is the same data.
+    markets = {market.symbol: (market, last) for market, last in _used(segments)}
+    if len(markets) == len(data) == 1:
+        markets = dict(zip(data, markets.values(), strict=True))
+    if markets.keys() != data.keys():
+        raise ValueError(f"{folder} was trained on {_names(data)}, and the data hold {_names(markets)}")
+
+    for symbol, (market, last) in markets.items():
+        _check_months(folder, symbol, data[symbol].get("months"), market.fingerprint(last))
+        offsets = offsets_digest(market, last)
+        if data[symbol].get("offsets", offsets) != offsets:  # runs of earlier versions did not record it
             raise ValueError(
                 f"{folder} used data in another time zone: the bars of {symbol} have the same dates at other instants; "
                 "its figures would not compare"
             )
 
 
+def _check_months(
+    folder: Path,
+    symbol: str,
+    before: Any,
+    months: dict[str, str],
+) -> None:
+    """Raise where the bars of a month are not those of the run."""
+    if not isinstance(before, dict):
+        raise ValueError(f"{folder / 'run.json'} is torn or no run's")
+    changed = sorted(month for month in before.keys() | months.keys() if before.get(month) != months.get(month))
+    if not changed:
+        return
+
+    # The first month is named, others are counted.
+    further = ""
+    if len(changed) > 1:
+        further = f" and {len(changed) - 1} further month(s) until {changed[-1]}"
+    raise ValueError(
+        f"{folder} used data with another fingerprint: bars of {symbol} changed in {changed[0]}{further}; its "
+        "figures would not compare"
+    )
+
+
 def _names(symbols: Iterable[str]) -> str:
     names = sorted(symbols)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    further = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + further
 
 
 def check_data_version(folder: Path, content: dict[str, Any]) -> None:
@@ -127,10 +156,11 @@ def check_data_version(folder: Path, content: dict[str, Any]) -> None:
     :param content: of its ``run.json``
     :raises ValueError: if its observations were made of other numbers
     """
-    found = content.get("data_version", 1)
-    if found != DATA_VERSION:
+    data_version = content.get("data_version", 1)
+    if data_version != DATA_VERSION:
+        order = "before" if data_version == 1 else "after"
         raise ValueError(
             f"{folder} was made by version {content.get('distributional_ppo')} of this program, "
-            f"{'before' if found == 1 else 'after'} a change of volatility and regimes: its figures would not compare; "
+            f"{order} a change of volatility and regimes: its figures would not compare; "
             "go on with that version, or train again"
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.run.log import WEIGHT
+from market_regimes.run.log import WEIGHT, read_events, scalars_of
 
 SANITY_STEPS = 6144  # four updates; all quantiles begin as one and part in the first two
+ROUNDING = 1e-6  # of a weight at its clamp
 HEALTHY_VARIANCE = (0.1, 2.0)  # of the quantiles, in units of the loss: the user's plan
 
 
@@ -22,12 +23,12 @@ class Check:
     """
     :param question: what is asked
     :param passed: the answer
-    :param seen: the numbers it comes from
+    :param numbers: the answer comes from them
     """
 
     question: str
     passed: bool
-    seen: str
+    numbers: str
 
 
 def checks(folder: Path, model: DistributionalPPO) -> list[Check]:
@@ -36,26 +37,32 @@ def checks(folder: Path, model: DistributionalPPO) -> list[Check]:
     :param model: what was trained
     :return: the checks, of every update the event file has
     """
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    scalars = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    scalars = scalars_of(read_events(folder))
 
-    def span(tag: str) -> tuple[float, float]:
-        values = scalars.get(tag, [float("nan")])
-        return min(values), max(values)
+    def values_of(tag: str) -> list[float]:
+        return [event.value for event in scalars.get(tag, [])]
 
-    updates, weights = len(scalars.get("train/value_loss", [])), len(scalars.get(WEIGHT, []))
-    low, high = model.variance_scaling_clip_min, model.variance_scaling_clip_max
-    weight, nothing = span(WEIGHT), [float("nan")]
-    clamped = scalars.get("train/variance_scaling_clamped", nothing)[-1]
-    variance = scalars.get("train/quantile_variance_mean", nothing)[-1]
+    # Of every update the weight; clamps and variance of the last one, when quantiles have parted.
+    updates = len(values_of("train/value_loss"))
+    weights = values_of(WEIGHT)
+    smallest = min(weights, default=math.nan)
+    largest = max(weights, default=math.nan)
+    clamped = [math.nan, *values_of("train/variance_scaling_clamped")][-1]
+    variance = [math.nan, *values_of("train/quantile_variance_mean")][-1]
+
+    low = model.variance_scaling_clip_min
+    high = model.variance_scaling_clip_max
     flag = "" if model.use_variance_gradient_scaling else "; use_variance_gradient_scaling is off"
     return [
-        Check("is the weight logged at every update?", 0 < weights == updates, f"{weights} of {updates}{flag}"),
+        Check(
+            "is the weight logged at every update?",
+            0 < len(weights) == updates,
+            f"{len(weights)} of {updates}{flag}",
+        ),
         Check(
             f"is it within {low:g} and {high:g}?",
-            low * (1 - 1e-6) <= weight[0] <= weight[1] <= high * (1 + 1e-6),
-            f"{weight[0]:.3g} to {weight[1]:.3g}",
+            low * (1 - ROUNDING) <= smallest <= largest <= high * (1 + ROUNDING),
+            f"{smallest:.3g} to {largest:.3g}",
         ),
         Check(
             "is it off its clamps in most minibatches of the last update?",
@@ -78,6 +85,6 @@ def print_checks(checks: list[Check], title: str) -> bool:
     """
     table = Table("check", "", Column("seen", justify="right"), title=title, box=SIMPLE)
     for check in checks:
-        table.add_row(check.question, "yes" if check.passed else "NO", check.seen)
+        table.add_row(check.question, "yes" if check.passed else "NO", check.numbers)
     Console().print(table)
     return all(check.passed for check in checks)

@@ -15,13 +15,14 @@ from rich.table import Table
 
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import ArgumentError, TradingCosts
-from market_regimes.evaluate.play import orders
-from market_regimes.evaluate.rules import Decision
-from market_regimes.market.environment import MarketCore, fills_at_open
+from market_regimes.evaluate.play import Decision, play
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.features import WINDOW, features_of
+from market_regimes.market.market import Market, fills_at_open
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import REGIMES, memory_of
-from market_regimes.market.scaling import Range, log_returns
-from market_regimes.market.segments import WINDOW, Market, Segment
+from market_regimes.market.scaling import FeatureScaling, Range, Scaling, log_returns
+from market_regimes.market.segments import Segment
 from market_regimes.run.clock import Clock
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from market_regimes.run.next_bar import closing_time, missing_bar
@@ -77,14 +78,15 @@ def position_of(texts: Sequence[str]) -> float | dict[str, float]:
         if len(texts) == 1 and "=" not in texts[0]:
             return float(texts[0])
         pairs = [text.rsplit("=", 1) for text in texts]
-        found = {symbol: float(number) for symbol, number in pairs}
+        positions = {symbol: float(number) for symbol, number in pairs}
     except ValueError as error:
         raise ValueError(
             f"--position is a share of equity like 0.5, or SYMBOL=0.5 for each, got {' '.join(texts)}"
         ) from error
-    if len(found) < len(texts):
+
+    if len(positions) < len(texts):
         raise ValueError(f"--position names a symbol twice: {' '.join(texts)}")
-    return found
+    return positions
 
 
 def positions_held(position: float | Mapping[str, float] | None, symbols: Sequence[str]) -> np.ndarray:
@@ -96,54 +98,62 @@ def positions_held(position: float | Mapping[str, float] | None, symbols: Sequen
     """
     if position is None:
         return np.full(len(symbols), np.nan)
-    by_symbol = dict(position) if isinstance(position, Mapping) else dict.fromkeys(symbols, float(position))
-    if not isinstance(position, Mapping) and len(symbols) > 1 and position != 0:
-        raise ArgumentError(
-            lambda name: (
-                f"one position does not say which of {', '.join(symbols)} holds it: {POSITIONS[name('position')]} does"
+
+    # One number is of one symbol, but for 0.
+    if isinstance(position, Mapping):
+        by_symbol = dict(position)
+    else:
+        by_symbol = dict.fromkeys(symbols, float(position))
+        if len(symbols) > 1 and position != 0:
+            raise ArgumentError(
+                lambda name: (
+                    f"one position does not say which of {', '.join(symbols)} holds it: "
+                    f"{POSITIONS[name('position')]} does"
+                )
             )
-        )
+
+    # Each is finite and of a symbol that is there.
     for symbol, held in by_symbol.items():
         if symbol not in symbols:
             raise ValueError(f"position {symbol}={held:g}: the bars are of {', '.join(symbols)}")
         if not np.isfinite(held):
             raise ValueError(f"position of {symbol} must be a finite share of equity, got {held}")
+
     return np.array([float(by_symbol.get(symbol, np.nan)) for symbol in symbols])
 
 
 @dataclass(frozen=True)
 class LastDecision:
     """
-    What a rule decided at the last bars, and what it had seen until then.
+    The decision of n agents at their last bars.
 
     :param held: position before, shape (n,)
     :param target: position that the environment would fill, shape (n,)
-    :param observations: of every symbol, as the policy got them, shape (bars, observation size), the last one last
-    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,); None: nothing
-        was played
+    :param observations: of every symbol up to its last bar, shapes (bars, observation size)
+    :param ruined: bar at whose close the account that was played was ruined, -1: it was not, shape (n,)
     """
 
     held: np.ndarray
     target: np.ndarray
     observations: list[np.ndarray]
-    ruined: np.ndarray | None = None
+    ruined: np.ndarray
 
 
-def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+def at_last_bar(core: MarketCore, held: np.ndarray, decide: Decision) -> LastDecision:
     """
     Decide at the last bar alone.
 
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position, NaN: none is held, shape (n,)
     :param decide: gives the target positions
-    :param seen: where it notes the observations as the policy gets them
     """
-    core.bar, core.position = core.last.copy(), np.nan_to_num(held)
-    targets = orders(core, decide)
-    return LastDecision(core.position, targets, list(seen[-1][:, None]))
+    core.start_at(core.last, np.nan_to_num(held))
+    episode = play(core, decide)
+    observations = list(episode.observations.swapaxes(0, 1))
+    return LastDecision(episode.held[-1], episode.decision[-1], observations, episode.ruined)
 
 
-def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np.ndarray]) -> LastDecision:
+def replayed(core: MarketCore, held: np.ndarray, decide: Decision) -> LastDecision:
     """
     Decide at the last bar after all that a backtest of the same bars does before. After ruin nothing is held, as there,
     unless a position is given.
@@ -151,28 +161,21 @@ def replayed(core: MarketCore, held: np.ndarray, decide: Decision, seen: list[np
     :param core: an agent per symbol, from a flat start to the last bar
     :param held: position at the last bar, NaN: what the rule itself holds by then, shape (n,)
     :param decide: gives the target positions
-    :param seen: where it notes the observations as the policy gets them
     """
     bars = core.last - core.first
-    ruined = np.full(core.n_envs, -1)
-    last = LastDecision(np.zeros(core.n_envs), np.zeros(core.n_envs), [np.empty(0)] * core.n_envs, ruined)
-    for bar in range(int(bars.max()) + 1):
-        ends = bars == bar
-        given = ends & ~np.isnan(held)
-        core.position = np.where(given, held, core.position)
-        targets = orders(core, decide)
+    episode = play(core, decide, at_end=held)
 
-        # Who is ruined holds nothing; whose position is given trades another account.
-        solvent = given | (ruined < 0)
-        last.held[ends] = np.where(solvent, core.position, 0.0)[ends]
-        last.target[ends] = np.where(solvent, targets, 0.0)[ends]
-        if bar < bars.max():  # the last order is not filled
-            result = core.step(targets)
-            ruined[result.terminated & (ruined < 0) & (bar < bars)] = bar + 1
-    ruined[ruined >= 0] += (core.first - core.offset)[ruined >= 0]
-    for i, n in enumerate(bars):
-        last.observations[i] = np.stack([observations[i] for observations in seen[: n + 1]])
-    return last
+    # A ruined account holds nothing; a position that is given is one of another account.
+    agents = np.arange(core.n_envs)
+    ruined = episode.ruined >= 0
+    solvent = ~ruined | ~np.isnan(held)
+    position = np.where(solvent, episode.held[bars, agents], 0.0)
+    target = np.where(solvent, episode.decision[bars, agents], 0.0)
+
+    # Bars count from the first one of each market.
+    bar_of_ruin = np.where(ruined, episode.ruined + core.first - core.offset, -1)
+    observations = [episode.observations[: n + 1, i] for i, n in enumerate(bars)]
+    return LastDecision(position, target, observations, bar_of_ruin)
 
 
 def signals_of(
@@ -190,13 +193,18 @@ def signals_of(
     :param warnings: sentences for each symbol
     :return: one answer per symbol
     """
-    needed = slice(None) if is_recurrent(model) else slice(-1, None)
+    # What the critic predicts at the last bars; without memory the bars before do not matter.
+    observations = last.observations
+    if not is_recurrent(model):
+        observations = [of_symbol[-1:] for of_symbol in observations]
     with torch.no_grad():
-        quantiles = torch.stack([quantiles_of_episode(model, seen[needed])[-1] for seen in last.observations])
+        quantiles = torch.stack([quantiles_of_episode(model, of_symbol)[-1] for of_symbol in observations])
     predicted = quantiles.cpu().numpy().astype(np.float64)
     tails = lower_tail_mean(quantiles, TAIL).cpu().numpy()
+
     # Between the midpoints (i + 0.5) / N on straight lines, beyond the outermost ones flat.
     shown = np.quantile(predicted, SHOWN_QUANTILES, axis=1, method="hazen")
+
     return [
         Signal(
             symbol=market.symbol,
@@ -227,7 +235,10 @@ def warnings_of(
     :return: a sentence on each number that training never saw, on a last bar that is still open, on bars that are
         missing, on too short a past, and on an assumed clock
     """
-    market, sentences = segment.market, outside_training(segment, trained)
+    market = segment.market
+    sentences = outside_training(segment, trained)
+
+    # The position, the time, the past.
     low, high = trading.bounds
     if not low <= position <= high:
         sentences.append(f"the position held, {position:g}, lies outside the {low:g} to {high:g} that may be held")
@@ -237,7 +248,9 @@ def warnings_of(
         sentences.append(
             f"{len(market.dates)} bars are few: the EWMA volatility remembers {memory}, and a longer past changes it"
         )
-    return sentences + ([] if clock.assumed is None else [clock.assumed])
+    if clock.assumed is not None:
+        sentences.append(clock.assumed)
+    return sentences
 
 
 def warnings_of_ruin(segment: Segment, ruined: int) -> list[str]:
@@ -248,12 +261,15 @@ def warnings_of_ruin(segment: Segment, ruined: int) -> list[str]:
     """
     if ruined < 0:
         return []
-    first, bar = (date_text(segment.market.dates[position]) for position in (segment.first + 1, ruined))
+
+    first = date_text(segment.market.dates[segment.first + 1])
+    bar = date_text(segment.market.dates[ruined])
     return [f"the account that is played from {first} on is ruined on {bar}: it holds nothing after that"]
 
 
 def warnings_of_time(market: Market, clock: Clock) -> list[str]:
     """:return: a sentence on a last bar that is still open or lies in the future, or on bars that are missing"""
+    # How long ago the last bar began, and how long it lasts.
     last = market.dates[-1]
     closing = closing_time(market.dates)
     age = clock.now - last
@@ -262,6 +278,8 @@ def warnings_of_time(market: Market, clock: Clock) -> list[str]:
     # Where instants are known they decide: a file's clock may have been put forward or back since the last bar.
     if is_short and (market.instants != market.dates).any():
         age = clock.instant - market.instants[-1]
+
+    # A bar of the future, an open one, missing ones.
     if age < np.timedelta64(0, "s"):
         return [f"the last bar, of {date_text(last)}, lies in the future"]
     if age < closing - last:
@@ -285,25 +303,28 @@ def minute_text(time: np.datetime64) -> str:
 
 def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[str]:
     """:return: a sentence on each number of the last observation that lies outside what training saw of any symbol"""
-    market, own = segment.market, segment.scaling
-    known = [entry.scaling for entry in trained.values()]
-    returns = [_as_seen(k.returns, k.return_mean, k.return_std, own.return_mean, own.return_std) for k in known]
-    volatility = [
-        _as_seen(k.volatility, k.volatility_mean, k.volatility_std, own.volatility_mean, own.volatility_std)
-        for k in known
-    ]
-    last = 100 * log_returns(market.close)[-1 if market.last_return_only else -WINDOW :]
-    checked = [("log return", last, [(100 * low, 100 * high) for low, high in returns], ".2f", " %")]
-    if not market.last_return_only:
-        checked.append(("EWMA volatility", market.volatility[-1:], volatility, ".2f", " points"))
-        checked.append(("volatility index", market.index[-1:], [k.index for k in known], ".2f", " points"))
-    for name, feature in own.features.items():
-        same = [k.features[name] for k in known]
-        ranges = [_as_seen(k.seen, k.mean, k.std, feature.mean, feature.std) for k in same]
-        checked.append((f"feature {name}", market.features[name][-1:], ranges, ".6g", ""))
+    market = segment.market
+    scaling = segment.scaling
+    scalings = [entry.scaling for entry in trained.values()]
+
+    # The log returns, in per cent.
+    ranges = _ranges_as_seen([_of_returns(entry) for entry in scalings], _of_returns(scaling))
+    bars = 1 if market.last_return_only else WINDOW
+    last = 100 * log_returns(market.close)[-bars:]
+    checked = [("log return", last, [(100 * low, 100 * high) for low, high in ranges], ".2f", " %")]
+
+    # The features that this market shows.
+    for feature in features_of(market.features):
+        if market.last_return_only and not feature.is_column:
+            continue
+        ranges = _ranges_as_seen([feature.scaling(entry) for entry in scalings], feature.scaling(scaling))
+        checked.append((feature.label, feature.values(market)[-1:], ranges, feature.digits, feature.suffix))
+
+    # A sentence on the number of each kind that lies farthest outside.
     sentences = []
     for name, values, ranges, form, unit in checked:
-        low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        low = min(r[0] for r in ranges)
+        high = max(r[1] for r in ranges)
         beyond = np.maximum(low - values, values - high)
         bar = int(np.argmax(beyond))
         if beyond[bar] > 1e-9 * (high - low):  # the ranges of other symbols are rescaled, and rounded
@@ -312,12 +333,20 @@ def outside_training(segment: Segment, trained: Mapping[str, Trained]) -> list[s
     return sentences
 
 
-def _as_seen(span: Range, mean: float, std: float, own_mean: float, own_std: float) -> Range:
-    """A range of one symbol in the units of another, where both are the same once scaled."""
-    if (mean, std) == (own_mean, own_std):
-        return span
-    low, high = ((bound - mean) / std * own_std + own_mean for bound in span)
-    return low, high
+def _of_returns(scaling: Scaling) -> FeatureScaling:
+    return FeatureScaling(scaling.return_mean, scaling.return_std, scaling.returns)
+
+
+def _ranges_as_seen(scalings: Sequence[FeatureScaling], target: FeatureScaling) -> list[Range]:
+    """The range of each symbol in the units of the target, where both are the same once scaled."""
+    ranges = []
+    for scaling in scalings:
+        low, high = scaling.seen
+        if (scaling.mean, scaling.std) != (target.mean, target.std):
+            low = (low - scaling.mean) / scaling.std * target.std + target.mean
+            high = (high - scaling.mean) / scaling.std * target.std + target.mean
+        ranges.append((low, high))
+    return ranges
 
 
 def json_of(signals: Sequence[Signal], with_observation: bool = False) -> str:
@@ -337,10 +366,10 @@ def filled_at(signals: Sequence[Signal]) -> str:
     """:return: where the signals are filled, in words"""
     words = {"next_open": "the next open", "close": "that close"}
     of = {fill: [signal.symbol for signal in signals if signal.fill == fill] for fill in words}
-    found = {fill: symbols for fill, symbols in of.items() if symbols}
-    if len(found) == 1:
-        return words[next(iter(found))]
-    return ", ".join(f"{words[fill]} ({', '.join(symbols)})" for fill, symbols in found.items())
+    used = {fill: symbols for fill, symbols in of.items() if symbols}
+    if len(used) == 1:
+        return words[next(iter(used))]
+    return ", ".join(f"{words[fill]} ({', '.join(symbols)})" for fill, symbols in used.items())
 
 
 def print_signals(signals: Sequence[Signal], title: str, with_observation: bool = False) -> None:
@@ -351,18 +380,25 @@ def print_signals(signals: Sequence[Signal], title: str, with_observation: bool 
     :param title: what they are of
     :param with_observation: whether the observations are wanted
     """
-    held, expected = Table(box=SIMPLE), Table(title="discounted return in %, as predicted", box=SIMPLE)
+    # What to hold, and what the critic expects of it.
+    held = Table(box=SIMPLE)
+    expected = Table(title="discounted return in %, as predicted", box=SIMPLE)
     for name in ("symbol", "last bar", "regime", "held", "target", "trade"):
         held.add_column(name, no_wrap=True)
     for name in ("symbol", *(f"{100 * share:g} %" for share in SHOWN_QUANTILES), "CVaR 5 %"):
         expected.add_column(name, no_wrap=True)
+
+    # A row per symbol.
     for signal in signals:
         position = (f"{signal.position:.4f}", f"{signal.target:.4f}", f"{signal.trade:+.4f}")
         held.add_row(signal.symbol, signal.date, signal.regime, *position)
         expected.add_row(signal.symbol, *(f"{value:+.2f}" for value in (*signal.quantiles.values(), signal.cvar)))
+
     print(title)
     for table in (held, expected):
         Console().print(table)
+
+    # What it observes, and what to beware of.
     for signal in signals:
         if with_observation:
             print(f"{signal.symbol} observes: {' '.join(f'{number:.9g}' for number in signal.observation)}")

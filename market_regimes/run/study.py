@@ -11,31 +11,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from market_regimes.config import CheckpointName, MarketConfig, PeriodName, RunConfig
-from market_regimes.evaluate.evaluation import benchmark_scores, benchmarks, scores_of
+from market_regimes.evaluate.evaluation import benchmark_scores, evaluate
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
-from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import Decision
+from market_regimes.evaluate.play import Decision
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import found_from_anywhere, new_folder, write_file
-from market_regimes.market.describe import read_data
-from market_regimes.market.environment import MarketCore, MarketVecEnv, with_fill
+from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.market import with_fill
 from market_regimes.market.monitor import EpisodeMonitor
-from market_regimes.market.segments import Segments
+from market_regimes.market.segments import Segments, read_data
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import Destination, decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.agent import Destination, critic_of, decision, evaluate_on, returns_picture, reward_figures
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.folder import SCALING, Configured, write_scaling
 from market_regimes.run.provenance import check_provenance, provenance
+from market_regimes.run.resume import of_this_process, restore
 from quantile_critic.processes import ProcessLostError, broadcast, n_processes, rank, translating_lost_peers
+
+Resumed = tuple[checkpoint.Tensors, checkpoint.State]  # of the checkpoint a run goes on from
 
 
 class Study:
@@ -59,28 +61,34 @@ class Study:
         algorithm: dict[str, Any] | None = None,
         segments: Segments | None = None,
     ):
-        run, market, algorithm = run or RunConfig(), market or MarketConfig(), algorithm or {}
-        self.configured = Configured(run, market, algorithm)
-        self.run, self.trading = run, market.trading
+        run = run or RunConfig()
+        market = market or MarketConfig()
+        algorithm = algorithm or {}
+        self.run = run
+        self.trading = market.trading
         self.seed: int | None = algorithm.get("seed")
         self.step = 0  # of the checkpoint loaded
+
+        # On a market there are segments, and a core that trades those of the training period.
         self.segments: Segments = {}
         self.core: MarketCore | None = None
+        self.score_name = "mean_reward"
         if run.env_id == "market":
-            if segments is None:
-                data = read_data(market)
-                market, segments = data.config, data.segments
-            traded = [segment.market for segment in segments["train"]]
-            market = replace(market, trading=with_fill(market.trading, traded), data=found_from_anywhere(market.data))
-            self.configured = Configured(run, market, algorithm)
-            self.segments = segments
-            self.core = MarketCore(self.segments["train"], run.n_envs, market.trading, market.episode_bars)
-        self.score_name = "mean_reward" if self.core is None else "sharpe_ratio"
+            market, self.segments = _with_segments(market, segments)
+            self.core = MarketCore(
+                self.segments["train"],
+                run.n_envs,
+                market.trading,
+                market.episode_bars,
+            )
+            self.score_name = "sharpe_ratio"
+        self.configured = Configured(run, market, algorithm)
         self.model = model_of(algorithm, self._make_env())
 
     def _make_env(self) -> VecEnv:
         if self.run.normalize_observations and n_processes() > 1:
             raise ValueError("run.normalize_observations needs one process: the statistics of several would differ")
+
         env: VecEnv
         if self.core is not None:
             env = EpisodeMonitor(MarketVecEnv(self.core, seed=self.seed))
@@ -88,7 +96,10 @@ class Study:
             raise ValueError(f"run.env_id must be the id of a registered environment, got {self.run.env_id!r}")
         else:
             env = make_vec_env(self.run.env_id, self.run.n_envs, seed=self.seed)
-        return VecNormalize(env, norm_reward=False) if self.run.normalize_observations else env
+
+        if self.run.normalize_observations:
+            return VecNormalize(env, norm_reward=False)
+        return env
 
     def start(self, config_text: str | None = None) -> Path:
         """
@@ -104,8 +115,10 @@ class Study:
         :raises RuntimeError: if the training fails otherwise; the traceback is in the folder
         :raises ProcessLostError: if another process of the same training ends before
         """
-        config_text = self.configured.text() if config_text is None else config_text
-        folder: Path = broadcast(self._new_folder(config_text) if rank() == 0 else None)
+        if config_text is None:
+            config_text = self.configured.text()
+        new_folder = self._new_folder(config_text) if rank() == 0 else None
+        folder: Path = broadcast(new_folder)
         print(f"training in {folder}", flush=True)
         self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
         return folder
@@ -113,6 +126,7 @@ class Study:
     def _new_folder(self, config_text: str) -> Path:
         """The run folder, which is there once all is in it that a run begins with."""
         folder = new_folder(self.run)
+
         unfinished = folder.with_name(f".{folder.name}.tmp")
         unfinished.mkdir(parents=True, exist_ok=True)
         write_file(unfinished / "config.yaml", config_text)
@@ -136,15 +150,20 @@ class Study:
         :raises ProcessLostError: if another process of the same training ends before
         """
         check_provenance(folder, self.segments)
+        if rank() == 0 and not (folder / SCALING).exists():  # runs of earlier versions
+            write_scaling(folder, self.segments)
+
         paths = newest_first(folder)
         if not paths:  # killed before it could write the first one
             print(f"{folder} begins anew: it has no checkpoint", flush=True)
             self._learn(folder, config_text, Memory(evaluation_due=self.run.eval_every), None)
             return
+
+        # From the newest whole checkpoint.
         for path in paths:
             try:
-                tensors, state = checkpoint.of_this_process(*checkpoint.read(path), path)
-                checkpoint.restore(self.model, tensors, state, path)
+                tensors, state = of_this_process(*checkpoint.read(path), path)
+                restore(self.model, tensors, state, path)
                 memory = Memory.of(state, path)
             except CheckpointError as error:
                 print(f"{error}; trying another", file=sys.stderr)
@@ -156,15 +175,20 @@ class Study:
         raise ValueError(f"{folder} holds no checkpoint that can be resumed from")
 
     def _learn(
-        self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
+        self,
+        folder: Path,
+        config_text: str,
+        memory: Memory,
+        resumed: Resumed | None,
     ) -> None:
-        """Train in the first process and write, follow it in the others; say where what went wrong stands."""
+        """Train in the first process and write, follow it in the others; name the folder in what goes wrong."""
         step = broadcast(self.model.num_timesteps)
         if step != self.model.num_timesteps:
             raise ValueError(
                 f"the processes of the training in {folder} read different checkpoints, of steps {step} and "
                 f"{self.model.num_timesteps}: let all see the same folder"
             )
+
         try:
             with translating_lost_peers():
                 if rank() == 0:
@@ -186,21 +210,35 @@ class Study:
             reason = f"{type(error).__name__}: {error}; see {path}"
             raise RuntimeError(f"training failed in {folder} with {reason}") from error
 
-    def _follow(self, resumed: tuple[dict[str, Any], dict[str, Any]] | None) -> None:
+    def _follow(self, resumed: Resumed | None) -> None:
         steps = self.run.total_timesteps - self.model.num_timesteps
         with until_interrupted():  # the first process decides
             self.model.learn(steps, Following(resumed), reset_num_timesteps=resumed is None)
 
     def _learn_and_write(
-        self, folder: Path, config_text: str, memory: Memory, resumed: tuple[dict[str, Any], dict[str, Any]] | None
+        self,
+        folder: Path,
+        config_text: str,
+        memory: Memory,
+        resumed: Resumed | None,
     ) -> None:
         lock = FileLock(folder / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise ValueError(f"another process is training in {folder}") from error
+
         with lock, until_interrupted() as interrupted:
-            training = Training(self.run, folder, self.core, self.score, self.score_name, interrupted, memory, resumed)
+            training = Training(
+                self.run,
+                folder,
+                self.core,
+                self.score,
+                self.score_name,
+                interrupted,
+                memory,
+                resumed,
+            )
             write_file(folder / "config.yaml", config_text)
             self.model.set_logger(Logger(str(folder), [training.tensorboard, training.progress]))
             self.model.learn(
@@ -211,6 +249,8 @@ class Study:
             )
             if training.stopped and not interrupted.is_set():
                 print(training.stopped)
+
+            # The folder ends with a picture and the best model.
             picture_of_training(folder / "progress.csv", folder / "training.png", folder.name)
             self.load(folder)
             self.model.save(folder / "model.zip")
@@ -219,23 +259,19 @@ class Study:
 
     def load(self, folder: Path, which: CheckpointName = "best") -> None:
         """
-        Take the parameters of a run. They are read as tensors only; no code in the files is run.
+        Take the parameters of a run. They are read as tensors only; no code in the files is run. The folder stays as
+        it is.
 
         :param folder: a run folder
         :param which: "best" by validation, or the "last" checkpoint; best is the last where no evaluation says
         :raises ValueError: if the folder holds no checkpoint that can be used, or a run on other data
         """
         check_provenance(folder, self.segments)
-        if not (folder / SCALING).exists():  # runs of earlier versions
-            write_scaling(folder, self.segments)
         self.step = checkpoint.load(self.model, folder, which)
 
-    def agent(self, seen: list[np.ndarray] | None = None) -> Decision:
-        """
-        :param seen: receives the observations as the policy gets them
-        :return: the deterministic policy as a trading rule
-        """
-        return decision(self.model, self.trading, seen)
+    def agent(self) -> Decision:
+        """:return: the deterministic policy as a trading rule"""
+        return decision(self.model, self.trading)
 
     def score(self) -> Evaluation:
         """
@@ -243,20 +279,21 @@ class Study:
             the predicted returns, None for environments other than the market
         """
         if self.core is None:
-            return {"mean_reward": reward_figures(self.model, self.run.env_id, self.seed)["mean_reward"]}, None
-        seen: list[np.ndarray] = []
-        frames = backtest(self.segments["validation"], self.trading, self.agent(seen))
-        scores = scores_of(frames, self.core.rows_per_year) | self._validation_benchmarks
+            figures = reward_figures(self.model, self.run.env_id, self.seed)
+            return {"mean_reward": figures["mean_reward"]}, None
+
+        # The agent beside the trading rules.
+        evaluation = evaluate(self.agent(), self.segments["validation"], self.trading, critic_of(self.model))
+        scores = evaluation.scores | self._validation_benchmarks
         scores["share_of_attainable"] = share_of_attainable(
-            scores["sharpe_ratio"], scores["sharpe_buy_and_hold"], scores.get("sharpe_informed_rule")
+            scores["sharpe_ratio"], scores[f"sharpe_{HOLD.scalar}"], scores.get(f"sharpe_{INFORMED.scalar}")
         )
-        return scores, returns_picture(self.model, frames, seen, "validation")
+        return scores, returns_picture(evaluation, "validation")
 
     @cached_property
     def _validation_benchmarks(self) -> dict[str, float | None]:
         """Sharpe ratios of the rules to compare with, which no training changes."""
-        assert self.core is not None
-        return benchmark_scores(benchmarks(self.segments["validation"], self.trading), self.core.rows_per_year)
+        return benchmark_scores(self.segments["validation"], self.trading)
 
     def evaluate(
         self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
@@ -268,7 +305,7 @@ class Study:
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
         :param tell: receives what is being done, as a few words
-        :return: what the JSON holds: the ``step`` the agent was trained to; on the market also what ``compared`` gives
+        :return: what the JSON holds: the ``step`` the agent was trained to; on the market all of ``Evaluation.result``
         """
         if self.core is None:
             tell("the agent plays new episodes")
@@ -276,6 +313,21 @@ class Study:
             result: dict[str, Any] = {"joint": {"agent": agent}, "symbols": {}, "step": self.step}
             write_file(folder / f"evaluation-{period}.json", json.dumps(result, indent=2))
             return result
+
         segments = self.segments[period]
         to = Destination(folder, period, tell)
-        return evaluate_on(self.model, self.agent, segments, self.trading, to, self.seed, self.step)
+        return evaluate_on(self.model, self.agent(), segments, self.trading, to, self.seed, self.step)
+
+
+def _with_segments(
+    market: MarketConfig,
+    segments: Segments | None,
+) -> tuple[MarketConfig, Segments]:
+    """The market as a run records it: as orders fill, with paths from anywhere. And its segments, read if need be."""
+    if segments is None:
+        data = read_data(market)
+        market = data.config
+        segments = data.segments
+    traded = [segment.market for segment in segments["train"]]
+    filled = with_fill(market.trading, traded)
+    return replace(market, trading=filled, data=found_from_anywhere(market.data)), segments

@@ -1,4 +1,4 @@
-"""What a run keeps of the symbols it was trained on, and other bars as its agent sees them."""
+"""What a run keeps of the symbols it was trained on, and other bars as its agent observes them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 
 from market_regimes.config import ArgumentError, MarketConfig, PeriodName, TradingCosts
-from market_regimes.market.features import check_features, check_traded, first_known
+from market_regimes.market.columns import check_features, check_traded, first_complete
+from market_regimes.market.features import HISTORY, fitted_names
+from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import covered_period, date_text
-from market_regimes.market.regimes import REGIME_BOUNDS, estimated_index
+from market_regimes.market.regimes import DEFAULT_REGIMES, estimated_index
 from market_regimes.market.scaling import Scaling
-from market_regimes.market.segments import WINDOW, Market, Segment, Segments, market_of
-from market_regimes.prices.bar_length import BarLength, bar_length
-from market_regimes.prices.bars import Bars
+from market_regimes.market.segments import Segment, Segments
+from market_regimes.prices import BarLength, Bars, bar_length
 
-LOOKED_AT: dict[PeriodName, str] = {  # periods whose days tell nothing new
+USED_PERIODS: dict[PeriodName, str] = {  # periods whose days tell nothing new
     "train": "the run was trained on",
     "validation": "its best model was chosen by",
 }
+ANY_BOUNDS = (1.0, 2.0, 3.0)  # stand in the place of bounds that are replaced
+YEAR_RATIOS = (0.8, 1.25)  # of bars per year to the run's, between which counts vary
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,15 @@ class Trained:
         :param periods: segments of the symbol by the names of their periods
         """
         market = train.market
-        own_index = not np.array_equal(market.index, estimated_index(market.volatility), equal_nan=True)
-        days = {name: _days(market, segment.period) for name, segment in periods.items()}
-        bounds = tuple(map(float, market.bounds))
-        return cls(train.scaling, bounds, market.bars_per_year, own_index, days, market.last_return_only)
+        is_estimated = np.array_equal(market.index, estimated_index(market.volatility), equal_nan=True)
+        return cls(
+            train.scaling,
+            tuple(map(float, market.regimes.bounds)),
+            market.bars_per_year,
+            not is_estimated,
+            {name: _days(market, segment.period) for name, segment in periods.items()},
+            market.last_return_only,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """:return: what JSON can hold"""
@@ -67,25 +75,35 @@ class Trained:
         :raises ValueError: if it is anything else
         """
         try:
-            scaling, bounds = Scaling.from_json(content["scaling"]), tuple(map(float, content["bounds"]))
-            periods = {name: (str(first), str(last)) for name, (first, last) in content["periods"].items()}
-            if not all(date.fromisoformat(first) <= date.fromisoformat(last) for first, last in periods.values()):
-                raise ValueError("a period runs backwards")
-            if len(bounds) != 3 or not float(content["bars_per_year"]) > 0 or type(content["own_index"]) is not bool:
-                raise ValueError("bounds, bars_per_year or own_index is none")
-            last_return_only = content.get("last_return_only", False)
-            if type(last_return_only) is not bool:
-                raise ValueError("last_return_only is neither true nor false")
-            return cls(
-                scaling, bounds, float(content["bars_per_year"]), content["own_index"], periods, last_return_only
+            trained = cls(
+                Scaling.from_json(content["scaling"]),
+                tuple(map(float, content["bounds"])),
+                float(content["bars_per_year"]),
+                content["own_index"],
+                {name: (str(first), str(last)) for name, (first, last) in content["periods"].items()},
+                content.get("last_return_only", False),
             )
+            trained.check()
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(str(error)) from error
+        return trained
+
+    def check(self) -> None:
+        """:raises ValueError: if it cannot be of a run"""
+        for first, last in self.periods.values():
+            if date.fromisoformat(first) > date.fromisoformat(last):
+                raise ValueError("a period runs backwards")
+        has_bounds = len(self.bounds) == len(DEFAULT_REGIMES.bounds)
+        if not has_bounds or not self.bars_per_year > 0 or type(self.own_index) is not bool:
+            raise ValueError("bounds, bars_per_year or own_index is missing or invalid")
+        if type(self.last_return_only) is not bool:
+            raise ValueError("last_return_only is neither true nor false")
 
 
 def _days(market: Market, period: range) -> tuple[str, str]:
-    first, last = (str(market.dates[bar].astype("M8[D]")) for bar in (period[0], period[-1]))
-    return first, last
+    first = market.dates[period[0]].astype("M8[D]")
+    last = market.dates[period[-1]].astype("M8[D]")
+    return str(first), str(last)
 
 
 def trained_on(segments: Segments) -> dict[str, Trained]:
@@ -94,18 +112,22 @@ def trained_on(segments: Segments) -> dict[str, Trained]:
     :return: per symbol what the run knows of it
     :raises ValueError: if the prices of a symbol do not move in its training period
     """
-    of = {name: {segment.market.symbol: segment for segment in segments.get(name, [])} for name in LOOKED_AT}
-    return {
-        symbol: Trained.of(train, {name: found[symbol] for name, found in of.items() if symbol in found})
-        for symbol, train in of["train"].items()
-    }
+    by_period: dict[str, dict[str, Segment]] = {}
+    for name in USED_PERIODS:
+        by_period[name] = {segment.market.symbol: segment for segment in segments.get(name, [])}
+
+    trained = {}
+    for symbol, train in by_period["train"].items():
+        periods = {name: symbols[symbol] for name, symbols in by_period.items() if symbol in symbols}
+        trained[symbol] = Trained.of(train, periods)
+    return trained
 
 
 def counterpart(symbol: str, trained: Mapping[str, Trained], like: str | None) -> str:
     """
     :param symbol: of new bars
     :param trained: what the run knows
-    :param like: symbol of the run as which new ones are seen, None: its only one
+    :param like: symbol of the run whose scaling new ones take, None: its only one
     :return: the symbol of the run whose scaling and bounds hold for it
     :raises ValueError: if ``like`` is none of the run's symbols, or is needed and not given
     """
@@ -129,42 +151,49 @@ def counterpart(symbol: str, trained: Mapping[str, Trained], like: str | None) -
     )
 
 
-def market_seen(bars: Bars, known: Trained, config: MarketConfig, needed: range) -> Market:
+def market_as_trained(bars: Bars, trained: Trained, config: MarketConfig, needed: range) -> Market:
     """
     :param bars: of one symbol
-    :param known: what the run knows of it, or of the symbol as which it is seen
+    :param trained: what the run knows of it, or of the symbol whose scaling it takes
     :param config: of the run's market
     :param needed: bars that must have a volatility index and the features
     :return: the bars as training would have shown them, with the index and the regimes it would have given them
-    :raises ValueError: if their spacing is not the run's, or they lack the index or a feature that the run saw
+    :raises ValueError: if their spacing is not the run's, or they lack the index or a feature of the run
     """
-    if list(known.scaling.features) != config.features:
-        raise ValueError(
-            f"the run was trained on the features {list(known.scaling.features)}, and its configuration names "
-            f"{config.features}"
-        )
-    if config.bars_per_year is None and not 0.8 < bars.bars_per_year / known.bars_per_year < 1.25:  # counts vary
-        raise ValueError(
-            f"{bars.source}: {bars.symbol} has {bars.bars_per_year:g} bars per year, and the run was trained on "
-            f"{known.bars_per_year:g}"
-        )
-    if known.own_index and bars.volatility_index is None:
-        raise ValueError(f"{bars.source} has no column volatility_index, which the run saw in training")
+    _check_like_training(bars, trained, config)
     check_features(bars, config, needed)
     check_traded(bars, config, needed[:-1])
 
     # The run's year counts. The account's rows keep their number per bar.
     rows = bars.rows_per_year
     if rows is not None:
-        rows *= known.bars_per_year / bars.bars_per_year
-    bars = replace(bars, bars_per_year=known.bars_per_year, rows_per_year=rows)
-    # The bounds are the run's. Two of them may be equal where they are quantiles; a configuration refuses that.
-    index = replace(config, volatility_index="real" if known.own_index else "estimated", regime_bounds=REGIME_BOUNDS)
+        rows *= trained.bars_per_year / bars.bars_per_year
+    bars = replace(bars, bars_per_year=trained.bars_per_year, rows_per_year=rows)
+
+    # The regimes are the run's, set below; the bars need no quantiles of their own.
+    index = replace(config, volatility_index="real" if trained.own_index else "estimated", regime_bounds=ANY_BOUNDS)
     market = market_of(bars, index, needed, needed[-1])
-    return replace(market, bounds=known.bounds, last_return_only=known.last_return_only)
+    regimes = replace(market.regimes, bounds=trained.bounds)
+    return replace(market, regimes=regimes, last_return_only=trained.last_return_only)
 
 
-def segments_seen(
+def _check_like_training(bars: Bars, trained: Trained, config: MarketConfig) -> None:
+    names = fitted_names(config.features)
+    if list(trained.scaling.features) != names:
+        raise ValueError(
+            f"the run was trained on the features {list(trained.scaling.features)}, and its configuration names {names}"
+        )
+    least, most = YEAR_RATIOS
+    if config.bars_per_year is None and not least < bars.bars_per_year / trained.bars_per_year < most:
+        raise ValueError(
+            f"{bars.source}: {bars.symbol} has {bars.bars_per_year:g} bars per year, and the run was trained on "
+            f"{trained.bars_per_year:g}"
+        )
+    if trained.own_index and bars.volatility_index is None:
+        raise ValueError(f"{bars.source} has no column volatility_index, which the run saw in training")
+
+
+def segments_as_trained(
     read: Sequence[Bars],
     trained: Mapping[str, Trained],
     config: MarketConfig,
@@ -176,7 +205,7 @@ def segments_seen(
     :param read: bars of every symbol
     :param trained: what the run knows
     :param config: of the run's market
-    :param like: symbol of the run as which new ones are seen, None: its only one
+    :param like: symbol of the run whose scaling new ones take, None: its only one
     :param days: first and last day whose returns are earned, ISO dates, None: all there are
     :param last_bar: whether only the last bar must have a volatility index and the features
     :return: one segment per symbol, in the order of the bars
@@ -184,21 +213,32 @@ def segments_seen(
     """
     segments = []
     for bars in read:
-        known = trained[counterpart(bars.symbol, trained, like)]
-        period = range(len(bars.dates))
-        if days == (None, None) and not last_bar:  # begin as soon as there is an observation
-            period = range(min(first_known(bars, config) + 1, len(bars.dates) - 1), len(bars.dates))
-        elif days != (None, None):
-            first, last = (str(bars.dates[bar].astype("M8[D]")) for bar in (0, -1))
-            period = covered_period(bars, days[0] or first, days[1] or last)
-        first_bar = period[-1] if last_bar else min(max(period.start - 1, WINDOW), period[-1])
-        market = market_seen(bars, known, config, range(first_bar, period.stop))
-        segments.append(Segment(market, period, known.scaling))
+        of_symbol = trained[counterpart(bars.symbol, trained, like)]
+        period = _period(bars, config, days, last_bar)
+        first = period[-1] if last_bar else min(max(period.start - 1, HISTORY), period[-1])
+        market = market_as_trained(bars, of_symbol, config, range(first, period.stop))
+        segments.append(Segment(market, period, of_symbol.scaling))
     return segments
 
 
-def said_of(segments: Sequence[Segment], trained: Mapping[str, Trained], like: str | None = None) -> list[str]:
-    """:return: a sentence for the symbols that are seen as another one"""
+def _period(bars: Bars, config: MarketConfig, days: tuple[str | None, str | None], last_bar: bool) -> range:
+    """Positions of the bars whose returns are earned."""
+    count = len(bars.dates)
+    if days != (None, None):
+        first = days[0] or str(bars.dates[0].astype("M8[D]"))
+        last = days[1] or str(bars.dates[-1].astype("M8[D]"))
+        return covered_period(bars, first, last)
+    if last_bar:
+        return range(count)
+
+    # Without days it begins as soon as there is an observation.
+    return range(min(first_complete(bars, config) + 1, count - 1), count)
+
+
+def notes_on_counterparts(
+    segments: Sequence[Segment], trained: Mapping[str, Trained], like: str | None = None
+) -> list[str]:
+    """:return: a sentence for the symbols that take the scaling of another one"""
     new: dict[str, list[str]] = {}
     for symbol in (segment.market.symbol for segment in segments):
         if symbol not in trained:
@@ -209,13 +249,14 @@ def said_of(segments: Sequence[Segment], trained: Mapping[str, Trained], like: s
     ]
 
 
-def without_own_rule(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
+def notes_on_missing_targets(segments: Sequence[Segment], config: MarketConfig) -> list[str]:
     """:return: a sentence for the files that lack the run's ``market.benchmark_positions``"""
-    lacking = dict.fromkeys(segment.market.source for segment in segments if segment.market.own_targets is None)
     name = config.benchmark_positions
-    return (
-        [] if name is None else [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
-    )
+    if name is None:
+        return []
+    markets = [segment.market for segment in segments]
+    lacking = dict.fromkeys(market.source for market in markets if market.benchmark_targets is None)
+    return [f"{source} has no numbers in {name}: the own rule is left out" for source in lacking]
 
 
 def filled_otherwise(segments: Sequence[Segment], trading: TradingCosts) -> list[str]:
@@ -229,21 +270,25 @@ def filled_otherwise(segments: Sequence[Segment], trading: TradingCosts) -> list
     ]
 
 
-def already_seen(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:
+def notes_on_training_days(segments: Sequence[Segment], trained: Mapping[str, Trained]) -> list[str]:
     """
     :param segments: to be evaluated
     :param trained: what the run knows
     :return: a sentence for each period of the run that days of the segments lie in, whatever the symbol
     """
-    days = np.unique(np.concatenate([s.market.dates[s.first + 1 : s.last + 1] for s in segments]).astype("M8[D]"))
+    earned = [segment.market.dates[segment.first + 1 : segment.last + 1] for segment in segments]
+    days = np.unique(np.concatenate(earned).astype("M8[D]"))
     length = bar_length(segments[0].market.dates)
-    noun = "days" if length.unit == "second" or length == BarLength("day", 1) else f"bars of {length}"
+    is_daily = length.unit == "second" or length == BarLength("day", 1)
+    noun = "days" if is_daily else f"bars of {length}"
+
     sentences = []
-    for name, words in LOOKED_AT.items():
-        spans = [known.periods[name] for known in trained.values() if name in known.periods]
+    for name, words in USED_PERIODS.items():
         inside = np.zeros(len(days), dtype=bool)
-        for first, last in spans:
-            inside |= (np.datetime64(first) <= days) & (days <= np.datetime64(last))
+        for of_symbol in trained.values():
+            if name in of_symbol.periods:
+                first, last = of_symbol.periods[name]
+                inside |= (np.datetime64(first) <= days) & (days <= np.datetime64(last))
         if inside.any():
             within = days[inside]
             sentences.append(

@@ -16,51 +16,18 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from market_regimes.compare.folds import Fold, day_of, folds_of
-from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TuneConfig, seeds_of
-from market_regimes.evaluate.evaluation import scores_of
-from market_regimes.evaluate.play import backtest
+from market_regimes.config import RunConfig, TuneConfig, seeds_of
+from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.files import leave_closed_pipe, write_file
-from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import read_bars
-from market_regimes.prices.bars import bars_before
-from market_regimes.prices.load import check_zones
 from market_regimes.run.study import Study
+from market_regimes.tune.folds import ValidationFold
 from market_regimes.tune.space import Space, distribution_of, nested
 
-NAME, STORAGE = "tune", "study.db"
+NAME = "tune"  # of Optuna's study
+STORAGE = "study.db"
 FAILURES = (ValueError, ArithmeticError, RuntimeError, AssertionError)  # of values that do not go together, or diverge
 LINE_START = "\r\x1b[K"  # clears the line on which the terminal shows that the search goes on
 SEEDS_OF_SAMPLERS = 1000  # more than workers, so that no two samplers draw alike
-
-
-def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
-    """
-    Folds from bars that end before the test period: what follows is not there to be read.
-
-    :param tune: how to divide
-    :param market: the data
-    :return: the folds in time; their period "test" is what a trial is validated on
-    :raises ValueError: if none has bars enough, or the data cannot be used
-    """
-    read = read_bars(market)
-    check_zones(market.zone, read)
-    test = with_periods(market, read).days("test")[0]
-    read = [bars for bars in (bars_before(bars, test) for bars in read) if len(bars.dates)]
-    first = tune.first_validation
-    begin = min((str(bars.dates[0])[:10] for bars in read), default=test)
-    if first is not None and not begin < str(day_of(first, "first_validation").date()) < test:
-        raise ValueError(f"first_validation={first} must lie after the first bar, {begin}, and before the test, {test}")
-    compare = CompareConfig(
-        first_test=first,
-        test_years=tune.validation_years,
-        train_years=tune.train_years,
-        embargo_days=tune.embargo_days,
-    )
-    folds = folds_of(compare, market, read) if read else []
-    if all(fold.missing for fold in folds):
-        raise ValueError(f"no fold before the test period, from {test} on, has bars enough to train and to validate on")
-    return folds
 
 
 @dataclass(frozen=True)
@@ -81,19 +48,28 @@ class Search:
     run: RunConfig
     algorithm: dict[str, Any]
     space: Space
-    folds: list[Fold]
+    folds: list[ValidationFold]
 
     def study(self) -> Any:
         """:return: Optuna's study in the folder, made if it is not there"""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{self.folder / STORAGE}", engine_kwargs={"connect_args": {"timeout": 60}}
+        address = f"sqlite:///{self.folder / STORAGE}"
+        storage = optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+        return optuna.create_study(
+            storage=storage,
+            study_name=NAME,
+            direction="maximize",
+            load_if_exists=True,
         )
-        return optuna.create_study(storage=storage, study_name=NAME, direction="maximize", load_if_exists=True)
 
-    def score(self, params: Mapping[str, Any], fold: Fold, seed: int) -> float:
+    def score(
+        self,
+        params: Mapping[str, Any],
+        fold: ValidationFold,
+        seed: int,
+    ) -> float:
         """
         :param params: of a trial, by keys of the configuration
         :param fold: to train and to validate on
@@ -104,20 +80,23 @@ class Search:
         values = nested(params)
         run = replace(self.run, **values.get("run", {}))
         algorithm = {**_merged(self.algorithm, values.get("algorithm", {})), "seed": seed}
+
+        # Many processes train at a time: none of them prints.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             study = Study(run, fold.market, algorithm, fold.segments)
             study.model.learn(run.total_timesteps)
-        assert study.core is not None
-        frames = backtest(study.segments["test"], study.trading, study.agent())
-        sharpe = scores_of(frames, study.core.rows_per_year)["sharpe_ratio"]
+
+        sharpe = evaluate(study.agent(), study.segments["validation"], study.trading).sharpe_ratio
         return 0.0 if sharpe is None else sharpe
 
 
 def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values over a base, section by section."""
-    inner = {key: _merged(base.get(key) or {}, v) if isinstance(v, Mapping) else v for key, v in values.items()}
-    return {**base, **inner}
+    merged = dict(base)
+    for key, value in values.items():
+        merged[key] = _merged(base.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def run_search(search: Search, configuration: str | None = None) -> None:
@@ -130,14 +109,7 @@ def run_search(search: Search, configuration: str | None = None) -> None:
     """
     try:
         with FileLock(search.folder / ".lock", timeout=0):
-            study = search.study()
-            data = {fold.name: fold.fingerprint for fold in search.folds}
-            if study.user_attrs.get("data", data) != data:
-                raise ValueError(f"{search.folder} was started on other data: its trials would not compare")
-            study.set_user_attr("data", data)
-            if configuration is not None:
-                write_file(search.folder / "config.yaml", configuration)
-            _give_up_running(study)  # no process is left that could end them
+            study = _begin(search, configuration)
             before = -1
             while before < len(_counted(study)) < search.tune.trials:
                 before = len(_counted(study))
@@ -147,9 +119,30 @@ def run_search(search: Search, configuration: str | None = None) -> None:
         raise ValueError(f"another process is tuning in {search.folder}") from error
 
 
+def _begin(search: Search, configuration: str | None) -> Any:
+    """Optuna's study, on the data that it was begun on, without trials that no process will end."""
+    study = search.study()
+    data = {fold.name: fold.fingerprint for fold in search.folds}
+    if study.user_attrs.get("data", data) != data:
+        raise ValueError(f"{search.folder} was started on other data: its trials would not compare")
+    study.set_user_attr("data", data)
+    if configuration is not None:
+        write_file(search.folder / "config.yaml", configuration)
+    _give_up_running(study)
+    return study
+
+
 def _run_workers(search: Search, count: int) -> None:
+    """Run trials in processes until all have ended."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(search, number), daemon=True) for number in range(count)]
+    processes = [
+        context.Process(
+            target=work,
+            args=(search, number),
+            daemon=True,
+        )
+        for number in range(count)
+    ]
     try:
         for process in processes:
             process.start()
@@ -159,7 +152,9 @@ def _run_workers(search: Search, count: int) -> None:
         for process in processes:
             process.terminate()
             process.join()
-    if killed := sum(process.exitcode != 0 for process in processes):
+
+    killed = sum(process.exitcode != 0 for process in processes)
+    if killed:
         print(f"{killed} of {count} processes ended early: each lost its trial", flush=True)
 
 
@@ -186,10 +181,11 @@ def work(search: Search, number: int) -> None:
 
     torch.set_num_threads(1)
     study = search.study()
-    drawn = SEEDS_OF_SAMPLERS * len(study.get_trials(deepcopy=False)) + number
-    study.sampler = optuna.samplers.TPESampler(seed=drawn, constant_liar=search.tune.workers > 1)
+    sampler_seed = SEEDS_OF_SAMPLERS * len(study.get_trials(deepcopy=False)) + number
+    study.sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=search.tune.workers > 1)
     study.pruner = optuna.pruners.MedianPruner()
     distributions = {key: distribution_of(key, wanted) for key, wanted in search.space.items()}
+
     parent = multiprocessing.parent_process()
     with contextlib.suppress(KeyboardInterrupt):
         while parent is None or parent.is_alive():
@@ -198,13 +194,22 @@ def work(search: Search, number: int) -> None:
                     return
                 trial = study.ask(distributions)
             outcome = run_trial(search, study, trial)
-            try:
-                print(f"{LINE_START if sys.stdout.isatty() else ''}trial {trial.number}: {outcome}", flush=True)
-            except BrokenPipeError:
-                leave_closed_pipe()
+            _print_outcome(f"trial {trial.number}: {outcome}")
 
 
-def run_trial(search: Search, study: Any, trial: Any) -> str:
+def _print_outcome(sentence: str) -> None:
+    start = LINE_START if sys.stdout.isatty() else ""
+    try:
+        print(f"{start}{sentence}", flush=True)
+    except BrokenPipeError:
+        leave_closed_pipe()
+
+
+def run_trial(
+    search: Search,
+    study: Any,
+    trial: Any,
+) -> str:
     """
     Score a trial seed by seed, so that after each all trials have been scored alike; give up a poor one.
 
@@ -223,13 +228,16 @@ def run_trial(search: Search, study: Any, trial: Any) -> str:
             trial.set_user_attr("scores", scores)
             score = float(np.median([np.mean(of_seed) for of_seed in scores]))
             trial.report(score, step)
+
+            # After the last seed nothing would be spared.
             if step + 1 < len(seeds) and trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
                 return f"given up after {step + 1} of {len(seeds)} seeds at {score:.3f}"
         study.tell(trial, score)
         return f"{score:.3f}"
     except FAILURES as error:
-        sentence = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        first_line = str(error).partition("\n")[0]
+        sentence = f"{type(error).__name__}: {first_line}"
         trial.set_user_attr("error", sentence)
         study.tell(trial, state=TrialState.FAIL)
         return f"failed with {sentence}"
@@ -246,12 +254,13 @@ def conclude(search: Search) -> Any:
     from optuna.trial import TrialState
 
     study = search.study()
-    study.trials_dataframe(("number", "state", "value", "params", "user_attrs")).to_csv(
-        search.folder / "trials.csv", index=False
-    )
+    table = study.trials_dataframe(("number", "state", "value", "params", "user_attrs"))
+    table.to_csv(search.folder / "trials.csv", index=False)
+
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         errors = [trial.user_attrs["error"] for trial in _counted(study) if "error" in trial.user_attrs]
-        raise ValueError(f"no trial was finished{f'; the first one {errors[0]}' if errors else ''}")
+        reason = f"; the first one {errors[0]}" if errors else ""
+        raise ValueError(f"no trial was finished{reason}")
     _draw(study, search.folder)
     return study.best_trial
 

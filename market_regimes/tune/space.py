@@ -12,13 +12,13 @@ NOT_VARIED = ("algorithm.seed", "algorithm.device")
 Space = Mapping[str, Any]  # by key: a list of choices, or {low, high, log or step}
 
 
-def check_key(key: str, known: Collection[str]) -> None:
+def check_key(key: str, keys: Collection[str]) -> None:
     """
     :param key: of the space, like algorithm.gamma
-    :param known: keys of ``train``
+    :param keys: of ``train``
     :raises ValueError: if there is no such key, or a search may not vary it
     """
-    if key not in known:
+    if key not in keys:
         raise ValueError(f"the space has a key that train has not, {key}")
     if key not in RUN_KEYS and (not key.startswith("algorithm.") or key in NOT_VARIED):
         raise ValueError(
@@ -35,17 +35,23 @@ def distribution_of(key: str, wanted: Any) -> Any:
     """
     from optuna import distributions
 
+    # A list is one of choices.
     if isinstance(wanted, list):
         if not wanted or not all(value is None or isinstance(value, bool | int | float | str) for value in wanted):
             raise ValueError(f"space.{key}: choices are numbers, text, true, false or null, got {wanted}")
         return distributions.CategoricalDistribution(wanted)
+
+    # All else is a range.
     form = f"space.{key} wants a list of choices, or low and high, perhaps with log or step"
     if not isinstance(wanted, dict) or not {"low", "high"} <= wanted.keys() <= {"low", "high", "log", "step"}:
         raise ValueError(f"{form}, got {wanted}")
-    low, high = wanted["low"], wanted["high"]
+    low = wanted["low"]
+    high = wanted["high"]
     kinds = {type(low), type(high), type(wanted.get("step") or low)}
     if not kinds <= {int, float} or not math.isfinite(low + high) or not isinstance(wanted.get("log", False), bool):
         raise ValueError(f"{form}: finite numbers, and true or false for log, got {wanted}")
+
+    # Of whole numbers where all are whole.
     options = {name: wanted[name] for name in ("log", "step") if name in wanted}
     try:
         if kinds == {int}:
@@ -60,7 +66,9 @@ def ends_of(wanted: Any) -> list[Any]:
     :param wanted: for which there is a ``distribution_of``
     :return: the values that a constructor must take for it to take all: every choice, or low and high
     """
-    return list(wanted) if isinstance(wanted, list) else [wanted["low"], wanted["high"]]
+    if isinstance(wanted, list):
+        return list(wanted)
+    return [wanted["low"], wanted["high"]]
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +79,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in values.items():
         *sections, name = key.split(".")
+
         inner = result
         for section in sections:
             inner = inner.setdefault(section, {})

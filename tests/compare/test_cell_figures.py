@@ -13,7 +13,8 @@ from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.measurements import Measurements, fit_of, groups_of
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.market.segments import period_of, segments_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"), test=("2011-01-01", "2014-12-31"))

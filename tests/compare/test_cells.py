@@ -9,11 +9,13 @@ import torch
 from markets import load_shipped
 from sb3_contrib.common.utils import quantile_huber_loss
 
+from distributional_ppo import DistributionalPPO
 from market_regimes.compare.cell import Cell, KLAdaptiveRate, fixed_std, run_cell
 from market_regimes.compare.measurements import Measurements, gradients
 from market_regimes.compare.probe import Probe
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.market.segments import period_of, segments_of
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import segments_of
 from market_regimes.run.study import Study
 
 MARKET = MarketConfig(data="sp500", train=("1999-01-04", "2010-12-01"), test=("2011-01-01", "2014-12-31"))
@@ -204,3 +206,25 @@ def test_the_learning_rate_follows_the_step_of_the_policy(model, kl, rate):
         model.logger.record("train/approx_kl", kl)
     callback._on_rollout_start()
     assert model.lr_schedule(0.5) == pytest.approx(rate)
+
+
+def test_a_rate_that_follows_the_divergence_lets_training_go_on():
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    assert model.learn(48, KLAdaptiveRate(0.01)).num_timesteps == 48
+
+
+class Model:
+    """What the callback asks of a model."""
+
+    def __init__(self, kl):
+        self.logger = type("Logger", (), {"name_to_value": {"train/approx_kl": kl}})()
+        self.rate = 1e-3
+        self.lr_schedule = lambda progress: self.rate
+
+
+@pytest.mark.parametrize("kl", [0.02, 0.005])
+def test_the_rate_stays_at_exactly_twice_and_half_the_desired_divergence(kl):
+    callback = KLAdaptiveRate(0.01)
+    callback.model = Model(kl)
+    callback.on_rollout_start()
+    assert callback.model.lr_schedule(1.0) == 1e-3

@@ -1,6 +1,5 @@
-"""Folds by hand-counted dates; cells that fail, are killed, are resumed, in processes and on Ray."""
+"""Cells that fail, are killed, are resumed, in processes and on Ray."""
 
-import itertools
 import json
 import os
 import re
@@ -11,125 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
-from conftest import Here
+from builders import Here
+from comparisons import cell_of_sp500
 from filelock import FileLock
-from test_cells import CELL
 
 from market_regimes.compare.cell import run_cell
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.executors import EXECUTORS
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig
-
-
-def folds(**keys):
-    return folds_of(CompareConfig(**keys), MarketConfig())
-
-
-def test_folds_walk_forward_with_an_embargo():
-    found = folds(first_test="2007-01-01", test_years=4, embargo_days=30)
-    assert [fold.name for fold in found] == ["2007-01 to 2010-12", "2011-01 to 2014-12", "2015-01 to 2018-12"]
-    assert [fold.market.train for fold in found] == [
-        ("1999-01-04", "2006-12-01"),  # the 30 days from the 2nd to the 31st are left out
-        ("1999-01-04", "2010-12-01"),
-        ("1999-01-04", "2014-12-01"),
-    ]
-    assert [fold.market.test[0] for fold in found] == ["2007-01-01", "2011-01-01", "2015-01-01"]
-    assert not any(fold.missing for fold in found)
-
-
-def test_training_periods_of_a_fixed_length():
-    (fold,) = folds(first_test="2015-01-01", train_years=3, embargo_days=0)
-    assert fold.market.train == ("2012-01-01", "2014-12-31")
-
-
-def test_folds_with_too_few_days_are_named():
-    short_test = folds(first_test="2010-12-15", test_years=4)[-1]
-    assert short_test.missing == "its test period has 10 bars, 60 are needed"  # 2018-12-15 to 2018-12-31
-    short_training = folds(first_test="1999-09-01", test_years=10)[0]
-    assert short_training.missing.startswith("its training period has 1")
-
-
-def test_by_default_the_second_half_of_the_data_is_tested():
-    assert folds(test_years=5)[0].market.test[0] == "2009-01-01"
-
-
-def test_the_last_test_period_ends_where_it_is_told_to_or_with_the_data():
-    assert folds(first_test="2007-01-01", last_test="2009-06-30", test_years=2)[-1].market.test == (
-        "2009-01-01",
-        "2009-06-30",
-    )
-    assert folds(first_test="2017-01-01", last_test="2030-06-30")[-1].market.test == ("2017-01-01", "2018-12-31")
-
-
-@pytest.mark.parametrize("embargo", [0, 1, 30, 400])
-@pytest.mark.parametrize("years", [1, 3])
-def test_no_training_day_is_within_the_embargo_and_test_periods_touch(embargo, years):
-    found = [fold.market for fold in folds(first_test="2010-01-01", test_years=years, embargo_days=embargo)]
-    for market in found:
-        assert pd.Timestamp(market.test[0]) - pd.Timestamp(market.train[1]) == pd.Timedelta(days=embargo + 1)
-        assert market.train[0] == "1999-01-04"
-    for one, two in itertools.pairwise(found):
-        assert pd.Timestamp(two.test[0]) - pd.Timestamp(one.test[1]) == pd.Timedelta(days=1)
-    assert found[-1].test[1] == "2018-12-31"
-
-
-@pytest.fixture
-def files(tmp_path, make_prices):
-    """Business days from Monday 2000-01-03 and from Monday 2001-01-01; the second one ends first."""
-    found = {}
-    for name, start, bars in (("early", "2000-01-03", 1500), ("late", "2001-01-01", 1000)):
-        found[name] = str(tmp_path / f"{name}.csv")
-        make_prices(bars, seed=bars, start=start).to_csv(found[name], index=False)
-    return found
-
-
-@pytest.mark.parametrize("order", [("early", "late"), ("late", "early")])
-def test_several_symbols_have_the_days_of_any_of_them(files, order):
-    """1,500 business days, 300 weeks, from 2000-01-03 end on Friday 2005-09-30; half of 2,097 days is 1048.5."""
-    config = MarketConfig(data=[files[name] for name in order])
-    (fold,) = folds_of(CompareConfig(first_test="2003-01-01", test_years=4), config)
-    assert fold.market.train == ("2000-01-03", "2002-12-01")
-    assert fold.market.test == ("2003-01-01", "2005-09-30")
-    assert fold.label == "+".join(order)
-    assert fold.market.data == config.data
-    (by_default,) = folds_of(CompareConfig(), config)
-    assert by_default.market.test == ("2002-11-16", "2005-09-30")
-    (recent,) = folds_of(CompareConfig(first_test="2003-01-01", train_years=3), config)
-    assert recent.market.train[0] == "2000-01-03"
-    for first_test in ("1999-06-01", "2005-10-01"):
-        with pytest.raises(ValueError, match="from 2000-01-03 to 2005-09-30"):
-            folds_of(CompareConfig(first_test=first_test), config)
-
-
-def test_markets_of_their_own_have_days_of_their_own(files):
-    compare = CompareConfig(first_test="2003-01-01", test_years=9, markets=[files["late"], "sp500", files["early"]])
-    found = folds_of(compare, MarketConfig())
-    assert [fold.label for fold in found] == ["late", "sp500", "sp500", "early"]
-    assert [fold.market.data for fold in found] == [files["late"], "sp500", "sp500", files["early"]]
-    assert [fold.market.train[0] for fold in found] == ["2001-01-01", "1999-01-04", "1999-01-04", "2000-01-03"]
-    assert [fold.market.test[1] for fold in found] == ["2004-10-29", "2011-12-31", "2018-12-31", "2005-09-30"]
-    assert len({fold.fingerprint for fold in found}) == 4  # of the bars until each test period's end
-
-
-@pytest.mark.parametrize(
-    ("last_training_day", "first_test", "missing"),
-    [
-        (252, 312, None),
-        (251, 312, "its training period has 251 bars, 252 are needed"),
-        (252, 311, "its test period has 59 bars, 60 are needed"),
-    ],
-)
-def test_just_enough_bars(tmp_path, make_prices, last_training_day, first_test, missing):
-    """Bars a day: with N of them before the first test day, and M in all, N are for training and M - N for the test."""
-    path = tmp_path / "daily.csv"
-    make_prices(first_test, frequency="D", start="2001-01-01").to_csv(path, index=False)
-    first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=last_training_day)).date())
-    (fold,) = folds_of(CompareConfig(first_test=first, embargo_days=0), MarketConfig(data=str(path), bars_per_year=365))
-    assert fold.missing == missing
 
 
 @pytest.mark.parametrize(
@@ -151,39 +42,6 @@ def test_a_comparison_without_a_usable_fold_is_refused_with_the_reason(
     algorithms = {name: {} for name in variants}
     with pytest.raises(ValueError, match=f"there is nothing to compare.*{words}.*compare.first_test"):
         cells_of(compare, RunConfig(), algorithms, variants, folds)
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_symbol_with_the_most_bars_decides(tmp_path, make_prices, order):
-    """400 days before the test, of which one symbol has every other one."""
-    prices = make_prices(600, frequency="D", start="2001-01-01")
-    paths = [str(tmp_path / "whole.csv"), str(tmp_path / "halved.csv")]
-    for path, kept in zip(paths, (prices, prices[(prices.index % 2 == 0) | (prices.index >= 400)]), strict=True):
-        kept.to_csv(path, index=False)
-    config = MarketConfig(data=[paths[i] for i in order], bars_per_year=365)
-    first = str((pd.Timestamp("2001-01-01") + pd.Timedelta(days=400)).date())
-    fold = folds_of(CompareConfig(first_test=first, embargo_days=0), config)[0]
-    assert fold.missing is None
-    assert {segment.market.symbol for segment in fold.segments["train"]} == {"whole", "halved"}
-
-
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        (dict(first_test="2019-06-01"), "leaves no test period of sp500"),
-        (dict(first_test="1998-01-01"), "leaves no test period of sp500"),
-        (dict(first_test="1999-01-04"), "leaves no test period of sp500"),  # the first day
-        (dict(first_test="soon"), "compare.first_test must be a day like 2007-01-01, got 'soon'"),
-        (dict(test_years=0), "compare.test_years must be at least 1"),
-        (dict(embargo_days=-1), "compare.embargo_days must be at least 0"),
-        (dict(seeds="many"), "expected seeds like 0-4"),
-        (dict(markets=[]), "names no market"),
-        (dict(markets=["nowhere"]), "nowhere"),
-    ],
-)
-def test_what_cannot_be_divided_is_refused(keys, words):
-    with pytest.raises(ValueError, match=words):
-        folds(**keys)
 
 
 def make_cells(variants, seeds="0-1", **compare):
@@ -290,7 +148,7 @@ def comparison(tmp_path, variants, seeds="0-1"):
     return Comparison(tmp_path / "run", cells, function=make_fake()), counts
 
 
-REAL = replace(CELL, variant="real")
+REAL = replace(cell_of_sp500(), variant="real")
 
 
 @pytest.mark.parametrize("executor", ["processes", "ray"])

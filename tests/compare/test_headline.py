@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.compare.headline import headline
+from market_regimes.compare.headline import alike, headline
 
 
 def effect(variant, metric, difference, low, high, verdict, market="all"):
@@ -78,3 +78,49 @@ def test_under_five_seeds_nothing_is_told():
 @pytest.mark.parametrize("effects", [pd.DataFrame(), EFFECTS[EFFECTS["metric"] == "test_mean_reward"]])
 def test_without_figures_there_is_no_sentence(effects):
     assert headline(effects, pd.DataFrame(), pd.DataFrame(columns=["market", "date"]), "base") == []
+
+
+# Calm and stormy days
+
+
+def test_the_sentence_on_calm_and_storm_is_of_the_medians():
+    """Medians 2.0, 0.8, 1.1 and, of the other market, 1.3 and 0.5, whose logarithms are 0.26 and 0.69 from 0."""
+    ratios = {
+        ("one", "off"): (2.0, 9.0, 1.0),
+        ("one", "small"): (0.8, 0.1, 1.0),
+        ("one", "dsac"): (1.1, 1.0, 7.0),
+        ("two", "off"): (1.3, 1.3, 1.3),
+        ("two", "small"): (0.5, None, 0.5),
+        ("three", "off"): (None, None, None),
+    }
+    cells = pd.DataFrame(
+        [
+            dict(market=market, variant=variant, seed=seed, status="ok", grad_ratio_stormy=ratio)
+            for (market, variant), values in ratios.items()
+            for seed, ratio in enumerate(values)
+        ]
+    )
+    cells = pd.concat([cells, cells.iloc[:1].assign(status="failed", grad_ratio_stormy=0.0, seed=9)])
+    about = "calm and stormy days pull the critic alike (a ratio of 0.8 to 1.25)"
+    assert alike(cells) == [
+        f"one: {about} with dsac (1.10); small (0.80).",
+        f"two: {about} with none of 2 variants; closest is off (1.30).",
+        "three: no ratio of gradients, because stormy or calm days are too few, or all policies recurrent.",
+    ]
+    assert alike(cells.drop(columns="grad_ratio_stormy"))[0].startswith("one: no ratio")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "sentence"),
+    [
+        # 1.6 is a factor of 1.6 from alike, 0.5 one of 2, though 0.5 lies nearer to 1.
+        ({"half": 0.5, "more": 1.6}, "with none of 2 variants; closest is more (1.60)."),
+        ({"tenth": 0.1, "double": 2.5}, "with none of 2 variants; closest is double (2.50)."),
+        # A factor of 1 / 0.815 = 1.227 is more than one of 1.21: 0.185 and 0.21 from 1.
+        ({"below": 0.815, "above": 1.21}, "with above (1.21); below (0.81)."),
+    ],
+)
+def test_gradient_ratios_are_ranked_by_their_factor_from_one(ratios, sentence):
+    rows = [dict(market="one", variant=name, status="ok", grad_ratio_stormy=ratio) for name, ratio in ratios.items()]
+    (found,) = alike(pd.DataFrame(rows))
+    assert found.endswith(sentence)

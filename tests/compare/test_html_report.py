@@ -7,8 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from comparisons import BASELINE, MARKETS, REPORTED, report_tables
+from comparisons import METRICS as REPORTED_METRICS
 
-from market_regimes.compare.html_report import Tables, write_report
+from market_regimes.compare.html_report import MAIN, _number, write_report
+from market_regimes.compare.tables import Tables
 from market_regimes.market.regimes import REGIMES
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -349,3 +352,173 @@ def test_the_headline_stands_first(tmp_path):
     write_report(path, make_tables(3), "title", "baseline", "", {}, ["No variant <b>pays</b>.", "Second."])
     text = Page(path.read_text()).text
     assert text.index("No variant <b>pays</b>.") < text.index("Second.") < text.index("Verdicts")
+
+
+# Every number of the tables, against plain loops
+
+
+class Numbers(HTMLParser):
+    """Tables as rows of texts, by the summary or heading before them; cards."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.heading = ""
+        self.tables = []
+        self.cards = []
+        self.words = ""
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag in ("h2", "summary", "th", "td", "article"):
+            self.text = ""
+            self.kind = attributes.get("class")
+        elif tag == "table":
+            self.tables.append((self.heading, []))
+        elif tag == "tr":
+            self.tables[-1][1].append([])
+        else:
+            self.text += " "
+
+    def handle_endtag(self, tag):
+        words = " ".join(self.text.split())
+        if tag in ("h2", "summary"):
+            self.heading = words
+        elif tag in ("th", "td"):
+            self.tables[-1][1][-1].append(words)
+        elif tag == "article":
+            self.cards.append((self.kind, words))
+        else:
+            self.text += " "
+
+    def handle_data(self, data):
+        self.text += data
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def numbered_tables():
+    return report_tables()
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory, numbered_tables):
+    """The page of tables whose cells have values of their own, so that nothing can stand in another's place."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, numbered_tables, "title", BASELINE, "", {})
+    return Numbers(path.read_text())
+
+
+def test_the_first_sentences_count(numbers):
+    """4 variants on 2 folds of 2 markets with 3 seeds are 48 cells."""
+    said = " ".join(numbers.words.split())
+    assert "4 variants of a trading agent (batch, control, a long name of a variant, dsac_t) were trained with" in said
+    assert "were trained with 3 seeds on 2 folds of 2 markets (sp500, nasdaq)." in said
+    assert "Each variant is compared with the baseline, control." in said
+    assert "Of 48 cells 45 ran, 2 failed, 1 are missing and 0 are n/a" in said
+
+
+def signed(value):
+    return "n/a" if pd.isna(value) else f"{value:+.3g}" if abs(value) < 1000 else f"{value:+,.0f}"
+
+
+def with_interval(row):
+    ends = "" if pd.isna(row["low"]) else f" [{signed(row['low'])}, {signed(row['high'])}]"
+    return signed(row["difference"]) + ends
+
+
+@pytest.mark.parametrize("market", ["main", "all", *MARKETS])
+def test_every_effect_is_in_the_row_of_its_variant_and_the_column_of_its_metric(numbers, numbered_tables, market):
+    heading = {"main": "Effects", "all": "All markets: all 7 metrics"}.get(market, f"{market}: all 7 metrics")
+    (rows,) = [rows for name, rows in numbers.tables if name == heading]
+    effects = numbered_tables.effects[numbered_tables.effects["market"] == ("all" if market == "main" else market)]
+    effects = {(row["variant"], row["metric"]): row for row in effects.to_dict("records")}
+    metrics = [name for name in REPORTED_METRICS if market != "main" or name in MAIN]
+    head = [
+        f"{REPORTED_METRICS[name][0]} {'higher' if REPORTED_METRICS[name][1] else 'lower'} is better"
+        for name in metrics
+    ]
+    assert rows[0] == ["variant", *head]
+    assert sorted(row[0] for row in rows[1:]) == sorted(set(REPORTED) - {BASELINE})
+    for name, *texts in rows[1:]:
+        for metric, text in zip(metrics, texts, strict=True):
+            row = effects.get((name, metric))
+            assert text == (f"{with_interval(row)} {row['verdict']}" if row else "n/a")
+
+
+TOO_FEW = "cannot be told, since fewer than 5 seeds have a value"
+
+
+def test_cards_are_of_their_hypothesis(numbers, numbered_tables):
+    kinds = {"reached": "card good", "not reached": "card bad"}
+    assert len(numbers.cards) == len(numbered_tables.hopes)
+    for (_, words), row, needed in zip(
+        numbers.cards, numbered_tables.hopes.to_dict("records"), ("7", "over 1,000", "n/a", TOO_FEW), strict=True
+    ):
+        assert words == (
+            f"{row['hope']} {row['variant']}, compared with {row['against']}: {row['metric']} Hoped: {row['hoped']} "
+            f"Measured: {row['measured']} Hope: {row['reached']} Effect: {row['verdict']} Seeds needed: {needed}"
+        )
+    assert [kind for kind, _ in numbers.cards] == [
+        kinds.get(name, "card open") for name in numbered_tables.hopes["reached"]
+    ]
+
+
+def plain(value):
+    return "n/a" if pd.isna(value) else f"{value:.3g}"
+
+
+RULES = ("buy-and-hold", "fitted rule", "informed rule")
+
+
+def test_every_sharpe_ratio_is_in_its_row(numbers, numbered_tables):
+    (rows,) = [rows for _, rows in numbers.tables if rows[0][0] == "market" and "probability" in rows[0]]
+    together = "Sharpe ratio of the seeds together"
+    columns = ["minus buy-and-hold", "attained", "difference", "probability"]
+    assert rows[0] == ["market", "variant", together, *RULES, *columns]
+    for texts, row in zip(rows[1:], numbered_tables.sharpe.to_dict("records"), strict=True):
+        difference = "n/a" if row["variant"] == BASELINE else with_interval(row)
+        assert texts == [
+            row["market"],
+            row["variant"],
+            plain(row["sharpe_seeds_together"]),
+            *(plain(row[name]) for name in ("hold", "fitted", "informed")),
+            with_interval(dict(difference=row["lead_over_hold"], low=row["lead_low"], high=row["lead_high"])),
+            plain(row["attained_seeds_together"]),
+            difference,
+            plain(row["deflated"]),
+        ]
+
+
+def test_cells_without_figures_are_listed_with_the_reason(numbers, numbered_tables):
+    (rows,) = [rows for name, rows in numbers.tables if name == "Cells without figures"]
+    one, two, three = numbered_tables.cells.loc[[0, 7, 9]].to_dict("records")
+    assert rows[1:] == [
+        [one["market"], one["fold"], one["variant"], str(one["seed"]), "failed", "ValueError: one"],
+        [two["market"], two["fold"], two["variant"], str(two["seed"]), "missing", ""],
+        [three["market"], three["fold"], three["variant"], str(three["seed"]), "failed", "ValueError: two"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (2.8e-05, "+.3g", "+0.000028"),
+        (-1.8e-18, "+.3g", "0"),
+        (0.27431, ".3g", "0.274"),
+        (-12.345, "+.3g", "-12.3"),
+        (123.45, ".3g", "123"),
+        (12345.6, ".3g", "12,346"),
+        (-12345.6, "+.3g", "-12,346"),
+        (7.0, ".3g", "7"),
+        (0.0, ".3g", "0"),
+        (3.0, ".0f", "3"),
+        (10597.4, ",.0f", "10,597"),
+        (float("nan"), ".3g", "n/a"),
+        (float("inf"), ".3g", "n/a"),
+        (None, ".3g", "n/a"),
+    ],
+)
+def test_numbers_have_three_digits_and_no_exponent(value, form, text):
+    assert _number(value, form) == text

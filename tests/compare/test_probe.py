@@ -101,11 +101,11 @@ def test_after_ruin_nothing_is_left_so_that_every_decision_before_it_counts():
     probe = probe_of(study)
     sample = probe.play(study.model)
     probe.core.reset(np.ones(EPISODES, dtype=bool), np.random.default_rng(SEED))
-    alone, outcomes = MarketCore(study.segments["train"], 1, study.trading), []
+    outcomes = []
     decisions, ruined, played = 0, 0, 0
     for start in probe.core.bar:
-        alone.bar, alone.end = np.array([start]), np.array([start + EPISODE_BARS])
-        alone.position, alone.equity, total = np.zeros(1), np.ones(1), 0.0
+        alone, total = MarketCore(study.segments["train"], 1, study.trading, episode_bars=None), 0.0
+        alone.start_at(np.array([start]), np.zeros(1))
         for bars in range(1, EPISODE_BARS + 1):  # noqa: B007  # counts the bars to ruin
             result = alone.step(np.array([10.0]))
             total += float(result.reward[0])

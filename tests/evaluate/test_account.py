@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from market_regimes.config import TradingCosts
+from market_regimes.evaluate.account import Account, joint
 from market_regimes.evaluate.equal_weights import equal_weights
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
+from market_regimes.evaluate.figures import figures, figures_by_regime, summary
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.segments import Market, Segment
+from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 
 FREE = TradingCosts(fee_bp=0.0)
 BARS = 220
@@ -34,7 +36,7 @@ def market(symbol, stamps, close, opens=None, zone_hours=0, kept=None):
 
 
 def segments_of(*markets, first=WARM):
-    return [Segment(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
+    return [Segment.scaled_by(one, range(first, len(one.close)), range(0, len(one.close))) for one in markets]
 
 
 def account(*markets, costs=FREE, first=WARM):
@@ -156,7 +158,9 @@ def test_a_stock_beside_a_coin_of_seven_days_is_a_ledger_of_shares():
     closes = pd.DataFrame({"S": pd.Series(stock, stock_days), "C": pd.Series(coin, days)})
     begin = 35  # a Monday; the last closes before it are Friday's and Sunday's
     segments = [
-        Segment(one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close)))
+        Segment.scaled_by(
+            one, range(int((one.dates < days[begin].to_datetime64()).sum()), len(one.close)), range(len(one.close))
+        )
         for one in (market("S", stock_days, stock), market("C", days, coin))
     ]
     together = joint(backtest(segments, replace(FREE, fill="close"), buy_and_hold))
@@ -233,7 +237,7 @@ def test_the_bars_of_a_regime_are_those_of_the_account():
     close = walk(10)
     of = [market("A", DAYS, close), market("B", DAYS + pd.Timedelta(hours=16), close)]
     alone, both = (
-        figures_by_regime(backtest(segments_of(*markets), FREE, buy_and_hold), 252) for markets in (of[:1], of)
+        figures_by_regime(Account(backtest(segments_of(*markets), FREE, buy_and_hold)), 252) for markets in (of[:1], of)
     )
     for regime, cell in alone.items():
         assert both[regime] == pytest.approx(cell, rel=1e-9)
@@ -247,7 +251,7 @@ def test_a_symbol_without_a_bar_counts_in_the_regime_of_its_last_one():
     frames = backtest(segments_of(market("A", DAYS, close), market("B", DAYS, close, kept=kept)), FREE, buy_and_hold)
     index = [10.0, 20.0, 30.0, 50.0]
     rows = [row for row in range(WARM, BARS) if index[row // 10 % 4] == 10.0]
-    table = figures_by_regime(frames, 252)
+    table = figures_by_regime(Account(frames), 252)
     assert 42 in rows
     assert table["calm"]["bars"] == len(rows)
     returns, a, b = [], 1.0, 1.0
@@ -272,7 +276,7 @@ def test_a_row_belongs_to_a_regime_only_if_a_bar_is_in_it():
     stock, coin = market("S", work, walk(4, len(work))), market("C", days, walk(5))
     stock, coin = (replace(one, index=np.full(len(one.close), level)) for one, level in ((stock, 10.0), (coin, 50.0)))
     frames = backtest(segments_of(stock, coin), FREE, buy_and_hold)
-    table = figures_by_regime(frames, 365)
+    table = figures_by_regime(Account(frames), 365)
     assert table["calm"]["bars"] == len(frames["S"])
     assert table["crash"]["bars"] == len(frames["C"])
     returns = frames["S"]["return"]
@@ -410,7 +414,7 @@ def test_a_symbol_is_annualised_by_its_bars_and_the_account_by_its_rows():
     weekend = days.day_of_week >= 5
     segments = segments_of(market("STOCK", days, stock, kept=~weekend), market("COIN", days, walk(2)))
     hold = backtest(segments, FREE, buy_and_hold)
-    result = summary({"agent": hold}, 252.0, 365.0)
+    result = summary({"agent": Account(hold)}, 252.0, 365.0)
     for symbol in ("STOCK", "COIN"):
         returns = hold[symbol]["return"]
         alone = result["symbols"][symbol]["agent"]

@@ -1,6 +1,10 @@
-"""Backtests and their figures, and what is read off them."""
+"""
+One evaluation of an agent: from files to every figure, each account made once. Oracles: pandas on the files, and the
+functions that make each part.
+"""
 
-import re
+import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,37 +12,134 @@ import pandas as pd
 import pytest
 from markets import load_shipped
 
+from market_regimes import Agent, MarketConfig, RunConfig, Study
+from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import TradingCosts
-from market_regimes.evaluate.figures import figures, joint
-from market_regimes.evaluate.pictures import tear_sheet
-from market_regimes.evaluate.play import backtest, discounted, random_timing, trades
-from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.regimes import bounds_in
-from market_regimes.market.segments import Segment, period_of
+from market_regimes.evaluate import account as account_module
+from market_regimes.evaluate import evaluation as evaluation_module
+from market_regimes.evaluate.account import joint
+from market_regimes.evaluate.evaluation import Critic, evaluate
+from market_regimes.evaluate.figures import figures, rank_among
+from market_regimes.evaluate.play import backtest, random_timing
+from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 
-pytestmark = pytest.mark.usefixtures("pictures")
-MARKET = load_shipped("sp500")
-TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
-TEST = period_of(MARKET, "2011-01-01", "2018-12-31")
-SEGMENT = Segment(MARKET, TEST, TRAIN)
+DAYS = pd.bdate_range("2000-01-03", periods=860)
+PERIODS = dict(
+    train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2003-04-18")
+)
+ALGORITHM = dict(policy="MlpPolicy", seed=0, device="cpu", n_steps=32, batch_size=64, n_epochs=1)
+FREE_AT_CLOSE = TradingCosts(fee_bp=0.0, fill="close")
+GONE = 25  # of as many days each copy lacks another one
 
 
 @pytest.fixture(scope="module")
-def held():
-    return backtest([SEGMENT], TradingCosts(), buy_and_hold)["S&P 500"]
+def data(tmp_path_factory, make_prices):
+    """Files of the asset and of two copies; every day is in one of these, and the ends of all periods in both."""
+    folder = tmp_path_factory.mktemp("data")
+    prices = make_prices(860).assign(date=DAYS)
+    ends = DAYS.isin(pd.to_datetime([day for period in PERIODS.values() for day in period]))
+    edges = ends | np.roll(ends, 1) | np.roll(ends, -1)
+    (folder / "copies").mkdir()
+    prices.to_csv(folder / "asset.csv", index=False)
+    for number, hour in ((5, 0), (15, 16)):
+        kept = (np.arange(860) % GONE != number) | edges
+        stamped = prices[kept].assign(date=DAYS[kept] + pd.Timedelta(hours=hour))
+        stamped.to_csv(folder / "copies" / f"copy{number}.csv", index=False)
+    return folder
 
 
-def test_figures_of_an_agent_that_never_trades_are_left_undefined():
-    flat = backtest([SEGMENT], TradingCosts(), lambda known: np.zeros(1))["S&P 500"]
-    computed = figures(flat, 252)
-    assert computed["sharpe_ratio"] is None
-    assert computed["sortino_ratio"] is None
-    assert computed["max_drawdown"] == 0.0
+def study_of(path, out):
+    market = MarketConfig(str(path), episode_bars=60, regime_bounds=(15, 25, 40), trading=FREE_AT_CLOSE, **PERIODS)
+    study = Study(RunConfig(n_envs=2, total_timesteps=64, out=str(out), progress_bar=False), market, ALGORITHM)
+    study.agent = lambda: buy_and_hold
+    return study
+
+
+def returns_of_asset(data, period):
+    """Returns of the asset over the days of a period, from the close before them."""
+    prices = pd.read_csv(data / "asset.csv", parse_dates=["date"]).set_index("date")["close"]
+    return prices.pct_change()[PERIODS[period][0] : PERIODS[period][1]]
+
+
+def held_in_copies(data, period):
+    """Returns of half the money in each copy, bought at its last close before the period, in shares that are kept."""
+    closes = {}
+    for path in sorted((data / "copies").iterdir()):
+        prices = pd.read_csv(path, parse_dates=["date"])
+        closes[path.stem] = prices.set_index(prices["date"].dt.normalize())["close"]
+    table = pd.DataFrame(closes).ffill()
+    before = table[: PERIODS[period][0]].iloc[-2]
+    equity = (table / before).mean(axis=1)
+    return equity.pct_change()[PERIODS[period][0] : PERIODS[period][1]]
+
+
+def sharpe(returns, per_year=261):
+    return np.sqrt(per_year) * returns.mean() / returns.std()
+
+
+def test_the_score_of_validation_is_that_of_the_asset(data, tmp_path):
+    """The copies have 250 or 251 bars a year each, which count as 252; the account has 261 rows."""
+    returns = returns_of_asset(data, "validation")
+    study = study_of(data / "copies", tmp_path)
+    assert (study.core.bars_per_year, study.core.rows_per_year) == (252, 261)
+    scores, _ = study.score()
+    assert scores["mean_reward"] == pytest.approx(100 * np.log1p(returns).sum(), rel=1e-6)
+    assert scores["sharpe_ratio"] == pytest.approx(sharpe(held_in_copies(data, "validation")), rel=1e-6)
+    assert scores["sharpe_ratio"] == pytest.approx(sharpe(returns), rel=0.05)
+    assert scores["sharpe_buy_and_hold"] == pytest.approx(scores["sharpe_ratio"])
+
+
+def test_the_evaluation_of_a_run_and_of_its_agent_are_those_of_the_asset(data, tmp_path):
+    returns = returns_of_asset(data, "test")
+    study = study_of(data / "copies", tmp_path)
+    result = study.evaluate(tmp_path, "test")
+    agent = result["joint"]["agent"]
+    assert agent["bars"] == len(returns)
+    assert agent["total_return"] == pytest.approx((1 + returns).prod() - 1, rel=1e-6)
+    assert agent["sharpe_ratio"] == pytest.approx(sharpe(held_in_copies(data, "test")), rel=1e-6)
+    assert agent["sharpe_ratio"] == pytest.approx(sharpe(returns), rel=0.05)
+    equity = (1 + returns).cumprod()
+    assert agent["max_drawdown"] == pytest.approx((equity / equity.cummax().clip(lower=1) - 1).min(), abs=0.005)
+    assert result["joint"]["equal weights"]["total_return"] == pytest.approx(agent["total_return"], abs=0.02)
+    assert "equal weights" not in result["symbols"]["copy5"]
+    assert json.loads((tmp_path / "evaluation-test.json").read_text())["joint"]["agent"] == agent
+
+
+def test_an_evaluation_by_the_agent_of_a_run_annualises_as_the_run_does(data, tmp_path, monkeypatch):
+    study = study_of(data / "copies", tmp_path)
+    folder = study.start()
+    monkeypatch.setattr(Agent, "rule", lambda self: buy_and_hold)
+    agent = Agent.load(folder)
+    result = agent.evaluate(agent.segments(str(data / "copies"), PERIODS["test"]), tmp_path, "again")
+    assert result["joint"]["agent"]["sharpe_ratio"] == pytest.approx(sharpe(held_in_copies(data, "test")), rel=1e-6)
+
+
+def test_a_cell_of_a_comparison_is_annualised_by_the_rows_of_the_account(data):
+    days = dict(train=PERIODS["train"], test=PERIODS["test"])
+    market = MarketConfig(
+        str(data / "copies"), episode_bars=60, regime_bounds=(15, 25, 40), trading=FREE_AT_CLOSE, **days
+    )
+    result = run_cell(Cell("copies", "fold", "one", 0, RunConfig(n_envs=2, total_timesteps=64), market, ALGORITHM))
+    returns = returns_of_asset(data, "test")
+    daily = pd.DataFrame(result["daily"])
+    assert result["bars_per_year"] == 261
+    assert len(daily) == len(returns)
+    assert (1 + daily["hold"]).prod() == pytest.approx((1 + returns).prod(), rel=1e-4)
+    assert result["figures"]["hold_sharpe"] == pytest.approx(sharpe(held_in_copies(data, "test")), rel=1e-6)
+    assert result["figures"]["test_mean_reward"] == pytest.approx(100 * np.log1p(daily["return"]).mean(), rel=1e-3)
+
+
+MARKET = load_shipped("sp500")
+TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
+TEST = period_of(MARKET, "2011-01-01", "2018-12-31")
+SEGMENT = Segment.scaled_by(MARKET, TEST, TRAIN)
 
 
 NASDAQ = load_shipped("nasdaq")
-NASDAQ = replace(NASDAQ, bounds=bounds_in(NASDAQ.index, TRAIN))
-BOTH = [SEGMENT, Segment(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
+NASDAQ = replace(NASDAQ, regimes=NASDAQ.regimes.fitted(NASDAQ.index, TRAIN))
+BOTH = [SEGMENT, Segment.scaled_by(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
 COSTS = TradingCosts(fee_bp=5.0)
 
 
@@ -47,102 +148,85 @@ def alternate(known):
     return ((known.bar - SEGMENT.first) // 10 % 2).astype(float)
 
 
-def test_each_symbol_is_traded_as_if_alone():
-    both = backtest(BOTH, COSTS, alternate)
-    for segment in BOTH:
-        alone = backtest([segment], COSTS, alternate)[segment.market.symbol]
-        pd.testing.assert_frame_equal(both[segment.market.symbol], alone)
+# An evaluation makes each account once, and nothing that nobody reads.
 
 
-def test_random_timing_keeps_turnover_and_exposure_and_loses_the_timing():
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each costly part is made."""
+    counts = Counter()
+
+    def counted(place, name):
+        function = getattr(place, name)
+
+        def call(*arguments, **options):
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(place, name, call)
+
+    counted(evaluation_module, "random_timing")
+    counted(evaluation_module, "robustness")
+    counted(evaluation_module, "frames_of")
+    counted(account_module._Ledger, "of")
+    return counts
+
+
+def test_a_caller_that_reads_the_sharpe_ratio_pays_for_nothing_else(calls):
+    evaluation = evaluate(alternate, BOTH, COSTS)
+
+    assert evaluation.sharpe_ratio == figures(joint(backtest(BOTH, COSTS, alternate)), 252)["sharpe_ratio"]
+    assert calls["random_timing"] == calls["robustness"] == 0
+    assert "strategies" not in vars(evaluation)
+
+
+def test_the_account_of_each_strategy_is_made_once(calls):
+    evaluation = evaluate(alternate, BOTH, COSTS)
+    evaluation.result(step=3)
+    strategies = len(evaluation.accounts)
+    made = calls["of"]
+    evaluation.result(step=3)
+    assert evaluation.scores["sharpe_ratio"] == evaluation.sharpe_ratio
+    assert evaluation.share_of_attainable is None
+
+    # Beside the strategies, the agent's targets a bar later and at up to two other costs.
+    assert strategies <= made <= strategies + 3
+    assert calls["of"] == made
+    assert (calls["random_timing"], calls["robustness"], calls["frames_of"]) == (1, 1, 1)
+
+
+def test_the_result_is_that_of_its_parts():
+    """Each figure against the function that makes it, from backtests of its own."""
+    evaluation = evaluate(alternate, BOTH, COSTS, seed=5)
+    result = evaluation.result(step=7)
+
     agent = backtest(BOTH, COSTS, alternate)
-    shifted, sharpe = random_timing(BOTH, COSTS, agent, seed=0, runs=21)
-    assert len(np.unique(sharpe)) > 10
-    for symbol in agent:
-        assert sorted(shifted[symbol]["target"]) == sorted(agent[symbol]["target"])
-        assert not np.array_equal(shifted[symbol]["target"], agent[symbol]["target"])
-        turnover = [frames[symbol]["trade"].abs().sum() for frames in (shifted, agent)]
-        assert turnover[0] == pytest.approx(turnover[1], rel=0.03)
-    returns = joint(shifted)["return"]
-    assert returns.mean() / returns.std() == pytest.approx(np.median(sharpe))
-    again = random_timing(BOTH, COSTS, agent, seed=0, runs=21)[1]
-    assert np.array_equal(sharpe, again)
+    hold = backtest(BOTH, COSTS.of_rules, buy_and_hold)
+    _, ratios = random_timing(BOTH, COSTS, agent, seed=5)
+    rank = rank_among(joint(agent)["return"], ratios)
+
+    assert result["step"] == 7
+    of_agent = result["joint"]["agent"]
+    assert {name: of_agent[name] for name in of_agent if name != "regimes"} == figures(joint(agent), 252)
+    assert result["joint"]["buy and hold"]["total_return"] == joint(hold)["equity"].iloc[-1] - 1
+    assert result["random_timings_below_agent"] == rank.below
+    assert result["share_of_random_timings_below_agent"] == rank.share
+    assert result["robustness"]["sharpe_difference"] == pytest.approx(
+        of_agent["sharpe_ratio"] - result["joint"]["buy and hold"]["sharpe_ratio"]
+    )
 
 
-def test_random_timing_of_an_agent_that_never_trades():
-    flat = backtest([SEGMENT], COSTS, lambda known: np.zeros(len(known.bar)))
-    shifted, sharpe = random_timing([SEGMENT], COSTS, flat, seed=0, runs=5)
-    assert np.isnan(sharpe).all()
-    assert (shifted["S&P 500"]["return"] == 0).all()
+def test_a_critic_predicts_from_what_the_agent_saw():
+    """A critic that predicts the position it sees, twice; rewards are discounted to the end and its value there."""
+    critic = Critic(lambda observations: np.stack([observations[:, -1], observations[:, -1] + 2], axis=1), gamma=0.5)
+    evaluation = evaluate(alternate, BOTH, COSTS, critic)
 
+    predicted, realised = evaluation.predicted_and_realised
 
-def test_after_ruin_nothing_is_held_and_nothing_earned():
-    crash = period_of(MARKET, "2008-09-01", "2008-12-31")
-    costs = TradingCosts(position_low=-10.0, position_high=10.0)
-    frame = backtest([Segment(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))["S&P 500"]
-    assert len(frame) == len(crash)
-    ruined = frame["equity"] <= 0.0100001
-    assert 0 < ruined.sum() < len(frame)
-    assert (frame.loc[ruined, "return"].iloc[1:] == 0).all()
-    assert (frame.loc[ruined, "position"].iloc[1:] == 0).all()
-
-
-def test_trades_are_the_orders_filled():
-    frame = backtest([SEGMENT], COSTS, alternate)
-    orders = trades(frame)
-    first = orders.iloc[0]
-    assert (first["symbol"], first["side"], first["target"]) == ("S&P 500", "buy", 1.0)
-    assert first["price"] == MARKET.open[TEST.start + 10]
-    assert orders.index[0] == pd.Timestamp(MARKET.dates[TEST.start + 10])
-    large = orders[orders["traded"] > 0.5]
-    assert large["side"].tolist() == ["buy", "sell"] * (len(TEST) // 20) + ["buy"] * (len(TEST) % 20 > 10)
-    at_close = trades(backtest([SEGMENT], TradingCosts(fill="close"), alternate)).iloc[0]
-    assert at_close["price"] == MARKET.close[TEST.start + 9]
-
-
-def test_discounted_rewards_by_the_definition(held):
-    frame = held.iloc[:3]
-    r = 100 * np.log1p(frame["return"].to_numpy())
-    expected = [r[0] + 0.9 * r[1] + 0.81 * r[2] + 0.729 * 7, r[1] + 0.9 * r[2] + 0.81 * 7, r[2] + 0.9 * 7]
-    assert discounted({"A": frame}, np.array([7.0]), 0.9) == pytest.approx(expected)
-
-
-def test_discounted_rewards_end_with_ruin():
-    crash = period_of(MARKET, "2008-09-01", "2008-12-31")
-    costs = TradingCosts(position_low=-10.0, position_high=10.0)
-    frames = backtest([Segment(MARKET, crash, TRAIN)], costs, lambda known: np.full(len(known.bar), 10.0))
-    outcomes = discounted(frames, np.array([99.0]), 1.0)
-    assert outcomes[0] == pytest.approx(100 * np.log(0.01))
-    assert np.isnan(outcomes[-1])
-
-
-def test_the_decision_rule_sees_the_last_state_too():
-    seen = []
-    frame = backtest([SEGMENT], COSTS, lambda known: seen.append(known.bar.copy()) or np.zeros(1))["S&P 500"]
-    assert len(seen) == len(frame) + 1
-    assert MARKET.dates[seen[-1][0]] == frame.index[-1].to_numpy()
-
-
-def test_tear_sheet_loads_nothing_from_the_network(held, tmp_path):
-    agent = backtest([SEGMENT], COSTS, alternate)["S&P 500"]
-    tear_sheet(agent["return"].iloc[:300], held["return"].iloc[:300], tmp_path / "sheet.html", "the <title>", 252)
-    html = (tmp_path / "sheet.html").read_text()
-    assert "the &lt;title&gt;" in html
-    assert "Sharpe" in html
-    loaded = re.findall(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=.?https?://", html)
-    assert loaded + re.findall(r"url\(.?https?://|@import", html) == []
-
-
-def test_tear_sheet_agrees_with_the_figures_though_the_agent_trades_late(held, tmp_path):
-    """A hundred bars without a position come first; quantstats would leave them out of both columns."""
-    agent = held["return"].iloc[:600].copy()
-    agent.iloc[:100] = 0.0
-    tear_sheet(agent, held["return"].iloc[:600], tmp_path / "sheet.html", "title", 252)
-    html = (tmp_path / "sheet.html").read_text()
-    row = re.search(r"<td>Cumulative Return</td><td>([-\d.]+)%</td><td>([-\d.]+)%</td>", html)
-    for text, returns in zip(row.groups(), (held["return"].iloc[:600], agent), strict=True):
-        assert float(text) == pytest.approx(100 * (np.prod(1 + returns) - 1), abs=0.01)
-    assert "CAGR %" in html
-    assert "\ufe6a" not in html
-    assert "<!-- EOY Returns" not in html
-    assert "<!-- Cumulative Returns vs Benchmark -->" in html
+    frames = list(evaluation.agent.frames.values())
+    assert len(predicted) == len(realised) == sum(map(len, frames))
+    held = np.concatenate([np.append(0.0, frame["position"].to_numpy()[:-1]) for frame in frames])
+    assert predicted[:, 0] == pytest.approx(held, abs=1e-6)
+    last = frames[-1]
+    value = last["position"].iloc[-1] + 1
+    assert realised[-1] == pytest.approx(100 * np.log1p(last["return"].iloc[-1]) + 0.5 * value, rel=1e-6)

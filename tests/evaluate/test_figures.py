@@ -12,11 +12,13 @@ import quantstats
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.figures import figures, figures_by_regime, joint, summary
+from market_regimes.evaluate.account import Account, joint
+from market_regimes.evaluate.figures import figures, figures_by_regime, sharpe_ratio, summary
 from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, picture_of_returns, tear_sheet
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.tables import print_summary
-from market_regimes.market.segments import Market, Segment
+from market_regimes.market.market import Market
+from market_regimes.market.segments import Segment
 from market_regimes.run.study import Study
 
 pytestmark = pytest.mark.usefixtures("pictures")
@@ -131,7 +133,7 @@ def together(frames, regime=None):
 
 @pytest.mark.parametrize("per_year", PER_YEAR)
 def test_every_figure_joint_and_by_symbol_is_a_plain_loops(frames, per_year):
-    result = summary({"agent": frames}, per_year)
+    result = summary({"agent": Account(frames)}, per_year)
     cases = [(frames, result["joint"]["agent"])]
     cases += [({symbol: frames[symbol]}, result["symbols"][symbol]["agent"]) for symbol in frames]
     for of, computed in cases:
@@ -141,7 +143,7 @@ def test_every_figure_joint_and_by_symbol_is_a_plain_loops(frames, per_year):
 
 @pytest.mark.parametrize("per_year", PER_YEAR)
 def test_every_figure_by_regime_joint_and_by_symbol_is_a_plain_loops(frames, per_year):
-    result = summary({"agent": frames}, per_year)
+    result = summary({"agent": Account(frames)}, per_year)
     cases = [(frames, result["joint"]["agent"])]
     cases += [({symbol: frames[symbol]}, result["symbols"][symbol]["agent"]) for symbol in frames]
     for of, computed in cases:
@@ -158,7 +160,7 @@ def test_every_figure_by_regime_joint_and_by_symbol_is_a_plain_loops(frames, per
 
 
 def test_twenty_bars_of_a_regime_are_enough_and_nineteen_are_not(frames):
-    table = figures_by_regime({"A": frames["A"]}, 252)
+    table = figures_by_regime(Account({"A": frames["A"]}), 252)
     assert {name: cell["bars"] for name, cell in table.items()} == REGIME_BARS
     assert table["calm"]["sharpe_ratio"] is not None
     assert table["crash"]["sharpe_ratio"] is None
@@ -240,7 +242,7 @@ def test_returns_without_a_loss_are_not_taken_for_prices(name, per_year):
     assert computed["sortino_ratio"] is None
     assert computed["calmar_ratio"] is None
     assert computed["total_return"] == pytest.approx(np.prod([1 + r for r in returns]) - 1)
-    cell = figures_by_regime({"A": plainly(returns)}, per_year)["calm"]
+    cell = figures_by_regime(Account({"A": plainly(returns)}), per_year)["calm"]
     assert cell["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
     two = {"A": plainly(returns), "B": plainly(returns)}
     assert figures(joint(two), per_year)["sharpe_ratio"] == pytest.approx(sharpe_of(returns, per_year), rel=1e-9)
@@ -251,7 +253,7 @@ def test_a_regime_without_a_loss_in_a_strategy_with_losses_has_its_ratio():
     calm, normal = [0.0, 0.01, 1.5, 0.02] * 6, [-0.02, 0.01] * 12
     returns = [r for pair in zip(calm, normal, strict=True) for r in pair]
     frame = plainly(returns).assign(regime=["calm", "normal"] * 24)
-    table = figures_by_regime({"A": frame}, 252)
+    table = figures_by_regime(Account({"A": frame}), 252)
     assert table["calm"]["sharpe_ratio"] == pytest.approx(sharpe_of(calm, 252), rel=1e-9)
     assert table["normal"]["sharpe_ratio"] == pytest.approx(sharpe_of(normal, 252), rel=1e-9)
 
@@ -304,7 +306,7 @@ def test_the_sharpe_ratios_of_random_timings_are_those_of_one_shift_of_both_symb
         close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 81)))
         dates = np.datetime64("2001-01-01", "s") + 86400 * np.arange(81)
         market = Market(symbol, "nowhere", dates, close, close, np.arange(1.0, 82), np.full(81, 20.0), 8760.0)
-        segments.append(Segment(market, range(start, 81), range(0, 81)))
+        segments.append(Segment.scaled_by(market, range(start, 81), range(0, 81)))
     costs = TradingCosts(fee_bp=0.0, fill="close")
     agent = backtest(segments, costs, lambda known: (known.bar % 81 % 7 < 3).astype(float))
     earned = {s.market.symbol: s.market.close[1:] / s.market.close[:-1] - 1 for s in segments}
@@ -521,7 +523,7 @@ def test_the_picture_of_returns_counts_outcomes_below_each_quantile_by_regime(fr
 
 def test_the_table_shows_each_figure_as_it_is(frames, capsys):
     """Costs of 24.7 % a year are not 0.2, and an undefined ratio is not 0."""
-    result = summary({"agent": frames}, 252)
+    result = summary({"agent": Account(frames)}, 252)
     agent = result["joint"]["agent"]
     agent |= {"sharpe_ratio": 1.234, "sortino_ratio": None, "costs_per_year": 0.2468, "turnover_per_year": 12.345}
     agent |= {"exposure": 0.456, "hit_rate": 0.5123, "bars": 97.0}
@@ -538,3 +540,35 @@ def test_the_table_shows_each_figure_as_it_is(frames, capsys):
     ):
         assert row in rows
     assert "rank of the agent among its random timings, equal ones by half: 87.5 %" in " ".join(rows[-1])
+
+
+# The one formula of a Sharpe ratio.
+
+
+def test_the_sharpe_ratio_by_hand():
+    """Returns 1 %, 3 %, -1 %: mean 1 %, deviations 0, 2 and -2, variance 8 / 2 = 4, so 1 / 2 a bar."""
+    returns = np.array([0.01, 0.03, -0.01])
+
+    assert sharpe_ratio(returns, 1.0) == pytest.approx(0.5)
+    assert sharpe_ratio(returns, 252.0) == pytest.approx(0.5 * sqrt(252))
+
+
+@pytest.mark.parametrize("per_year", [1.0, 252.0, 365.0])
+def test_the_sharpe_ratio_of_a_vector_and_of_each_column_is_that_of_quantstats(per_year):
+    returns = np.random.default_rng(3).normal(0.001, 0.02, (300, 4))
+
+    expected = [quantstats.stats.sharpe(pd.Series(column), periods=per_year) for column in returns.T]
+
+    assert sharpe_ratio(returns, per_year) == pytest.approx(expected, rel=1e-12)
+    for column, ratio in zip(returns.T, expected, strict=True):
+        assert sharpe_ratio(column, per_year) == pytest.approx(ratio, rel=1e-12)
+
+
+def test_a_sharpe_ratio_without_spread_is_undefined():
+    varied = np.array([0.01, -0.02, 0.03])
+    matrix = np.stack([varied, np.full(3, 0.1), np.zeros(3)], axis=1)  # the second spreads by rounding
+
+    assert np.isnan(sharpe_ratio(matrix, 252.0)).tolist() == [False, True, True]
+    assert np.isnan(sharpe_ratio(np.zeros(9), 252.0))
+    assert np.isnan(sharpe_ratio(np.array([0.01]), 252.0))
+    assert np.isnan(sharpe_ratio(np.empty((0, 2)), 252.0)).tolist() == [True, True]

@@ -1,12 +1,21 @@
 """Every line of a picture can be seen. Oracle: the colours of the pixels that Matplotlib drew."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from markets import load_shipped
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from market_regimes.evaluate.pictures import line_styles, picture_of_equity
+from market_regimes.config import TradingCosts
+from market_regimes.evaluate.pictures import line_styles, picture_of_equity, tear_sheet
+from market_regimes.evaluate.play import backtest
+from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment
 
 pytestmark = pytest.mark.usefixtures("pictures")
 DATES = pd.date_range("2000-01-03", periods=500, freq="B")
@@ -75,3 +84,52 @@ def test_curves_on_other_dates_and_flat_ones_have_styles():
     assert line_styles([curve.iloc[:200], curve.iloc[300:]]) == ["-", "-"]
     assert line_styles([curve, curve.iloc[300:]]) != ["-", "-"]
     assert line_styles([curve * 0, curve * 0]) != ["-", "-"]
+
+
+# The tear sheet of quantstats.
+
+MARKET = load_shipped("sp500")
+TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
+TEST = period_of(MARKET, "2011-01-01", "2018-12-31")
+SEGMENT = Segment.scaled_by(MARKET, TEST, TRAIN)
+
+
+NASDAQ = load_shipped("nasdaq")
+NASDAQ = replace(NASDAQ, regimes=NASDAQ.regimes.fitted(NASDAQ.index, TRAIN))
+BOTH = [SEGMENT, Segment.scaled_by(NASDAQ, range(TEST.start, TEST.stop - 500), TRAIN)]
+COSTS = TradingCosts(fee_bp=5.0)
+
+
+def alternate(known):
+    """In for ten bars, out for ten; the period begins alike in both."""
+    return ((known.bar - SEGMENT.first) // 10 % 2).astype(float)
+
+
+@pytest.fixture(scope="module")
+def held():
+    return backtest([SEGMENT], TradingCosts(), buy_and_hold)["S&P 500"]
+
+
+def test_tear_sheet_loads_nothing_from_the_network(held, tmp_path):
+    agent = backtest([SEGMENT], COSTS, alternate)["S&P 500"]
+    tear_sheet(agent["return"].iloc[:300], held["return"].iloc[:300], tmp_path / "sheet.html", "the <title>", 252)
+    html = (tmp_path / "sheet.html").read_text()
+    assert "the &lt;title&gt;" in html
+    assert "Sharpe" in html
+    loaded = re.findall(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=.?https?://", html)
+    assert loaded + re.findall(r"url\(.?https?://|@import", html) == []
+
+
+def test_tear_sheet_agrees_with_the_figures_though_the_agent_trades_late(held, tmp_path):
+    """A hundred bars without a position come first; quantstats would leave them out of both columns."""
+    agent = held["return"].iloc[:600].copy()
+    agent.iloc[:100] = 0.0
+    tear_sheet(agent, held["return"].iloc[:600], tmp_path / "sheet.html", "title", 252)
+    html = (tmp_path / "sheet.html").read_text()
+    row = re.search(r"<td>Cumulative Return</td><td>([-\d.]+)%</td><td>([-\d.]+)%</td>", html)
+    for text, returns in zip(row.groups(), (held["return"].iloc[:600], agent), strict=True):
+        assert float(text) == pytest.approx(100 * (np.prod(1 + returns) - 1), abs=0.01)
+    assert "CAGR %" in html
+    assert "\ufe6a" not in html
+    assert "<!-- EOY Returns" not in html
+    assert "<!-- Cumulative Returns vs Benchmark -->" in html

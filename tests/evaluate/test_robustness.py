@@ -13,7 +13,8 @@ from markets import load_shipped
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate import robustness as module
-from market_regimes.evaluate.figures import figures, joint
+from market_regimes.evaluate.account import Account, joint
+from market_regimes.evaluate.figures import figures, sharpe_ratio
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.robustness import (
     AHEAD,
@@ -27,15 +28,15 @@ from market_regimes.evaluate.robustness import (
     over_seeds,
     robustness,
     sharpe_difference,
-    sharpe_ratio,
 )
-from market_regimes.evaluate.rules import buy_and_hold
-from market_regimes.market.segments import Segment, period_of, segments_of
+from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segment, segments_of
 
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")
 TEST = period_of(MARKET, "2011-01-01", "2013-12-31")
-SEGMENT = Segment(MARKET, TEST, TRAIN)
+SEGMENT = Segment.scaled_by(MARKET, TEST, TRAIN)
 NEXT_RETURN = np.append(MARKET.close[1:] / MARKET.close[:-1] - 1, 0.0)
 
 
@@ -54,8 +55,8 @@ COSTS = TradingCosts()
 def of(rule, segments=(SEGMENT,), trading=COSTS):
     """The agent's backtest and its robustness."""
     agent = backtest(segments, trading, rule)
-    held = joint(backtest(segments, trading.of_rules, buy_and_hold))
-    return agent, robustness(agent, held, segments, trading, 252)
+    hold = backtest(segments, trading.of_rules, buy_and_hold)
+    return agent, robustness(Account(agent), Account(hold), segments, trading, 252)
 
 
 def sharpe_of(frames):
@@ -77,8 +78,8 @@ def test_a_ratio_is_that_of_the_figures():
     agent, _ = of(knows_some)
     returns = joint(agent)["return"].to_numpy()
     assert sharpe_ratio(returns, 252) == pytest.approx(sharpe_of(agent), rel=1e-9)
-    assert sharpe_ratio(np.zeros(9), 252) is None
-    assert sharpe_ratio(np.ones(1), 252) is None
+    assert np.isnan(sharpe_ratio(np.zeros(9), 252))
+    assert np.isnan(sharpe_ratio(np.ones(1), 252))
 
 
 @pytest.mark.parametrize("fee", [0.0, 10.0])
@@ -152,8 +153,8 @@ def test_at_the_break_even_cost_both_sharpe_ratios_are_equal(trading, rule):
 
 
 def test_one_symbol_of_several_that_fills_at_the_close_is_enough_to_say_so():
-    closes = Segment(replace(MARKET, symbol="closes", fill="close"), TEST, TRAIN)
-    opens = Segment(replace(MARKET, symbol="opens"), TEST, TRAIN)
+    closes = Segment.scaled_by(replace(MARKET, symbol="closes", fill="close"), TEST, TRAIN)
+    opens = Segment.scaled_by(replace(MARKET, symbol="opens"), TEST, TRAIN)
     assert of(in_turns, [opens, closes])[1]["fills_at_close"]
     assert not of(in_turns, [opens])[1]["fills_at_close"]
 
@@ -190,7 +191,7 @@ def test_an_agent_that_never_trades_has_no_figures_and_one_that_holds_no_differe
 def test_ruin_is_named_with_its_bar():
     crash = period_of(MARKET, "2008-09-01", "2008-12-31")
     trading = TradingCosts(position_low=-10.0, position_high=10.0)
-    segments = [Segment(MARKET, crash, TRAIN)]
+    segments = [Segment.scaled_by(MARKET, crash, TRAIN)]
     agent, found = of(lambda known: np.full(len(known.bar), 10.0), segments, trading)
     earned = agent["S&P 500"]["return"] != 0  # nothing after the last loss
     assert found["ruined"] == {"S&P 500": str(earned.index[earned][-1].date())} == {"S&P 500": "2008-10-08"}

@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_accounting import market_of, random_market
+from markets import market_of_prices, random_market
 
 from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.evaluate.play import backtest, trades
-from market_regimes.evaluate.rules import buy_and_hold
+from market_regimes.evaluate.strategies import buy_and_hold
+from market_regimes.market.costs import CostModel, Order
+from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Segment, read_bars, segments_of
-from market_regimes.prices.load import read_frame
-from market_regimes.run.trained import segments_seen, trained_on
+from market_regimes.market.segments import Segment, segments_of
+from market_regimes.prices import ReadOptions, read_frame
+from market_regimes.run.trained import segments_as_trained, trained_on
 
 FLAT = [100.0 + 0.01 * (i % 3) for i in range(20)] + [100.0]  # 20 returns before the first decision, at a close of 100
 ACCOUNT = TradingCosts(fee_bp=0.0, start_equity=10_000.0)
@@ -22,9 +24,9 @@ ACCOUNT = TradingCosts(fee_bp=0.0, start_equity=10_000.0)
 def played(closes, targets, costs, volume=400.0, bars_per_year=49.0):
     """The frame of a backtest; a bar opens at the close before it. The EWMA volatility of the first decision is 21."""
     closes = FLAT + closes
-    market = market_of(closes, closes[:1] + closes[:-1], bars_per_year)
+    market = market_of_prices(closes, closes[:1] + closes[:-1], bars_per_year)
     market = replace(market, volume=np.full(len(closes), volume))
-    segment = Segment(market, range(21, len(closes)), range(0, len(closes)))
+    segment = Segment.scaled_by(market, range(21, len(closes)), range(0, len(closes)))
     return backtest([segment], costs, lambda known: np.array([[*targets, 0.0][known.bar[0] - 20]]))["A"]
 
 
@@ -126,9 +128,9 @@ def some_targets(bars):
 @pytest.mark.parametrize("name", COSTS)
 def test_every_column_is_that_of_an_account(name, fill):
     costs, market, targets = replace(COSTS[name], fill=fill), with_volume(), some_targets(70)
-    frame = backtest([Segment(market, range(40, 110), range(0, 30))], costs, lambda k: targets[(k.bar - 39) % 70])[
-        "AB"[0]
-    ]
+    frame = backtest(
+        [Segment.scaled_by(market, range(40, 110), range(0, 30))], costs, lambda k: targets[(k.bar - 39) % 70]
+    )["AB"[0]]
     bars = slice(39, 110)
     arrays = (market.open[bars], market.close[bars], market.volume[bars], market.volatility[bars])
     expected = account(*arrays, targets, costs, 252)
@@ -142,7 +144,7 @@ def test_each_cost_only_hurts(name, fill):
     """Bar by bar, beside the same targets without it: the net return is less wherever it trades, the gross is equal."""
     costs, market, targets = replace(COSTS[name], fill=fill), with_volume(), some_targets(70)
     free = replace(costs, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)
-    segment = Segment(market, range(40, 110), range(0, 30))
+    segment = Segment.scaled_by(market, range(40, 110), range(0, 30))
     dear, cheap = (backtest([segment], c, lambda k: targets[(k.bar - 39) % 70])["A"] for c in (costs, free))
     traded = cheap["trade"].abs() > 1e-9
     assert 30 < traded.sum() < 60
@@ -160,21 +162,24 @@ def test_each_cost_only_hurts(name, fill):
 
 def test_costs_that_vanish_leave_what_there_is_without_them():
     market, targets = with_volume(), some_targets(70)
-    segment = Segment(market, range(40, 110), range(0, 30))
+    segment = Segment.scaled_by(market, range(40, 110), range(0, 30))
     plain = replace(ACCOUNT, fee_bp=7.0, slippage_bp=3.0)
     frame = backtest([segment], plain, lambda k: targets[(k.bar - 39) % 70])["A"]
     for name in ("min_fee", "fee_per_share", "impact_coefficient"):
         tiny = backtest([segment], replace(plain, **{name: 1e-13}), lambda k: targets[(k.bar - 39) % 70])["A"]
         for column in ("return", "trade", "cost", "position"):
             assert tiny[column].tolist() == pytest.approx(frame[column].tolist(), abs=1e-14)
-    assert MarketCore([segment], 1, plain).in_currency is None
+    assert MarketCore([segment], 1, plain).cost_model.in_currency is None
 
 
 def test_several_symbols_have_an_account_each():
     """Equal to each by itself, though the second is shorter and stands still at its end, where it has no volume."""
     one, two = with_volume(0), with_volume(1)
     two.volume[70:] = np.nan
-    segments = [Segment(one, range(40, 110), range(0, 30)), Segment(two, range(30, 70), range(0, 30))]
+    segments = [
+        Segment.scaled_by(one, range(40, 110), range(0, 30)),
+        Segment.scaled_by(two, range(30, 70), range(0, 30)),
+    ]
     costs = COSTS["all"]
     rule = lambda known: np.where(known.bar % 3 == 0, 0.25, 1.0)  # noqa: E731
     both = backtest(segments, costs, rule)
@@ -194,9 +199,10 @@ def test_a_fee_that_takes_what_is_left_is_ruin():
 
 def test_episodes_begin_with_the_starting_equity():
     closes = FLAT + [100.0] * 20
-    market = market_of(closes, closes)
+    market = market_of_prices(closes, closes)
     env = MarketVecEnv(
-        MarketCore([Segment(market, range(21, 41), range(0, 41))], 2, replace(ACCOUNT, min_fee=100.0), 2), seed=0
+        MarketCore([Segment.scaled_by(market, range(21, 41), range(0, 41))], 2, replace(ACCOUNT, min_fee=100.0), 2),
+        seed=0,
     )
     env.reset()
     rewards = [env.step(np.full((2, 1), target))[1] for target in (1.0, 0.0, 1.0, 0.0)]
@@ -227,9 +233,9 @@ def test_configurations_that_are_refused(keys, message):
 def test_shares_that_cost_less_than_their_fee_are_refused():
     """Where an order may be filled: a fee of 60 on shares at 100 takes all of a position of 2."""
     closes = [*FLAT, 100.0, 50.0, 100.0]
-    market = market_of(closes, closes[:1] + closes[:-1])
+    market = market_of_prices(closes, closes[:1] + closes[:-1])
     costs = TradingCosts(0.0, 2.0, start_equity=1e4, fee_per_share=49.0)
-    segment = Segment(market, range(21, 24), range(0, 24))
+    segment = Segment.scaled_by(market, range(21, 24), range(0, 24))
     with pytest.raises(
         ValueError, match="fee_per_share=49 takes all equity of a trade in A at the price 50, of an order "
     ):
@@ -269,7 +275,7 @@ def test_impact_needs_a_volume_at_every_order_and_at_no_other_bar(config_of, mak
     for segments in segments_of(config).values():
         frame = backtest(segments, IMPACT, buy_and_hold)["own"]
         assert np.isfinite(frame["return"]).all()
-    assert read_bars(config)[0].unused_columns == []
+    assert read_bars(config)[0].notes.unused_columns == ()
     with pytest.raises(
         ValueError, match=r"own.csv has no column volume, which market.trading.impact_coefficient names"
     ):
@@ -282,20 +288,20 @@ def test_a_market_without_volume_has_no_impact():
     market = with_volume()
     for volume, message in ((None, "nowhere has no volume"), (market.volume * 0, "has bars of A without a volume")):
         with pytest.raises(ValueError, match=message):
-            MarketCore([Segment(replace(market, volume=volume), range(40, 110), range(0, 30))], 1, IMPACT)
+            MarketCore([Segment.scaled_by(replace(market, volume=volume), range(40, 110), range(0, 30))], 1, IMPACT)
 
 
 def test_a_signal_needs_no_volume_and_an_evaluation_does(config_of, make_prices):
     table = make_prices(600)
     config = config_of(table)
     known = trained_on(segments_of(config))
-    read = read_frame(table.assign(volume=0), "own", config.own_columns)
-    (segment,) = segments_seen(read, known, config, last_bar=True)
-    assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).in_currency is None
+    read = read_frame(table.assign(volume=0), "own", ReadOptions(own=config.own_columns))
+    (segment,) = segments_as_trained(read, known, config, last_bar=True)
+    assert MarketCore([segment], 1, IMPACT.without_currency, episode_bars=None).cost_model.in_currency is None
     with pytest.raises(
         ValueError, match=r"volume of own is missing or not positive, and market.trading.impact_coeffici"
     ):
-        segments_seen(read, known, config)
+        segments_as_trained(read, known, config)
 
 
 def test_the_fingerprint_covers_the_volume_where_costs_depend_on_it(config_of, make_prices):
@@ -320,3 +326,80 @@ def test_an_order_knows_the_volume_of_the_bar_before_it_and_of_no_later_one(conf
     changed = frames[0]["cost"] != frames[1]["cost"]
     assert changed.idxmax() == table["date"][451]
     assert changed[changed.idxmax() :].all()
+
+
+def filled(target, drifted, rate):
+    """One order by the formula that stood in the environment, in plain Python: what is traded, and its cost."""
+    trade = target - drifted
+    sign = int(trade > 0) - int(trade < 0)
+    trade = trade / (1 + sign * target * rate)
+    return trade, rate * abs(trade)
+
+
+def filled_in_currency(target, drifted, equity, rate, costs, per_share, impact):
+    """The same with a fee per share, a least fee and an impact."""
+    trade, cost = filled(target, drifted, rate + per_share)
+    size = abs(trade)
+    currency = costs.start_equity * equity
+    fee = (costs.fee_bp / 1e4 + per_share) * size
+    least = costs.min_fee / currency if size > 1e-9 else 0.0
+    cost = min(cost + max(least - fee, 0.0) + impact * float(np.sqrt(size * currency)) * size, 1.0)
+    return target * (1 - cost) - drifted, cost
+
+
+@pytest.mark.parametrize("costs", [TradingCosts(fee_bp=3.0, slippage_bp=4.5), *COSTS.values()])
+def test_an_order_is_filled_as_by_the_formulas_typed_out(costs):
+    """To the last bit, for 500 random orders."""
+    rng = np.random.default_rng(0)
+    market = replace(random_market(0, 252), volume=rng.uniform(1e3, 1e5, 110))
+    model = CostModel.of([Segment.scaled_by(market, range(40, 110), range(0, 30))], costs)
+    target = rng.uniform(-2, 2, 500)
+    drifted = rng.uniform(-2, 2, 500)
+    bar = rng.integers(39, 109, 500)
+    equity = rng.uniform(0.2, 3, 500)
+
+    order = model.trade(target, drifted, bar, equity)
+
+    rate = (costs.fee_bp + costs.slippage_bp) / 1e4
+    for i in range(500):
+        expected = filled(target[i], drifted[i], rate)
+        if costs.in_currency:
+            now = bar[i]
+            per_share = costs.fee_per_share / market.open[now + 1]
+            daily = market.volatility[now] / 100 / np.sqrt(252.0)
+            impact = costs.impact_coefficient * daily / np.sqrt(market.volume[now] * market.close[now])
+            expected = filled_in_currency(target[i], drifted[i], equity[i], rate, costs, per_share, impact)
+        assert (order.trade[i], order.cost[i]) == expected
+
+
+def test_financing_and_interest_by_hand():
+    """Of 252 bars a year, 25.2 % are 0.1 % a bar on what is borrowed, 50.4 % are 0.2 % on cash."""
+    model = CostModel(TradingCosts(financing_rate=0.252, cash_rate=0.504), 252)
+    position = np.array([-1.5, 0.0, 0.25, 1.0, 3.0])
+    assert model.financing(position) == pytest.approx([0.0015, 0.0, 0.0, 0.0, 0.002])
+    assert model.interest(position) == pytest.approx([0.002, 0.002, 0.0015, 0.0, 0.0])
+
+
+def test_a_bar_is_expected_to_cost_its_share_of_a_stretch():
+    """20 bp twice, in a stretch of 4 bars: 0.1 % a bar. Beside it 1 borrowed, or no cash, at 25.2 % a year: 0.1 %."""
+    trading = TradingCosts(fee_bp=12.0, slippage_bp=8.0, financing_rate=0.252, cash_rate=0.252)
+    model = CostModel(trading, 252)
+    assert model.expected(1.0, np.array([0.25])) == pytest.approx([0.1 + 0.1])
+    assert model.expected(2.0, np.array([0.25])) == pytest.approx([0.2 + 0.2])
+    assert model.expected(0.0, np.array([0.25])) == pytest.approx([0.0])
+
+
+class Halved(CostModel):
+    """A user's slippage: half of every order is lost."""
+
+    def trade(self, target, drifted, bar, equity):
+        trade = target - drifted
+        return Order(trade, np.abs(trade) / 2)
+
+
+def test_a_cost_model_of_ones_own_is_asked():
+    """From flat to 1 at a price that stays: half of the equity is left."""
+    market = market_of_prices([*FLAT, 100.0], [*FLAT, 100.0])
+    segment = Segment.scaled_by(market, range(21, 22), range(0, 22))
+    core = MarketCore([segment], cost_model=Halved(TradingCosts(), 252.0))
+    assert core.step(np.ones(1)).growth == pytest.approx([0.5])

@@ -5,18 +5,11 @@ import pandas as pd
 import pytest
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.describe import (
-    assumed,
-    described,
-    lines_of,
-    names_of,
-    read_data,
-    said,
-    table_of,
-    warnings_of,
-)
-from market_regimes.market.segments import oddities, read_bars
-from market_regimes.run.trained import already_seen, trained_on
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import assumed, described, lines_of, names_of, notes_of, table_of, warnings_of
+from market_regimes.market.oddities import oddities
+from market_regimes.market.segments import read_data
+from market_regimes.run.trained import notes_on_training_days, trained_on
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -168,7 +161,7 @@ def test_bars_are_called_what_they_are(write, frequency, length, noun):
     (symbol,) = described(data)
     assert symbol["bar_length"] == length
     assert f", of {length}" in lines_of(symbol)[1]
-    tested = already_seen(data.segments["test"], trained_on(data.segments))
+    tested = notes_on_training_days(data.segments["test"], trained_on(data.segments))
     assert any(f" {noun}" in sentence for sentence in tested)
     assert any(" of 75 " in sentence or "these 75 " in sentence for sentence in tested) or frequency != "W-FRI"
 
@@ -176,7 +169,7 @@ def test_bars_are_called_what_they_are(write, frequency, length, noun):
 def test_every_note_is_said_by_the_other_commands_too(twenty):
     config = MarketConfig(twenty)
     line = "all 20 symbols, such as S00: volume is missing in 1 row(s), the first 2000-01-17"
-    assert line in said(read_data(config), config)
+    assert line in notes_of(read_data(config), config)
 
 
 def test_a_date_is_a_date_in_every_sentence(write):

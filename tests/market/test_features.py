@@ -1,21 +1,28 @@
 """Columns that a user names as features. Oracles: pandas' shift and ffill, and arithmetic beside the literals."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from markets import load_shipped
 
 from market_regimes.compare.folds import folds_of
 from market_regimes.config import CompareConfig, MarketConfig
 from market_regimes.evaluate.play import backtest
-from market_regimes.market.describe import described, lines_of, read_data, said
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import described, lines_of, notes_of
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.scaling import FeatureScaling, Scaling
-from market_regimes.market.segments import read_bars, segments_of
-from market_regimes.prices.load import read_frame
-from market_regimes.run.trained import Trained, segments_seen, trained_on
+from market_regimes.market.segments import read_data, segments_of
+from market_regimes.prices import ReadOptions, read_frame
+from market_regimes.run.trained import Trained, segments_as_trained, trained_on
 
 PERIODS = dict(
     train=("2000-01-03", "2001-03-30"), validation=("2001-04-02", "2001-08-31"), test=("2001-09-03", "2002-03-29")
@@ -201,7 +208,7 @@ def test_numbers_are_read_as_the_files_other_numbers(tmp_path, make_prices):
     (bars,) = read_bars(config)
     assert bars.extra["yield"].tolist() == [i % 7 + 0.25 for i in range(100)]
     assert bars.extra["size"].tolist() == [1000.0 + i for i in range(100)]
-    assert bars.unused_columns == []
+    assert bars.notes.unused_columns == ()
 
 
 def test_columns_of_a_field_and_a_symbol_are_each_symbols_own(tmp_path, make_prices):
@@ -217,7 +224,7 @@ def test_columns_of_a_field_and_a_symbol_are_each_symbols_own(tmp_path, make_pri
     config = MarketConfig(str(tmp_path / "two.parquet"), features=["rsi"])
     one, two = read_bars(config)
     assert (one.extra["rsi"][3], two.extra["rsi"][3]) == (3.0, 6.0)
-    assert one.unused_columns == two.unused_columns == []
+    assert one.notes.unused_columns == two.notes.unused_columns == ()
     frame.drop(columns=[("rsi", "BBB")]).to_parquet(tmp_path / "two.parquet")
     with pytest.raises(ValueError, match=r"BBB has no column rsi, which market.features names"):
         segments_of(config)
@@ -238,26 +245,28 @@ def test_rows_without_prices_that_have_values_are_said(tmp_path, make_prices):
     table.loc[[40, 41], ["open", "high", "low", "close"]] = np.nan
     table.to_csv(tmp_path / "own.csv", index=False)
     (bars,) = read_bars(MarketConfig(str(tmp_path / "own.csv"), features=["macro"]))
-    assert bars.assumptions == ["dropped 2 row(s) without prices, the first 2000-02-28, and with them values of macro"]
+    assert bars.notes.assumptions == (
+        "dropped 2 row(s) without prices, the first 2000-02-28, and with them values of macro",
+    )
     table.loc[[40, 41], "macro"] = np.nan
     table.to_csv(tmp_path / "own.csv", index=False)
     (bars,) = read_bars(MarketConfig(str(tmp_path / "own.csv"), features=["macro"]))
-    assert bars.assumptions == ["dropped 2 row(s) without prices, the first 2000-02-28"]
+    assert bars.notes.assumptions == ("dropped 2 row(s) without prices, the first 2000-02-28",)
 
 
 def test_what_is_read_is_said(config_of, table):
     config = config_of(table, features=["macro", "volume"], feature_lag=1, feature_fill="forward")
     data = read_data(config)
     line = "macro, volume (log change); known 1 bar(s) late; gaps filled forward"
-    assert f"observed besides prices: {line}" in said(data, config)
+    assert f"observed besides prices: {line}" in notes_of(data, config)
     (symbol,) = described(data)
     assert f"  {'features':<11}{line}" in lines_of(symbol)
     assert symbol["unused_columns"] == ["rsi", "note"]
     plain = read_data(replace(config, features=[]))
-    assert plain.read[0].unused_columns == ["volume", "rsi", "macro", "note"]
-    assert not any("observed" in sentence for sentence in said(plain, config_of(table)))
+    assert plain.read[0].notes.unused_columns == ("volume", "rsi", "macro", "note")
+    assert not any("observed" in sentence for sentence in notes_of(plain, config_of(table)))
     fold, *_ = folds_of(CompareConfig(first_test="2001-09-03"), replace(config, train=None, validation=None, test=None))
-    assert f"observed besides prices: {line}" in fold.said
+    assert f"observed besides prices: {line}" in fold.notes
 
 
 def test_the_observation_grows_by_the_features(config_of, table):
@@ -343,7 +352,9 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     config = config_of(table, features=["macro", "volume"], feature_lag=1)
     segments = segments_of(config)
     known = trained_on(segments)
-    (seen,) = segments_seen(read_frame(table, "own", config.own_columns), known, config, days=PERIODS["test"])
+    (seen,) = segments_as_trained(
+        read_frame(table, "own", ReadOptions(own=config.own_columns)), known, config, days=PERIODS["test"]
+    )
     frames, states = [], [[], []]
     for segment, notes in ((segments["test"][0], states[0]), (seen, states[1])):
 
@@ -355,7 +366,7 @@ def test_new_bars_are_seen_as_training_would_have_seen_them(config_of, table):
     assert np.array_equal(np.stack(states[0]), np.stack(states[1]))
     assert frames[0].equals(frames[1])
     with pytest.raises(ValueError, match=r"trained on the features \['macro', 'volume'\], and its configuration names"):
-        segments_seen(read_frame(table, "own"), known, replace(config, features=["volume", "macro"]))
+        segments_as_trained(read_frame(table, "own"), known, replace(config, features=["volume", "macro"]))
 
 
 def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
@@ -363,12 +374,12 @@ def test_only_the_last_bar_is_needed_for_a_signal(config_of, table):
     known = trained_on(segments_of(config))
     for bars, needed in (([598], True), ([*range(598), 599], False)):
         holed = table.assign(macro=table["macro"].where(~table.index.isin(bars)))
-        read = read_frame(holed, "own", config.own_columns)
+        read = read_frame(holed, "own", ReadOptions(own=config.own_columns))
         if needed:
             with pytest.raises(ValueError, match=r"row 599 after the header .*: macro of own is missing"):
-                segments_seen(read, known, config, last_bar=True)
+                segments_as_trained(read, known, config, last_bar=True)
         else:
-            (segment,) = segments_seen(read, known, config, last_bar=True)
+            (segment,) = segments_as_trained(read, known, config, last_bar=True)
             assert segment.market.features["macro"][-1] == table["macro"][598]
 
 
@@ -390,3 +401,65 @@ def test_the_fingerprint_covers_the_features_and_no_other_column(config_of, tabl
     ]
     assert len({fold.fingerprint for fold in prints}) == 3
     assert prints[2].fingerprint == prints[3].fingerprint
+
+
+ROW = """
+    Feature(
+        "momentum_60",
+        "log growth",
+        "momentum",
+        lambda market: np.log(market.close / np.concatenate([np.full(60, np.nan), market.close[:-60]])),
+        history=60,
+    ),
+)
+# Bars before"""
+USED = """
+import json
+import numpy as np
+from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.market.environment import MarketCore
+from market_regimes.market.segments import segments_of
+from market_regimes.run.export import layout_of
+from market_regimes.run.trained import trained_on
+
+segments = segments_of(MarketConfig("sp500", features=["volume"]))
+(segment,) = segments["train"]
+core = MarketCore([segment], 1, episode_bars=None)
+observed = [float(core.observations()[0, 22])]
+for _ in range(9):
+    core.step(np.zeros(1))
+    observed.append(float(core.observations()[0, 22]))
+layout = layout_of(trained_on(segments), TradingCosts())
+print(json.dumps([segment.first, observed, layout]))
+"""
+
+
+def test_a_feature_is_added_by_one_row_of_one_file(tmp_path):
+    """A copy of the program with one more row; its oracle is a loop over closes of the S&P 500."""
+    root = Path(__file__).parents[2]
+    for name in ("market_regimes", "quantile_critic"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "distributional_ppo.py", tmp_path)
+    file = tmp_path / "market_regimes" / "market" / "features.py"
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("\n)\n# Bars before", ROW), "utf-8")
+
+    result = subprocess.run(
+        [sys.executable, "-c", USED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    first, observed, layout = json.loads(result.stdout)
+
+    # Bar 60 is the first with a momentum; the bars of training from there on scale it.
+    close = load_shipped("sp500").close
+    days = (load_shipped("sp500").dates < np.datetime64("2009-01-01")).sum()
+    momentum = [np.log(close[bar] / close[bar - 60]) for bar in range(60, days)]
+    mean = sum(momentum) / len(momentum)
+    std = np.sqrt(sum((value - mean) ** 2 for value in momentum) / len(momentum))
+    assert first == 60
+    assert observed == pytest.approx([(value - mean) / std for value in momentum[:10]], rel=1e-5)
+
+    # The layout of the export names it behind the index and before the user's column.
+    names = [number["name"] for number in layout["observation"]["numbers"]]
+    assert names[20:] == ["ewma_volatility", "volatility_index", "momentum_60", "feature_volume", "position"]
+    assert layout["scaling"]["S&P 500"]["momentum_60"]["std"] == pytest.approx(std)

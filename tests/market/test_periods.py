@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from markets import load_shipped
 
 from market_regimes.config import MarketConfig
-from market_regimes.market.describe import absent, assumed, described, lines_of, read_data, said
-from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import read_bars, segments_of
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import absent, assumed, described, lines_of, notes_of
+from market_regimes.market.periods import check_periods, date_text, period_of, with_periods
+from market_regimes.market.segments import read_data, segments_of
 from market_regimes.run.provenance import provenance
 
 
@@ -74,7 +76,7 @@ def test_symbols_take_part_while_they_exist(write):
         "early: no bars in the validation period",
         "early: no bars in the test period",
     ]
-    assert said(read, stated)[0].startswith("periods of 60, 15 and 25 % of the days: train 2000-01-03 to ")
+    assert notes_of(read, stated)[0].startswith("periods of 60, 15 and 25 % of the days: train 2000-01-03 to ")
     with pytest.raises(ValueError, match=r"market\.test: no symbol has enough bars in 2003-11-03 to 2003-11-04"):
         segments_of(replace(read.config, test=("2003-11-03", "2003-11-04")))
 
@@ -152,3 +154,29 @@ def test_the_last_bar_that_is_used_is_the_last_that_counts(write, bar, changes):
     table.loc[600 + bar, "high"] *= 1.001
     table.to_csv(path, index=False)
     assert (provenance(0, segments_of(config))["data"]["a"]["months"] != before) == changes
+
+
+@pytest.fixture(scope="module")
+def market():
+    return load_shipped("sp500")
+
+
+def test_periods_include_both_dates_and_refuse_what_is_none(market):
+    year = period_of(market, "2008-01-02", "2008-12-31")
+    assert len(year) == 253
+    assert date_text(market.dates[year[0]]) == "2008-01-02"
+    assert date_text(market.dates[year[-1]]) == "2008-12-31"
+    for days, expected in (
+        (("2020-01-01", "2021-01-01"), "market.test: the period .* is not covered by sp500, .* to 2018-12-31"),
+        (("first of May", "2021-01-01"), "market.test: a period is given by two ISO dates"),
+        (("2011-01-01", "2010-01-01"), "market.test: the period .* ends before it begins"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            check_periods(MarketConfig(test=days), ["test"], [market])
+
+
+def test_periods_outside_the_data_are_refused(market):
+    check_periods(MarketConfig(test=("1998-12-28", "2019-01-08")), ["test"], [market])  # a few days over: holidays
+    for days in (("1990-01-01", "2008-12-31"), ("2011-01-01", "2030-12-31")):
+        with pytest.raises(ValueError, match=r"is not covered by sp500, whose 5031 bars .* 1999-01-04 to 2018-12-31"):
+            check_periods(MarketConfig(test=days), ["test"], [market])

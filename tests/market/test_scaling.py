@@ -14,7 +14,7 @@ INDEX = np.array([np.nan, 15.0, np.nan, 25.0, 20.0, 99.0])
 
 
 def scaling():
-    return Scaling.of(CLOSE, VOLATILITY, INDEX, known=range(1, 5), observed=range(2, 5), window=2)
+    return Scaling.of(CLOSE, VOLATILITY, INDEX, fitted=range(1, 5), observed=range(2, 5), window=2)
 
 
 def test_statistics_and_ranges_by_hand():
@@ -31,7 +31,7 @@ def test_statistics_and_ranges_by_hand():
 
 
 def test_windows_reach_back_to_the_first_bar_at_most():
-    found = Scaling.of(CLOSE, VOLATILITY, INDEX, known=range(1, 5), observed=range(1, 3), window=20)
+    found = Scaling.of(CLOSE, VOLATILITY, INDEX, fitted=range(1, 5), observed=range(1, 3), window=20)
     assert found.returns == pytest.approx((0.0, 0.2))
 
 

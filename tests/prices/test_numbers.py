@@ -1,166 +1,107 @@
-"""Numbers as files write them; the values are read by hand."""
+"""Numbers of columns: gaps, and cells that hold no number. They are refused with row and text, or noted."""
 
 import numpy as np
-import pandas as pd
 import pytest
+from exports import BARS, csv_of, equals, make_bars, texts
 
-from market_regimes.prices.numbers import convention_of, numbers_of
+from market_regimes.prices import ReadOptions, read_prices
 
-NAN = np.nan
-
-
-@pytest.mark.parametrize(
-    ("cell", "point", "comma"),
-    [
-        ("1234.5", 1234.5, NAN),
-        ("1,234.5", 1234.5, NAN),
-        ("1,234,567", 1234567.0, NAN),
-        ("1,234", 1234.0, 1.234),
-        ("1,5", NAN, 1.5),
-        ("1.234,5", NAN, 1234.5),
-        ("1.234", 1.234, 1234.0),
-        ("1.234.567", NAN, 1234567.0),
-        ("12,34.5", NAN, NAN),
-        ("0,5", NAN, 0.5),
-        ("1234", 1234.0, 1234.0),
-        ("$1,234.50", 1234.5, NAN),
-        ("1.234,50 €", NAN, 1234.5),
-        ("US$ 3", 3.0, 3.0),
-        ("1 234.5", 1234.5, NAN),
-        ("1\u00a0234,5", NAN, 1234.5),
-        ("1'234.5", 1234.5, NAN),
-        ("-2.5", -2.5, NAN),
-        ("1e3", 1000.0, 1000.0),
-        ('="3"', 3.0, 3.0),
-        ("85,94,000", 8594000.0, NAN),
-        ("1,25,000.5", 125000.5, NAN),
-        ("1,00,00,000", 10000000.0, NAN),
-        ("85 94 000", 8594000.0, 8594000.0),
-        ("85,9,000", NAN, NAN),
-        ("85,94,00", NAN, NAN),
-        ("1'234'567", 1234567.0, 1234567.0),
-        ("1'23", NAN, NAN),
-        ("1 2", NAN, NAN),
-        ("12 345 6", NAN, NAN),
-        ("\u20b9 1,25,000", 125000.0, NAN),
-        ("Rs. 5", 5.0, 5.0),
-        ("(1,234.5)", -1234.5, NAN),
-        ("($5)", -5.0, -5.0),
-        ("-$5", -5.0, -5.0),
-        ("\u22125", -5.0, -5.0),
-        ("1 lakh", NAN, NAN),
-        ("\u2014", NAN, NAN),
-        ("5%", NAN, NAN),
-        ("5M", NAN, NAN),
-        ("True", NAN, NAN),
-        ("inf", NAN, NAN),
-        ("0x10", NAN, NAN),
-        ("n/a", NAN, NAN),
-        ("", NAN, NAN),
-        ("12-31", NAN, NAN),
-    ],
-)
-def test_cells_by_either_convention(cell, point, comma):
-    column = pd.Series([cell, "7"])
-    np.testing.assert_array_equal(numbers_of(column, "."), [point, 7.0])
-    np.testing.assert_array_equal(numbers_of(column, ","), [comma, 7.0])
+FEATURE = ReadOptions(own={"volume": "market.features"})
 
 
-def test_multiples_of_volumes():
-    column = pd.Series(["1.5K", "2M", "0.25B", "1T", "3 %", "-", "7", "1,000K"])
-    expected = [1500.0, 2e6, 2.5e8, 1e12, 3.0, NAN, 7.0, 1e6]
-    np.testing.assert_array_equal(numbers_of(column, ".", multiples=True), expected)
-    np.testing.assert_array_equal(numbers_of(pd.Series(["1,5M"]), ",", multiples=True), [1.5e6])
+def with_volume(table, cell, row=2):
+    """The table with another text for the volume of one row; row 3 of it is 2000-01-05."""
+    volumes = [str(volume) for volume in table["Volume"]]
+    volumes[row] = cell
+
+    return csv_of(texts(table).assign(Volume=volumes))
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"),
-    [
-        ("1.5k", 1500.0),
-        ("1.5 K", 1500.0),
-        ("2m", 2e6),
-        ("2 mn", 2e6),
-        ("3.25bn", 3.25e9),
-        ("85.94 lakh", 85.94e5),
-        ("85.94 Lakhs", 85.94e5),
-        ("2 lacs", 2e5),
-        ("1.2Cr", 1.2e7),
-        ("1.2 crore", 1.2e7),
-        ("1 234 M", 1.234e9),
-        ("1,25,000 K", 1.25e8),
-        ("(1.5K)", -1500.0),
-        ("12 L", NAN),
-        ("3MM", NAN),
-        ("1.5kg", NAN),
-        ("K", NAN),
-        ("8x", NAN),
-        ("1.2M shares", NAN),
-    ],
-)
-def test_words_for_multiples_in_every_spelling(cell, value):
-    column = pd.Series([cell, "7"])
-    np.testing.assert_allclose(numbers_of(column, ".", multiples=True), [value, 7.0], rtol=1e-15)
-    np.testing.assert_array_equal(numbers_of(column, "."), [NAN, 7.0])  # no price is 1.5 thousand
+def indian(number):
+    """85,94,000 for 8594000: the last three digits, then pairs."""
+    head = str(number)[:-3]
+    tail = str(number)[-3:]
+    pairs = []
+    while head:
+        pairs.insert(0, head[-2:])
+        head = head[:-2]
+
+    return ",".join([*pairs, tail])
 
 
-def test_a_volume_in_percent_is_none():
-    np.testing.assert_array_equal(numbers_of(pd.Series(["5%", "7"]), ".", multiples=True, percent=False), [NAN, 7.0])
+def test_indian_volumes_and_prices_are_read(daily, write):
+    table = (daily * np.array([1e4, 1e4, 1e4, 1e4, 8594])).round()
+    table["Volume"] = table["Volume"].astype(int)
+    cells = texts(table).assign(
+        **{name: [indian(int(value)) for value in table[name]] for name in ("Open", "High", "Low", "Close", "Volume")}
+    )
+    (bars,) = read_prices([write(csv_of(cells))])
+
+    assert indian(8594000) == "85,94,000"
+    assert equals(bars, table)
+    assert np.array_equal(bars.volume, table["Volume"])
+    assert any(sentence.startswith("commas separate lakhs and crores: ") for sentence in bars.notes.assumptions)
 
 
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        (["1,234,567", "5"], ["commas separate thousands"]),
-        (
-            ["85,94,000", "5"],
-            ["commas separate thousands", "commas separate lakhs and crores: 85,94,000 is 8594000"],
-        ),
-        (["many,", "5,5,5"], []),
-        (["1.5K", "-"], ["multiples: 1.5K is 1,500"]),
-        (["0.5 lakh", "7"], ["multiples: 0.5lakh is 50,000"]),
-        (["(7)", "7"], ["numbers in parentheses are negative"]),
-        (["7 %", "7"], ["percent signs removed: 7% is 7"]),
-    ],
-)
-def test_only_what_the_cells_hold_is_said(cells, expected):
-    assert convention_of("file", [pd.Series(cells)], ".").said == expected
+@pytest.mark.parametrize("text", ["8x", "85,9,000", "1.2M shares", "12 L", "5%", "high", "12 34", "True"])
+def test_a_volume_that_is_no_number_is_refused_where_an_option_needs_it_and_said_elsewhere(daily, write, text):
+    path = write(with_volume(daily, text))
+
+    with pytest.raises(ValueError, match=r"row 3 .*2000-01-05\): volume is not a finite number, it is ") as refusal:
+        read_prices([path], FEATURE)
+    assert repr(text) in str(refusal.value)
+
+    (bars,) = read_prices([path])
+
+    assert np.isnan(bars.volume[2])
+    assert np.isfinite(np.delete(bars.volume, 2)).all()
+    assert (
+        f"volume is no number in 1 row(s), the first 2000-01-05, {text!r}: taken as missing" in bars.notes.assumptions
+    )
+    assert "commas separate thousands" not in bars.notes.assumptions
 
 
-def test_columns_that_hold_no_text():
-    np.testing.assert_array_equal(numbers_of(pd.Series([True, False]), "."), [NAN, NAN])
-    np.testing.assert_array_equal(numbers_of(pd.Series(pd.to_datetime(["2020-01-01"])), "."), [NAN])
-    np.testing.assert_array_equal(numbers_of(pd.Series([1, None], dtype="Int64"), "."), [1.0, NAN])
-    np.testing.assert_array_equal(numbers_of(pd.Series([1.5, np.inf]), ","), [1.5, np.inf])
+@pytest.mark.parametrize("mark", ["", "-", "--", "N/A", "n.a.", "null", "\u2014", "#N/A N/A", "\\N"])
+@pytest.mark.parametrize("options", [ReadOptions(), FEATURE])
+def test_a_missing_mark_stays_missing_and_is_said(daily, write, mark, options):
+    (bars,) = read_prices([write(with_volume(daily, mark))], options)
+
+    assert np.isnan(bars.volume[2])
+    assert np.isfinite(np.delete(bars.volume, 2)).all()
+    assert "volume is missing in 1 row(s), the first 2000-01-05" in bars.notes.assumptions
 
 
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ([["1", "2"]], "."),
-        ([["1.5", "2.25"]], "."),
-        ([["1,234.5", "2"]], "."),
-        ([["1,234", "999.5"]], "."),
-        ([["1,234", "999"], [0.5, 1.5]], "."),
-        ([["1,234,567"], ["999"]], "."),
-        ([["1,5"], ["1.234"]], ","),
-        ([["1,234"], ["0,234"]], ","),
-        ([["1,234"], ["1234,567"]], ","),
-        ([["1.234.567"], ["1,234"]], ","),
-        ([["1.234,5"]], ","),
-    ],
-)
-def test_the_cells_of_all_columns_decide(columns, expected):
-    columns = [pd.Series(cells) for cells in columns]
-    assert convention_of("file", columns).decimal == expected
-    assert convention_of("file", columns[::-1]).decimal == expected
+def test_gaps_of_an_index_and_of_a_feature_are_said(daily, write):
+    table = daily.assign(vix=[np.nan] * 3 + [20.0] * (BARS - 3), mood=[1.0, np.nan] + [2.0] * (BARS - 2))
+    (bars,) = read_prices([write(table.to_csv())], ReadOptions(own={"mood": "market.features"}))
+
+    assert "volatility_index is missing in 3 row(s), the first 2000-01-03" in bars.notes.assumptions
+    assert "mood is missing in 1 row(s), the first 2000-01-04" in bars.notes.assumptions
+    assert not any("volume" in sentence for sentence in bars.notes.assumptions)
 
 
-def test_what_does_not_decide_is_refused():
-    with pytest.raises(ValueError, match=r"file: 1,234 may be a thousand .*market\.decimal"):
-        convention_of("file", [pd.Series(["1,234", "999"])])
-    with pytest.raises(ValueError, match=r"file: 1,234\.5 has a decimal point and 1,5 a decimal comma"):
-        convention_of("file", [pd.Series(["1,234.5", "999"]), pd.Series(["1,5"])])
-    with pytest.raises(ValueError, match="one of the first rows a decimal comma"):
-        convention_of("file", [pd.Series(["1,234.5", "999"]), pd.Series([1.5])], read_by=",")
-    for decimal in (".", ","):
-        assert convention_of("file", [pd.Series(["1,234", "999"])], decimal).decimal == decimal
+def test_a_target_in_percent_is_refused(daily, write):
+    path = write(csv_of(texts(daily).assign(held="50%", mood="50%")))
+    own = {"mood": "market.features", "held": "market.benchmark_positions"}
+
+    with pytest.raises(ValueError, match=r"row 1 .*held is not a finite number, it is '50%'"):
+        read_prices([path], ReadOptions(own=own))
+
+    (bars,) = read_prices([path], ReadOptions(own={"mood": "market.features"}))
+
+    assert (bars.extra["mood"] == 50).all()
+    assert "percent signs removed: 50% is 50" in bars.notes.assumptions
+
+
+def test_decimal_commas_that_come_late(make_prices, write):
+    """The first 250 closes are whole numbers, and volumes have points between thousands."""
+    table = make_bars(make_prices, 300)[["Close", "Volume"]]
+    table["Close"] = np.where(np.arange(300) < 250, 100.0, 100.25)
+    cells = texts(table).assign(
+        Close=["100"] * 250 + ["100,25"] * 50,
+        Volume=[f"{volume:,}".replace(",", ".") for volume in table["Volume"]],
+    )
+    (bars,) = read_prices([write(csv_of(cells, sep=";"))])
+
+    assert np.array_equal(bars.close, table["Close"])
+    assert np.array_equal(bars.volume, table["Volume"])

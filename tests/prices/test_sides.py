@@ -1,29 +1,14 @@
-"""Bid and ask are two prices of one instrument; closes of several symbols in columns of any names."""
-
-from functools import partial
+"""Bid and ask are two prices of one instrument."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from exports import BARS, csv_of, equals, make_bars, texts, write_to, yfinance
+from exports import csv_of, equals, texts, yfinance
 
-from market_regimes.config import MarketConfig
-from market_regimes.market.segments import read_bars
-from market_regimes.prices.columns import without_side
-from market_regimes.prices.load import read_files
-from market_regimes.prices.table import ReadOptions
+from market_regimes.prices import ReadOptions, read_prices
+from market_regimes.prices.sides import without_side
 
 FIELDS = ["Open", "High", "Low", "Close"]
-
-
-@pytest.fixture(scope="module")
-def daily(make_prices):
-    return make_bars(make_prices, BARS)
-
-
-@pytest.fixture
-def write(tmp_path):
-    return partial(write_to, tmp_path)
 
 
 NAMES = {  # of the bid's field and the ask's
@@ -40,6 +25,8 @@ NAMES = {  # of the bid's field and the ask's
     "with a symbol": "EURUSD_{side}_{field}",
     "with a symbol and points": "EURUSD.{field}.{side}",
 }
+
+
 CASES = {"title": str, "small": str.lower, "capitals": str.upper}
 
 
@@ -49,52 +36,72 @@ def test_two_sides_are_asked_for_and_one_is_read(daily, write, form, case):
     prices = daily[FIELDS]
     table = pd.concat(
         [
-            factor * prices.set_axis([CASES[case](NAMES[form].format(side=side, field=f)) for f in FIELDS], axis=1)
+            factor
+            * prices.set_axis(
+                [CASES[case](NAMES[form].format(side=side, field=f)) for f in FIELDS],
+                axis=1,
+            )
             for side, factor in (("Bid", 1), ("Ask", 1.5))
         ],
         axis=1,
     )
     path = write(table.to_csv())
+
     with pytest.raises(ValueError, match=r"are one instrument: set market.side to bid or ask"):
-        read_files([path])
-    (bid,) = read_files([path], ReadOptions(side="bid"))
-    (ask,) = read_files([path], ReadOptions(side="ask"))
+        read_prices([path])
+
+    (bid,) = read_prices([path], ReadOptions(side="bid"))
+    (ask,) = read_prices([path], ReadOptions(side="ask"))
+
     assert equals(bid, daily)
     assert ask.close == pytest.approx(1.5 * daily["Close"].to_numpy())
     assert bid.symbol.upper() == ("EURUSD" if "symbol" in form else "PRICES")
-    assert "prices are those of the ask: market.side says so" in ask.assumptions
+    assert "prices are those of the ask: market.side says so" in ask.notes.assumptions
     with pytest.raises(ValueError, match=r"has no closes of the mid, which market.side names"):
-        read_files([path], ReadOptions(side="mid"))
+        read_prices([path], ReadOptions(side="mid"))
 
 
-@pytest.mark.parametrize("names", [["Bid", "Ask"], ["bid", "offer"], ["BID", "ASK"], ["EURUSD.Bid", "EURUSD.Ask"]])
+@pytest.mark.parametrize(
+    "names",
+    [["Bid", "Ask"], ["bid", "offer"], ["BID", "ASK"], ["EURUSD.Bid", "EURUSD.Ask"]],
+)
 def test_quotes_without_a_field_are_closes(daily, write, names):
     path = write(pd.DataFrame({names[0]: daily["Close"], names[1]: daily["Close"] * 2}).to_csv())
+
     with pytest.raises(ValueError, match=r"set market.side to bid or ask"):
-        read_files([path])
-    assert equals(read_files([path], ReadOptions(side="bid"))[0], daily, close_only=True)
+        read_prices([path])
+    assert equals(read_prices([path], ReadOptions(side="bid"))[0], daily, close_only=True)
 
 
 def test_one_side_alone_is_read_and_said(daily, write):
-    (bars,) = read_files([write(daily.add_prefix("Bid ").to_csv())])
+    (bars,) = read_prices([write(daily.add_prefix("Bid ").to_csv())])
+
     assert equals(bars, daily)
-    assert (bars.symbol, bars.assumptions) == ("prices", ["prices are those of the bid"])
+    assert (bars.symbol, bars.notes.assumptions) == (
+        "prices",
+        ("prices are those of the bid",),
+    )
     assert np.array_equal(bars.volume, daily["Volume"])
 
 
 def test_a_close_without_a_side_is_traded_beside_quotes(daily, write):
     quotes = daily[["Close"]].set_axis(["Bid"], axis=1).assign(Ask=2.0, Mid=3.0)
+
     for closes in (daily, daily.rename(columns={"Close": "Last"})):
-        (bars,) = read_files([write(closes.join(quotes).to_csv())])
+        (bars,) = read_prices([write(closes.join(quotes).to_csv())])
+
         assert equals(bars, daily)
-        assert bars.assumptions == []
-        (ask,) = read_files([write(closes.join(quotes).to_csv())], ReadOptions(side="ask"))
+        assert bars.notes.assumptions == ()
+
+        (ask,) = read_prices([write(closes.join(quotes).to_csv())], ReadOptions(side="ask"))
+
         assert (ask.close == 2).all()
 
 
 def test_sides_may_be_stated_column_by_column(daily, write):
     path = write(daily.add_prefix("Bid ").join(2 * daily.add_prefix("Ask ")).to_csv())
-    (bars,) = read_files([path], ReadOptions(columns={"close": "Bid Close", "open": "Bid Open"}))
+    (bars,) = read_prices([path], ReadOptions(columns={"close": "Bid Close", "open": "Bid Open"}))
+
     assert equals(bars, daily)
 
 
@@ -102,57 +109,34 @@ def test_sides_of_two_header_rows_long_tables_and_files(daily, write, tmp_path):
     bids_and_asks = {"EURUSD_bid": daily, "EURUSD_ask": daily * 2}
     long = pd.concat([texts(table).assign(symbol=name) for name, table in bids_and_asks.items()])
     (tmp_path / "folder").mkdir()
+
     for name, table in bids_and_asks.items():
         write(table.to_csv(), f"folder/{name}.csv")
+
     for path in (
         write(yfinance(bids_and_asks).to_csv(), "two_rows.csv"),
         write(csv_of(long), "long.csv"),
         str(tmp_path / "folder"),
     ):
         with pytest.raises(ValueError, match=r"set market.side to (bid or ask|ask or bid)"):
-            read_files([path])
-        (bars,) = read_files([path], ReadOptions(side="bid"))
+            read_prices([path])
+        (bars,) = read_prices([path], ReadOptions(side="bid"))
         assert equals(bars, daily)
 
 
 def test_words_that_hold_a_side_and_tickers_stay_what_they_are(daily, write):
     closes = pd.DataFrame({"BID": daily["Close"], "AAPL": daily["Close"], "MIDU": daily["Close"]})
-    assert [bars.symbol for bars in read_files([write(closes.to_csv())])] == ["BID", "AAPL", "MIDU"]
+
+    assert [bars.symbol for bars in read_prices([write(closes.to_csv())])] == [
+        "BID",
+        "AAPL",
+        "MIDU",
+    ]
+
     for name in ("Midcap", "Task", "Bidirectional", "Mid Cap", "Bid Ask Spread", "Forbid"):
         split = without_side(name)
         assert split in (None, ("mid", "Cap"))
-    (bars,) = read_files([write(daily.assign(**{"Mid Cap": 1.0, "Bid Ask Spread": 0.1}).to_csv())])
+
+    (bars,) = read_prices([write(daily.assign(**{"Mid Cap": 1.0, "Bid Ask Spread": 0.1}).to_csv())])
+
     assert equals(bars, daily)
-
-
-@pytest.mark.parametrize("names", [["aapl", "jpm"], ["Apple", "JPMorgan"], ["Crude Oil", "gold"]])
-def test_closes_under_any_names_are_read_where_they_are_stated(daily, make_prices, write, names):
-    other = make_bars(make_prices, BARS, seed=1)
-    table = pd.DataFrame({names[0]: daily["Close"], names[1]: other["Close"], "vix": 20.0})
-    path = write(table.to_csv())
-    with pytest.raises(ValueError, match=rf"market.closes=\[{names[0]}, {names[1]}\] reads columns as closes"):
-        read_files([path])
-    for closes in (names, "all"):
-        first, second = read_files([path], ReadOptions(closes=closes))
-        assert [first.symbol, second.symbol] == names
-        assert equals(first, daily, close_only=True)
-        assert equals(second, other, close_only=True)
-        assert (first.volatility_index == 20).all()
-    (only,) = read_files([path], ReadOptions(closes=[names[1]]))
-    assert equals(only, other, close_only=True)
-    with pytest.raises(ValueError, match=r"has no column MSFT, which market.closes names: it has Date"):
-        read_files([path], ReadOptions(closes=["MSFT"]))
-
-
-def test_the_configuration_hands_the_options_on(daily, write):
-    path = write(pd.DataFrame({"apple": daily["Close"], "jpm": daily["Close"]}).to_csv())
-    assert [bars.symbol for bars in read_bars(MarketConfig(path, closes=["jpm"]))] == ["jpm"]
-    path = write(pd.DataFrame({"Bid": daily["Close"], "Ask": daily["Close"] * 2}).to_csv())
-    assert read_bars(MarketConfig(path, side="ask"))[0].close[0] == 2 * daily["Close"].iloc[0]
-    for wrong, expected in (
-        (dict(side="both"), r"market\.side must be 'bid', 'ask', 'mid' or null, got 'both'"),
-        (dict(closes=[]), r"market\.closes names no column"),
-        (dict(off_grid="merge"), r"market\.off_grid must be 'drop', 'keep' or null, got 'merge'"),
-    ):
-        with pytest.raises(ValueError, match=expected):
-            MarketConfig(path, **wrong)

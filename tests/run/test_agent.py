@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from builders import QUICK_FLAGS, with_columns
 
 import market_regimes
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
@@ -24,9 +26,13 @@ from market_regimes.run.study import Study as StudyOfModule
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parents[2]
+
+
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2003-04-18")
 )
+
+
 FROM, TO = "2002-03-01", "2003-02-13"  # 250 business days
 
 
@@ -318,7 +324,10 @@ def with_nan(content):
 REFUSED = {
     "no folder": (lambda f: (f / "config.yaml").unlink(), "is no run folder: it has no config.yaml"),
     "no run": (lambda f: (f / "run.json").unlink(), "is no run folder: it has no run.json"),
-    "an earlier version": (lambda f: (f / "scaling.json").unlink(), r"has no scaling.json.* evaluate .*, writes it"),
+    "an earlier version": (
+        lambda f: (f / "scaling.json").unlink(),
+        r"has no scaling.json.* train --resume .*, writes it",
+    ),
     "torn": (lambda f: (f / "scaling.json").write_text('{"own": '), "scaling.json is torn"),
     "no list": (lambda f: (f / "scaling.json").write_text("[]"), "scaling.json is torn"),
     "empty": (lambda f: (f / "scaling.json").write_text("{}"), "scaling.json is torn"),
@@ -357,10 +366,12 @@ def test_the_folder_of_several_seeds_names_its_runs(tmp_path):
         Agent.load(tmp_path)
 
 
-def test_evaluating_an_earlier_run_writes_its_scaling(finished, copied):
+def test_resuming_an_earlier_run_writes_its_scaling_and_loading_it_does_not(finished, copied):
     kept = (copied / "scaling.json").read_bytes()
     (copied / "scaling.json").unlink()
     finished[0].load(copied)
+    assert not (copied / "scaling.json").exists()
+    finished[0].resume(copied, (copied / "config.yaml").read_text())
     assert (copied / "scaling.json").read_bytes() == kept
 
 
@@ -430,3 +441,241 @@ def test_positions_of_a_ruined_agent_end_with_its_ruin(make_prices, tmp_path):
     assert (table["target"] >= 5).all()
     assert table["position"].iloc[0] == 0.0
     assert (table["position"].iloc[1:] > 1).all()
+
+
+ONE_UPDATE = dict(n_steps=16, batch_size=32, n_epochs=1, seed=0)
+
+
+@pytest.fixture
+def home(tmp_path, make_prices, monkeypatch):
+    """The working folder and the user's home, with a file and a folder of files."""
+    make_prices(400).to_csv(tmp_path / "p.csv", index=False)
+    (tmp_path / "both").mkdir()
+    for i, name in enumerate("AB"):
+        make_prices(400, seed=i).to_csv(tmp_path / "both" / f"{name}.csv", index=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+RUINOUS = TradingCosts(position_low=5.0, position_high=5.5)
+
+
+@pytest.fixture(scope="module")
+def leveraged(tmp_path_factory, make_prices):
+    """Runs whose agents always hold 5 or more, and prices that fall by a quarter on their 300th bar."""
+    place = tmp_path_factory.mktemp("ruin")
+    prices = make_prices(400)
+    prices.to_csv(place / "p.csv", index=False)
+    folders = {}
+    for policy, keys in (("MlpPolicy", {}), ("MlpLstmPolicy", {"policy_kwargs": {"lstm_hidden_size": 8}})):
+        run = RunConfig(total_timesteps=32, n_envs=2, out=str(place), name=policy, progress_bar=False)
+        market = MarketConfig(str(place / "p.csv"), trading=RUINOUS)
+        folders[policy] = Study(run, market, {**ONE_UPDATE, "policy": policy, **keys}).start()
+    fallen = prices.copy()
+    fallen.loc[300:, ["open", "high", "low", "close"]] *= 0.75
+    return folders, fallen
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "MlpLstmPolicy"])
+@pytest.mark.parametrize("bars", [300, 301, 302, 350, 400])
+def test_a_signal_that_is_played_holds_what_the_evaluation_holds_after_ruin(leveraged, policy, bars):
+    folders, prices = leveraged
+    agent, cut = Agent.load(folders[policy]), prices.iloc[:bars]
+    first = "2000-12-01"
+    frame = agent.backtest(prices, first)["p"]
+    now = datetime(2030, 1, 1)
+    (signal,) = agent.signal(cut, first=first, now=now)
+    ruined = bars > 300
+    if ruined:
+        assert (signal.position, signal.target, signal.trade) == (0.0, 0.0, 0.0)
+        assert (frame.loc[prices["date"][301] :, "position"] == 0).all()
+    else:
+        row = frame.loc[prices["date"][bars - 1]]
+        assert signal.position == row["position"] > 4
+        assert signal.target >= 5
+    day = str(prices["date"][300].date())
+    said = [sentence for sentence in signal.warnings if "is ruined on" in sentence]
+    assert said == (
+        [f"the account that is played from {first} on is ruined on {day}: it holds nothing after that"] * ruined
+    )
+
+    # A position that is given is that of another account.
+    (given,) = agent.signal(cut, position=5.0, first=first, now=now)
+    assert (given.position, given.target >= 5) == (5.0, True)
+
+
+def test_symbols_are_ruined_each_by_itself(tmp_path, make_prices):
+    tables = [make_prices(400, seed=i).assign(symbol=name) for i, name in enumerate("AB")]
+    pd.concat(tables).to_csv(tmp_path / "p.csv", index=False)
+    run = RunConfig(total_timesteps=32, n_envs=2, out=str(tmp_path), name="run", progress_bar=False)
+    folder = Study(run, MarketConfig(str(tmp_path / "p.csv"), trading=RUINOUS), ONE_UPDATE).start()
+    tables[0].loc[300:, ["open", "high", "low", "close"]] *= 0.75
+    agent, prices = Agent.load(folder), pd.concat(tables)
+    one, two = agent.signal(prices, first="2001-02-01")
+    frames = agent.backtest(prices, "2001-02-01")
+    assert (one.position, two.position) == (frames["A"]["position"].iloc[-1], frames["B"]["position"].iloc[-1])
+    assert one.target == 0 < two.target
+    assert two.position > 0
+
+
+@pytest.mark.parametrize(
+    ("prices", "got"),
+    [
+        (pd.Series([0.264, 0.3]), 'Series, of which to_frame\\("close"\\) makes a frame of closes'),
+        (np.ones((100, 4)), "ndarray"),
+        ({"A": pd.DataFrame()}, "dict"),
+        ([pd.DataFrame()], "list"),
+        ([0.264], "list"),
+        (["p.csv", 3], "list"),
+        ([], "list"),
+        (None, "NoneType"),
+        (0.264, "float"),
+        (b"p.csv", "bytes"),
+    ],
+)
+def test_prices_of_another_kind_are_refused_in_the_words_of_python(home, prices, got):
+    run = RunConfig(total_timesteps=32, n_envs=2, out=str(home), name="run", progress_bar=False)
+    agent = Agent.load(Study(run, MarketConfig("p.csv"), ONE_UPDATE).start())
+    for method in (agent.signal, agent.backtest):
+        with pytest.raises(ValueError, match=f"^prices must be a pandas frame, a file, .* got {got}$"):
+            method(prices)
+
+
+def test_each_caller_reads_the_names_that_it_gave(home, capsys):
+    """Of Python its arguments, of the command line its flags."""
+    main([*QUICK_FLAGS, "--market.data=both", "--run.name=x"])
+    agent, folder = Agent.load("runs/x"), "runs/x"
+    cases = [
+        (dict(prices="p.csv", like="C"), ["--data", "p.csv", "--like", "C"], "{like}=C is none of the symbols"),
+        (dict(prices="p.csv"), ["--data", "p.csv"], "{like}=SYMBOL says as which of its symbols"),
+        (dict(prices="both", position=0.5), ["--data", "both", "--position", "0.5"], "{position}"),
+        (dict(prices="both", first="today"), ["--data", "both", "--from", "today"], "{first} and {last}: a period"),
+        (dict(prices="both/x.pdf"), ["--data", "both/x.pdf"], "{prices}: both/x.pdf is no folder, does not end in"),
+        (dict(prices="both", zone="Mars"), ["--data", "both", "--zone", "Mars"], "{zone}=Mars is no zone"),
+    ]
+    words = {name: name for name in ("like", "first", "last", "prices", "zone")}
+    words["position"] = "position=dict(SYMBOL=X)"
+    flags = dict(
+        like="--like", position="--position SYMBOL=X", first="--from", last="--to", prices="--data", zone="--zone"
+    )
+    for keywords, arguments, sentence in cases:
+        with pytest.raises(ValueError) as refusal:  # noqa: PT011  # its sentence is looked at below
+            agent.signal(**keywords)
+        assert sentence.format(**words) in str(refusal.value)
+        assert "--" not in str(refusal.value)
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["signal", folder, *arguments])
+        assert sentence.format(**flags) in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"^first and last: a period"):
+        agent.backtest("both", "2001-01-01", "soon")
+
+
+def test_a_signal_needs_no_volume_where_only_the_impact_of_orders_does(tmp_path, make_prices):
+    prices = make_prices(400)
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    trading = TradingCosts(start_equity=1e4, impact_coefficient=1.0)
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="impact", progress_bar=False)
+    algorithm = dict(n_steps=32, batch_size=32, n_epochs=1, seed=0)
+    folder = Study(settings, MarketConfig(str(tmp_path / "prices.csv"), trading=trading), algorithm).start()
+    agent = Agent.load(folder)
+    (answer,) = agent.signal(prices.drop(columns="volume"), 0.5)
+    assert answer.target == agent.signal(prices, 0.5)[0].target
+    assert len(agent.backtest(prices)["prices"]) == 400 - 21
+    with pytest.raises(ValueError, match=r"has no column volume, which market.trading.impact_coefficient names"):
+        agent.backtest(prices.drop(columns="volume"))
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory, make_prices):
+    """A recurrent run on a feature without its first 60 values and an own rule without its first 100."""
+    folder = tmp_path_factory.mktemp("recurrent")
+    table = with_columns(make_prices(600))
+    table["macro"] = table["close"].pct_change(60)
+    table.loc[:99, "mine"] = np.nan
+    table.to_csv(folder / "prices.csv", index=False)
+    config = MarketConfig(
+        str(folder / "prices.csv"),
+        train=("2000-06-01", "2001-06-29"),
+        validation=("2001-07-02", "2001-10-31"),
+        test=("2001-11-01", "2002-04-19"),
+        features=["macro"],
+        benchmark_positions="mine",
+        episode_bars=60,
+        trading=TradingCosts(start_equity=1e4, fee_per_share=0.01),
+    )
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(folder), name="x", progress_bar=False)
+    algorithm = dict(policy="MlpLstmPolicy", n_steps=16, batch_size=32, n_epochs=1, policy_kwargs=SMALL_LSTM)
+    return Study(settings, config, algorithm).start(), table
+
+
+SMALL_LSTM = dict(lstm_hidden_size=4)
+
+
+def test_played_bars_begin_where_all_features_are_known_and_need_no_own_rule(remembering):
+    """The feature is known from bar 60 on, so the first return is that of bar 61."""
+    folder, table = remembering
+    agent = Agent.load(folder)
+    (whole,), (dated,) = agent.signal(table), agent.signal(table, first=str(table["date"][61].date()))
+    assert (whole.target, whole.position, whole.observation) == (dated.target, dated.position, dated.observation)
+    frame = agent.backtest(table)["prices"]
+    assert frame.index[0] == table["date"][61]
+    with pytest.raises(ValueError, match="macro of prices has no value yet: begin the period later, remove the rows"):
+        agent.signal(table, first=str(table["date"][60].date()))
+    with pytest.raises(ValueError, match=r"mine of prices is missing, and market\.benchmark_positions trades"):
+        agent.segments(table, (str(table["date"][61].date()), None))
+
+
+def test_a_signal_at_the_last_bar_alone_asks_for_no_cost_of_orders_before(tmp_path, make_prices):
+    """At a price of ten cents a fee of 1 per share takes all, but no order is filled."""
+    table = make_prices(600)
+    table.to_csv(tmp_path / "own.csv", index=False)
+    trading = TradingCosts(start_equity=1e4, fee_per_share=1.0)
+    settings = RunConfig(total_timesteps=64, n_envs=2, out=str(tmp_path), name="fees", progress_bar=False)
+    days = dict(train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"))
+    config = MarketConfig(
+        str(tmp_path / "own.csv"), test=("2001-11-01", "2002-04-19"), trading=trading, episode_bars=60, **days
+    )
+    folder = Study(settings, config, dict(n_steps=16, batch_size=32, n_epochs=1)).start()
+    table.loc[:300, ["open", "high", "low", "close"]] /= 1e3
+    agent = Agent.load(folder)
+    assert np.isfinite(agent.signal(table)[0].target)
+    with pytest.raises(ValueError, match="fee_per_share=1 takes all equity"):
+        agent.backtest(table)
+
+
+THREE_PERIODS = dict(
+    train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"), test=("2001-11-01", "2003-04-18")
+)
+
+
+SYMBOLS = ("A", "B", "C")
+
+
+@pytest.fixture(scope="module")
+def run_of_three(tmp_path_factory, make_prices):
+    """A run of one update on three symbols, and their bars."""
+    out = tmp_path_factory.mktemp("runs")
+    table = pd.concat([make_prices(860, seed=i).assign(symbol=name) for i, name in enumerate(SYMBOLS)])
+    table.to_csv(out / "prices.csv", index=False)
+    settings = RunConfig(total_timesteps=128, n_envs=2, eval_every=128, out=str(out), name="run", progress_bar=False)
+    market = MarketConfig(str(out / "prices.csv"), episode_bars=60, **THREE_PERIODS)
+    study = Study(settings, market, dict(seed=0, n_steps=64, batch_size=64, n_epochs=1, learning_rate=0.01))
+    return study.start(), table
+
+
+def test_an_agent_asked_for_several_symbols_answers_for_each_as_if_it_were_alone(run_of_three):
+    folder, table = run_of_three
+    agent = Agent.load(folder)
+    held = {"A": 0.0, "B": 0.4, "C": 0.9}
+    together = agent.signal(table, held)
+    assert len({signal.cvar for signal in together}) == 3
+    for signal in together:
+        (alone,) = agent.signal(table[table["symbol"] == signal.symbol], {signal.symbol: held[signal.symbol]})
+        assert (signal.symbol, signal.regime, signal.date) == (alone.symbol, alone.regime, alone.date)
+        assert signal.cvar == pytest.approx(alone.cvar, rel=1e-5)
+        assert signal.quantiles == pytest.approx(alone.quantiles, rel=1e-5)
+        assert signal.observation == pytest.approx(alone.observation)
+        assert (signal.position, signal.target) == pytest.approx((alone.position, alone.target), rel=1e-5)

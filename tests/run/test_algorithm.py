@@ -9,7 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 import distributional_ppo
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig
-from market_regimes.run.algorithm import RECURRENT_KEYS, algorithm_class, check_ranges, model_of, python_values
+from market_regimes.run.algorithm import algorithm_class, check_ranges, model_of, python_values, recurrent_types
 from market_regimes.run.study import Study
 
 LSTM = dict(policy="MlpLstmPolicy")
@@ -17,7 +17,7 @@ SMALL = dict(seed=0, device="cpu", n_steps=16, batch_size=16, n_epochs=1)
 EMPTY = {
     "sequence_length": None,
     "policy_kwargs": {
-        **dict.fromkeys(k[14:] for k in RECURRENT_KEYS if k.count(".") == 1),
+        **dict.fromkeys(k[14:] for k in recurrent_types() if k.count(".") == 1),
         "lstm_kwargs": {"dropout": None, "bias": None},
     },
 }
@@ -49,10 +49,13 @@ def test_the_class_follows_from_the_policy(policy, expected):
 )
 def test_keys_of_recurrent_policies_are_refused_where_there_is_no_lstm(key, value):
     keys = value
+
     for name in reversed(key.split(".")):
         keys = {name: keys}
+
     with pytest.raises(ValueError, match=rf"algorithm\.{key}={value} is for .*MlpLstmPolicy.*algorithm\.policy=MlpPol"):
         algorithm_class({"policy": "MlpPolicy", **keys})
+
     if key != "policy_kwargs.shared_lstm":
         assert algorithm_class({**LSTM, **keys}) is RecurrentDistributionalPPO
 
@@ -80,9 +83,13 @@ def test_a_sequence_has_a_step():
 
 def test_keys_that_are_null_are_left_to_the_constructor():
     values = python_values({**LSTM, **EMPTY, "target_kl": None})
+
     assert values == {**LSTM, "target_kl": None, "policy_kwargs": {}}
+
     given = python_values({**LSTM, "sequence_length": 3, "policy_kwargs": {"lstm_hidden_size": 5, "n_quantiles": 7}})
+
     assert given == {**LSTM, "sequence_length": 3, "policy_kwargs": {"lstm_hidden_size": 5, "n_quantiles": 7}}
+
     for kwargs, expected in (({"dropout": 0.5, "bias": None}, {"dropout": 0.5}), ({"bias": False}, {"bias": False})):
         before = {**LSTM, "policy_kwargs": {"lstm_kwargs": kwargs}}
         assert python_values(before)["policy_kwargs"] == {"lstm_kwargs": expected}
@@ -102,19 +109,25 @@ def test_the_study_builds_what_is_configured(tmp_path):
     keys = dict(lstm_hidden_size=5, n_lstm_layers=2, shared_lstm=True, lstm_kwargs=dict(bias=False))
     study = Study(run, MarketConfig(), {**LSTM, **SMALL, "sequence_length": 4, "policy_kwargs": keys})
     policy = study.model.policy
+
     assert isinstance(policy, RecurrentActorCriticPolicy)
     assert (policy.lstm_actor.hidden_size, policy.lstm_actor.num_layers, policy.lstm_critic) == (5, 2, None)
     assert not policy.lstm_actor.bias
     assert (study.model.sequence_length, study.model.n_steps, study.model.batch_size) == (4, 16, 16)
+
     folder = study.start("")
+
     assert study.evaluate(folder, "test")["joint"]["agent"]["mean_reward"] > 0
+
     plain = Study(run, MarketConfig(), {"policy": "MlpPolicy", **SMALL, **EMPTY})
+
     assert type(plain.model) is DistributionalPPO
 
 
 def test_a_model_that_only_acts_is_not_trained():
     env = make_vec_env("CartPole-v1", 2)
     model = model_of({**SMALL, "policy_kwargs": {"optimizer_class": "RMSprop"}}, env, acts_only=True)
+
     assert [*model.get_parameters()] == ["policy", "policy.optimizer"]  # as in the checkpoints of a training
     with pytest.raises(RuntimeError, match="this model only acts"):
         model.learn(64)
@@ -122,8 +135,10 @@ def test_a_model_that_only_acts_is_not_trained():
 
 def test_without_sb3_contrib_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "recurrent_distributional_ppo", None)
+
     with pytest.raises(ValueError, match=r'algorithm\.policy=MlpLstmPolicy needs sb3-contrib: pip install "'):
         algorithm_class(LSTM)
+
     assert algorithm_class({"policy": "MlpPolicy"}) is DistributionalPPO
 
 

@@ -15,9 +15,9 @@ import torch
 from stable_baselines3.common.vec_env import VecNormalize
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
-from market_regimes.evaluate.play import orders
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import segments_of
+from market_regimes.run.agent import normalised
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.export import layout_of
 from market_regimes.run.folder import Configured
@@ -103,7 +103,7 @@ def episodes(agent, segments, n_envs):
     """So many agents somewhere in the market, with positions that the policy would not hold, too."""
     core = MarketCore(segments["train"], n_envs, agent.trading, 200)
     core.reset(np.ones(n_envs, dtype=bool), np.random.default_rng(0))
-    core.position = np.random.default_rng(1).uniform(-2, 2, n_envs)
+    core.start_at(core.bar, np.random.default_rng(1).uniform(-2, 2, n_envs))
     return core
 
 
@@ -116,10 +116,11 @@ def same(one, other):
 def test_onnx_runtime_decides_what_the_agent_does(case, segments, tmp_path):
     agent = agent_of(segments, **CASES[case])
     session, layout = exported(agent, tmp_path)
-    core, seen = episodes(agent, segments, 1000), []
-    targets = orders(core, agent.rule(seen))
-    quantiles = agent.model.policy.predict_quantiles(seen[0]).detach().numpy()
+    core = episodes(agent, segments, 1000)
+    targets = np.clip(agent.rule()(core.known()), *agent.trading.bounds)  # as the environment fills them
     observations = core.observations()
+    inputs = normalised(agent.model, observations)
+    quantiles = agent.model.policy.predict_quantiles(inputs).detach().numpy()
     position, predicted = session.run(["position", "quantiles"], {"observation": observations})
     assert len(np.unique(targets)) > (2 if "some" in case else 50)
     np.testing.assert_allclose(position, targets, rtol=0, atol=0 if "some" in case else 1e-6)
@@ -198,7 +199,7 @@ def test_the_observation_is_made_of_prices_as_the_json_says(segments):
     assert names[19:] == ["log_return_0_bars_ago", "ewma_volatility", "volatility_index", "position"]
     assert [number["unit"] for number in numbers[19:]] == ["log growth", "points", "points", "share of equity"]
     core = MarketCore(segments["train"], 2, trading, None)
-    core.bar, core.position = core.last.copy(), np.array([0.25, -1.5])
+    core.start_at(core.last, np.array([0.25, -1.5]))
     observations = core.observations()
     assert layout["observation"]["dtype"] == str(observations.dtype)
     assert layout["observation"]["shape"][1] == observations.shape[1] == len(numbers)
@@ -269,7 +270,7 @@ def test_the_command_writes_one_file_and_its_layout(run, segments, tmp_path, cap
     (position, _) = onnxruntime.InferenceSession(str(tmp_path / "mine.onnx")).run(
         None, {"observation": core.observations()}
     )
-    np.testing.assert_allclose(position, orders(core, agent.rule()), atol=1e-6)
+    np.testing.assert_allclose(position, np.clip(agent.rule()(core.known()), *agent.trading.bounds), atol=1e-6)
 
 
 @pytest.mark.parametrize(

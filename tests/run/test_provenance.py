@@ -13,7 +13,7 @@ from market_regimes.run.provenance import check_provenance, provenance
 @pytest.fixture
 def made(tmp_path):
     """A run folder's provenance, and what it was trained on."""
-    segments = {"train": [Segment(load_shipped("sp500"), range(100, 400), range(100, 400))]}
+    segments = {"train": [Segment.scaled_by(load_shipped("sp500"), range(100, 400), range(100, 400))]}
     return tmp_path, provenance(0, segments), segments
 
 
@@ -24,6 +24,7 @@ def test_runs_of_another_data_version_are_refused_in_one_sentence_with_their_ver
     if found is None:
         del content["data_version"]
     (folder / "run.json").write_text(json.dumps(content))
+
     for attempt in (lambda: check_provenance(folder, segments), lambda: Comparison(folder, [], content["data"])):
         with pytest.raises(ValueError, match=rf"made by version 0\.1\.7 of this program, {order} a change") as refusal:
             attempt()
@@ -44,5 +45,6 @@ def test_a_run_without_its_months_is_torn(made, months):
     folder, content, segments = made
     content["data"]["S&P 500"]["months"] = months
     (folder / "run.json").write_text(json.dumps(content))
+
     with pytest.raises(ValueError, match="torn"):
         check_provenance(folder, segments)

@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import AS_PPO, plain_state
 from sb3_contrib import RecurrentPPO
-from test_recurrent import AS_PPO, plain_state
 
 from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.config import MarketConfig, RunConfig, TradingCosts
-from market_regimes.evaluate.play import backtest
+from market_regimes.evaluate.evaluation import evaluate
+from market_regimes.evaluate.play import backtest, play_period
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.segments import segments_of
-from market_regimes.run.agent import Agent, decision, predicted_and_realised
+from market_regimes.run.agent import Agent, critic_of, decision, normalised
 from market_regimes.run.inputs import inputs_of_rollout, quantiles_of_episode
 from market_regimes.run.study import Study
 
@@ -58,9 +59,9 @@ def test_targets_and_values_are_those_of_recurrent_ppo_along_each_symbol(segment
     ours = trained(segments, kwargs=kwargs, **AS_PPO)
     theirs = trained(segments, RecurrentPPO, kwargs)
     theirs.policy.load_state_dict(plain_state(ours))
-    seen = []
-    frames = backtest(segments["test"], COSTS, decision(ours, COSTS, seen))
-    predicted, _ = predicted_and_realised(ours, frames, seen)
+    evaluation = evaluate(decision(ours, COSTS), segments["test"], COSTS, critic_of(ours))
+    frames = evaluation.agent.frames
+    predicted, _ = evaluation.predicted_and_realised
     for i, (segment, frame) in enumerate(zip(segments["test"], frames.values(), strict=True)):
         core, state, critic = MarketCore([segment], 1, COSTS, None), None, None
         targets, values = [], []
@@ -80,12 +81,11 @@ def test_targets_and_values_are_those_of_recurrent_ppo_along_each_symbol(segment
 
 def test_the_states_matter(segments, model):
     """Else the tests here would see nothing: the same observations after zero states are answered otherwise."""
-    seen = []
-    backtest(segments["test"], COSTS, decision(model, COSTS, seen))
+    seen = play_period(segments["test"], COSTS, decision(model, COSTS)).observations
     alone = model.predict(seen[-1], deterministic=True)[0]
     frames = backtest(segments["test"], COSTS, decision(model, COSTS))
     assert np.abs(alone[:, 0] - [frame["target"].iloc[-1] for frame in frames.values()]).max() > 1e-4
-    whole = quantiles_of_episode(model, np.stack(seen)[:, 0])
+    whole = quantiles_of_episode(model, seen[:, 0])
     assert not torch.allclose(whole[-1], model.policy.predict_quantiles(seen[-1][0])[0])
 
 
@@ -160,8 +160,11 @@ def test_a_signal_is_what_an_evaluation_decides(run):
     """
     agent, frames = Agent.load(run[0]), [pd.read_csv(file, parse_dates=["date"]) for file in run[1]]
     frames = [frame.assign(symbol=name) for name, frame in zip("AB", frames, strict=True)]
-    first, seen = str(frames[0]["date"][340].date()), []
-    decided = backtest(agent.segments(pd.concat(frames), (first, None)), agent.trading, agent.rule(seen))
+    first = str(frames[0]["date"][340].date())
+    segments = agent.segments(pd.concat(frames), (first, None))
+    evaluation = evaluate(agent.rule(), segments, agent.trading, critic_of(agent.model))
+    decided = evaluation.agent.frames
+    seen = normalised(agent.model, evaluation.episode.observations)
     for bar in range(342, 592, 10 if agent.configured.run.normalize_observations else 5):
         cut = pd.concat([frame[frame["date"] <= frames[0]["date"][bar]] for frame in frames])
         for signal in agent.signal(cut, first=first):
@@ -171,7 +174,7 @@ def test_a_signal_is_what_an_evaluation_decides(run):
             assert signal.observation == [float(number) for number in seen[row]["AB".index(signal.symbol)]]
             if row < len(frame):
                 assert signal.target == frame["target"].iloc[row]
-    quantiles, _ = predicted_and_realised(agent.model, decided, seen)
+    quantiles, _ = evaluation.predicted_and_realised
     a = signal_of(agent, pd.concat(frames)[lambda f: f["date"] < frames[0]["date"].iloc[-1]], first)
     expected = np.quantile(quantiles[len(decided["A"]) - 1], 0.5, method="hazen")
     assert a.quantiles["0.5"] == pytest.approx(expected, rel=1e-5)
@@ -188,11 +191,11 @@ def test_a_signal_with_memory_depends_on_what_came_before(run):
     assert whole.quantiles != short.quantiles
     assert (held.position, held.observation[:-1]) == (0.25, whole.observation[:-1])
     assert held.quantiles != whole.quantiles
-    seen = []
-    backtest(agent.segments(run[1][0]), agent.trading, agent.rule(seen))
+    episode = play_period(agent.segments(run[1][0]), agent.trading, agent.rule())
+    seen = normalised(agent.model, episode.observations)
     seen[-1] = np.array([held.observation], dtype=seen[-1].dtype)  # before the last bar the positions are its own
     with torch.no_grad():
-        last = quantiles_of_episode(agent.model, np.stack(seen)[:, 0])[-1].numpy()
+        last = quantiles_of_episode(agent.model, seen[:, 0])[-1].numpy()
     assert held.quantiles["0.5"] == pytest.approx(np.quantile(last, 0.5, method="hazen"), rel=1e-5)
     alone = backtest(agent.segments(run[1][0]), agent.trading, agent.rule())
     assert whole.position == alone["A"]["position"].iloc[-1]

@@ -121,11 +121,14 @@ def killed_and_whole(build, folder, algorithm, read_scalars, **run):
 def test_a_killed_run_resumes_to_the_same(build, tmp_path, read_scalars, name, patience):
     algorithm = CONFIGURATIONS[name]
     _, killed, whole = killed_and_whole(build, tmp_path, algorithm, read_scalars, patience=patience)
+
     assert [int(path.name) for path in newest_first(killed)] == [128, 64]
     assert whole["state"]["num_timesteps"] == (224 if patience else 256)  # 64 is the best, 5 evaluations later is 224
     assert whole["steps"] == [64, 192, 224] if patience else [64, 192, 256]
+
     build(killed, algorithm, patience=patience).resume(killed, "")
     again = outcome(killed, read_scalars)
+
     for part, value in whole.items():
         assert again[part] == value, part
 
@@ -219,6 +222,7 @@ def test_without_any_one_state_the_resumed_run_differs(build, everything, tmp_pa
     shutil.rmtree(checkpoint)
     build(copy, EVERYTHING).resume(copy, "")
     again = outcome(copy, read_scalars)
+
     assert [part for part in whole if again[part] != whole[part]]
 
 
@@ -240,12 +244,15 @@ def test_a_recurrent_run_that_forgets_differs(build, recurrent, tmp_path, read_s
     copy = shutil.copytree(killed, tmp_path / "copy")
     checkpoint = newest_first(copy)[0]
     tensors, state = read(checkpoint)
+
     assert len(tensors["lstm_states"]) == 4
+
     tensors[key][place] = otherwise(tensors[key][place])
     write(copy, int(checkpoint.name), tensors, state)
     shutil.rmtree(checkpoint)
     build(copy, RECURRENT).resume(copy, "")
     again = outcome(copy, read_scalars)
+
     assert [part for part in whole if again[part] != whole[part]]
 
 
@@ -259,6 +266,7 @@ def test_states_of_other_lstms_are_refused(build, recurrent, tmp_path, capsys, s
     write(copy, int(checkpoint.name), tensors, state)
     shutil.rmtree(checkpoint)
     build(copy, RECURRENT).resume(copy, "")
+
     assert "does not fit this run: its LSTMs' states have shapes" in capsys.readouterr().err
 
 
@@ -289,7 +297,9 @@ def test_a_kill_during_any_update_leaves_a_run_that_resumes_to_the_same(build, t
     with monkeypatch.context() as patch:
         patch.setattr(DistributionalPPO, "train", copy_and_train)
         study.start("")
+
     whole = outcome(tmp_path / "whole", read_scalars)
+
     for step in (32, 96, 192):
         folder = tmp_path / str(step)
         build(folder, EVERYTHING).resume(folder, "")
@@ -301,6 +311,7 @@ def test_a_resumed_run_that_had_stopped_early_stays_stopped(build, tmp_path, rea
     build(folder, EVERYTHING).start("")
     before = outcome(folder, read_scalars)
     build(folder, EVERYTHING).resume(folder, "")
+
     assert outcome(folder, read_scalars) == before
 
 
@@ -308,10 +319,13 @@ def test_a_run_killed_before_its_first_checkpoint_is_the_whole_one(build, tmp_pa
     folder = tmp_path / "run"
     build(folder, EVERYTHING).start("")
     whole = outcome(folder, read_scalars)
+
     for path in folder.iterdir():
         if path.name != "run.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     build(folder, EVERYTHING).resume(folder, "")
+
     assert outcome(folder, read_scalars) == whole
 
 
@@ -321,6 +335,7 @@ def test_schedules_go_on_where_they_were(build, tmp_path):
     study.copies = ((160, tmp_path / "killed"),)
     study.start("")
     build(tmp_path / "killed", CONFIGURATIONS["plain"], patience=None).resume(tmp_path / "killed", "")
+
     for name in ("whole", "killed"):
         rates = pd.read_csv(tmp_path / name / "progress.csv")["train/learning_rate"].dropna()
         assert rates.to_numpy() == pytest.approx([0.001 * (1 - u / 8) for u in range(1, 9)], abs=1e-12)
@@ -346,6 +361,7 @@ def test_another_environment_resumes_with_its_parameters_and_statistics(tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_on_rollout_start", look)
         longer.resume(folder, "")
+
     assert all(torch.equal(value, seen[name]) for name, value in tensors["parameters"]["policy"].items())
     assert seen["count"] == pytest.approx(float(tensors["observation_statistics"][""]["count"]) + 2)
     assert seen["updates"] == state["n_updates"] == 2

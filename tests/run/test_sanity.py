@@ -48,6 +48,7 @@ def test_a_healthy_run_passes_and_says_its_numbers(tmp_path):
 def test_one_update_out_of_range_fails_its_own_check_only(tmp_path, tag, value, fails, update):
     values = [value if i == update else old for i, old in enumerate(GOOD[tag])]
     counts = fails == 1 or update == 2  # clamps and variance are those of the last update, when quantiles have parted
+
     assert answers(tmp_path, {**GOOD, tag: values}) == [i != fails or not counts for i in range(4)]
 
 
@@ -58,5 +59,7 @@ def test_the_range_of_the_weight_is_the_models(tmp_path, low, high, passed):
 
 def test_a_weight_missing_in_one_update_or_in_all_fails(tmp_path):
     assert answers(tmp_path / "one", {**GOOD, "train/variance_scaling_weight": [1.0, 1.0]}) == [False, True, True, True]
+
     none = {tag: values for tag, values in GOOD.items() if "variance" not in tag}
+
     assert answers(tmp_path / "all", none) == [False] * 4

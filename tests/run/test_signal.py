@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,16 +15,36 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import train_with_columns, with_columns
 
 from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.market.environment import MarketCore
-from market_regimes.run.signal import LastDecision, at_last_bar, position_of, positions_held, replayed, signals_of
+from market_regimes.market.market import Market
+from market_regimes.market.scaling import FeatureScaling
+from market_regimes.market.segments import Segment
+from market_regimes.run.signal import (
+    LastDecision,
+    at_last_bar,
+    outside_training,
+    position_of,
+    positions_held,
+    replayed,
+    signals_of,
+)
 from train_model_multi_patch import main
 
 ROOT = Path(__file__).parents[2]
+
+
 QUICK = ["--run.total_timesteps=256", "--run.n_envs=2", "--run.eval_every=128", "--run.progress_bar=false"]
+
+
 QUICK += ["--algorithm.n_steps=64", "--algorithm.batch_size=64", "--algorithm.n_epochs=4", "--market.episode_bars=60"]
+
+
 QUICK += ["--market.train=[2000-01-03,2001-06-29]", "--market.validation=[2001-07-02,2001-10-31]"]
+
+
 QUICK += ["--market.test=[2001-11-01,2002-04-19]"]
 
 
@@ -114,7 +135,7 @@ class Critic:
 def test_quantiles_lie_on_straight_lines_between_the_midpoints(run):
     """Of ten quantiles 0, 1, ..., 9 the midpoints are 0.05, 0.15, ..., 0.95; of two, 0.25 and 0.75."""
     markets = [segment.market for segment in Agent.load(run[0]).segments(run[1])]
-    last = LastDecision(np.array([0.5]), np.array([0.75]), [np.zeros((1, 23))])
+    last = LastDecision(np.array([0.5]), np.array([0.75]), [np.zeros((1, 23))], np.array([-1]))
     for quantiles, expected, worst in (
         ([list(range(10))], [0.0, 4.5, 9.0], 0.0),
         ([[2.0, 4.0]], [2.0, 3.0, 4.0], 2.0),
@@ -147,9 +168,9 @@ def test_the_agents_stand_at_their_last_bars(run):
             known.append(at)
             return np.array([0.5])
 
-        seen = [whole.observations()] * 600
-        last = decide(core, np.array([held]), rule, seen)
+        last = decide(core, np.array([held]), rule)
         assert (known[-1].bar.tolist(), known[-1].position.tolist()) == ([599], [expected])
+        assert last.observations[0][-1].tolist() == known[-1].observations[0].tolist()
         assert known[-1].observations[0, :-1].tolist() == whole.observations()[0, :-1].tolist()
         assert (last.held.tolist(), last.target.tolist()) == ([expected], [0.5])
         assert len(known) == len(last.observations[0]) == (1 if decide is at_last_bar else 580)
@@ -285,8 +306,7 @@ def test_the_fill_is_the_environments(fill, missing, fills, words, tmp_path, mak
     assert words in capsys.readouterr().out
     agent = Agent.load(folder)
     core = MarketCore(agent.segments(data.entries), 2, agent.trading, episode_bars=None)
-    core.bar = core.last.copy()
-    core.bar = core.bar - 1  # a step back, whose return shows where an order is filled
+    core.start_at(core.last - 1, np.zeros(2))  # a step back, whose return shows where an order is filled
     market = core.markets[1]
     whole, after_open = market.close[-1] / market.close[-2] - 1, market.close[-1] / market.open[-1] - 1
     held = core.step(np.ones(2)).growth[1] - 1
@@ -392,3 +412,100 @@ def test_signal_imports_no_library_of_pictures_or_statistics_no_compiler_and_no_
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
+
+
+@pytest.fixture(scope="module")
+def run_with_columns(tmp_path_factory, make_prices):
+    """A run whose file has columns of the user's own, and the file."""
+    return train_with_columns(tmp_path_factory.mktemp("own"), make_prices(600))
+
+
+def test_a_feature_outside_what_training_saw_is_warned_of(run_with_columns, make_prices):
+    agent, table = (
+        Agent.load(run_with_columns[0]),
+        with_columns(make_prices(600))[:390],
+    )  # the training period ends on the last of them
+    low, high = table["macro"][20:].min(), table["macro"][20:].max()
+
+    def warnings(macro):
+        changed = table.assign(macro=table["macro"].where(table.index < 389, macro))
+        (signal,) = agent.signal(changed, now=datetime(2001, 6, 30))
+        return signal.warnings
+
+    assert warnings(low) == warnings(high) == []
+    span = f"lies outside the {low:.6g} to {high:.6g} that training saw"
+    assert warnings(3.25) == [f"the feature macro of 2001-06-29, 3.25, {span}"]
+    assert warnings(-0.5) == [f"the feature macro of 2001-06-29, -0.5, {span}"]
+
+
+def test_ranges_of_other_symbols_are_compared_as_they_are_scaled(run_with_columns):
+    """Another symbol saw 4 to 20, about its mean of 10 and in units of 2: -3 to 5 as the own one is scaled."""
+    agent = Agent.load(run_with_columns[0])
+    (segment,) = agent.segments(run_with_columns[1])
+    known = agent.trained["prices"]
+
+    def sentences(value, *scalings):
+        features = {**segment.market.features, "macro": np.full(len(segment.market.close), value)}
+        trained = {
+            str(i): replace(
+                known, scaling=replace(known.scaling, features={**known.scaling.features, "macro": scaling})
+            )
+            for i, scaling in enumerate(scalings)
+        }
+        seen = Segment(replace(segment.market, features=features), segment.period, trained["0"].scaling)
+        return [text for text in outside_training(seen, trained) if "macro" in text]
+
+    own, other = FeatureScaling(0.0, 1.0, (-1.0, 1.0)), FeatureScaling(10.0, 2.0, (4.0, 20.0))
+    assert sentences(1.0, own) == sentences(4.999, own, other) == sentences(-2.999, own, other) == []
+    assert sentences(5.001, own, other) == [
+        "the feature macro of 2002-04-19, 5.001, lies outside the -3 to 5 that training saw"
+    ]
+    assert sentences(1.001, own) == [
+        "the feature macro of 2002-04-19, 1.001, lies outside the -1 to 1 that training saw"
+    ]
+
+
+SYMBOLS = ("A", "B", "C")
+
+
+class FourQuantiles:
+    """Predicts four quantiles that begin at the first number of the observation."""
+
+    carries_states = False
+
+    def __init__(self):
+        self.policy = self
+
+    def predict_quantiles(self, observations):
+        first = torch.as_tensor(observations, dtype=torch.float32)[:, :1]
+        return first + torch.tensor([0.0, 1.0, 3.0, 7.0]) * (1 + first.abs())
+
+    quantiles_of_episode = predict_quantiles
+
+
+def market_of(number):
+    """60 bars that end a day later, in another regime and filled otherwise for each symbol."""
+    dates = np.datetime64("2001-01-01", "s") + 86400 * (np.arange(60) + number)
+    close = 100.0 + np.arange(60) * (number + 1)
+    market = Market(SYMBOLS[number], "nowhere", dates, close - 1, close, close / 10, np.full(60, 10.0 + 12 * number))
+    return replace(market, fill="close" if number == 1 else "open")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_every_number_of_a_signal_is_that_of_its_symbol(order):
+    """CVaR, quantiles, regime, date, fill, position, target, trade, warnings and observation."""
+    observations = [np.full((1, 23), value) for value in (-2.0, 0.5, 4.0)]
+    last = LastDecision(
+        np.array([0.1, 0.2, 0.3])[[*order]], np.array([1.0, 0.0, 0.5])[[*order]], [observations[i] for i in order]
+    )
+    markets = [market_of(i) for i in order]
+    warnings = [[f"of {market.symbol}"] for market in markets]
+    together = signals_of(FourQuantiles(), markets, TradingCosts(), last, warnings)
+    for i, signal in enumerate(together):
+        own = LastDecision(last.held[[i]], last.target[[i]], [last.observations[i]])
+        (alone,) = signals_of(FourQuantiles(), [markets[i]], TradingCosts(), own, [warnings[i]])
+        assert asdict(signal) == asdict(alone)
+    for name in ("symbol", "date", "regime", "position", "target", "trade", "cvar"):
+        assert len({getattr(signal, name) for signal in together}) == 3, name
+    assert [signal.cvar for signal in together] == pytest.approx([[-2.0, 0.5, 4.0][i] for i in order])
+    assert [signal.fill for signal in together] == [["next_open", "close", "next_open"][i] for i in order]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from market_regimes.config import MarketConfig
+from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore
-from market_regimes.market.segments import WINDOW, Segment, read_bars, segments_of
-from market_regimes.prices.load import read_frame
+from market_regimes.market.features import WINDOW
+from market_regimes.market.segments import Segment, segments_of
+from market_regimes.prices import read_frame
 from market_regimes.run.signal import outside_training
-from market_regimes.run.trained import Trained, already_seen, counterpart, segments_seen, trained_on
+from market_regimes.run.trained import Trained, counterpart, notes_on_training_days, segments_as_trained, trained_on
 
 SP500 = MarketConfig()
 
@@ -83,28 +85,28 @@ def test_bars_from_elsewhere_are_seen_as_in_training_and_warned_of_where_they_ar
     known = {symbol: Trained.from_json(json.loads(json.dumps(entry.to_json()))) for symbol, entry in known.items()}
     bars = read_bars(config)[0]
     close = bars.close * np.where(np.arange(len(bars.close)) < len(bars.close) - 5, 1, 3)
-    (seen,) = segments_seen([replace(bars, source="mine.csv", close=close, open=close)], known, config)
+    (seen,) = segments_as_trained([replace(bars, source="mine.csv", close=close, open=close)], known, config)
     core = MarketCore([seen], episode_bars=None)
-    core.position[:] = 0.5
+    core.start_at(core.bar, np.full(core.n_envs, 0.5))
     (row,) = core.observations()
     returns, scaling = np.diff(np.log(close[: seen.first + 1])), known[bars.symbol].scaling
     assert row[WINDOW - 1] == pytest.approx((returns[-1] - scaling.return_mean) / scaling.return_std, rel=1e-5)
     assert not np.delete(row, WINDOW - 1).any()
     assert outside_training(seen, known) == []
     shown = {symbol: replace(entry, last_return_only=False) for symbol, entry in known.items()}
-    (seen,) = segments_seen([replace(bars, source="mine.csv", close=close, open=close)], shown, config)
+    (seen,) = segments_as_trained([replace(bars, source="mine.csv", close=close, open=close)], shown, config)
     assert len(outside_training(seen, shown)) == 2  # the return of five bars ago and the volatility since
 
 
 def test_segments_seen_are_those_of_the_run_where_the_bars_are_its_own(known):
     """Whatever the configuration says of bounds: they are kept."""
     (own,) = segments_of(SP500)["test"]
-    (seen,) = segments_seen(read_bars(SP500), known, SP500, days=("2011-01-01", "2018-12-31"))
+    (seen,) = segments_as_trained(read_bars(SP500), known, SP500, days=("2011-01-01", "2018-12-31"))
     assert (seen.first, seen.last, seen.scaling) == (own.first, own.last, own.scaling)
     assert seen.market.fingerprint() == own.market.fingerprint()
     assert np.array_equal(seen.market.regime, own.market.regime)
     moved = {"S&P 500": replace(known["S&P 500"], bounds=(10.0, 10.0, 12.0))}
-    (seen,) = segments_seen(read_bars(SP500), moved, SP500)
+    (seen,) = segments_as_trained(read_bars(SP500), moved, SP500)
     index = seen.market.index[20:]
     assert np.array_equal(seen.market.regime[20:], np.where(index < 10, 0, np.where(index < 12, 2, 3)))
 
@@ -112,8 +114,8 @@ def test_segments_seen_are_those_of_the_run_where_the_bars_are_its_own(known):
 def test_bars_per_year_that_the_configuration_states_are_not_inferred(known, make_prices):
     hourly = read_frame(make_prices(300, frequency="h"), "S&P 500")
     with pytest.raises(ValueError, match="8760 bars per year, and the run was trained on 252"):
-        segments_seen(hourly, known, SP500)
-    (seen,) = segments_seen(hourly, known, MarketConfig(bars_per_year=252))
+        segments_as_trained(hourly, known, SP500)
+    (seen,) = segments_as_trained(hourly, known, MarketConfig(bars_per_year=252))
     assert seen.market.bars_per_year == 252
 
 
@@ -135,12 +137,12 @@ def test_bars_per_year_that_the_configuration_states_are_not_inferred(known, mak
     ],
 )
 def test_days_that_the_run_has_looked_at_are_counted(known, days, sentences):
-    assert already_seen(segments_seen(read_bars(SP500), known, SP500, days=days), known) == sentences
+    assert notes_on_training_days(segments_as_trained(read_bars(SP500), known, SP500, days=days), known) == sentences
 
 
 def test_days_of_several_symbols_are_counted_once(known):
-    (segment,) = segments_seen(read_bars(SP500), known, SP500, days=("2011-01-01", "2018-12-31"))
+    (segment,) = segments_as_trained(read_bars(SP500), known, SP500, days=("2011-01-01", "2018-12-31"))
     longer = Segment(segment.market, range(segment.period.start - 1, segment.period.stop), segment.scaling)
-    assert already_seen([segment, longer], known) == [
+    assert notes_on_training_days([segment, longer], known) == [
         "1 of 2013 days, 2010-12-31 to 2010-12-31, lie in the period that its best model was chosen by"
     ]

@@ -19,15 +19,24 @@ from market_regimes.config import MarketConfig, RunConfig, TuneConfig
 from market_regimes.evaluate.play import backtest
 from market_regimes.run.study import Study
 from market_regimes.tune import search as tuning
-from market_regimes.tune.search import Search, conclude, folds_before_test, run_search, work
+from market_regimes.tune.folds import folds_before_test
+from market_regimes.tune.search import Search, conclude, run_search, work
 
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-12-31"), test=("2002-01-01", "2002-04-19")
 )
+
+
 # 521 bars before the test; folds begin in the middle of 2000-01-03 to 2001-12-31.
 TUNE = TuneConfig(trials=3, workers=1, seeds="0-1", first_validation="2001-02-01", validation_years=1, embargo_days=0)
+
+
 SMALL = dict(n_steps=16, batch_size=32, n_epochs=1, device="cpu", gamma=0.9, policy_kwargs=dict(net_arch=[8]))
+
+
 RUN = RunConfig(total_timesteps=32, n_envs=2, progress_bar=False)
+
+
 SPACE = {
     "algorithm.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
     "algorithm.policy_kwargs.n_quantiles": [3, 5],
@@ -75,15 +84,17 @@ def moved(since, until="2100"):
 
 def test_the_test_period_moves_no_score_and_the_days_of_validation_do(prices, tmp_path, here):
     found = []
+
     for name, change in (
         ("own", moved("2100")),
         ("test moved", moved("2002-01-01")),
         ("validation moved", moved("2001-12-01", "2002-01-01")),
     ):
         search = search_of(tmp_path / f"search {name}", prices(name, change))
-        assert str(search.folds[0].segments["test"][0].market.dates[-1])[:10] == "2001-12-31"
+        assert str(search.folds[0].segments["validation"][0].market.dates[-1])[:10] == "2001-12-31"
         run_search(search)
         found.append(facts(search))
+
     assert len(found[0]) == 3
     assert found[0] == found[1]
     assert found[0][0][0] == found[2][0][0]  # the same values are tried first
@@ -97,18 +108,19 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
     other = folds_before_test(replace(tune, embargo_days=60), prices("b"))
     search = replace(search, folds=[*search.folds, *other, *other])
     run_search(search)
+
     for params, scores, value in facts(search):
         assert np.shape(scores) == (3, 3)
         means = [(first + second + third) / 3 for first, second, third in scores]
         assert value == pytest.approx(sorted(means)[1], rel=1e-12)
         fold = search.folds[1]
-        assert (fold.market.train[1], fold.market.days("test")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
+        assert (fold.market.train[1], fold.market.days("validation")) == ("2000-12-30", ("2001-03-01", "2001-12-31"))
         run = replace(RUN, n_envs=params["run.n_envs"])
         algorithm = {**SMALL, "learning_rate": params["algorithm.learning_rate"], "seed": 2}
         algorithm["policy_kwargs"] = {"net_arch": [8], "n_quantiles": params["algorithm.policy_kwargs.n_quantiles"]}
         study = Study(run, fold.market, algorithm, fold.segments)
         study.model.learn(32)
-        (frame,) = backtest(fold.segments["test"], study.trading, study.agent()).values()
+        (frame,) = backtest(fold.segments["validation"], study.trading, study.agent()).values()
         assert len(frame) == len(pd.bdate_range("2001-03-01", "2001-12-31"))
         assert scores[2][1] == pytest.approx(frame["return"].mean() / frame["return"].std() * np.sqrt(261), rel=1e-9)
 
@@ -117,44 +129,8 @@ def test_an_agent_that_never_holds_anything_scores_0(prices, tmp_path, monkeypat
     search = search_of(tmp_path / "search", prices())
     monkeypatch.setattr(Study, "agent", lambda study: lambda known: np.zeros(len(known.position)))
     params = {"algorithm.learning_rate": 0.01}
+
     assert search.score(params, search.folds[0], 0) == 0.0
-
-
-def test_folds_walk_forward_to_the_day_before_the_test(prices, make_prices, tmp_path):
-    """2000-01-03 to 2004-12-31: the middle of the 1825 days is 2002-07-03 (912 days on), and 2.5 years follow."""
-    (tmp_path / "long").mkdir()
-    make_prices(1500).to_csv(tmp_path / "long/own.csv", index=False)
-    periods = dict(train=("2000-01-03", "2002-12-31"), validation=("2003-01-01", "2004-12-31"))
-    market = MarketConfig(str(tmp_path / "long/own.csv"), **periods, test=("2005-01-01", "2005-09-01"))
-    folds = folds_before_test(TuneConfig(validation_years=1), market)
-    assert [fold.market.days("test") for fold in folds] == [
-        ("2002-07-03", "2003-07-02"),
-        ("2003-07-03", "2004-07-02"),
-        ("2004-07-03", "2004-12-31"),
-    ]
-    assert folds[0].market.train == ("2000-01-03", "2002-06-02")  # 30 days between
-    short = folds_before_test(TuneConfig(validation_years=1, train_years=2, embargo_days=0), market)
-    assert short[1].market.train == ("2001-07-03", "2003-07-02")
-
-
-@pytest.mark.parametrize(
-    ("tune", "sentence"),
-    [
-        (
-            replace(TUNE, first_validation="2002-01-01"),
-            r"must lie after the first bar, 2000-01-03, and before the test",
-        ),
-        (replace(TUNE, first_validation="1999-01-01"), r"must lie after the first bar, 2000-01-03"),
-        (replace(TUNE, first_validation="soon"), r"first_validation must be a day like"),
-        (
-            replace(TUNE, first_validation="2000-06-01", validation_years=2),
-            r"no fold before the test period, from 2002-01-01 on, has bars",
-        ),
-    ],
-)
-def test_folds_that_cannot_be_are_refused(tune, sentence, prices):
-    with pytest.raises(ValueError, match=sentence):
-        folds_before_test(tune, prices())
 
 
 def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices, tmp_path, here):
@@ -162,12 +138,19 @@ def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices
     run_search(replace(search, tune=replace(TUNE, trials=1)))
     search.study().ask()  # a process took it and was killed
     run_search(search)
+
     assert [trial.state.name for trial in search.study().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
     run_search(search)
+
     assert len(search.study().trials) == 4
+
     best = conclude(search)
+
     assert best.value == max(trial.value for trial in search.study().trials if trial.value is not None)
+
     other = search_of(tmp_path / "search", prices("other", moved("2001-06-01")))
+
     with pytest.raises(ValueError, match="was started on other data"):
         run_search(other)
 
@@ -187,9 +170,12 @@ def test_a_killed_process_loses_its_trial_alone(prices, tmp_path, capfd):
     killer.start()
     run_search(search)
     killer.join(timeout=1)
+
     assert not killer.is_alive()
     assert not active_children()
+
     states = [trial.state.name for trial in study.trials]
+
     assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"]
     assert states.index("FAIL") in running
     assert "1 of 2 processes ended early: each lost its trial" in capfd.readouterr().out
@@ -205,6 +191,7 @@ def test_a_trial_that_diverges_is_counted_and_the_search_goes_on(prices, tmp_pat
 
     monkeypatch.setattr(Search, "score", diverging)
     run_search(search)
+
     assert [trial.state.name for trial in search.study().trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "trial 1: failed with FloatingPointError: policy.weight is NaN\n" in capsys.readouterr().out
 
@@ -217,8 +204,10 @@ def test_a_search_without_any_score_says_why(prices, tmp_path, here, monkeypatch
 
     monkeypatch.setattr(Search, "score", diverging)
     run_search(search)
+
     with pytest.raises(ValueError, match=r"no trial was finished; the first one FloatingPointError: policy\.weight"):
         conclude(search)
+
     assert len(pd.read_csv(search.folder / "trials.csv")) == 3
 
 
@@ -236,9 +225,11 @@ def test_a_poor_trial_is_given_up_after_a_seed_and_not_after_the_last(prices, tm
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
     states = [trial.state.name for trial in search.study().trials]
+
     assert states == ["COMPLETE"] * 5 + ["PRUNED", "COMPLETE"]
     assert "trial 5: given up after 1 of 2 seeds at 0.000\ntrial 6: 3.500\n" in capsys.readouterr().out
     assert (conclude(search).number, conclude(search).value) == (4, 10.0)
+
     for name in ("history.png", "importance.png"):
         assert (search.folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -257,6 +248,7 @@ def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_la
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
     trials = search.study().trials
+
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6 + ["PRUNED"]
     assert [trial.intermediate_values for trial in trials[4:]] == [
         {0: 0.0, 1: 10.0, 2: 1.0},
@@ -269,23 +261,31 @@ def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_la
 def test_a_resumed_search_draws_other_values_than_before(prices, tmp_path, here):
     """Once after another, as often as it is stopped: with the same values it would learn nothing new."""
     search = search_of(tmp_path / "search", prices())
+
     for trials in (1, 2, 3):
         run_search(replace(search, tune=replace(TUNE, trials=trials)))
+
     drawn = [tuple(trial.params.values()) for trial in search.study().trials]
+
     assert len(set(drawn)) == len(drawn) == 3
+
     again = search_of(tmp_path / "again", prices("other"))
+
     for trials in (1, 2, 3):
         run_search(replace(again, tune=replace(TUNE, trials=trials)))
+
     assert [tuple(trial.params.values()) for trial in again.study().trials] == drawn
 
 
 def test_no_two_workers_draw_the_same_values(prices, tmp_path):
     drawn = set()
+
     for number in (0, 1, 2):
         tune = replace(TUNE, trials=1, seeds="0")
         search = search_of(tmp_path / f"search {number}", prices(f"prices {number}"), tune)
         work(search, number)
         drawn.add(tuple(search.study().trials[0].params.values()))
+
     assert len(drawn) == 3
 
 

@@ -3,7 +3,6 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from market_regimes.commands.arguments import types_of
 from market_regimes.commands.parsers import train_parser
 from market_regimes.tune.space import check_key, distribution_of, ends_of, nested
 
@@ -42,7 +41,7 @@ def test_anything_else_is_refused_with_its_key(wanted):
 
 @pytest.mark.parametrize("key", ["algorithm.gamma", "algorithm.policy_kwargs.n_quantiles", "run.n_envs"])
 def test_keys_of_the_algorithm_and_some_of_the_run_are_varied(key):
-    check_key(key, types_of(train_parser()))
+    check_key(key, train_parser().types)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_keys_of_the_algorithm_and_some_of_the_run_are_varied(key):
 )
 def test_other_keys_are_refused(key, sentence):
     with pytest.raises(ValueError, match=sentence):
-        check_key(key, types_of(train_parser()))
+        check_key(key, train_parser().types)
 
 
 def test_sections_within_sections():

@@ -1,0 +1,184 @@
+"""
+The figures of a comparison: name, label, unit and direction of each, in one table; and its trading rules in another.
+
+A new figure needs its entry here and the line that computes it, in ``cell.py`` or ``measurements.py``. Effects,
+verdicts, hypotheses and the HTML report then show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from market_regimes.evaluate.strategies import COMPARED
+
+Better = Literal["higher", "lower", "near 1", "neither"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """
+    One figure of a cell.
+
+    :param label: in words
+    :param better: which values are better; "near 1" and "neither" have no verdict
+    :param unit: behind the label of an axis, where it says something
+    :param short: label of a column on a page; "": ``label``
+    :param heading: label of a narrow column in a terminal; "": ``label``
+    :param undefined: why a cell may lack the figure
+    :param source: figure that this one is the distance from the ideal of; "": a cell has computed it
+    :param distance: distance from the ideal, of values of ``source``
+    """
+
+    label: str
+    better: Better
+    unit: str = ""
+    short: str = ""
+    heading: str = ""
+    undefined: str = ""
+    source: str = ""
+    distance: Callable[[pd.Series], pd.Series] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.better == "higher"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether variants can be better or worse by it."""
+        return self.better in ("higher", "lower")
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+
+def _factor_from_one(ratios: pd.Series) -> pd.Series:
+    """Four times as large and a quarter as large are equally far."""
+    logarithms: pd.Series = np.log(ratios)
+    return logarithms.abs()
+
+
+def _difference_from_one(values: pd.Series) -> pd.Series:
+    return (values - 1).abs()
+
+
+# The order is that of effects.csv and of the report's tables.
+FIGURES: dict[str, Figure] = {
+    # Training, by the common probe.
+    "value_loss_spread": Figure("value-loss spread", "lower"),
+    "value_loss": Figure("value loss", "lower", unit="no unit"),
+    "value_loss_outliers_stormy": Figure("value-loss outliers, stormy", "lower"),
+    "explained_variance": Figure(
+        "explained variance",
+        "higher",
+        heading="explained\nvariance",
+        undefined="the returns of the probe do not vary",
+    ),
+    "reward": Figure("reward per bar", "neither", unit="%"),
+    "calibration_error": Figure("calibration error", "lower"),
+    "grad_ratio_stormy": Figure(
+        "gradient, stormy / calm",
+        "near 1",
+        heading="gradient\nstormy/calm",
+        undefined="too few calm or stormy bars in training, or a recurrent policy",
+    ),
+    "grad_ratio_crash": Figure(
+        "gradient, crash / calm",
+        "near 1",
+        heading="gradient\ncrash/calm",
+        undefined="too few calm or crash bars in training, or a recurrent policy",
+    ),
+    "grad_imbalance_stormy": Figure(
+        "imbalance of gradients, stormy to calm",
+        "lower",
+        source="grad_ratio_stormy",
+        distance=_factor_from_one,
+    ),
+    "grad_imbalance_crash": Figure(
+        "imbalance of gradients, crash to calm",
+        "lower",
+        source="grad_ratio_crash",
+        distance=_factor_from_one,
+    ),
+    "spread_calm": Figure(
+        "spread, calm",
+        "near 1",
+        heading="spread\ncalm",
+        undefined="too few calm bars in training",
+    ),
+    "spread_stormy": Figure(
+        "spread, stormy",
+        "near 1",
+        heading="spread\nstormy",
+        undefined="too few stormy bars in training",
+    ),
+    "spread_error_calm": Figure(
+        "error of the spread, calm",
+        "lower",
+        source="spread_calm",
+        distance=_difference_from_one,
+    ),
+    "spread_error_stormy": Figure(
+        "error of the spread, stormy",
+        "lower",
+        source="spread_stormy",
+        distance=_difference_from_one,
+    ),
+    "value_error_gap_stormy": Figure("gap of the value error, calm to stormy", "lower"),
+    "value_error_gap_crash": Figure("gap of the value error, calm to crash", "lower"),
+    # The test period.
+    "test_mean_reward": Figure("mean reward, test", "higher"),
+    "test_sharpe": Figure(
+        "Sharpe ratio of a cell, test",
+        "higher",
+        short="Sharpe, test",
+        heading="Sharpe of\na cell",
+        undefined="the returns of the test days do not vary",
+    ),
+    "hold_sharpe": Figure("buy and hold", "neither"),
+    "test_sortino": Figure("Sortino ratio, test", "higher"),
+    "test_max_drawdown": Figure("largest drawdown, test", "higher"),
+    "test_turnover": Figure("turnover per year, test", "lower"),
+    "test_costs": Figure("costs per year, test", "lower"),
+    "test_attained": Figure("share attained by a cell, test", "higher", short="attained"),
+    "test_explained_variance": Figure("explained variance, test", "higher"),
+    "test_calibration_error": Figure("calibration error, test", "lower"),
+    "test_value_error_gap_stormy": Figure("gap of the value error, calm to stormy, test", "lower"),
+    "test_value_error_gap_crash": Figure("gap of the value error, calm to crash, test", "lower"),
+    "test_sharpe_gap_stormy": Figure("gap of the Sharpe ratio, calm to stormy, test", "lower"),
+}
+
+# A cell has these once per regime and period, as ``test_NAME_REGIME``.
+BY_REGIME: dict[str, Figure] = {
+    "value_error": Figure("error / standard deviation", "lower"),
+    "sharpe": Figure("Sharpe ratio per year", "higher"),
+}
+
+
+# The trading rules beside the agents, by their columns in the tables of days and of Sharpe ratios.
+RULES = {strategy.key: strategy for strategy in COMPARED}
+
+
+def compared_figures() -> dict[str, Figure]:
+    """:return: by name, the figures by which variants can be better or worse, in the order of the tables"""
+    return {name: figure for name, figure in FIGURES.items() if figure.is_compared}
+
+
+def with_distances(cells: pd.DataFrame) -> pd.DataFrame:
+    """
+    :param cells: one row per cell
+    :return: also with the distances from the ideal: of a ratio of gradients from 1, of a predicted spread from that of
+        the returns
+    """
+    distances = {}
+    for name, figure in FIGURES.items():
+        if figure.distance is not None and figure.source in cells:
+            distances[name] = figure.distance(cells[figure.source].astype(float))
+
+    return cells.assign(**distances)

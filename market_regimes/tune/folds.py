@@ -1,0 +1,110 @@
+"""Folds of a search: each trains on the past and validates on the days that follow, all before the test period."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from market_regimes.config import MarketConfig, TuneConfig
+from market_regimes.market.data import read_bars
+from market_regimes.market.describe import assumed, observed, warnings_of
+from market_regimes.market.periods import with_periods
+from market_regimes.market.segments import Segments, segments_of
+from market_regimes.market.walk_forward import (
+    MIN_SCORED_BARS,
+    MIN_TRAIN_BARS,
+    WalkForward,
+    day_of,
+    digest_until,
+    middle_of,
+    shortage,
+    span_of,
+)
+from market_regimes.prices import Bars, bars_before, check_zones
+
+
+@dataclass(frozen=True)
+class ValidationFold:
+    """
+    :param label: of the market
+    :param name: of the validation period
+    :param market: with the fold's training and validation period
+    :param missing: reason for skipping the fold, None: it is used
+    :param fingerprint: of the market's data up to the fold's last day
+    :param segments: of both periods; none if it is skipped
+    :param notes: what was assumed about the market's files, and what may be wrong with them
+    """
+
+    label: str
+    name: str
+    market: MarketConfig
+    missing: str | None
+    fingerprint: str
+    segments: Segments = field(default_factory=dict, compare=False, repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[ValidationFold]:
+    """
+    Folds from bars that end before the test period: later bars are not there to be read.
+
+    :param tune: how to divide
+    :param market: the data
+    :return: the folds in time
+    :raises ValueError: if none has bars enough, or the data cannot be used
+    """
+    read = read_bars(market)
+    check_zones(market.zone, read)
+    test = with_periods(market, read).days("test")[0]
+    read = [bars for bars in (bars_before(bars, test) for bars in read) if len(bars.dates)]
+    _check_first_validation(tune, read, test)
+
+    folds = _folds(tune, market, read) if read else []
+    if all(fold.missing for fold in folds):
+        raise ValueError(f"no fold before the test period, from {test} on, has bars enough to train and to validate on")
+    return folds
+
+
+def _check_first_validation(
+    tune: TuneConfig,
+    read: Sequence[Bars],
+    test: str,
+) -> None:
+    """Raise unless validation begins after the first bar and before the test period."""
+    first = tune.first_validation
+    if first is None:
+        return
+    begin = min((str(bars.dates[0])[:10] for bars in read), default=test)
+    if not begin < str(day_of(first, "first_validation").date()) < test:
+        raise ValueError(f"first_validation={first} must lie after the first bar, {begin}, and before the test, {test}")
+
+
+def _folds(
+    tune: TuneConfig,
+    market: MarketConfig,
+    read: Sequence[Bars],
+) -> list[ValidationFold]:
+    """The folds of bars that end before the test period."""
+    label = "+".join(Path(entry).stem for entry in market.entries)
+    notes = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
+
+    # Validation begins where the user says, else halfway.
+    begin, end = span_of(read)
+    first = middle_of(begin, end)
+    if tune.first_validation is not None:
+        first = day_of(tune.first_validation, "first_validation")
+    division = WalkForward(tune.validation_years, tune.train_years, tune.embargo_days)
+
+    folds = []
+    for train, validation in division.periods(begin, first, end):
+        divided = replace(market, train=train, validation=validation)
+        missing = shortage(read, train, "training", MIN_TRAIN_BARS)
+        missing = missing or shortage(read, validation, "validation", MIN_SCORED_BARS)
+        segments: Segments = {}
+        if missing is None:
+            segments = segments_of(divided, ("train", "validation"), read)
+        name = f"{validation[0][:7]} to {validation[1][:7]}"
+        fingerprint = digest_until(read, market, validation[1])
+        folds.append(ValidationFold(label, name, divided, missing, fingerprint, segments, notes))
+    return folds
