@@ -405,6 +405,11 @@ def test_a_changed_number_of_an_activation_takes_effect():
             "_policy_loss",
             half_of(DistributionalPPO._policy_loss),
         ),
+        lambda patch: patch.setattr(
+            DistributionalPPO,
+            "_sample_losses",
+            half_of(DistributionalPPO._sample_losses),
+        ),
         lambda patch: patch.setattr(DistributionalPPO, "variance_weight", lambda *_: torch.tensor(3.0)),
     ],
     ids=[
@@ -416,6 +421,7 @@ def test_a_changed_number_of_an_activation_takes_effect():
         "torch's clamp",
         "a tensor's method",
         "a method of the loss",
+        "the losses of the samples",
         "the weight",
     ],
 )
