@@ -16,6 +16,12 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     w      = r * w + (1 - r)                             (with clip_min < 1e-6: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
+With ``critic_loss="mean_and_spread"``, and m_b = mean_i q_bi::
+
+    loss   = policy_loss + ent_coef * entropy_loss + vf_coef * (mean_b (m_b - y_b)^2 + w * 4 kappa * mean_b loss_b)
+
+in which loss_b is that of the quantiles q_bi - m_b + [m_b], where [m_b] has no gradient: it moves the spread alone.
+
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
 Z_t = r_t + gamma * (1 - d_t) * (Z_t+1 with probability lambda, else the critic's quantiles at s_t+1).
 Twin critics have such a loss and weight each; the value is the smaller of their means.
@@ -51,6 +57,7 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
    with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
 10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
    the norm of PPO's, and the layers before the head learn the slower for it.
+   With ``normalize_returns`` raw predictions are 0, and with ``use_popart`` the first statistics leave them so.
 11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
    from 0. A warning names a Box that is neither float32 nor float64: a rollout keeps its actions rounded.
 """
@@ -164,7 +171,7 @@ class DistributionalPPO(DeferredLog, PPO):
     :param normalize_advantage: whether to normalise the advantages of each minibatch
     :param ent_coef: weight of the entropy loss
     :param vf_coef: weight of the value loss, before the variance weight
-    :param max_grad_norm: gradients are clipped to this norm
+    :param max_grad_norm: gradients are clipped to this norm, see ``gradient_clipping``
     :param use_sde: whether to explore with generalised state-dependent exploration (gSDE)
     :param sde_sample_freq: steps between new gSDE noise, -1: once per rollout
     :param rollout_buffer_class: rollout buffer to use, None: chosen by the observation space
@@ -179,6 +186,12 @@ class DistributionalPPO(DeferredLog, PPO):
     :param _init_setup_model: whether to build the network with the instance
     :param quantile_huber_kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss;
         far above the errors the quantiles become expectiles, which are too narrow
+    :param quantile_huber_kappa_units: "loss": kappa in the units of the loss; "std": in standard deviations of the
+        returns, as ``return_stats_rate`` averages them, with or without ``normalize_returns``. None: "loss" with
+        "quantile_huber", "std" with "mean_and_spread"
+    :param critic_loss: "quantile_huber": every quantile by its quantile-Huber loss, times the variance weight;
+        "mean_and_spread": the mean of the quantiles by its squared error, as PPO's value, and the quantiles around
+        their mean by 4 kappa times their quantile-Huber loss, which alone has the variance weight
     :param value_target: "gae": every quantile learns the GAE(lambda) return, as in PPO; "sr_lambda": a sampled
         distribution of lambda-returns (sample replacement), whose spread the quantiles then learn
     :param normalize_returns: let the critic predict (return - mean) / std of the returns seen; needed where the scale
@@ -198,6 +211,8 @@ class DistributionalPPO(DeferredLog, PPO):
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
         smaller where the variance is larger; it belongs with ``normalize_returns``
+    :param gradient_clipping: "joint": one norm of all gradients is held to ``max_grad_norm``, as in PPO; "apart": that
+        of what only the actor's loss reaches, that of what only the critic's does, that of what both do, each by itself
     :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
         up to rounding, other random actions. A program compiles before its second update, for some 20 seconds
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
@@ -245,6 +260,8 @@ class DistributionalPPO(DeferredLog, PPO):
         _init_setup_model: bool = True,
         *,
         quantile_huber_kappa: float = 1.0,
+        quantile_huber_kappa_units: Literal["loss", "std"] | None = None,
+        critic_loss: Literal["quantile_huber", "mean_and_spread"] = "quantile_huber",
         value_target: Literal["gae", "sr_lambda"] = "gae",
         normalize_returns: bool = False,
         return_stats_rate: float | None = 0.1,
@@ -257,6 +274,7 @@ class DistributionalPPO(DeferredLog, PPO):
         variance_scaling_clip_min: float = 0.1,
         variance_scaling_clip_max: float = 10.0,
         variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
+        gradient_clipping: Literal["joint", "apart"] = "joint",
         compile: bool = False,
     ):
         super().__init__(
@@ -290,6 +308,8 @@ class DistributionalPPO(DeferredLog, PPO):
 
         # What PPO does not take: the critic and its target.
         self.quantile_huber_kappa = quantile_huber_kappa
+        self.quantile_huber_kappa_units = quantile_huber_kappa_units
+        self.critic_loss = critic_loss
         self.value_target = value_target
         self.normalize_returns = normalize_returns
         self.return_stats_rate = return_stats_rate
@@ -307,6 +327,8 @@ class DistributionalPPO(DeferredLog, PPO):
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
 
+        # How the step is made.
+        self.gradient_clipping = gradient_clipping
         self.compile = compile
 
         # What follows from rollouts and updates.
@@ -490,7 +512,7 @@ class DistributionalPPO(DeferredLog, PPO):
         clip_range_vf: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        Clip, quantile-Huber loss, maximum, weight, mean: for each critic; then the sum over the critics.
+        Clip, loss of each sample, maximum, weight, mean: for each critic; then the sum over the critics.
 
         :param quantiles: predictions in the units of the loss, shape (B, C * N)
         :param targets: returns, shape (B,), or atoms, (B, N), same units
@@ -509,15 +531,17 @@ class DistributionalPPO(DeferredLog, PPO):
         for critic, predicted in enumerate(head.split(quantiles)):
             metrics = {}
 
-            # The loss of each sample, shape (B,).
-            loss = self._quantile_huber_loss(predicted, targets, reduction="none")
+            # The loss of each sample, shape (B,), and the squared error of its mean where that is a part of it.
+            loss, squared_error_of_mean = self._sample_losses(predicted, targets)
 
             # With clipping, the larger of this loss and that of the clipped predictions, sample by sample.
             predicted_old = old_of_critics[critic]
             if predicted_old is not None and clip_range_vf is not None:
                 clipped = self._clipped(predicted, predicted_old, clip_range_vf)
-                loss_of_clipped = self._quantile_huber_loss(clipped, targets, reduction="none")
+                loss_of_clipped, squared_error_of_clipped = self._sample_losses(clipped, targets)
                 loss = torch.max(loss, loss_of_clipped)
+                if squared_error_of_mean is not None and squared_error_of_clipped is not None:
+                    squared_error_of_mean = torch.max(squared_error_of_mean, squared_error_of_clipped)
                 metrics["clip_fraction_vf"] = (clipped != predicted).float().mean()
 
             # The weight, from the variance of the unclipped predictions, multiplies last.
@@ -535,6 +559,14 @@ class DistributionalPPO(DeferredLog, PPO):
                 # One weight of the minibatch, or one of each sample.
                 scaled = weight * unscaled if scaling.mode == "batch" else (weight * loss).mean()
 
+            # The squared error has no weight.
+            if squared_error_of_mean is not None:
+                of_mean = squared_error_of_mean.mean()
+                metrics["value_loss_of_mean"] = of_mean.detach()
+                metrics["value_loss_of_spread"] = unscaled.detach()
+                scaled = of_mean + scaled
+                unscaled = of_mean + unscaled
+
             metrics["value_loss"] = unscaled.detach()
             metrics["quantile_variance_mean"] = all_variances.mean()
             metrics["quantile_variance_std"] = all_variances.std(correction=0)
@@ -544,6 +576,34 @@ class DistributionalPPO(DeferredLog, PPO):
         if len(losses) == 1:
             return losses[0], logged[0]
         return torch.stack(losses).sum(), metrics_of_both(logged)
+
+    def _sample_losses(
+        self,
+        quantiles: Tensor,
+        targets: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        :param quantiles: of a critic, in the units of the loss, shape (B, N)
+        :param targets: shape (B,), or atoms, (B, M), same units
+        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, with "mean_and_spread" that
+            of the quantiles around their mean, in squared units; then also the squared error of the mean, shape (B,)
+        """
+        if self.loss_settings.critic_loss == "quantile_huber":
+            return self._quantile_huber_loss(quantiles, targets, reduction="none"), None
+
+        # The mean learns by its squared error, as PPO's value does.
+        mean = quantiles.mean(dim=1, keepdim=True)  # (B, 1)
+        squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
+
+        # The quantiles around it pass no gradient to the mean. As ``apart`` adds up its parts by itself, that of one
+        # quantile is 0 to the last bit. A factor of 4 kappa makes u^2 of a median's error u below kappa.
+        apart = quantiles.view_as(quantiles)
+        around_mean = apart - apart.mean(dim=1, keepdim=True) + mean.detach()
+        spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")
+        kappa: Any = self.loss_settings.kappa
+        if self.loss_settings.kappa_in_stds:
+            kappa = kappa * self.policy.value_net.kappa_unit
+        return 4 * kappa * spread_loss, squared_error
 
     def _clipped(
         self,
@@ -654,7 +714,7 @@ class DistributionalPPO(DeferredLog, PPO):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ) -> Tensor:
         """
-        ``quantile_huber_loss`` at ``quantile_huber_kappa``.
+        ``quantile_huber_loss`` at ``quantile_huber_kappa``, in its units.
 
         :param predicted_quantiles: shape (B, N)
         :param targets: shape (B,) or (B, 1), or (B, M) of M atoms each, in the units of the predictions
@@ -669,7 +729,14 @@ class DistributionalPPO(DeferredLog, PPO):
         tau: Tensor | None = self.policy.value_net.tau
         if self.policy.value_net.tau.shape[0] != predicted_quantiles.shape[1]:
             tau = None
-        loss = quantile_huber_loss(predicted_quantiles, targets, self.loss_settings.kappa, tau)
+
+        # The unit in which kappa counts: huber of u at kappa * s is s^2 times that of u / s at kappa.
+        kappa = self.loss_settings.kappa
+        if self.loss_settings.kappa_in_stds:
+            unit = self.policy.value_net.kappa_unit
+            loss = unit * quantile_huber_loss(predicted_quantiles / unit, targets / unit, kappa, tau)
+        else:
+            loss = quantile_huber_loss(predicted_quantiles, targets, kappa, tau)
 
         if reduction == "none":
             return loss
@@ -708,11 +775,14 @@ class DistributionalPPO(DeferredLog, PPO):
 
         return LossSettings(
             kappa=float(self.quantile_huber_kappa),
+            kappa_in_stds=self._counts_kappa_in_stds(),
+            critic_loss=self.critic_loss,
             normalize_advantage=bool(self.normalize_advantage),
             scaling=scaling,
             clipping=clipping,
             has_entropy=bool(self.ent_coef),
             target=self.value_target,
+            gradient_clipping=self.gradient_clipping,
         )
 
     def _scaling(self) -> Scaling:
@@ -730,6 +800,13 @@ class DistributionalPPO(DeferredLog, PPO):
             variance_factor=float(self.distributional_vf_clip_variance_factor),
             units=self.clip_range_vf_units,
         )
+
+    def _counts_kappa_in_stds(self) -> bool:
+        """Whether kappa counts in standard deviations of the returns; with ``normalize_returns`` the loss does so."""
+        units = self.quantile_huber_kappa_units
+        if units is None and self.critic_loss == "mean_and_spread":
+            units = "std"
+        return units == "std" and not self.normalize_returns
 
     def _clips_values(self) -> bool:
         return self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable"
@@ -812,8 +889,13 @@ class DistributionalPPO(DeferredLog, PPO):
         return self.policy.predict_quantiles(observation)
 
     def _update_return_statistics(self) -> None:
-        """Take in the rollout's raw returns; without ``normalize_returns`` dissolve what an earlier run left."""
+        """Take in the rollout's raw returns; dissolve what an earlier run with other flags left."""
         head = self.policy.value_net
+        if self._counts_kappa_in_stds():
+            head.observe_kappa_unit(array_of_all(self.rollout_buffer.returns, self.device), self.return_stats_rate)
+        else:
+            head.kappa_statistics.zero_()
+
         if self.normalize_returns:
             returns = array_of_all(self.rollout_buffer.returns, self.device)
             head.observe_returns(returns, self.return_stats_rate, self.use_popart)
@@ -826,7 +908,8 @@ class DistributionalPPO(DeferredLog, PPO):
                     "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
                 )
             head.ret_updates.zero_()
-            head.set_statistics(0.0, 1.0, popart=True)
+            # A critic that has had no statistics begins as PPO's.
+            head.set_statistics(0.0, 1.0, popart=bool(head.ret_std > 0))
 
     # --------------------------------------------------------------------------------------- after the update
 

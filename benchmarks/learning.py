@@ -4,6 +4,7 @@ Does DistributionalPPO learn as SB3's PPO does, and at any scale of the rewards?
     pip install -c constraints.txt -e ".[market,test,bench]"
     python benchmarks/learning.py                # runs what the CSV lacks, then writes the tables and pictures
     python benchmarks/learning.py --seeds 0      # only the tables and pictures of the runs there are
+    python benchmarks/learning.py --critics FILE --tasks CartPole-v1 --seeds 20    # runs of CRITICS, in a CSV of theirs
 
 A run is scored by the mean return of 50 deterministic episodes of its final policy, in the rewards of the task. Its
 settings are those of learning.yaml; nothing else is changed but what the variant names. The curve is the mean return of
@@ -31,6 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from scipy import stats
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -82,6 +84,17 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "sr_lambda": OFF | dict(value_target="sr_lambda"),
     "AdaptiveUPGD": OFF | dict(policy_kwargs=dict(optimizer_class=AdaptiveUPGD)),
 }
+APART = dict(gradient_clipping="apart")
+# For a study of their own: PPO clipped apart, which is one quantile by its squared error, is the control.
+CRITICS: dict[str, dict[str, Any]] = {
+    "PPO, clipped apart": APART | OFF | dict(critic_loss="mean_and_spread", policy_kwargs=dict(n_quantiles=1)),
+    "clipped apart": APART,
+    "mean and spread": dict(critic_loss="mean_and_spread"),
+    "clipped apart, mean and spread": APART | dict(critic_loss="mean_and_spread"),
+    "kappa in stds": dict(quantile_huber_kappa_units="std"),
+    "PopArt, clipped apart": POPART | APART,
+    "PopArt, clipped apart, mean and spread": POPART | APART | dict(critic_loss="mean_and_spread"),
+}
 SCALED_TASKS = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1, raw rewards"]
 TASKS = [task for task in SETTINGS if task != "Acrobot-v1, raw rewards"]
 SCALED_VARIANTS = ["SB3 PPO", "PopArt"]
@@ -106,6 +119,11 @@ def cells(seeds: int) -> list[Cell]:
     runs += [Cell(*key) for key in itertools.product(TASKS, VARIANTS, [0], range(seeds))]
     runs += [Cell(*key) for key in itertools.product(SYSTEM_TASKS, SYSTEMS, [0], range(seeds))]
     return list(dict.fromkeys(runs))
+
+
+def critic_cells(tasks: Sequence[str], variants: Sequence[str], seeds: int) -> list[Cell]:
+    """Runs of the study of critics, seed by seed, so that what is done is paired."""
+    return [Cell(task, variant, 0, seed) for seed, task, variant in itertools.product(range(seeds), tasks, variants)]
 
 
 class Curve(BaseCallback):
@@ -161,7 +179,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     # Train.
     start = time.perf_counter()
     model: PPO
-    flags = {**VARIANTS, **SYSTEMS}[cell.variant]
+    flags = {**VARIANTS, **SYSTEMS, **CRITICS}[cell.variant]
     if flags is None:
         model = PPO("MlpPolicy", env, **settings)
     else:
@@ -313,6 +331,37 @@ def systems_table(found: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def critics_table(found: pd.DataFrame, tasks: Sequence[str], variants: Sequence[str]) -> str:
+    """
+    Markdown: the others' return minus PPO's, seed by seed, while training and at the end; mean and 95 % t interval.
+
+    Both are in % of the distance from PPO's mean to the worst twentieth of all runs.
+    """
+    rows = []
+    for task in tasks:
+        base = returns_while_training(found, task, "SB3 PPO")
+        final = returns(found, task, "SB3 PPO")
+        scores = {name: returns_while_training(found, task, name) for name in variants}
+        worst = min(float(np.nanmin(curves(runs(found, task, name)))) for name in variants)
+        for variant in variants:
+            if variant == "SB3 PPO":
+                continue
+            sooner = 100 * (scores[variant] - base).dropna() / (base.mean() - worst)
+            better = 100 * (returns(found, task, variant) - final).dropna() / (final.mean() - worst)
+            row = {"task": task, "variant": variant, "seeds": len(sooner)}
+            row |= {"while training, %": _t_interval(sooner), "final, %": _t_interval(better)}
+            rows.append(row)
+    return markdown(pd.DataFrame(rows))
+
+
+def _t_interval(differences: pd.Series[float]) -> str:
+    """Mean and half the width of its 95 % interval by Student's t; without it below two seeds."""
+    if len(differences) < 2:
+        return "n/a"
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.sem()
+    return f"{differences.mean():+.1f} ± {half:.1f}"
+
+
 def learning_picture(found: pd.DataFrame, path: Path) -> None:
     """Learning curves: interquartile mean over the seeds, and its 95 % interval."""
     figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
@@ -357,16 +406,37 @@ def scale_picture(found: pd.DataFrame, path: Path) -> None:
 
 
 def arguments(description: str | None, seeds: int) -> argparse.Namespace:
-    """The command line of a benchmark that keeps cells; pictures are drawn without a screen."""
+    """The command line of a benchmark that keeps cells."""
+    return command_line(description, seeds).parse_args()
+
+
+def command_line(description: str | None, seeds: int) -> argparse.ArgumentParser:
+    """Its parser; pictures are drawn without a screen."""
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--workers", type=int, default=2)
-    return parser.parse_args()
+    return parser
+
+
+def study_of_critics(args: argparse.Namespace) -> None:
+    """Run what the study's CSV lacks and print its table."""
+    tasks = args.tasks or TASKS
+    variants = args.variants or ["SB3 PPO", "defaults", *CRITICS]
+    found = run_missing(args.critics, critic_cells(tasks, variants, args.seeds), run_cell, args.workers)
+    print(critics_table(found, tasks, variants))
 
 
 def main() -> None:
-    args = arguments(__doc__, seeds=SEEDS)
+    parser = command_line(__doc__, seeds=SEEDS)
+    parser.add_argument("--critics", type=Path, help="CSV of a study of CRITICS; nothing else is run or written")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS)
+    parser.add_argument("--variants", nargs="+", choices=["SB3 PPO", "defaults", *CRITICS])
+    args = parser.parse_args()
+    if args.critics:
+        study_of_critics(args)
+        return
+
     found = run_missing(CELLS, cells(args.seeds), run_cell, args.workers)
 
     # The pages.

@@ -14,10 +14,13 @@ from quantile_critic.losses import VfClipMode, check_clip_range
 
 BOOLS = ("normalize_returns", "use_popart", "use_variance_gradient_scaling", "use_twin_critics", "compile")
 CHOICES: dict[str, tuple[str | None, ...]] = {
+    "quantile_huber_kappa_units": (None, "loss", "std"),
+    "critic_loss": ("quantile_huber", "mean_and_spread"),
     "value_target": ("gae", "sr_lambda"),
     "distributional_vf_clip_mode": (None, *get_args(VfClipMode)),
     "clip_range_vf_units": ("raw", "std"),
     "variance_scaling_mode": ("batch", "dsac_t"),
+    "gradient_clipping": ("joint", "apart"),
 }
 COUNTS = ("batch_size", "n_epochs")
 POSITIVE = ("quantile_huber_kappa", "distributional_vf_clip_variance_factor")

@@ -28,6 +28,7 @@ from torch.nn.modules import module as torch_modules
 from torch.optim import optimizer as torch_optimizers
 
 from quantile_critic.distributions import categorical_of, normal_of
+from quantile_critic.gradients import all_norms
 from quantile_critic.keys import (
     contents_of_classes,
     difference,
@@ -368,17 +369,22 @@ def _update(
     rows: Tensor | None,
     coefficients: Coefficients,
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Gradients, clipping and the optimizer's step; returns the gradient's norm before clipping, too."""
+    """Gradients, clipping and the optimizer's step; returns the gradients' norms before clipping, too."""
     names, values = _gradients(update, samples, rows, coefficients)
 
     # As `clip_gradients`, parameter by parameter.
-    gradients = [parameter.grad for parameter in update.parameters if parameter.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
-    torch._foreach_mul_(gradients, (coefficients.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+    norms = []
+    for part in update.parts.values():
+        gradients = [parameter.grad for parameter in part if parameter.grad is not None]
+        norm = torch.zeros((), device=part[0].device)
+        if gradients:
+            norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
+            torch._foreach_mul_(gradients, (coefficients.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        norms.append(norm)
 
     with torch.no_grad():
         update.optimizer_step(update.optimizer)
-    return names, values, norm
+    return names, values, all_norms(norms)
 
 
 class CompiledUpdate(EagerUpdate):
@@ -495,6 +501,7 @@ class CompiledUpdate(EagerUpdate):
             return super().__call__(samples, rows)
 
         # The first minibatch decides; those of another size stay eager.
+        self._part_parameters(samples, rows)
         if self._minibatch is None:
             self._choose_function(samples, rows)
         if self._function is None or self._minibatch != _layout_of(samples, rows):
@@ -598,6 +605,11 @@ class CompiledUpdate(EagerUpdate):
         assert self._settings is not None
         parts: dict[str, Any] = self._settings.by_name()
         parts["clip_range_vf is None"] = self.coefficients.clip_range_vf is None
+
+        # What is clipped together, by places among the parameters.
+        places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        for name, part in self.parts.items():
+            parts[f"parameters of {name}"] = [places[id(parameter)] for parameter in part]
 
         # What the step reads.
         parts["optimizer"] = type(self.optimizer)

@@ -19,7 +19,8 @@ class QuantileHead(nn.Module):
     The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
     that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
     the moving average of mode "dsac_t" and ``std_average_filled`` how far it is filled (``next_std_average``), one per
-    critic, 0 before the first spread.
+    critic, 0 before the first spread. ``kappa_statistics`` are mean and std of the raw returns and the number of
+    rollouts in them; they change no unit, and are 0 where kappa does not count in this std.
 
     Attributes that the head lacks are the first critic's: a policy's own code may ask its ``value_net`` for ``weight``,
     as it could before the head took that place.
@@ -35,6 +36,7 @@ class QuantileHead(nn.Module):
     ret_updates: Tensor
     std_average: Tensor
     std_average_filled: Tensor
+    kappa_statistics: Tensor
     tau: Tensor
 
     def __init__(
@@ -51,12 +53,13 @@ class QuantileHead(nn.Module):
             self.second = second
             self.n_critics = 2
 
-        # Return statistics, the average of "dsac_t", midpoints.
+        # Return statistics, the average of "dsac_t", the std in which kappa counts, midpoints.
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
         self.register_buffer("std_average", torch.zeros(self.n_critics))
         self.register_buffer("std_average_filled", torch.zeros(self.n_critics))
+        self.register_buffer("kappa_statistics", torch.zeros(3))
         self.register_buffer("tau", quantile_midpoints(n_quantiles, like=self.ret_mean), persistent=False)
 
         # The layer that becomes N outputs wide.
@@ -172,6 +175,7 @@ class QuantileHead(nn.Module):
         # Archives from before "dsac_t" have no average; those of 0.1 and 0.2 one that goes on as it is.
         average = state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))
         state_dict.setdefault(f"{prefix}std_average_filled", (average > 0).to(average.dtype))
+        state_dict.setdefault(f"{prefix}kappa_statistics", torch.zeros_like(self.kappa_statistics))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def observe_returns(
@@ -193,6 +197,27 @@ class QuantileHead(nn.Module):
         mean, std = next_statistics(self.ret_mean.item(), self.ret_std.item(), updates, returns, rate)
         self.set_statistics(mean, std, popart=popart)
 
+    @property
+    def kappa_unit(self) -> Tensor:
+        """The std of the raw returns, scalar; 1 before there are statistics, and where all returns were equal."""
+        std = self.kappa_statistics[1]
+        return torch.where(std > 0, std, 1.0)
+
+    def observe_kappa_unit(
+        self,
+        returns: np.ndarray,
+        rate: float | None,
+    ) -> None:
+        """
+        Take one rollout's returns into ``kappa_statistics``, as ``observe_returns`` does where they set the units.
+
+        :param returns: raw returns of the rollout, any shape, finite
+        :param rate: weight of the newest rollout; None weighs all rollouts alike
+        """
+        mean, std, updates = self.kappa_statistics.tolist()
+        new_mean, new_std = next_statistics(mean, std, int(updates) + 1, returns, rate)
+        self.kappa_statistics.copy_(torch.tensor([new_mean, new_std, updates + 1]))
+
     @torch.no_grad()
     def set_statistics(
         self,
@@ -206,7 +231,8 @@ class QuantileHead(nn.Module):
         :param mean: new mean of the raw returns
         :param std: new standard deviation of the raw returns, >= 0
         :param popart: rescale the last layer so that raw predictions stay as they are (van Hasselt et al. 2016, eq. 9);
-            skipped where a std is 0
+            skipped where the new std is 0. From an old std of 0, such as before the first statistics, all raw
+            predictions are the old mean: the weights become 0
         """
         # The units that the layer has.
         old_mean = self.ret_mean.item()
@@ -217,12 +243,15 @@ class QuantileHead(nn.Module):
         # The layer must match the numbers as the buffers round them.
         mean = self.ret_mean.item()
         std = self.ret_std.item()
-        if not (popart and old_std > 0 and std > 0):
+        if not popart or std == 0:
             return
 
         # Weights in the new units, then the bias, which also takes the shift of the mean.
         scale = old_std / std
         self.std_average.mul_(scale)
+        # The average of "dsac_t" begins anew where the quantiles are one again.
+        if old_std == 0:
+            self.std_average_filled.zero_()
         for last in self.last_layers:
             if last.bias is not None:
                 last.weight.mul_(scale)

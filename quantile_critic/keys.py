@@ -46,6 +46,7 @@ LOSS_METHODS = (
     "_minibatch_loss",
     "_policy_loss",
     "_value_loss",
+    "_sample_losses",
     "_clipped",
     "_weight",
     "_weight_metrics",

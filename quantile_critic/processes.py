@@ -245,6 +245,8 @@ SHARED_SETTINGS = (
     "normalize_advantage",
     "target_kl",
     "quantile_huber_kappa",
+    "quantile_huber_kappa_units",
+    "critic_loss",
     "value_target",
     "normalize_returns",
     "return_stats_rate",
@@ -257,6 +259,7 @@ SHARED_SETTINGS = (
     "variance_scaling_clip_min",
     "variance_scaling_clip_max",
     "variance_scaling_mode",
+    "gradient_clipping",
     "sequence_length",
 )
 

@@ -1,5 +1,5 @@
 """
-What the loss reads beside its samples and the policy: settings, which are fixed, and coefficients, which may move.
+What loss and step read beside samples and policy: settings, which are fixed, and coefficients, which may move.
 
 The loss of ``DistributionalPPO`` reads these and nothing else. Compiled code relies on that: other settings compile
 anew, other coefficients do not.
@@ -51,22 +51,29 @@ class Clipping:
 @dataclass(frozen=True)
 class LossSettings:
     """
-    Everything fixed that the loss reads.
+    Everything fixed that the loss and the clipping of its gradients read.
 
     :param kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss
+    :param kappa_in_stds: whether kappa counts in standard deviations of the returns where the loss does not
+    :param critic_loss: "quantile_huber": of each quantile; "mean_and_spread": squared error of their mean, and of the
+        quantiles around it
     :param normalize_advantage: whether the advantages of a minibatch are normalised
     :param scaling: None: the value loss is not weighted
     :param clipping: None: predictions may move as far as they like
     :param has_entropy: whether the loss has an entropy term; a product with 0 would still cost its gradient
     :param target: "gae": one return per sample; "sr_lambda": a sample of N atoms
+    :param gradient_clipping: "joint": one norm of all gradients; "apart": one of the actor's, one of the critic's
     """
 
     kappa: float
+    kappa_in_stds: bool
+    critic_loss: Literal["quantile_huber", "mean_and_spread"]
     normalize_advantage: bool
     scaling: Scaling | None
     clipping: Clipping | None
     has_entropy: bool
     target: Literal["gae", "sr_lambda"]
+    gradient_clipping: Literal["joint", "apart"]
 
     def by_name(self) -> dict[str, Any]:
         """:return: each setting by its name; those of scaling and clipping one by one, such as ``scaling.mode``"""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quantile_critic.gradients import NORM, Parts, all_norms, clip_gradients, names_of_norms, parts_by_loss
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.processes import CommonNoise, average_over_processes, n_processes
 from quantile_critic.rollout import Samples
@@ -21,20 +22,6 @@ from quantile_critic.settings import Coefficients, LossSettings
 
 # Returns the loss of B samples and its metrics by name, scalars each.
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
-
-
-def clip_gradients(
-    parameters: list[nn.Parameter],
-    max_norm: float,
-) -> Tensor:
-    """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
-    # The norm of all gradients is that of their norms.
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-
-    # By 1, to the last bit, where the norm is small enough.
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm
 
 
 class EagerUpdate:
@@ -56,7 +43,8 @@ class EagerUpdate:
         self.approx_kl: float | None = None  # of the minibatch that ended the update; None: none has
         self._names: tuple[str, ...] = ()
         self._values: list[Tensor] = []  # of each minibatch the metrics, shape (n_metrics,)
-        self._norms: list[Tensor] = []  # of each step the gradient's norm before clipping, shape ()
+        self.parts: Parts = {}  # what is clipped together; empty before the first minibatch
+        self._norms: list[Tensor] = []  # of each step the gradients' norms before clipping, shape (n_norms,)
         self._metrics: dict[str, np.ndarray] | None = None  # once they have been looked at
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,6 +75,11 @@ class EagerUpdate:
         self.common_noise = common_noise
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
 
+        # All parameters are clipped together, or the first minibatch parts them.
+        self.parts = {}
+        if settings.gradient_clipping == "joint":
+            self.parts = {NORM: self.parameters}
+
         # What it leaves.
         self.approx_kl = None
         self._names = ()
@@ -108,11 +101,12 @@ class EagerUpdate:
         :param rows: which of them are the minibatch, shape (B,); None: all
         :return: whether a step was made; False: the policy has moved too far
         """
+        self._part_parameters(samples, rows)
         self._eager_gradients(samples, rows)
         return self._step_unless_too_far()
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """:return: by name the values of all minibatches, shape (n_minibatches,), and ``grad_norm`` of all steps"""
+        """:return: by name the values of all minibatches, shape (n_minibatches,), and the norms of all steps"""
         if self._metrics is not None:
             return self._metrics
 
@@ -123,10 +117,21 @@ class EagerUpdate:
             columns = torch.stack(self._values).cpu().numpy().T
             b_metrics.update(zip(self._names, columns, strict=True))
         if self._norms:
-            b_metrics["grad_norm"] = torch.stack(self._norms).float().cpu().numpy()
+            # (n_norms, n_steps)
+            columns = torch.stack(self._norms).float().cpu().numpy().T
+            b_metrics.update(zip(names_of_norms(self.parts), columns, strict=True))
 
         self._metrics = b_metrics
         return b_metrics
+
+    def _part_parameters(
+        self,
+        samples: Samples,
+        rows: Tensor | None,
+    ) -> None:
+        """Find out by the first minibatch which loss reaches which parameter."""
+        if not self.parts:
+            self.parts = parts_by_loss(self.policy, self.parameters, samples.at(rows))
 
     def _eager_gradients(
         self,
@@ -155,7 +160,12 @@ class EagerUpdate:
                 self.approx_kl = float(approx_kl)
                 return False
 
-        self._norms.append(clip_gradients(self.parameters, self.coefficients.max_grad_norm))
+        self._clip()
         with self.common_noise():
             self.policy.optimizer.step()
         return True
+
+    def _clip(self) -> None:
+        """Clip each part by its norm."""
+        norms = [clip_gradients(part, self.coefficients.max_grad_norm) for part in self.parts.values()]
+        self._norms.append(all_norms(norms))

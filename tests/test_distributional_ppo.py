@@ -443,6 +443,11 @@ def test_defaults_are_those_of_the_design_and_disable_needs_no_clip_range():
         variance_scaling_clip_max=10.0,
         variance_scaling_mode="batch",
     )
+    expected |= dict(
+        quantile_huber_kappa_units=None,
+        critic_loss="quantile_huber",
+        gradient_clipping="joint",
+    )
 
     assert {name: parameters[name].default for name in expected} == expected
 
@@ -528,6 +533,12 @@ FACTORS = {
     "policy": [dict(policy_kwargs=dict(n_quantiles=n, share_features_extractor=s)) for n, s in ((3, True), (8, False))],
     "noise": [dict(use_sde=flag) for flag in (False, True)],
     "end": [{}, dict(target_kl=0.01)],
+    "loss": [
+        {},
+        dict(critic_loss="mean_and_spread"),
+        dict(quantile_huber_kappa_units="std"),
+    ],
+    "norms": [{}, dict(gradient_clipping="apart")],
 }
 
 

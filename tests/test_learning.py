@@ -184,3 +184,25 @@ def test_recommended_is_the_config():
     assert flags["value_target"] == "sr_lambda"
     assert flags.pop("policy_kwargs") == {"n_quantiles": 128}
     assert not flags.keys() & inspect.signature(PPO).parameters.keys()
+
+
+def test_the_study_of_critics_is_paired_and_its_control_is_ppo():
+    """PPO's means over its curves are 0 and 10, the variant's 5 more; the worst twentieth is -20."""
+    cells = learning.critic_cells(["CartPole-v1"], ["SB3 PPO", "clipped apart"], 2)
+    assert [(cell.variant, cell.seed) for cell in cells] == [
+        ("SB3 PPO", 0),
+        ("clipped apart", 0),
+        ("SB3 PPO", 1),
+        ("clipped apart", 1),
+    ]
+    assert learning.CRITICS["PPO, clipped apart"]["policy_kwargs"] == dict(n_quantiles=1)
+
+    curves = ["-20 20", "0 20", "-15 25", "5 25"]
+    variants = ["SB3 PPO", "SB3 PPO", "clipped apart", "clipped apart"]
+    rows = pd.DataFrame(dict(task="CartPole-v1", variant=variants, exponent=0, seed=[0, 1] * 2, curve=curves))
+    rows["return"] = [20.0, 20.0, 30.0, 20.0]
+    table = learning.critics_table(rows, ["CartPole-v1"], ["SB3 PPO", "clipped apart"])
+
+    # 100 * 5 / (5 - -20) = 20 for both seeds; 100 * (10, 0) / (20 - -20), whose std is 17.68 and whose t(1) is 12.71.
+    assert "+20.0 ± 0.0" in table
+    assert "+12.5 ± 158.8" in table

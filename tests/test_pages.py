@@ -152,7 +152,8 @@ def test_flag_table_has_every_flag_with_its_default():
 
 
 def test_tensorboard_page_has_every_scalar_of_an_update(tmp_path, read_scalars):
-    """Of all that one run can log: with VF clipping, a Gaussian policy and the weight."""
+    """Of all that one run can log: with VF clipping, a Gaussian policy, the weight, parts of loss and gradients."""
+    parts = dict(critic_loss="mean_and_spread", gradient_clipping="apart")
     model = DistributionalPPO(
         "MlpPolicy",
         "Pendulum-v1",
@@ -160,6 +161,7 @@ def test_tensorboard_page_has_every_scalar_of_an_update(tmp_path, read_scalars):
         clip_range_vf=0.5,
         seed=0,
         tensorboard_log=str(tmp_path),
+        **parts,
     ).learn(128)
     logged = {name for name in read_scalars(tmp_path) if name.startswith("train/")}
 
@@ -168,9 +170,11 @@ def test_tensorboard_page_has_every_scalar_of_an_update(tmp_path, read_scalars):
 
     rows = set(re.findall(r"^\| `(train/\w+)` \|", PAGES["docs/tensorboard.md"], re.M))
     assert logged - rows == set()
+    # Of regimes, and of layers that actor and critic share.
     assert rows - logged == {
         "train/value_error_REGIME",
         "train/value_grad_norm_REGIME",
+        "train/grad_norm_shared",
     }
 
 

@@ -39,6 +39,9 @@ TAKES = {
     "batch_size": ["2", "int64", "None"],  # None in the recurrent class
     "n_epochs": ["2", "int64"],
     "distributional_vf_clip_mode": ["None"],
+    "quantile_huber_kappa_units": ["None"],
+    "critic_loss": [],
+    "gradient_clipping": [],
     "value_target": [],
     "clip_range_vf_units": [],
     "variance_scaling_mode": [],

@@ -405,6 +405,11 @@ def test_a_changed_number_of_an_activation_takes_effect():
             "_policy_loss",
             half_of(DistributionalPPO._policy_loss),
         ),
+        lambda patch: patch.setattr(
+            DistributionalPPO,
+            "_sample_losses",
+            half_of(DistributionalPPO._sample_losses),
+        ),
         lambda patch: patch.setattr(DistributionalPPO, "variance_weight", lambda *_: torch.tensor(3.0)),
     ],
     ids=[
@@ -416,6 +421,7 @@ def test_a_changed_number_of_an_activation_takes_effect():
         "torch's clamp",
         "a tensor's method",
         "a method of the loss",
+        "the losses of the samples",
         "the weight",
     ],
 )
@@ -445,6 +451,8 @@ def set_option(name, value):
 CHANGES = {
     "quantile_huber_kappa": set_flag("quantile_huber_kappa", 0.1),
     "quantile_huber_kappa of numpy": set_flag("quantile_huber_kappa", np.float32(0.2)),
+    "quantile_huber_kappa_units": set_flag("quantile_huber_kappa_units", "std"),
+    "gradient_clipping": set_flag("gradient_clipping", "apart"),
     "normalize_advantage": set_flag("normalize_advantage", False),
     "variance_scaling_clip_min": set_flag("variance_scaling_clip_min", 5.0),
     "variance_scaling_mode": set_flag("variance_scaling_mode", "dsac_t"),
@@ -463,6 +471,7 @@ CHANGES = {
     "maximize": set_option("maximize", True),
     "clip_range_vf to None": set_flag("clip_range_vf", None),
     "use_variance_gradient_scaling": set_flag("use_variance_gradient_scaling", False),
+    "critic_loss": set_flag("critic_loss", "mean_and_spread"),
     "eps": set_option("eps", 0.1),
     "eps of numpy": set_option("eps", np.float32(0.2)),
 }

@@ -42,6 +42,10 @@ SETTINGS = {
         "CartPole-v1",
         dict(clip_range_vf=0.1, use_twin_critics=True),
     ),
+    "apart, mean and spread": (
+        "CartPole-v1",
+        dict(gradient_clipping="apart", critic_loss="mean_and_spread"),
+    ),
     "target_kl": (
         "CartPole-v1",
         dict(target_kl=0.002, n_epochs=8, learning_rate=0.003),

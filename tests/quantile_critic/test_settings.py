@@ -19,11 +19,14 @@ def test_settings_of_the_loss_follow_the_flags_and_are_python_numbers():
 
     assert model.loss_settings == LossSettings(
         kappa=0.5,
+        kappa_in_stds=False,
+        critic_loss="quantile_huber",
         normalize_advantage=True,
         scaling=Scaling("batch", 0.1, 10.0),
         clipping=None,
         has_entropy=True,
         target="gae",
+        gradient_clipping="joint",
     )
     assert type(model.loss_settings.kappa) is float
 
