@@ -6,6 +6,7 @@ nobody looks, no waiting for the disk. Fixtures that tests of several folders as
 """
 
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import torch
 from builders import RUN_OF_PRICES, cells_here, drawing
 from matplotlib.figure import Figure
+from selenium import webdriver
 
 from market_regimes.run.log import read_events, scalars_of
 from train_model_multi_patch import main
@@ -87,3 +89,24 @@ def make_prices():
         return pd.DataFrame(dict(date=dates, open=opens, high=high, low=low, close=close, volume=1000))
 
     return make
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium, whose console can be read."""
+    chromium = shutil.which("chromium")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    for switch in [
+        *f"{switches} disable-component-update disable-sync".split(),
+        f"user-data-dir={tmp_path / 'profile'}",
+    ]:
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
+    yield driver
+    driver.quit()

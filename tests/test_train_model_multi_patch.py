@@ -449,12 +449,8 @@ def test_own_long_table_with_positions_and_an_index(tmp_path, make_prices, capsy
 
 @pytest.mark.parametrize("test_days", ["[2011-01-03,2011-01-04]", "[2011-01-01,2012-12-31]"])
 def test_an_agent_that_never_trades_is_evaluated(tmp_path, capsys, test_days, monkeypatch):
-    def flat(self, seen):
-        def decide(known):
-            seen.append(known.observations)
-            return np.zeros(len(known.bar))
-
-        return decide
+    def flat(self):
+        return lambda known: np.zeros(len(known.bar))
 
     monkeypatch.setattr(Study, "agent", flat)
     with drawing():

@@ -52,8 +52,7 @@ class Regimes:
 
     def __post_init__(self) -> None:
         number = len(self.names) - 1
-        sizes = {len(self.bounds), len(self.quantiles)}
-        if not sizes <= {0, number} or number not in sizes:
+        if not {len(self.bounds), len(self.quantiles)} <= {0, number}:
             raise ValueError(
                 f"{len(self.names)} regimes need {number} bounds and as many quantiles, got "
                 f"{len(self.bounds)} and {len(self.quantiles)}"
@@ -86,16 +85,17 @@ def regimes_of(config: MarketConfig) -> Regimes:
     :return: the regimes that it names, with the bounds that it states or those of the VIX; without bounds where they
         follow from a training period
     """
-    regimes = DEFAULT_REGIMES
-    if config.regimes is not None and len(config.regimes) == len(regimes.names):
-        regimes = replace(regimes, names=tuple(config.regimes))
-    names = regimes.names if config.regimes is None else tuple(config.regimes)
+    # Names alone leave bounds and quantiles as they are.
+    names = DEFAULT_REGIMES.names if config.regimes is None else tuple(config.regimes)
+    regimes = Regimes(names, (), ())
+    if len(names) == len(DEFAULT_REGIMES.names):
+        regimes = replace(DEFAULT_REGIMES, names=names)
 
-    # What is stated takes the place of the VIX's.
+    # What is stated takes their place.
     if config.regime_bounds is not None:
-        return Regimes(names, tuple(config.regime_bounds), ())
+        return replace(regimes, bounds=tuple(config.regime_bounds))
     if config.regime_quantiles is not None:
-        return Regimes(names, (), tuple(config.regime_quantiles))
+        return replace(regimes, bounds=(), quantiles=tuple(config.regime_quantiles))
     return regimes
 
 

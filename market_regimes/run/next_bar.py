@@ -105,7 +105,8 @@ def missing_bar(dates: np.ndarray, now: np.datetime64) -> np.datetime64 | None:
         late = int((now - dates[-1]) // spacing) - 1
         if late <= 0:
             return None
-        return dates[-1] + late * spacing
+        missing: np.datetime64 = dates[-1] + late * spacing
+        return missing
 
     # Daily or more often: the times of the week at which the recent weeks had bars.
     recent = dates[dates > dates[-1] - RECENT]

@@ -11,7 +11,7 @@ from market_regimes.commands import parsers
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.folds import chosen_elsewhere, folds_of, why_not
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig
-from market_regimes.market import segments
+from market_regimes.market import data
 from train_model_multi_patch import main
 
 SHIPPED = dict(shipped_first_test="2007-01-01", shipped_last_test="2014-12-31")
@@ -159,10 +159,14 @@ def test_what_cannot_be_divided_is_refused(keys, words):
 
 def test_a_file_is_read_once_for_all_folds_and_seeds(tmp_path, make_prices, monkeypatch):
     make_prices(1500).to_csv(tmp_path / "A.csv", index=False)
-    read, reads = segments.read_files, []
-    monkeypatch.setattr(
-        segments, "read_files", lambda entries, options: reads.extend(entries) or read(entries, options)
-    )
+    reads = []
+    read_prices = data.read_prices
+
+    def counted(entries, options):
+        reads.extend(entries)
+        return read_prices(entries, options)
+
+    monkeypatch.setattr(data, "read_prices", counted)
     compare = CompareConfig(test_years=1, seeds="0-2", first_test="2002-01-01")
     folds = folds_of(compare, MarketConfig(data=str(tmp_path / "A.csv")))
     used = [fold for fold in folds if fold.missing is None]

@@ -1,5 +1,6 @@
 """Volatility, its index and the regimes; the oracles are plain loops and the figures known of the S&P 500."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,8 +19,10 @@ from market_regimes.market.regimes import (
     Regimes,
     estimated_index,
     ewma_volatility,
+    groups_of,
+    regimes_of,
 )
-from market_regimes.market.segments import Segment
+from market_regimes.market.segments import Segment, segments_of
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +243,83 @@ def test_bounds_of_five_regimes_are_their_quantiles():
 def test_bounds_that_do_not_fit_the_names_are_refused(bounds):
     with pytest.raises(ValueError, match="4 regimes need 3 bounds"):
         Regimes(bounds=bounds)
+
+
+FIVE_NAMES = ["quiet", "calmish", "normal", "rough", "panic"]
+
+
+def test_five_regimes_are_labelled_by_the_bounds_that_the_configuration_states():
+    config = MarketConfig(regimes=FIVE_NAMES, regime_bounds=(12.0, 16.0, 22.0, 35.0))
+    regimes = regimes_of(config)
+
+    assert regimes.names == tuple(FIVE_NAMES)
+    assert regimes.labels(np.array([11.9, 12.0, 16.0, 21.9, 22.0, 34.9, 35.0, np.nan])).tolist() == [
+        0,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        -1,
+    ]
+
+
+def test_quantiles_of_the_training_period_bound_the_regimes():
+    regimes = regimes_of(MarketConfig(regimes=["low", "middle", "high"], regime_quantiles=(0.25, 0.75)))
+    assert regimes.bounds == ()
+
+    # Of 1, 2, ..., 101 a quarter lies below 26 and three quarters below 76.
+    fitted = regimes.fitted(np.arange(1.0, 202.0), range(0, 101))
+    assert fitted.bounds == (26.0, 76.0)
+
+
+def test_stated_quantiles_decide_for_the_sp500_too():
+    config = MarketConfig("sp500", regime_quantiles=(0.5, 0.9, 0.99))
+    (segment,) = segments_of(config)["train"]
+    index = segment.market.index[segment.training.start : segment.training.stop]
+
+    expected = np.nanquantile(index, (0.5, 0.9, 0.99))
+    assert segment.market.regimes.bounds == pytest.approx(expected)
+
+
+def test_other_names_alone_keep_the_default_bounds():
+    regimes = regimes_of(MarketConfig(regimes=["a", "b", "c", "d"]))
+    assert regimes == replace(DEFAULT_REGIMES, names=("a", "b", "c", "d"))
+    assert regimes_of(MarketConfig()) == DEFAULT_REGIMES
+
+
+@pytest.mark.parametrize(
+    ("names", "stormy"),
+    [(2, (1,)), (3, (2,)), (4, (2, 3)), (5, (3, 4)), (6, (3, 4, 5))],
+)
+def test_the_upper_half_of_the_regimes_is_stormy(names, stormy):
+    groups = groups_of([f"regime{position}" for position in range(names)])
+
+    assert groups["calm"] == (0,)
+    assert groups["crash"] == (names - 1,)
+    assert groups["stormy"] == stormy
+    assert [groups[f"regime{position}"] for position in range(names)] == [(position,) for position in range(names)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (dict(regimes=["one"]), "at least two different names"),
+        (dict(regimes=["a", "b", "a", "c"]), "at least two different names"),
+        (dict(regimes=["a", "b/c", "d", "e"]), "'b/c' must be a letter, then letters, digits and underscores"),
+        (dict(regimes=["a", "calm", "b", "c"]), "only the first may be called calm"),
+        (dict(regimes=["crash", "a", "b", "c"]), "only the last crash"),
+        (dict(regimes=["a", "stormy", "b", "c"]), "none stormy"),
+        (dict(regimes=FIVE_NAMES), "names 5 regimes: market.regime_bounds says at which 4 points"),
+        (dict(regimes=FIVE_NAMES, regime_bounds=(15.0, 25.0, 40.0)), "regime_bounds of 5 regimes must be 4 increasing"),
+        (dict(regime_bounds=(15.0, 25.0, 40.0, 50.0)), "regime_bounds of 4 regimes must be 3 increasing"),
+        (dict(regime_bounds=(15.0, 15.0, 40.0)), "must be 3 increasing positive number"),
+        (dict(regime_bounds=(0.0, 15.0, 40.0)), "must be 3 increasing positive number"),
+        (dict(regime_quantiles=(0.2, 0.5, 1.0)), "below 1"),
+        (dict(regime_quantiles=(0.2, 0.5, 0.9), regime_bounds=(15.0, 25.0, 40.0)), "give one"),
+    ],
+)
+def test_regimes_that_contradict_themselves_are_refused(keys, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        MarketConfig(**keys)
