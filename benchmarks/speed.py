@@ -158,7 +158,7 @@ def market_env(n_envs: int, n_symbols: int | None = None) -> Any:
     from market_regimes.market.environment import MarketCore, MarketVecEnv
     from market_regimes.market.market import market_of
     from market_regimes.market.monitor import EpisodeMonitor
-    from market_regimes.market.segments import Segment
+    from market_regimes.market.segment import Segment
     from market_regimes.prices import Bars
 
     period, found = range(60, 2500), read_bars(MarketConfig())[:1]

@@ -35,7 +35,7 @@ from market_regimes.market.market import Market
 from market_regimes.market.periods import period_of
 from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.scaling import Scaling
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from train_model_multi_patch import main
 
 HUGE_KAPPA = 2.0**20  # a power of two, so that dividing by it is exact

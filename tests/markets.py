@@ -9,7 +9,7 @@ from market_regimes.config import MarketConfig
 from market_regimes.market.data import read_bars
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.regimes import DEFAULT_REGIMES
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 BARS = 220
 WARM = 21  # bars before the first decision

@@ -23,7 +23,8 @@ from market_regimes.evaluate.strategies import buy_and_hold, volatility_targetin
 from market_regimes.market.environment import MarketCore, MarketEnv, MarketVecEnv
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 from market_regimes.prices import Bars
 from market_regimes.run.study import Study
 

@@ -17,7 +17,7 @@ from market_regimes.evaluate.robustness import over_seeds
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.evaluate.verdict import verdict_of, verdict_of_seeds
 from market_regimes.files import write_file
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.study import Study
 from market_regimes.run.trained import notes_on_training_days, trained_on

@@ -19,7 +19,7 @@ from distributional_ppo import DistributionalPPO
 from market_regimes.config import TradingCosts
 from market_regimes.evaluate.play import Episode, discounted_sums, play
 from market_regimes.market.environment import Known, MarketCore
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.agent import normalised
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 

@@ -12,7 +12,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.evaluate.play import rows_of_bars
 from market_regimes.market.costs import CurrencyCosts
 from market_regimes.market.market import fills_at_open, prices_of_fills
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 MAX_ROUNDS = 100  # of the fixed point that pays costs out of the equity which is split
 CONVERGED = 1e-15  # share of equity by which costs may still change

@@ -52,7 +52,7 @@ from market_regimes.evaluate.robustness import robustness
 from market_regimes.evaluate.strategies import AGENT, HOLD, INFORMED, RANDOM_TIMING, STRATEGIES, Strategy
 from market_regimes.files import write_file
 from market_regimes.market.environment import REWARD_SCALE
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 MIN_BARS_OF_RATIO = 60  # fewer make a curve of Sharpe ratios that is noise
 SEPARATE = PortfolioConfig()  # an account for each symbol

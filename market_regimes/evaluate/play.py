@@ -14,7 +14,7 @@ from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.market.costs import NO_ORDER
 from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY, Known, MarketCore
 from market_regimes.market.market import fills_at_open
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.prices import Calendar
 
 Decision = Callable[[Known], np.ndarray]  # what is known at a close -> one target position per agent

@@ -17,7 +17,7 @@ from market_regimes.evaluate.strategies import fitted, informed
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.costs import NO_ORDER
 from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 LOOKBACK = 252  # rows that a walk-forward estimate sees
 ESTIMATE_EVERY = 21  # rows from one walk-forward estimate to the next, where nothing rarer is stated

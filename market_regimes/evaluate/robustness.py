@@ -17,7 +17,7 @@ from market_regimes.evaluate.figures import NO_SPREAD, or_none, sharpe_of, sharp
 from market_regimes.evaluate.play import RUINED, backtest
 from market_regimes.evaluate.strategies import AGENT, HOLD
 from market_regimes.market.market import fills_at_open
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 MIN_BARS = 20  # with fewer returns no interval is given
 RESAMPLES = 1000

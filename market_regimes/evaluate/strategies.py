@@ -17,7 +17,7 @@ from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.play import Decision, backtest
 from market_regimes.market.costs import CostModel
 from market_regimes.market.environment import Known
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.market.shipped import LAW
 
 AGENT = "agent"  # column of the agent in tables

@@ -16,7 +16,7 @@ import numpy as np
 
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.market.regimes import decay_of, memory_of
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.prices import Calendar
 
 TOLERANCE = 1e-12  # share of equity by which rounding may exceed a limit

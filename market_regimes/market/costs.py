@@ -21,7 +21,7 @@ import numpy as np
 from market_regimes.config import TradingCosts
 from market_regimes.market.market import fills_at_open, prices_of_fills
 from market_regimes.market.periods import date_text
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 NO_ORDER = 1e-9  # share of equity up to which a trade is a rounding error, and no order
 

@@ -20,9 +20,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from market_regimes.config import MarketConfig, PeriodName, TradingCosts
 from market_regimes.market.costs import CostModel
-from market_regimes.market.features import Observations, observation_size
+from market_regimes.market.features import observation_size
 from market_regimes.market.market import Market, fills_at_open, prices_of_fills
-from market_regimes.market.segments import Segment, read_data
+from market_regimes.market.observations import Observations
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import read_data
 
 REWARD_SCALE = 100.0
 RUIN_EQUITY = 0.01  # share of the starting equity at which an episode ends: the logarithm needs a floor

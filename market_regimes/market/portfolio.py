@@ -19,7 +19,7 @@ from market_regimes.market.allocation import Allocation
 from market_regimes.market.costs import CurrencyCosts
 from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY
 from market_regimes.market.market import fills_at_open, prices_of_fills
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.prices import Calendar
 
 LEAST_EQUITY = 1e-9  # floor of an equity within a row, as of ``MarketCore``

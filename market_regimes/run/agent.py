@@ -27,7 +27,7 @@ from market_regimes.market.allocation import Allocation
 from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.periods import date_text
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
 from market_regimes.run.algorithm import model_of

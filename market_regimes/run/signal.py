@@ -22,7 +22,7 @@ from market_regimes.market.market import Market, fills_at_open
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import memory_of
 from market_regimes.market.scaling import FeatureScaling, Range, Scaling, log_returns
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.clock import Clock
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 from market_regimes.run.next_bar import closing_time, missing_bar

@@ -16,7 +16,8 @@ from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import covered_period, date_text
 from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, regimes_of
 from market_regimes.market.scaling import Scaling
-from market_regimes.market.segments import Segment, Segments
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import Segments
 from market_regimes.prices import BarLength, Bars, bar_length
 
 USED_PERIODS: dict[PeriodName, str] = {  # periods whose days tell nothing new

@@ -13,7 +13,7 @@ from market_regimes.evaluate.account import Account, joint
 from market_regimes.evaluate.figures import figures, figures_by_regime, summary
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.strategies import buy_and_hold
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 FREE = TradingCosts(fee_bp=0.0)
 

@@ -24,7 +24,7 @@ from market_regimes.evaluate.figures import figures, rank_among
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.strategies import HOLD, buy_and_hold
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 DAYS = pd.bdate_range("2000-01-03", periods=860)
 PERIODS = dict(

@@ -19,7 +19,7 @@ from market_regimes.evaluate.pictures import equity_ticks, picture_of_equity, pi
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.tables import print_summary
 from market_regimes.market.market import Market
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.study import Study
 
 pytestmark = pytest.mark.usefixtures("pictures")

@@ -15,7 +15,7 @@ from market_regimes.evaluate.pictures import largest_and_rest, line_styles, pict
 from market_regimes.evaluate.play import backtest
 from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 pytestmark = pytest.mark.usefixtures("pictures")
 DATES = pd.date_range("2000-01-03", periods=500, freq="B")

@@ -29,7 +29,7 @@ from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 MARKET = load_shipped("sp500")
 

@@ -31,7 +31,8 @@ from market_regimes.evaluate.robustness import (
 )
 from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")

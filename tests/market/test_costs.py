@@ -13,7 +13,8 @@ from market_regimes.evaluate.strategies import buy_and_hold
 from market_regimes.market.costs import CostModel, Order
 from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore, MarketVecEnv
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 from market_regimes.prices import ReadOptions, read_frame
 from market_regimes.run.trained import segments_as_trained, trained_on
 

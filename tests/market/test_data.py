@@ -13,7 +13,7 @@ from market_regimes.config import TradingCosts
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.periods import period_of
 from market_regimes.market.regimes import ewma_volatility
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from market_regimes.market.environment import (
 )
 from market_regimes.market.features import WINDOW
 from market_regimes.market.periods import period_of
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 
 MARKET = load_shipped("sp500")
 TRAIN = period_of(MARKET, "1999-01-01", "2008-12-31")

@@ -11,8 +11,8 @@ from markets import load_markets, load_shipped
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.data import read_bars
-from market_regimes.market.features import Observations
 from market_regimes.market.market import market_of
+from market_regimes.market.observations import Observations
 from market_regimes.market.periods import date_text, period_of
 from market_regimes.market.regimes import (
     DEFAULT_REGIMES,
@@ -22,7 +22,8 @@ from market_regimes.market.regimes import (
     groups_of,
     regimes_of,
 )
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from market_regimes.market.features import WINDOW
 from market_regimes.market.market import market_of
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import DEFAULT_REGIMES
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 from market_regimes.market.shipped import LAW, shipped, synthetic
 
 COSTS = TradingCosts()

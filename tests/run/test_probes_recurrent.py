@@ -11,7 +11,7 @@ from distributional_ppo import RecurrentDistributionalPPO
 from market_regimes.market.environment import MarketCore, MarketVecEnv
 from market_regimes.market.periods import period_of
 from market_regimes.market.regimes import DEFAULT_REGIMES
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.inputs import inputs_of_rollout
 from market_regimes.run.probes import figures_by_regime_of_rollout, minibatches_of_rollout, weights_by_minibatch
 

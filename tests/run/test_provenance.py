@@ -6,7 +6,7 @@ import pytest
 from markets import load_shipped
 
 from market_regimes.compare.comparison import Comparison
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.provenance import check_provenance, provenance
 
 

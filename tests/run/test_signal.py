@@ -21,7 +21,7 @@ from market_regimes import Agent, MarketConfig, RunConfig, Study, TradingCosts
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.market import Market
 from market_regimes.market.scaling import FeatureScaling
-from market_regimes.market.segments import Segment
+from market_regimes.market.segment import Segment
 from market_regimes.run.signal import (
     LastDecision,
     at_last_bar,

@@ -10,7 +10,8 @@ from market_regimes.config import MarketConfig
 from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.features import WINDOW
-from market_regimes.market.segments import Segment, segments_of
+from market_regimes.market.segment import Segment
+from market_regimes.market.segments import segments_of
 from market_regimes.prices import read_frame
 from market_regimes.run.signal import outside_training
 from market_regimes.run.trained import Trained, counterpart, notes_on_training_days, segments_as_trained, trained_on
