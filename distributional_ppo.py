@@ -57,7 +57,6 @@ Where this differs from Stable-Baselines3's PPO, other than by the critic and it
    with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
 10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
    the norm of PPO's, and the layers before the head learn the slower for it.
-   With ``normalize_returns`` raw predictions are 0, and with ``use_popart`` the first statistics leave them so.
 11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
    from 0. A warning names a Box that is neither float32 nor float64: a rollout keeps its actions rounded.
 """
@@ -908,8 +907,7 @@ class DistributionalPPO(DeferredLog, PPO):
                     "normalize_returns cannot end where value_net's last layer has no bias to take the mean"
                 )
             head.ret_updates.zero_()
-            # A critic that has had no statistics begins as PPO's.
-            head.set_statistics(0.0, 1.0, popart=bool(head.ret_std > 0))
+            head.set_statistics(0.0, 1.0, popart=True)
 
     # --------------------------------------------------------------------------------------- after the update
 

@@ -231,8 +231,7 @@ class QuantileHead(nn.Module):
         :param mean: new mean of the raw returns
         :param std: new standard deviation of the raw returns, >= 0
         :param popart: rescale the last layer so that raw predictions stay as they are (van Hasselt et al. 2016, eq. 9);
-            skipped where the new std is 0. From an old std of 0, such as before the first statistics, all raw
-            predictions are the old mean: the weights become 0
+            skipped where a std is 0
         """
         # The units that the layer has.
         old_mean = self.ret_mean.item()
@@ -243,15 +242,12 @@ class QuantileHead(nn.Module):
         # The layer must match the numbers as the buffers round them.
         mean = self.ret_mean.item()
         std = self.ret_std.item()
-        if not popart or std == 0:
+        if not (popart and old_std > 0 and std > 0):
             return
 
         # Weights in the new units, then the bias, which also takes the shift of the mean.
         scale = old_std / std
         self.std_average.mul_(scale)
-        # The average of "dsac_t" begins anew where the quantiles are one again.
-        if old_std == 0:
-            self.std_average_filled.zero_()
         for last in self.last_layers:
             if last.bias is not None:
                 last.weight.mul_(scale)

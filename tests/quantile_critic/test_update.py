@@ -216,10 +216,8 @@ class ByHand(BaseCallback):
         old_mean = head.ret_mean.item()
         old_std = head.ret_std.item()
 
-        if model.use_popart:
+        if model.use_popart and old_std > 0:
             head.std_average.mul_(old_std / std)
-            if old_std == 0:  # all quantiles are one again
-                head.std_average_filled.zero_()
             for weight, bias in last_layers(policy):
                 weight.data.mul_(old_std / std)
                 bias.data.copy_((bias.double() * old_std + old_mean - mean) / std)
@@ -389,15 +387,14 @@ class ByHand(BaseCallback):
                 losses = torch.where(held_back.any(dim=1) & (second > losses), second, losses)
                 metrics["clip_fraction_vf"] = held_back.double().mean()
 
-            mean, variance = moments(quantiles.detach())
+            _, variance = moments(quantiles.detach())
             metrics["value_loss"] = losses.detach().mean()
             metrics["quantile_variance_mean"] = variance.mean()
             metrics["quantile_variance_std"] = (variance - variance.mean()).square().mean().sqrt()
             weights = torch.ones(())
 
             if model.use_variance_gradient_scaling:
-                squared_error = (targets - mean[:, None]).square().mean()
-                weights = self.weights(model, head, variance, squared_error, i)
+                weights = self.weights(model, head, variance, i)
                 low = model.variance_scaling_clip_min
                 high = model.variance_scaling_clip_max
                 weights = weights.clamp(low, high)
@@ -422,16 +419,12 @@ class ByHand(BaseCallback):
             note(**each[0], **each[1])
         return total
 
-    def weights(self, model, head, variance, squared_error, critic):
+    def weights(self, model, head, variance, critic):
         if model.variance_scaling_mode == "batch":
             return variance.mean()
-        # A sum with weights that fall by 0.995 a minibatch, over the sum of the weights; it begins with a spread.
+        # A sum with weights that fall by 0.995 a minibatch, over the sum of the weights.
         std = variance.sqrt().mean()
         filled = head.std_average_filled[critic].item()
-        if filled == 0 and variance.mean() < 0.1 * squared_error:
-            head.std_average[critic] = std
-            return std**2 / (variance + 0.1)
-
         summed = 0.995 * head.std_average[critic].item() * filled + 0.005 * std
         filled = 0.995 * filled + 0.005
         average = summed / filled
