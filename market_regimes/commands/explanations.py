@@ -17,7 +17,7 @@ FORMS: dict[Any, str] = {
     Path: "a path",
     NoneType: "null",
     tuple[str, str]: "two days like [2011-01-01, 2018-12-31]",
-    tuple[float, float, float]: "three numbers like [15, 25, 40]",
+    tuple[float, ...]: "numbers like [15, 25, 40]",
     list[str]: "a list like [a.csv, b.csv]",
     list[int]: "a list like [64, 64]",
     list[float]: "a list like [0, 0.5, 1]",

@@ -14,7 +14,7 @@ from market_regimes.market.columns import check_features, check_traded, first_co
 from market_regimes.market.features import HISTORY, fitted_names
 from market_regimes.market.market import Market, market_of
 from market_regimes.market.periods import covered_period, date_text
-from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, regimes_of
+from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index
 from market_regimes.market.scaling import Scaling
 from market_regimes.market.segment import Segment
 from market_regimes.market.segments import Segments
@@ -33,11 +33,12 @@ class Trained:
     What a run knows of a symbol it was trained on.
 
     :param scaling: of its training period
-    :param bounds: points of the volatility index at which normal, volatile and crash begin
+    :param bounds: points of the volatility index at which each regime but the first begins
     :param bars_per_year: of its bars
     :param own_index: whether the volatility index was the data's own, else it was estimated from prices
     :param periods: first and last day of "train" and "validation", ISO dates
     :param last_return_only: as ``Market.last_return_only``; no run before 0.2 has it
+    :param regimes: names of the regimes; those of runs without the key are the default's
     """
 
     scaling: Scaling
@@ -46,6 +47,7 @@ class Trained:
     own_index: bool
     periods: dict[str, tuple[str, str]]
     last_return_only: bool = False
+    regimes: tuple[str, ...] = DEFAULT_REGIMES.names
 
     @classmethod
     def of(cls, train: Segment, periods: Mapping[str, Segment]) -> Trained:
@@ -62,6 +64,7 @@ class Trained:
             not is_estimated,
             {name: _days(market, segment.period) for name, segment in periods.items()},
             market.last_return_only,
+            market.regimes.names,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +85,7 @@ class Trained:
                 content["own_index"],
                 {name: (str(first), str(last)) for name, (first, last) in content["periods"].items()},
                 content.get("last_return_only", False),
+                tuple(map(str, content.get("regimes", DEFAULT_REGIMES.names))),
             )
             trained.check()
         except (TypeError, KeyError, AttributeError) as error:
@@ -93,7 +97,7 @@ class Trained:
         for first, last in self.periods.values():
             if date.fromisoformat(first) > date.fromisoformat(last):
                 raise ValueError("a period runs backwards")
-        has_bounds = len(self.bounds) > 0
+        has_bounds = len(self.bounds) == len(self.regimes) - 1
         if not has_bounds or not self.bars_per_year > 0 or type(self.own_index) is not bool:
             raise ValueError("bounds, bars_per_year or own_index is missing or invalid")
         if type(self.last_return_only) is not bool:
@@ -179,7 +183,7 @@ def market_as_trained(bars: Bars, trained: Trained, config: MarketConfig, needed
         regime_quantiles=None,
     )
     market = market_of(bars, as_trained, needed, needed[-1])
-    regimes = Regimes(regimes_of(config).names, trained.bounds, ())
+    regimes = Regimes(trained.regimes, trained.bounds, ())
     return replace(market, regimes=regimes, last_return_only=trained.last_return_only)
 
 

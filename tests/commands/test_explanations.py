@@ -23,7 +23,7 @@ def test_the_name_of_a_file_is_no_key_that_was_mistyped(tmp_path, capsys):
         ("--algorithm.gamma=high", "algorithm.gamma wants a number like 0.5, got high"),
         ("--algorithm.value_target=td", "algorithm.value_target wants gae or sr_lambda, got td"),
         ("--market.train=2011", "market.train wants two days like [2011-01-01, 2018-12-31], or null, got 2011"),
-        ("--market.regime_bounds=3", "market.regime_bounds wants three numbers like [15, 25, 40], or null, got 3"),
+        ("--market.regime_bounds=3", "market.regime_bounds wants numbers like [15, 25, 40], or null, got 3"),
         ("--market.trading.positions=a", "market.trading.positions wants a list like [0, 0.5, 1], or null, got a"),
         (
             "--algorithm.policy_kwargs.net_arch=3",
