@@ -152,6 +152,7 @@ def picture_of_weights(weights: pd.DataFrame, contributions: pd.Series, path: Pa
     held.stackplot(by_size.index, values.clip(min=0), labels=by_size.columns, colors=colors, linewidth=0)
     held.stackplot(by_size.index, values.clip(max=0), colors=colors, linewidth=0)
     held.set(title=title, ylabel="weights, % of equity")
+    held.tick_params(axis="x", rotation=30)
     held.legend(frameon=False, fontsize=6, ncols=3, loc="upper left")
 
     # What was earned, the best on top.
