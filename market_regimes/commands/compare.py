@@ -13,6 +13,7 @@ from market_regimes.commands.parser import Parser
 from market_regimes.commands.parsers import compare_parser
 from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import leave_fill_to_the_data, start_or_resume
+from market_regimes.compare.catalogue import check_regimes
 from market_regimes.compare.comparison import Comparison, cells_of
 from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
 from market_regimes.compare.headline import alike, headline
@@ -22,6 +23,7 @@ from market_regimes.compare.printing import print_by_regime, print_verdicts
 from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import RESERVED, Hypothesis
 from market_regimes.files import new_folder, write_file
+from market_regimes.market.regimes import regimes_of
 
 MAY_CHANGE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
 
@@ -46,6 +48,7 @@ def compare(train_parser: Parser, config: jsonargparse.Namespace) -> None:
     with refusals(parser):
         objects = parser.instantiate(config)
         check_hypotheses(objects.hypotheses)
+        check_regimes(regimes_of(objects.market).names)
 
         # Folds, and every variant on one of them.
         folds = folds_of(objects.compare, objects.market)

@@ -7,7 +7,7 @@ verdicts, hypotheses and the HTML report then show it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -168,6 +168,19 @@ RULES = {strategy.key: strategy for strategy in COMPARED}
 def compared_figures() -> dict[str, Figure]:
     """:return: by name, the figures by which variants can be better or worse, in the order of the tables"""
     return {name: figure for name, figure in FIGURES.items() if figure.is_compared}
+
+
+def check_regimes(names: Sequence[str]) -> None:
+    """
+    :param names: of the regimes of a comparison
+    :raises ValueError: if a figure by regime would have the name of another figure, as ``value_error_gap_crash`` is one
+    """
+    for name in names:
+        taken = [figure for figure in FIGURES if figure.endswith(f"_{name}")]
+        if taken and name not in ("calm", "crash"):
+            raise ValueError(
+                f"market.regimes: {name} would end the name of a figure as in {taken[0]}, which is another"
+            )
 
 
 def with_distances(cells: pd.DataFrame) -> pd.DataFrame:

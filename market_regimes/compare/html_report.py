@@ -72,6 +72,7 @@ def write_report(
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
         sharpe=with_columns(tables.sharpe, (*RULES, *SEEDS_TOGETHER)).to_dict("records"),
         rules=rules,
+        regimes=tables.regimes,
         all_markets=ALL,
     )
     write_file(path, page)

@@ -190,7 +190,7 @@ def _named_rows(names: Sequence[str], panels: int, **options: Any) -> tuple[Any,
     # An odd number of panels leaves one place empty.
     for axis in axes.flat[panels:]:
         axis.set_axis_off()
-    return figure, axes.flat
+    return figure, axes.flat[:panels]
 
 
 def _forest(effects: pd.DataFrame, metrics: Sequence[str], variants: _Variants) -> Markup | None:

@@ -70,6 +70,23 @@ def market_page(regimes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def check_scalars_of_regimes(regimes: Sequence[str]) -> None:
+    """
+    :param regimes: names of the market's regimes
+    :raises ValueError: if the scalar of a regime is that of something else, as ``eval/sharpe_ratio`` is
+    """
+    pages = market_page(regimes)
+    others = set()
+    for title, charts in pages.items():
+        if title != "Regimes":
+            others |= {tag.rstrip("$") for _, tags in charts.values() for tag in tags}
+
+    for regime in regimes:
+        taken = [f"{scalar}_{regime}" for scalar in BY_REGIME.values() if f"{scalar}_{regime}" in others]
+        if taken:
+            raise ValueError(f"market.regimes: {regime} would log as {taken[0]}, which means something else")
+
+
 class ProgressCsv(KVWriter):
     """
     ``progress.csv``, a row per dump. Unlike SB3's writer it can go on after a given row, and a new column replaces the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ import distributional_ppo
 from market_regimes.config import TradingCosts
 from market_regimes.files import read_json
 from market_regimes.market.market import Market, digest, fills_at_open
+from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segments import Segments
 
 DATA_VERSION = 2  # of what observations and labels are made of; 1 started the volatility from the first bar
@@ -61,6 +62,7 @@ def _of_market(
         "months": market.fingerprint(last),
         "offsets": offsets_digest(market, last),
         "bars_per_year": market.bars_per_year,
+        "regimes": market.regimes.names,
         "regime_bounds": market.regimes.bounds,
         "fill": "next_open" if fills_at_open(market, costs) else "close",
     }
@@ -122,6 +124,8 @@ def check_provenance(folder: Path, segments: Segments) -> None:
         recorded = data[symbol]
         _check_months(folder, symbol, recorded.get("months"), market.fingerprint(last))
 
+        _check_regimes(folder, symbol, recorded, market)
+
         # Runs of earlier versions did not record the offsets.
         offsets = offsets_digest(market, last)
         if recorded.get("offsets", offsets) != offsets:
@@ -129,6 +133,24 @@ def check_provenance(folder: Path, segments: Segments) -> None:
                 f"{folder} used data in another time zone: the bars of {symbol} have the same dates at other instants; "
                 "its figures would not compare"
             )
+
+
+def _check_regimes(
+    folder: Path,
+    symbol: str,
+    recorded: Mapping[str, Any],
+    market: Market,
+) -> None:
+    """Raise where the regimes have other names or bounds than the run's; earlier versions recorded no names."""
+    names = tuple(recorded.get("regimes", DEFAULT_REGIMES.names))
+    bounds = recorded.get("regime_bounds", market.regimes.bounds)
+    same_bounds = len(bounds) == len(market.regimes.bounds) and np.allclose(bounds, market.regimes.bounds, rtol=1e-9)
+    if names != market.regimes.names or not same_bounds:
+        raise ValueError(
+            f"{folder} has the regimes {', '.join(names)} of {symbol}, beginning at {list(bounds)}: a run keeps "
+            f"market.regimes and their bounds, which are now {', '.join(market.regimes.names)} and "
+            f"{list(market.regimes.bounds)}"
+        )
 
 
 def _check_months(

@@ -33,6 +33,7 @@ from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
 from market_regimes.run.folder import SCALING, Configured, write_scaling
+from market_regimes.run.log import check_scalars_of_regimes
 from market_regimes.run.provenance import check_provenance, provenance
 from market_regimes.run.resume import of_this_process, restore
 from quantile_critic.processes import ProcessLostError, broadcast, n_processes, rank, translating_lost_peers
@@ -83,6 +84,7 @@ class Study:
                 market.episode_bars,
             )
             self.score_name = "sharpe_ratio"
+            check_scalars_of_regimes(self.core.markets[0].regimes.names)
             if market.portfolio.cash == "shared":
                 check_portfolio(self.segments["train"], market.trading, market.portfolio)
         self.configured = Configured(run, market, algorithm)

@@ -8,7 +8,7 @@ import pytest
 from comparisons import NO_DAYS, cell_table
 
 from market_regimes.compare import headline, html_report, pictures, printing
-from market_regimes.compare.catalogue import FIGURES, Figure, compared_figures, with_distances
+from market_regimes.compare.catalogue import FIGURES, Figure, check_regimes, compared_figures, with_distances
 from market_regimes.compare.hypotheses import check_hypotheses
 from market_regimes.compare.tables import analysed
 from market_regimes.config import Hypothesis
@@ -94,3 +94,13 @@ def test_every_distance_is_of_a_figure_that_cells_compute():
     for name, figure in FIGURES.items():
         assert (figure.distance is None) == (figure.source == ""), name
         assert figure.source == "" or FIGURES[figure.source].source == "", name
+
+
+@pytest.mark.parametrize("name", ["gap_crash", "error_calm", "stormy"])
+def test_a_regime_that_ends_the_name_of_another_figure_is_refused(name):
+    with pytest.raises(ValueError, match=f"market.regimes: {name} would end the name of a figure"):
+        check_regimes(["quiet", name])
+
+
+def test_the_default_regimes_name_no_other_figure():
+    check_regimes(["calm", "normal", "volatile", "crash"])

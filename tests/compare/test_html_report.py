@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -522,3 +523,24 @@ def test_cells_without_figures_are_listed_with_the_reason(numbers, numbered_tabl
 )
 def test_numbers_have_three_digits_and_no_exponent(value, form, text):
     assert _number(value, form) == text
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_report_has_a_panel_for_each_regime_however_many_there_are(tmp_path, count):
+    names = ("quiet", "mild", "normal", "rough", "panic")[:count]
+    path = tmp_path / "report.html"
+    write_report(path, replace(make_tables(3), regimes=names), "title", "baseline", "", {})
+
+    text = path.read_text("utf-8")
+    assert f"whether a day is {', '.join(names[:-1])} or {names[-1]}." in text
+    for name in names:
+        assert f">{name}<" in text or f"<!-- {name} -->" in text
+    assert "volatile" not in text.split("whether a day is")[1].split("</p>")[0]
+
+
+def test_the_report_of_the_default_regimes_keeps_its_sentence(tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, make_tables(3), "title", "baseline", "", {})
+    assert "<p>The volatility index says whether a day is calm, normal, volatile or a crash.</p>" in path.read_text(
+        "utf-8"
+    )

@@ -1,6 +1,7 @@
 """A run of five configured regimes with other names. Oracle: numpy's digitize on the run's index."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,11 @@ import pytest
 from builders import refused
 from matplotlib.figure import Figure
 
-from market_regimes import Agent
+from market_regimes import Agent, Study
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, RunConfig
 from market_regimes.market.segments import segments_of
+from market_regimes.run.folder import read_configuration
 from train_model_multi_patch import main
 
 NAMES = ["quiet", "calmish", "normal", "rough", "panic"]
@@ -108,3 +110,23 @@ def test_two_regimes_are_enough(tmp_path, make_prices, monkeypatch):
 
     result = json.loads((tmp_path / "two" / "evaluation-test.json").read_text())
     assert list(result["joint"]["agent"]["regimes"]) == ["low", "high"]
+
+
+def test_a_run_keeps_its_regimes_from_python_too(run):
+    """Other names or bounds would go on with other scalars, so they are refused; the run's own load."""
+    folder = run[0]
+    config = read_configuration(folder)
+    assert Study(config.run, config.market, config.algorithm).load(folder) is None
+
+    renamed = replace(config.market, regimes=["a", "b", "c", "d", "e"])
+    moved = replace(config.market, regime_bounds=(12.0, 16.0, 22.0, 27.0))
+    for market in (renamed, moved):
+        with pytest.raises(ValueError, match=r"a run keeps market\.regimes and their bounds"):
+            Study(config.run, market, config.algorithm).load(folder)
+
+
+@pytest.mark.parametrize("name", ["ratio", "buy_and_hold", "informed_rule"])
+def test_a_regime_that_would_overwrite_another_scalar_is_refused(run, name):
+    market = MarketConfig(str(run[1]), regimes=["low", "middle", "high", name])
+    with pytest.raises(ValueError, match=f"market.regimes: {name} would log as eval/sharpe_{name}"):
+        Study(RunConfig(n_envs=2), market)
