@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.executors import EXECUTORS, run_all
-from market_regimes.compare.folds import Fold, check_chosen_before, why_not
+from market_regimes.compare.folds import check_chosen_before, why_not
 from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
 from market_regimes.files import read_json, write_file
+from market_regimes.market.walk_forward import Fold
 from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
 
 MAX_REASONS = 3  # that a refusal lists

@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.data import read_bars
-from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.segments import Segments, segments_of
-from market_regimes.market.walk_forward import (
-    MIN_SCORED_BARS,
-    MIN_TRAIN_BARS,
-    Days,
-    WalkForward,
-    day_of,
-    digest_until,
-    middle_of,
-    shortage,
-    span_of,
-)
+from market_regimes.market.walk_forward import Days, Fold, WalkForward, day_of, fold_of, label_of, middle_of, span_of
 from market_regimes.prices import Bars, check_zones
-
-
-@dataclass(frozen=True)
-class Fold:
-    """
-    :param label: of the market
-    :param name: of the test period
-    :param market: with the fold's training and test period
-    :param missing: reason for skipping the fold, or None
-    :param fingerprint: of the market's data
-    :param segments: of both periods; none if it is skipped
-    :param notes: what was assumed about the market's files, and what may be wrong with them
-    """
-
-    label: str
-    name: str
-    market: MarketConfig
-    missing: str | None
-    fingerprint: str
-    segments: Segments = field(default_factory=dict, compare=False, repr=False)
-    notes: tuple[str, ...] = ()
 
 
 def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None = None) -> list[Fold]:
@@ -71,23 +37,10 @@ def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | 
     if read is None:
         read = read_bars(market)
         check_zones(market.zone, read)
-    label = "+".join(Path(entry).stem for entry in market.entries)
-    warnings = [f"warning: {sentence}" for sentence in warnings_of(read)]
-    notes = (*assumed(read), *observed(market), *warnings)
 
     dates = _test_dates(compare, market)
-    for train, test in _periods(compare, dates, read, label):
-        fold = replace(market, train=train, test=test)
-        missing = shortage(read, train, "training", MIN_TRAIN_BARS) or shortage(read, test, "test", MIN_SCORED_BARS)
-        yield Fold(
-            label=label,
-            name=f"{test[0][:7]} to {test[1][:7]}",
-            market=fold,
-            missing=missing,
-            fingerprint=digest_until(read, market, test[1]),
-            segments={} if missing else segments_of(fold, ("train", "test"), read),
-            notes=notes,
-        )
+    for train, test in _periods(compare, dates, read, label_of(market)):
+        yield fold_of(read, replace(market, train=train, test=test), scored_by="test")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from market_regimes.compare.catalogue import RULES, Figure, compared_figures, with_distances
 from market_regimes.compare.comparison import Comparison
-from market_regimes.compare.folds import Fold, why_not
+from market_regimes.compare.folds import why_not
 from market_regimes.compare.hypotheses import answered, by_variant, effect_of
 from market_regimes.compare.statistics import Effect, deflated_sharpe, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
@@ -22,6 +22,7 @@ from market_regimes.evaluate.figures import share_of_attainable, sharpe_ratio
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import write_file
 from market_regimes.market.regimes import DEFAULT_REGIMES, regimes_of
+from market_regimes.market.walk_forward import Fold
 
 ALL = "all"  # the markets together, in ``Tables.effects``
 Key = dict[str, Any]  # market, fold, variant and seed of a cell

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from market_regimes.config import MarketConfig, TuneConfig
 from market_regimes.market.data import read_bars
-from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import Segments, segments_of
-from market_regimes.market.walk_forward import (
-    MIN_SCORED_BARS,
-    MIN_TRAIN_BARS,
-    WalkForward,
-    day_of,
-    digest_until,
-    middle_of,
-    shortage,
-    span_of,
-)
+from market_regimes.market.walk_forward import Fold, WalkForward, day_of, fold_of, middle_of, span_of
 from market_regimes.prices import Bars, bars_before, check_zones
 
 
-@dataclass(frozen=True)
-class ValidationFold:
-    """
-    :param label: of the market
-    :param name: of the validation period
-    :param market: with the fold's training and validation period
-    :param missing: reason for skipping the fold, None: it is used
-    :param fingerprint: of the market's data up to the fold's last day
-    :param segments: of both periods; none if it is skipped
-    :param notes: what was assumed about the market's files, and what may be wrong with them
-    """
-
-    label: str
-    name: str
-    market: MarketConfig
-    missing: str | None
-    fingerprint: str
-    segments: Segments = field(default_factory=dict, compare=False, repr=False)
-    notes: tuple[str, ...] = ()
-
-
-def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[ValidationFold]:
+def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
     """
     Folds from bars that end before the test period: later bars are not there to be read.
 
@@ -84,11 +51,8 @@ def _folds(
     tune: TuneConfig,
     market: MarketConfig,
     read: Sequence[Bars],
-) -> list[ValidationFold]:
+) -> list[Fold]:
     """The folds of bars that end before the test period."""
-    label = "+".join(Path(entry).stem for entry in market.entries)
-    notes = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
-
     # Validation begins where the user says, else halfway.
     begin, end = span_of(read)
     first = middle_of(begin, end)
@@ -96,15 +60,6 @@ def _folds(
         first = day_of(tune.first_validation, "first_validation")
     division = WalkForward(tune.validation_years, tune.train_years, tune.embargo_days)
 
-    folds = []
-    for train, validation in division.periods(begin, first, end):
-        divided = replace(market, train=train, validation=validation)
-        missing = shortage(read, train, "training", MIN_TRAIN_BARS)
-        missing = missing or shortage(read, validation, "validation", MIN_SCORED_BARS)
-        segments: Segments = {}
-        if missing is None:
-            segments = segments_of(divided, ("train", "validation"), read)
-        name = f"{validation[0][:7]} to {validation[1][:7]}"
-        fingerprint = digest_until(read, market, validation[1])
-        folds.append(ValidationFold(label, name, divided, missing, fingerprint, segments, notes))
-    return folds
+    days = division.periods(begin, first, end)
+    divided = [replace(market, train=train, validation=validation) for train, validation in days]
+    return [fold_of(read, each, scored_by="validation") for each in divided]

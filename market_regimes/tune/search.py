@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from market_regimes.config import RunConfig, TuneConfig, seeds_of
 from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.files import leave_closed_pipe, write_file
+from market_regimes.market.walk_forward import Fold
 from market_regimes.run.study import Study
-from market_regimes.tune.folds import ValidationFold
 from market_regimes.tune.space import Space, distribution_of, nested
 
 NAME = "tune"  # of Optuna's study
@@ -48,7 +48,7 @@ class Search:
     run: RunConfig
     algorithm: dict[str, Any]
     space: Space
-    folds: list[ValidationFold]
+    folds: list[Fold]
 
     def study(self) -> Any:
         """:return: Optuna's study in the folder, made if it is not there"""
@@ -67,7 +67,7 @@ class Search:
     def score(
         self,
         params: Mapping[str, Any],
-        fold: ValidationFold,
+        fold: Fold,
         seed: int,
     ) -> float:
         """
