@@ -9,6 +9,7 @@ within the limits that hold already.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,31 @@ from market_regimes.market.segment import Segment
 from market_regimes.prices import Calendar
 
 TOLERANCE = 1e-12  # share of equity by which rounding may exceed a limit
+
+
+def check_groups(config: PortfolioConfig, symbols: Sequence[str]) -> None:
+    """
+    :param config: its groups are those that a user wrote for a training
+    :param symbols: names of all symbols of the data
+    :raises ValueError: if a group has a symbol that the data lack, with the nearest name
+    """
+    for symbol in config.groups:
+        if symbol in symbols:
+            continue
+        raise ValueError(f"market.portfolio.groups names {symbol}, which the data lack: {nearest(symbol, symbols)}")
+
+
+def nearest(name: str, symbols: Sequence[str]) -> str:
+    """
+    :param name: that no symbol has
+    :param symbols: names of symbols
+    :return: the end of a sentence: the symbol that is nearest to the name in any case of its letters, or all symbols
+    """
+    by_capitals = {symbol.upper(): symbol for symbol in symbols}
+    near = difflib.get_close_matches(name.upper(), by_capitals, n=1)
+    if near:
+        return f"{by_capitals[near[0]]} is nearest"
+    return f"the symbols are {', '.join(symbols)}"
 
 
 @dataclass(frozen=True)
@@ -116,10 +142,10 @@ class Allocation:
     Which weights the targets of K symbols become.
 
     :param config: limits and allocator
-    :param symbols: names, in the order of the columns
+    :param symbols: names, in the order of the columns. ``groups`` may name more symbols than these
     :param costs: what may be held, where the limits say nothing
     :param risk: EWMA volatilities, which ``volatility_limit`` and ``allocator=equal_risk`` need
-    :raises ValueError: if limits contradict each other or what may be held, name unknown symbols, or need ``risk``
+    :raises ValueError: if limits contradict each other or what may be held, or need ``risk``
     """
 
     def __init__(
@@ -153,7 +179,7 @@ class Allocation:
         self.alphabet = np.argsort(np.argsort(self.symbols))
 
     def _check(self) -> None:
-        """Refuse limits that contradict each other, unknown symbols, and limits that lack what they measure."""
+        """Refuse limits that contradict each other, and limits that lack what they measure."""
         config = self.config
         if self.low > self.high:
             raise ValueError(
@@ -161,11 +187,6 @@ class Allocation:
             )
         if self.net > self.gross:
             raise ValueError(f"market.portfolio.net={self.net:g} exceeds market.portfolio.gross={self.gross:g}")
-        unknown = sorted(config.groups.keys() - set(self.symbols))
-        if unknown:
-            raise ValueError(
-                f"market.portfolio.groups names {unknown[0]}, and the symbols are {', '.join(self.symbols)}"
-            )
 
         # Volatilities are estimates of the past.
         if self.risk is not None:
