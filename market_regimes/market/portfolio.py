@@ -246,10 +246,10 @@ class PortfolioCore:
         if episode_rows is not None and episode_rows < 1:
             raise ValueError(f"episode_rows must be at least 1, got {episode_rows}")
         most = float(quotes.rate.max())
-        if allocation.gross * most >= 1:
+        if allocation.bounds.gross * most >= 1:
             raise ValueError(
                 f"costs of {1e4 * most:g} basis points take all equity of an order of "
-                f"market.portfolio.gross={allocation.gross:g}"
+                f"market.portfolio.gross={allocation.bounds.gross:g}"
             )
         self.quotes = quotes
         self.costs = costs
