@@ -458,7 +458,7 @@ class Agent:
         :return: path of the JSON
         :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
         """
-        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
+        return export_onnx(self.model, self.configured.market, self.trained, self.step, Path(path).expanduser())
 
     def rule(self) -> Decision:
         """:return: the deterministic policy as a trading rule"""

@@ -378,7 +378,9 @@ def test_limits_that_contradict_what_may_be_held_are_refused():
 class TestGroups:
     """A mapping from symbols to groups that names other symbols than those at hand."""
 
-    config = PortfolioConfig(cash="shared", groups={"AAPL": "tech", "JPM": "banks"}, group_max={"tech": 0.3, "banks": 1})
+    config = PortfolioConfig(
+        cash="shared", groups={"AAPL": "tech", "JPM": "banks"}, group_max={"tech": 0.3, "banks": 1}
+    )
 
     @pytest.mark.parametrize(
         ("symbols", "sentence"),
