@@ -328,10 +328,12 @@ class PortfolioCore:
         of_equity = equity[:, None]
         drifted = held * (1 + first_return) / of_equity
 
-        # The fill.
+        # The fill; the account starts with K times ``start_equity``.
         more_costs = None
         if quotes.in_currency is not None:
-            more_costs = partial(self._in_currency, row, self.equity * equity, drifted)
+            bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
+            in_starts = self.equity * equity * held.shape[1]
+            more_costs = partial(with_all_costs, quotes.in_currency, bars, in_starts, drifted)
         fill = filled(self.allocation, desired, drifted, tradable, row, rate, more_costs)
 
         # The new weights earn the rest of the row.
@@ -398,23 +400,6 @@ class PortfolioCore:
         np.copyto(self.since_trade, 1, where=trade != 0)
         self.age += 1
         self.row = np.minimum(self.row + 1, self.end)
-
-    def _in_currency(
-        self, row: np.ndarray, equity: np.ndarray, drifted: np.ndarray, weights: np.ndarray, orders: Orders
-    ) -> Orders:
-        """Orders with least fees and impact; the account starts with K times ``start_equity``."""
-        quotes = self.quotes
-        assert quotes.in_currency is not None
-        symbols = weights.shape[1]
-        bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
-        total = quotes.in_currency.total(bars, np.abs(orders.trade), orders.cost, (equity * symbols)[:, None])
-        total = np.where(orders.traded, total, 0.0)
-
-        # No account pays more than it has.
-        total = total / np.maximum(_sums(total), 1.0)[:, None]
-        left = 1 - _sums(total)
-        trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
-        return Orders(orders.traded, trade, total)
 
 
 @dataclass
@@ -494,6 +479,34 @@ def filled(
         before_costs = drifted / (1 - cost)[:, None]
     assert cost is not None
     return Fill(projection.weights, orders.trade, orders.cost, cost, projection.bound)
+
+
+def with_all_costs(
+    in_currency: CurrencyCosts,
+    bars: np.ndarray,
+    equity: np.ndarray,
+    drifted: np.ndarray,
+    weights: np.ndarray,
+    orders: Orders,
+) -> Orders:
+    """
+    :param in_currency: least fees and impact
+    :param bars: close at which each order is given, in the order of ``in_currency``, shape (n, K)
+    :param equity: at the fill, as a multiple of ``start_equity``, shape (n,)
+    :param drifted: weights at the fill, shape (n, K)
+    :param weights: that the orders are to leave, shape (n, K)
+    :param orders: with the costs in proportion to their value
+    :return: orders with all costs, which leave the weights of the rest
+    """
+    traded = np.abs(orders.trade)
+    total = in_currency.total(bars, traded, orders.cost, equity[:, None])
+    total = np.where(orders.traded, total, 0.0)
+
+    # No account pays more than it has.
+    total = total / np.maximum(_sums(total), 1.0)[:, None]
+    left = 1 - _sums(total)
+    trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
+    return Orders(orders.traded, trade, total)
 
 
 def _has_moved(cost: np.ndarray, previous: np.ndarray | None) -> bool:

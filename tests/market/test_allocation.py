@@ -256,6 +256,25 @@ class TestRandomDraws:
 
         assert attainable > 600
 
+    def test_accounts_of_one_projection_do_not_touch_each_other(self):
+        """Each of eight accounts has the weights that it has alone."""
+        for seed in range(1000):
+            allocation, desired, held, tradable = random_draw(seed)
+            rng = np.random.default_rng(seed)
+            shape = (8, desired.shape[1])
+            wanted = np.where(rng.random(shape) < 0.3, np.nan, rng.uniform(-1.2, 1.2, shape))
+            holdings = rng.uniform(-1.0, 1.0, shape)
+            filled = rng.random(shape) < 0.7
+            wanted[0] = desired
+            holdings[0] = held
+            filled[0] = tradable
+            together = allocation.project(wanted, holdings, filled, np.zeros(8, dtype=int)).weights
+
+            for k in range(8):
+                one = slice(k, k + 1)
+                alone = allocation.project(wanted[one], holdings[one], filled[one], ROW).weights
+                assert together[one] == pytest.approx(alone, abs=1e-13), seed
+
     def test_projecting_twice_is_once(self):
         for seed in range(1000):
             allocation, desired, held, tradable = random_draw(seed)
