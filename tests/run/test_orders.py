@@ -231,7 +231,7 @@ def test_whole_lots_never_exceed_cash_or_a_limit(seed):
 
 @pytest.mark.parametrize("fees", [dict(impact_coefficient=0.5), dict(min_fee=20.0, impact_coefficient=0.1)])
 def test_orders_with_costs_in_currency_are_those_of_an_account_that_is_played(fees):
-    """Three symbols with volumes, filled at the close, 30 rows: the same trades to 2e-5 of equity, with their costs paid."""
+    """Three symbols with volumes, 30 rows filled at the close: the same trades to 2e-5 of equity, with costs paid."""
     segments = []
     for seed, symbol in enumerate("ABC"):
         market = walking_market(symbol, seed)
