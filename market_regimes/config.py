@@ -308,6 +308,13 @@ class PortfolioConfig:
             raise ValueError("market.portfolio.weight_min and market.portfolio.weight_max are both 0: nothing is held")
 
     def _check_groups(self) -> None:
+        # YAML takes ON for true and 0005 for 5, unless quotes make them texts.
+        for key in (*self.groups, *self.group_max):
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"market.portfolio.groups and group_max: YAML reads a name as {key!r}: put it in quotes, as 'ON'"
+                )
+
         for group, cap in self.group_max.items():
             if group not in self.groups.values():
                 raise ValueError(f"market.portfolio.group_max caps {group}, to which market.portfolio.groups maps none")

@@ -24,6 +24,7 @@ from market_regimes.evaluate.pictures import picture_of_returns
 from market_regimes.evaluate.play import Decision, backtest, frames_of, play_period, rows_of_bars
 from market_regimes.evaluate.portfolio import Bench, backtest_in, in_shared_cash
 from market_regimes.market.allocation import Allocation
+from market_regimes.market.costs import impact_of
 from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.periods import date_text
@@ -382,8 +383,13 @@ class Agent:
         # The orders, and what to beware of.
         held = read_held(Path(positions).expanduser()) if isinstance(positions, str | Path) else positions
         allocation = Allocation(self.limits, symbols, self.trading, bench.risk)
-        orders = order_list(allocation, self.trading, wanted, prices_now, equity, held, lots, past)
-        warnings = []
+        impact = {}
+        if self.trading.impact_coefficient:
+            for segment in segments:
+                of_bars = impact_of(segment.market, self.trading.impact_coefficient)
+                impact[segment.market.symbol] = float(of_bars[-1])
+        orders = order_list(allocation, self.trading, wanted, prices_now, equity, held, lots, past, impact)
+        warnings = list(orders.warnings)
         for i, segment in enumerate(segments):
             clock = clock_of(segment.market, now, zone)
             sentences = self._warnings(segment, float(episode.held[bars[i], i]), like, clock)
@@ -458,7 +464,7 @@ class Agent:
         :return: path of the JSON
         :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
         """
-        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
+        return export_onnx(self.model, self.configured.market, self.trained, self.step, Path(path).expanduser())
 
     def rule(self) -> Decision:
         """:return: the deterministic policy as a trading rule"""
