@@ -222,7 +222,6 @@ class TestBenchmarks:
 
     def test_minimum_variance_and_risk_parity_of_two_symbols_are_their_closed_forms(self):
         """Estimated on the returns before each order alone."""
-        pytest.importorskip("skfolio")
         bench = bench_of(walking_market("A", 0, bars=200, spread=0.01), walking_market("B", 1, bars=200))
         row = 120
         closes = pd.DataFrame({s.market.symbol: s.market.close for s in bench.segments})
