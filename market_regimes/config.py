@@ -18,7 +18,7 @@ CheckpointName = Literal["best", "last"]
 Variants = dict[str, dict[str, Any]]
 EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
 RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")  # keys of a variant that are not the algorithm's
-SYNTHETIC = ("synthetic", "synthetic_hidden")  # twenty series of one known law each
+SYNTHETIC = ("synthetic", "synthetic_hidden", "synthetic_choice")  # twenty series each, whose law is known
 # Data that need no file, and their symbols, or what the symbols begin with.
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
@@ -340,8 +340,8 @@ class MarketConfig:
     The data and how they are traded. Dates are included; every bar's return belongs to one period.
 
     :param data: "sp500", "nasdaq", "synthetic" (20 series whose law is known), "synthetic_hidden" (the same, but
-        observations have the last return only), files of prices, or folders of them; several make one training on
-        all symbols, each while it exists
+        observations have the last return only), "synthetic_choice" (half of the series gain little), files of prices,
+        or folders of them; several make one training on all symbols, each while it exists
     :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
         "real": the VIX from 2014 for the S&P 500, a file's own column
     :param bars_per_year: of the files; None: inferred from their dates
@@ -373,6 +373,8 @@ class MarketConfig:
     :param benchmark_positions: column of the files with the targets of a strategy of your own, as shares of equity,
         each known at the close of its row; it is traded beside buy-and-hold in every evaluation
     :param portfolio: whether several symbols share their cash, and the limits of their account
+    :param law_seed: of the synthetic market: draws another law, with other drifts, persistence and regimes, and its
+        series; None: the law that ships
     """
 
     data: str | list[str] = "sp500"
@@ -398,6 +400,7 @@ class MarketConfig:
     feature_fill: Literal["forward"] | None = None
     benchmark_positions: str | None = None
     portfolio: PortfolioConfig = field(default_factory=PortfolioConfig)
+    law_seed: int | None = None
 
     def __post_init__(self) -> None:
         self._check_regimes()
@@ -405,6 +408,7 @@ class MarketConfig:
             raise ValueError(f"market.bars_per_year must be within [1, 1e7), got {self.bars_per_year}")
         if not self.data:
             raise ValueError("market.data names no data")
+        self._check_law()
         self._check_features()
         self._check_reading()
 
@@ -425,6 +429,15 @@ class MarketConfig:
                 f"market.regimes names {number} regimes: market.regime_bounds says at which {number - 1} points of the "
                 "volatility index they begin, or market.regime_quantiles at which shares of the training period"
             )
+
+    def _check_law(self) -> None:
+        """Refuse a seed of no law."""
+        if self.law_seed is None:
+            return
+        if self.law_seed < 0:
+            raise ValueError(f"market.law_seed must be at least 0, got {self.law_seed}")
+        if not any(entry in SYNTHETIC for entry in self.entries):
+            raise ValueError(f"market.law_seed draws a law of {', '.join(SYNTHETIC)}: market.data names none of them")
 
     def _check_features(self) -> None:
         """Refuse columns that cannot enter the observation, or cannot be traded."""

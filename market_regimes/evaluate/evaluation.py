@@ -316,7 +316,7 @@ def benchmarks(
     """
     accounts = {}
     for strategy in table:
-        frames = strategy.backtest(segments, trading.of_rules)
+        frames = strategy.traded(segments, trading.of_rules, portfolio)
         if frames is not None:
             accounts[strategy] = Account(frames)
     if portfolio.cash == "separate":

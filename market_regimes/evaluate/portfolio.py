@@ -13,7 +13,7 @@ from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Frames, before
 from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.evaluate.play import RANDOM_RUNS, RUINED, Decision, backtest
-from market_regimes.evaluate.strategies import fitted, informed
+from market_regimes.evaluate.strategies import fitted, informed_in_account
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.costs import NO_ORDER
 from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes
@@ -612,7 +612,7 @@ def account_benchmarks(bench: Bench, config: PortfolioConfig) -> dict[str, Playe
     # Rules that decide symbol by symbol.
     decisions = {
         "fitted rule": fitted(bench.segments, bench.costs),
-        "informed rule": informed(bench.segments, bench.costs),
+        "informed rule": informed_in_account(bench.segments, bench.costs, config),
     }
     for name, decide in decisions.items():
         if decide is not None:

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from market_regimes.config import SYNTHETIC, TradingCosts
+from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Frames
 from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.play import Decision, backtest
 from market_regimes.market.costs import CostModel
 from market_regimes.market.environment import Known
 from market_regimes.market.segment import Segment
-from market_regimes.market.shipped import LAW
 
 AGENT = "agent"  # column of the agent in tables
 RANDOM_TIMING = "random timing"  # column of the agent's own trades at random times
@@ -27,6 +26,7 @@ MIN_VOLATILITY = 1e-9  # in points, below which a volatility target would divide
 # From segments and trading costs to a trading rule, or to its backtest; None where it does not apply.
 Rule = Callable[[Sequence[Segment], TradingCosts], Decision | None]
 Backtest = Callable[[Sequence[Segment], TradingCosts], Frames | None]
+AccountBacktest = Callable[[Sequence[Segment], TradingCosts, PortfolioConfig], Frames | None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Strategy:
     :param key: begins the names of its figures in a comparison, as in ``hold_sharpe``
     :param label: its name in tables, pictures and JSON
     :param backtest: what it earns, of segments and trading costs; None where it does not apply
+    :param in_account: what it earns by the targets that it gives in an account with shared cash, of segments, trading
+        costs and the limits of that account; None: it gives those of separate accounts
     :param dashes: Matplotlib's line style in the report of a comparison
     :param in_prose: its name in that report, None: the label
     :param in_comparisons: whether a comparison trades it
@@ -47,11 +49,24 @@ class Strategy:
     key: str
     label: str
     backtest: Backtest
+    in_account: AccountBacktest | None = None
     dashes: Any = "-"
     in_prose: str | None = None
     in_comparisons: bool = True
     in_every_report: bool = False
     beside_seeds: bool = True
+
+    def traded(self, segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig) -> Frames | None:
+        """
+        :param segments: what is traded
+        :param trading: what trading costs and what may be held
+        :param portfolio: whether the symbols share their cash, and the limits of their account
+        :return: what it earns, each symbol in an account of its own, by the targets that it gives in such an account;
+            None where it does not apply
+        """
+        if portfolio.cash == "shared" and self.in_account is not None:
+            return self.in_account(segments, trading, portfolio)
+        return self.backtest(segments, trading)
 
     @property
     def title(self) -> str:
@@ -144,16 +159,90 @@ def informed(segments: Sequence[Segment], trading: TradingCosts) -> Decision | N
     """
     :param segments: what is traded
     :param trading: what trading costs and what may be held
-    :return: the trading rule that knows the law of the synthetic market: it holds ``position_high`` where that pays on
-        the next bar (``_targets``), else nothing. None where a segment is of another market, whose law nobody knows
+    :return: the trading rule that knows the law of the synthetic market: it holds ``position_high`` of a symbol where
+        that pays on the next bar, else nothing. None where nobody knows the law of a segment
     """
-    if any(segment.market.source not in SYNTHETIC for segment in segments):
-        return None
+    targets = []
+    for segment in segments:
+        growth = _growth_of_law(segment, trading)
+        if growth is None:
+            return None
+        targets.append(np.where(growth > 0, trading.bounds[1], 0.0))
+    return _of_bars(targets)
 
-    bars_per_year = segments[0].market.bars_per_year
-    targets = _targets(np.array(LAW.growth), np.array(LAW.ends), trading, bars_per_year)
-    between = sum(LAW.index) / 2
-    return lambda known: targets[(known.index > between).astype(int)]
+
+def informed_in_account(
+    segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig
+) -> Decision | None:
+    """
+    The rule that knows the law, for one account with shared cash. It fills the account with the symbols that grow
+    most, net of costs. What ``weight_max`` and ``top_k`` leave goes to those that grow less. Where groups have caps, or
+    nothing may be held long, it does not choose.
+
+    :param segments: what is traded, whose bars are on the same days
+    :param trading: what trading costs and what may be held
+    :param portfolio: the limits of the account
+    :return: the trading rule; None where nobody knows the law of a segment
+    """
+    growths = []
+    for segment in segments:
+        growth = _growth_of_law(segment, trading)
+        if growth is None:
+            return None
+        growths.append(growth)
+    low, high = trading.bounds
+    if portfolio.groups or high <= 0:
+        return informed(segments, trading)
+
+    # The growth of a symbol at each close, and the room in the account.
+    growth_of = _of_bars(growths)
+    gross = max(-low, high) if portfolio.gross is None else portfolio.gross
+    weight_max = high if portfolio.weight_max is None else portfolio.weight_max
+
+    def decide(known: Known) -> np.ndarray:
+        growth = growth_of(known)
+        targets = np.zeros(len(growth))
+        room = gross
+        places = len(growth) if portfolio.top_k is None else portfolio.top_k
+
+        # The largest growth first; equal ones share.
+        for level in np.unique(growth[growth > 0])[::-1]:
+            equal = growth == level
+            count = min(int(equal.sum()), places)
+            if count == 0:
+                break
+            weight = min(weight_max, room / count)
+            targets[equal] = weight
+            room -= weight * count
+            places -= count
+        return targets
+
+    return decide
+
+
+def _informed_by_account(
+    segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig
+) -> Frames | None:
+    """What ``informed_in_account`` earns, each symbol in an account of its own."""
+    decide = informed_in_account(segments, trading, portfolio)
+    if decide is None:
+        return None
+    return backtest(segments, trading, decide)
+
+
+def _growth_of_law(segment: Segment, trading: TradingCosts) -> np.ndarray | None:
+    """
+    :param segment: of one symbol
+    :param trading: what trading costs and what may be held
+    :return: what ``position_high`` gains on average on the bar after each close, less expected costs, in per cent of
+        equity, shape (T,); None where nobody knows the law
+    """
+    law = segment.market.law
+    if law is None:
+        return None
+    net = _net_growth(np.array(law.growth), np.array(law.ends), trading, segment.market.bars_per_year)
+    of_bars: np.ndarray = net[law.regimes_of(segment.market.index)]
+    return of_bars
 
 
 def own_rule(segments: Sequence[Segment]) -> Decision | None:
@@ -166,15 +255,23 @@ def own_rule(segments: Sequence[Segment]) -> Decision | None:
     if len(targets) < len(segments):
         return None
 
-    first = np.cumsum([0, *(len(of_symbol) for of_symbol in targets)])
-    together = np.nan_to_num(np.concatenate(targets))  # those that trade nothing may be missing
+    # Targets of bars that are not traded may be missing.
+    return _of_bars([np.nan_to_num(of_symbol) for of_symbol in targets])
+
+
+def _of_bars(values: Sequence[np.ndarray]) -> Decision:
+    """
+    :param values: a number for each bar of each symbol, shapes (T,)
+    :return: from what is known at a close to the number of the bar
+    """
+    first = np.cumsum([0, *(len(of_symbol) for of_symbol in values)])
+    together = np.concatenate(values)
     return lambda known: together[first[known.symbol] + known.bar]
 
 
 def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_per_year: float) -> np.ndarray:
     """
-    Target position of each state: ``position_high`` where its growth exceeds its expected costs, else 0. Growth is
-    taken as proportional to the position, which is exact for 0 and 1.
+    Target position of each state: ``position_high`` where its growth exceeds its expected costs, else 0.
 
     :param growth: mean log return of the next bar in per cent, shape (S,)
     :param ends: probability that the state has ended by the next bar, shape (S,)
@@ -182,9 +279,25 @@ def _targets(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_p
     :param bars_per_year: number of bars by which interest accrues
     :return: target positions, shape (S,)
     """
+    net = _net_growth(growth, ends, trading, bars_per_year)
+    return np.where(net > 0, trading.bounds[1], 0.0)
+
+
+def _net_growth(growth: np.ndarray, ends: np.ndarray, trading: TradingCosts, bars_per_year: float) -> np.ndarray:
+    """
+    Growth of ``position_high`` in each state, less its expected costs. Growth is taken as proportional to the position,
+    which is exact for 0 and 1.
+
+    :param growth: mean log return of the next bar in per cent, shape (S,)
+    :param ends: probability that the state has ended by the next bar, shape (S,)
+    :param trading: what trading costs and what may be held
+    :param bars_per_year: number of bars by which interest accrues
+    :return: in per cent of equity, shape (S,)
+    """
     target = trading.bounds[1]
     expected = CostModel(trading, bars_per_year).expected(target, ends)
-    return np.where(target * growth > expected, target, 0.0)
+    net: np.ndarray = target * growth - expected
+    return net
 
 
 HOLD = Strategy(
@@ -199,6 +312,7 @@ INFORMED = Strategy(
     key="informed",
     label="informed rule",
     backtest=trading_by(informed),
+    in_account=_informed_by_account,
     dashes=":",
     in_every_report=True,
 )

@@ -47,7 +47,7 @@ def read_bars(config: MarketConfig) -> list[Bars]:
     # Data that ship come first, then files.
     symbols: list[Bars] = []
     for name in names:
-        symbols += shipped(name, config.volatility_index)
+        symbols += shipped(name, config.volatility_index, config.law_seed)
     symbols += read_prices(paths, _options_of(config))
 
     # Every symbol has one name.

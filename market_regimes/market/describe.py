@@ -10,6 +10,7 @@ import numpy as np
 
 from market_regimes.config import SHIPPED, MarketConfig, PeriodName, PortfolioConfig
 from market_regimes.market.columns import described_features
+from market_regimes.market.law import law_of
 from market_regimes.market.market import Market, fills_at_open, uses_index_of_data
 from market_regimes.market.oddities import LARGE, Oddity, oddities
 from market_regimes.market.periods import date_text
@@ -199,8 +200,9 @@ def described(data: Data) -> list[dict[str, Any]]:
         ``last`` (times in ISO form),
         ``first_close`` and ``last_close`` (as traded: adjusted where the file has that), ``bars_per_year``, ``zone``,
         ``volatility_index`` ("own" or "estimated"), ``regimes`` (bars in each; None: it takes no part),
-        ``regime_bounds``, ``fill`` ("next_open" or "close"), ``features``, ``own_rule`` (column),
-        ``unused_columns``, ``assumptions``, ``periods`` (per name first and last day, and ``bars``)
+        ``regime_bounds``, ``law`` (of a synthetic symbol, None: unknown), ``fill`` ("next_open" or "close"),
+        ``features``, ``own_rule`` (column), ``unused_columns``, ``assumptions``, ``periods`` (per name first and last
+        day, and ``bars``)
     """
     # The markets of the symbols that take part.
     markets = {}
@@ -251,12 +253,30 @@ def _described(data: Data, bars: Bars, market: Market | None) -> dict[str, Any]:
         "volatility_index": volatility_index,
         "regimes": regimes,
         "regime_bounds": bounds,
+        "law": _described_law(bars),
         "fill": fill,
         "features": described_features(data.config),
         "own_rule": data.config.benchmark_positions,
         "unused_columns": list(bars.notes.unused_columns),
         "assumptions": list(bars.notes.assumptions),
         "periods": periods,
+    }
+
+
+def _described_law(bars: Bars) -> dict[str, Any] | None:
+    """
+    :return: per regime of the bars' law its ``index``, the ``growth`` of a day and its ``std`` without flash crashes in
+        per cent, its ``share`` of the days and the ``days`` of a stretch; None: nobody knows the law
+    """
+    law = law_of(bars)
+    if law is None:
+        return None
+    return {
+        "index": list(law.index),
+        "growth": list(law.growth),
+        "std": list(law.std),
+        "share": list(law.shares),
+        "days": [1 / end for end in law.ends],
     }
 
 
@@ -304,6 +324,10 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
     regimes = _regimes_text(symbol)
     lines.append(_line("index", f"{symbol['volatility_index']}; bars: {regimes}"))
 
+    # The law, where it is known.
+    if symbol["law"]:
+        lines.append(_line("law", _law_text(symbol["law"])))
+
     # The columns that are used beside prices.
     for name in ("features", "own_rule"):
         if symbol[name]:
@@ -320,6 +344,16 @@ def lines_of(symbol: dict[str, Any]) -> list[str]:
     for sentence in symbol["assumptions"]:
         lines.append(_line("assumed", sentence))
     return lines
+
+
+def _law_text(law: Mapping[str, Sequence[float]] | None) -> str:
+    """The mean return of a day in each regime of a law, and how often it is one; "" where nobody knows the law."""
+    if law is None:
+        return ""
+    parts = []
+    for index, growth, share, days in zip(law["index"], law["growth"], law["share"], law["days"], strict=True):
+        parts.append(f"{growth:+.3g} % a day at index {index:.1f} ({share:.0%} of the days, {days:.0f} in a row)")
+    return ", ".join(parts)
 
 
 def _line(name: str, text: str) -> str:
@@ -431,6 +465,7 @@ def _texts(symbol: Mapping[str, Any]) -> dict[str, str]:
         "zone": symbol["zone"] or "none stated",
         "fill": FILLS[symbol["fill"]],
         "index": symbol["volatility_index"],
+        "law": _law_text(symbol["law"]),
         "features": symbol["features"] or "",
         "own rule": symbol["own_rule"] or "",
     }

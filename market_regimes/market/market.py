@@ -14,6 +14,7 @@ import pandas as pd
 
 from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
 from market_regimes.market.columns import benchmark_targets, feature_columns
+from market_regimes.market.law import Law, law_of
 from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import DEFAULT_REGIMES, Regimes, estimated_index, ewma_volatility, regimes_of
 from market_regimes.prices import DAYS_PER_YEAR, Bars
@@ -44,6 +45,7 @@ class Market:
     :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
     :param rows_per_year: the same for an account that holds all symbols of the run; None: as many as bars
     :param zone: time zone of ``dates``, as ``Bars.zone``
+    :param law: that the bars were drawn from; None: nobody knows it
     """
 
     symbol: str
@@ -63,6 +65,7 @@ class Market:
     instants: np.ndarray = None  # type: ignore[assignment]  # set below
     rows_per_year: float | None = None
     zone: str | None = None
+    law: Law | None = None
 
     def __post_init__(self) -> None:
         if self.instants is None:
@@ -164,6 +167,7 @@ def market_of(bars: Bars, config: MarketConfig, train: range, last: int) -> Mark
         instants=bars.instants,
         rows_per_year=bars.rows_per_year,
         zone=bars.zone,
+        law=law_of(bars),
     )
 
 

@@ -7,29 +7,32 @@ The S&P 500 and the NASDAQ composite (1999-2018) and the VIX (2014-2018) are rea
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from market_regimes.config import SHIPPED, SYNTHETIC, VolatilityIndex
+from market_regimes.market.law import LAW, Law, drawn_bars
 from market_regimes.market.regimes import estimated_index, ewma_volatility
-from market_regimes.prices import DAYS_PER_YEAR, Bars
+from market_regimes.prices import Bars
 
 
-def shipped(name: str, volatility_index: VolatilityIndex = "auto") -> list[Bars]:
+def shipped(name: str, volatility_index: VolatilityIndex = "auto", law_seed: int | None = None) -> list[Bars]:
     """
     Daily bars that ship with ``arch``, 1999-01-04 to 2018-12-31, or those of the synthetic market.
 
     :param name: "sp500", "nasdaq", or one of ``SYNTHETIC``, whose series have an index of their own
     :param volatility_index: "real", for the S&P 500 only: the VIX where there is one (from 2014), estimated before;
         all others: no index, so that a label means the same in every year
+    :param law_seed: of another law of the synthetic market, and of its series; None: ``LAW``
     :return: the bars of every symbol
     :raises ValueError: if "real" is asked of the NASDAQ
     """
     if name in SYNTHETIC:
-        return synthetic(name)
+        if law_seed is None:
+            return synthetic(name)
+        return synthetic(name, law_seed, Law.drawn(law_seed))
 
     # The prices of arch.
     prices = _of_arch(name)
@@ -74,95 +77,28 @@ def _of_arch(name: str) -> pd.DataFrame:
     )
 
 
-@dataclass(frozen=True)
-class Law:
-    """
-    The law of the synthetic market: a hidden chain of calm, rising and stormy, falling stretches (Hamilton 1989),
-    Student's t with 4 degrees of freedom around the drift, and flash crashes. Pairs are those of a calm and a stormy
-    day, returns are log returns in per cent.
-
-    :param drift: mean return of a day without a flash crash
-    :param std: its standard deviation
-    :param ends: probability that the stretch has ended by the next day: it lasts 120 and 50 days on average
-    :param crash_share: share of the stormy days that have a flash crash
-    :param crash: change of the day's return by a flash crash
-    """
-
-    drift: tuple[float, float] = (0.08, -0.15)
-    std: tuple[float, float] = (0.7, 2.8)
-    ends: tuple[float, float] = (1 / 120, 1 / 50)
-    crash_share: float = 1 / 250
-    crash: float = -8.0
-
-    @property
-    def growth(self) -> tuple[float, float]:
-        """Mean return with flash crashes: 0.08, and -0.15 - 8 / 250 = -0.182."""
-        calm, stormy = self.drift
-        return calm, stormy + self.crash_share * self.crash
-
-    @property
-    def index(self) -> tuple[float, float]:
-        """Volatility index in points, the annualised ``std``: 11.1, a calm one, and 44.4, that of a crash."""
-        calm, stormy = self.std
-        annual = np.sqrt(DAYS_PER_YEAR)
-        return float(annual * calm), float(annual * stormy)
-
-
-LAW = Law()
 SYNTHETIC_SERIES = 20  # so many that ten years of them tell the stormy days' drift from 0 by 6 standard errors
 SYNTHETIC_SEED = 0
+CHOICE = "synthetic_choice"  # every second symbol is weak
 
 
-def synthetic(name: str = "synthetic", seed: int = SYNTHETIC_SEED) -> list[Bars]:
+def synthetic(name: str = "synthetic", seed: int = SYNTHETIC_SEED, law: Law = LAW) -> list[Bars]:
     """
-    ``SYNTHETIC_SERIES`` independent series of twenty years of daily bars, all of one law, which is known. The
-    volatility index tells calm from stormy for the NEXT bar, so an agent can know when holding pays: while it is low.
+    ``SYNTHETIC_SERIES`` independent series of twenty years of daily bars, whose law is known. The volatility index
+    tells the regime of the NEXT bar, so an agent can know when holding pays: while it is low.
 
-    :param name: one of ``SYNTHETIC``, whose bars are the same
+    :param name: one of ``SYNTHETIC``. The bars of "synthetic_hidden" are those of "synthetic"; of "synthetic_choice"
+        every second symbol follows ``Law.weak``
     :param seed: seed of all series, each of which has a seed derived from it
+    :param law: of all series, of the strong symbols where there are weak ones
     :return: the bars of every series, with the symbols NAME-01, NAME-02, ...
     """
     seeds = np.random.SeedSequence(seed).spawn(SYNTHETIC_SERIES)
 
-    # A generator and a symbol for each series.
-    series = []
+    # A generator, a symbol and a law for each series.
+    series: list[Bars] = []
     for number, child in enumerate(seeds, start=1):
-        rng = np.random.default_rng(child)
-        series.append(_series(f"{name}-{number:02d}", name, rng))
+        is_weak = name == CHOICE and number % 2 == 0
+        law_of_series = law.weak if is_weak else law
+        series.append(drawn_bars(f"{name}-{number:02d}", name, law_of_series, child))
     return series
-
-
-def _series(symbol: str, source: str, rng: np.random.Generator) -> Bars:
-    """One series, which begins calm. The open has three tenths of the bar's growth."""
-    dates = pd.bdate_range("1999-01-04", "2018-12-31").to_numpy().astype("M8[s]")
-    days = len(dates)
-
-    # The hidden chain: each day a stretch may end.
-    stormy = np.zeros(days, dtype=int)
-    chance = rng.random(days)
-    for t in range(1, days):
-        before = stormy[t - 1]
-        ends = chance[t] < LAW.ends[before]
-        stormy[t] = before ^ int(ends)
-
-    # Student's t, scaled from its variance 4 / (4 - 2) to 1.
-    noise = rng.standard_t(4, days) / np.sqrt(2.0)
-
-    # Flash crashes on some of the stormy days.
-    is_drawn = rng.random(days) < LAW.crash_share
-    crash = (stormy == 1) & is_drawn
-
-    # Returns around the drift of the state.
-    drift = np.array(LAW.drift)[stormy]
-    std = np.array(LAW.std)[stormy]
-    growth = (drift + std * noise + LAW.crash * crash) / 100
-
-    # Prices.
-    close = 100 * np.exp(np.cumsum(growth))
-    opens = close[:-1] * np.exp(0.3 * growth[1:])
-    opens = np.concatenate([close[:1], opens])
-
-    # An index that tells the state of the next day.
-    today = np.array(LAW.index)[stormy]
-    index = np.append(today[1:], today[-1])
-    return Bars(symbol, source, dates, opens, close, index)

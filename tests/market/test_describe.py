@@ -192,6 +192,37 @@ def test_the_index_of_the_synthetic_market_is_its_own(write):
         assert symbol["volatility_index"] == expected
 
 
+class TestLaw:
+    """Where the law of the bars is known, ``data`` states it."""
+
+    def test_by_kind_of_symbol(self):
+        """The strong ones have the odd numbers. Stretches of 120 and 50 days: 71 and 29 % of them."""
+        data = read_data(MarketConfig("synthetic_choice"))
+        symbols = described(data)
+        laws = [symbol["law"] for symbol in symbols]
+
+        assert laws[0]["growth"] == pytest.approx([0.08, -0.182])
+        assert laws[0]["std"] == [0.7, 2.8]
+        assert laws[0]["days"] == pytest.approx([120, 50])
+        assert laws[0]["share"] == pytest.approx([120 / 170, 50 / 170])
+        assert [law["growth"][0] for law in laws] == pytest.approx([0.08, 0.02] * 10)
+        assert [law["index"][0] for law in laws] == pytest.approx([11.112, 17.779] * 10, abs=0.001)
+
+        lines = [line for line in table_of(symbols, data.read) if line.startswith("  law ")]
+
+        assert len(lines) == 2
+        assert "+0.02 % a day at index 17.8 (71% of the days, 120 in a row), -0.182 % a day at index 44.4" in lines[1]
+        assert "(synthetic_choice-02, synthetic_choice-04, " in lines[1]
+        assert any(line.startswith("  law        +0.08 % a day") for line in lines_of(symbols[0]))
+
+    def test_of_other_bars_nothing_is_said(self):
+        data = read_data(MarketConfig("sp500"))
+        (symbol,) = described(data)
+
+        assert symbol["law"] is None
+        assert not [line for line in lines_of(symbol) if line.startswith("  law")]
+
+
 @pytest.mark.parametrize(
     ("frequency", "length", "noun"),
     [

@@ -8,12 +8,13 @@ from arch.data import nasdaq, sp500, vix
 from markets import load_markets, load_shipped
 from scipy import stats
 
-from market_regimes.config import SYNTHETIC, MarketConfig, TradingCosts
+from market_regimes.config import SYNTHETIC, MarketConfig, PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.evaluation import benchmarks
 from market_regimes.evaluate.figures import figures, share_of_attainable
 from market_regimes.evaluate.play import backtest
-from market_regimes.evaluate.strategies import buy_and_hold, fitted, informed
+from market_regimes.evaluate.portfolio import Bench, in_one_account, play_account
+from market_regimes.evaluate.strategies import INFORMED, buy_and_hold, fitted, informed, informed_in_account
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.features import WINDOW
 from market_regimes.market.market import market_of
@@ -21,7 +22,7 @@ from market_regimes.market.periods import date_text
 from market_regimes.market.regimes import DEFAULT_REGIMES
 from market_regimes.market.segment import Segment
 from market_regimes.market.segments import segments_of
-from market_regimes.market.shipped import LAW, shipped, synthetic
+from market_regimes.market.shipped import shipped, synthetic
 
 COSTS = TradingCosts()
 
@@ -34,34 +35,6 @@ def segments(request):
 @pytest.fixture(scope="module")
 def observed():
     return segments_of(MarketConfig(data="synthetic"))
-
-
-def pooled(series):
-    """Log returns in per cent of all series, and whether each day is stormy: the index at a close is of the next."""
-    returns = np.concatenate([100 * np.diff(np.log(bars.close)) for bars in series])
-    return returns, np.concatenate([bars.volatility_index[:-1] > 25 for bars in series])
-
-
-def test_moments_and_stretches_are_those_of_the_law():
-    """
-    103,000 days. Variances: 0.49, and 2.8^2 + 8^2 / 250 (1 - 1 / 250) = 8.09. Calm lasts 120 days and stormy 50, so
-    50 / 170 of the days are stormy. The mean of n days is within three standard errors, std / sqrt(n).
-    """
-    returns, stormy = pooled(synthetic())
-
-    for days, mean, variance in ((~stormy, 0.08, 0.49), (stormy, -0.182, 8.09)):
-        assert returns[days].mean() == pytest.approx(mean, abs=3 * np.sqrt(variance / days.sum()))
-        assert returns[days].var() == pytest.approx(
-            variance, rel=0.1
-        )  # of a t with 4 degrees of freedom it converges slowly
-
-    assert stormy.mean() == pytest.approx(50 / 170, abs=0.02)
-    assert (LAW.growth, LAW.ends) == (pytest.approx((0.08, -0.182)), (1 / 120, 1 / 50))
-
-    ends = stormy[1:] != stormy[:-1]
-
-    assert ends[~stormy[:-1]].mean() == pytest.approx(1 / 120, rel=0.1)
-    assert ends[stormy[:-1]].mean() == pytest.approx(1 / 50, rel=0.1)
 
 
 def test_the_series_are_twenty_and_independent():
@@ -79,18 +52,10 @@ def test_the_series_are_twenty_and_independent():
     assert not any(np.array_equal(a.close, b.close) for a in series for b in others)
 
 
-def test_the_open_has_three_tenths_of_the_growth_of_its_bar():
-    for bars in synthetic()[:2]:
-        overnight, whole = (
-            np.log(bars.open[1:] / bars.close[:-1]),
-            np.diff(np.log(bars.close)),
-        )
-        assert overnight == pytest.approx(0.3 * whole, abs=1e-12)
-
-
 def test_the_hidden_market_is_the_same_but_for_the_observation():
     """It shows the last return, and 0 in place of all else."""
-    shown, hidden = (segments_of(MarketConfig(data=name))["test"] for name in SYNTHETIC)
+    names = ("synthetic", "synthetic_hidden")
+    shown, hidden = (segments_of(MarketConfig(data=name))["test"] for name in names)
 
     for one, two in zip(shown, hidden, strict=True):
         assert two.market.symbol == one.market.symbol.replace("synthetic", "synthetic_hidden")
@@ -142,7 +107,7 @@ def filtered(close, days):
 
 def test_what_memory_is_worth_where_the_last_return_is_all_that_is_seen():
     """
-    Shares of what the informed rule attains: 0.78 for the law's filter, 0.3 for the best that the last return tells.
+    Shares of what the informed rule attains: 0.75 for the law's filter, 0.24 for the best that the last return tells.
     Twenty returns are worth as much as a hundred: an agent that observes them needs no memory.
     """
     period = segments_of(MarketConfig(data="synthetic_hidden"))["test"]
@@ -167,16 +132,18 @@ def test_what_memory_is_worth_where_the_last_return_is_all_that_is_seen():
 
         return rule
 
-    assert 0.25 < max(attained(while_small(limit)) for limit in (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)) < 0.35
+    assert 0.2 < max(attained(while_small(limit)) for limit in (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)) < 0.3
     assert attained(with_memory(20)) == pytest.approx(attained(with_memory(100)), abs=0.01)
-    assert attained(with_memory(100)) == pytest.approx(0.78, abs=0.02)
+    assert attained(with_memory(100)) == pytest.approx(0.75, abs=0.02)
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_regimes_are_those_of_the_vix_and_its_truth_is_never_estimated(name):
-    for market in load_markets([name], "estimated"):
-        assert set(np.unique(market.regime)) == {0, 3}
-        assert set(np.round(market.index, 1)) == {11.1, 44.4}
+    for number, market in enumerate(load_markets([name], "estimated"), start=1):
+        is_weak = name == "synthetic_choice" and number % 2 == 0
+        regime, index = (1, 17.8) if is_weak else (0, 11.1)
+        assert set(np.unique(market.regime)) == {regime, 3}
+        assert set(np.round(market.index, 1)) == {index, 44.4}
 
     (segment, *_) = segments_of(MarketConfig(data=name))["train"]
 
@@ -214,25 +181,28 @@ def test_the_informed_rule_by_hand(observed):
 
 def test_the_fitted_rule_reaches_nine_tenths_of_the_informed_one(segments):
     """The oracle's means: a loop over the training period, by the index at the close before."""
-    sums = {0: [0, 0.0], 3: [0, 0.0]}
+    sums = {11.1: [0, 0.0], 17.8: [0, 0.0], 44.4: [0, 0.0]}
 
     for segment in segments["train"]:
         market = segment.market
         for t in range(segment.training_bars.start, segment.training_bars.stop - 1):
-            cell = sums[0 if market.index[t] < 25 else 3]
+            cell = sums[round(float(market.index[t]), 1)]
             cell[0] += 1
             cell[1] += 100 * np.log(market.close[t + 1] / market.close[t])
 
-    assert sums[0][1] / sums[0][0] > 0.06
-    assert sums[3][1] / sums[3][0] < -0.1
+    assert sums[11.1][1] / sums[11.1][0] > 0.06
+    assert 0.01 < sums[17.8][1] / max(sums[17.8][0], 1) < 0.03 or not sums[17.8][0]
+    assert sums[44.4][1] / sums[44.4][0] < -0.1
 
+    # Where half of the symbols gain a quarter, less can be attained.
+    attainable = 4 if segments["test"][0].market.source == "synthetic_choice" else 5
     for name in ("validation", "test"):
         period = segments[name]
         sharpes = [
             figures(joint(backtest(period, COSTS, rule)), 252)["sharpe_ratio"]
             for rule in (fitted(period, COSTS), informed(period, COSTS), buy_and_hold)
         ]
-        assert sharpes[0] >= 0.9 * sharpes[1] > 5 > 1 > sharpes[2]
+        assert sharpes[0] >= 0.9 * sharpes[1] > attainable > 1 > sharpes[2]
 
 
 @pytest.mark.parametrize(
@@ -320,6 +290,7 @@ def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
         replace(
             segment.market,
             source="prices.csv",
+            law=None,
             regimes=DEFAULT_REGIMES.fitted(segment.market.index, segment.training_bars),
         ),
         segment.period,
@@ -333,6 +304,104 @@ def test_only_where_the_law_is_known_there_is_an_informed_rule(observed):
         "fitted rule",
     ]
     assert list(benchmarks([segment], COSTS))[-1].label == "informed rule"
+
+
+@pytest.fixture(scope="module")
+def choice():
+    return segments_of(MarketConfig(data="synthetic_choice"))["test"]
+
+
+class TestChoice:
+    """Half of the symbols gain a quarter as much on calm days."""
+
+    def test_all_but_the_drift_and_the_calm_index_of_every_second_symbol_is_as_before(self):
+        """0.08 became 0.02 on calm days: the closes differ by 0.06 per cent for each of them."""
+        for number, (one, two) in enumerate(zip(synthetic(), synthetic("synthetic_choice"), strict=True), start=1):
+            is_calm = one.volatility_index < 25
+            assert two.symbol == f"synthetic_choice-{number:02d}"
+            if number % 2:
+                assert np.array_equal(one.close, two.close)
+                assert np.array_equal(one.open, two.open)
+                assert np.array_equal(one.volatility_index, two.volatility_index)
+                continue
+
+            # The regime of a day is in the index of the day before; the first day is calm.
+            calm_days = np.cumsum(np.concatenate([[True], is_calm[:-1]]))
+            assert np.log(one.close / two.close) == pytest.approx(0.0006 * calm_days, abs=1e-9)
+            assert two.volatility_index[is_calm] == pytest.approx(17.78, abs=0.01)  # 1.6 times 11.11
+            assert np.array_equal(two.volatility_index[~is_calm], one.volatility_index[~is_calm])
+
+    def test_in_separate_accounts_the_informed_rule_holds_both_kinds(self, choice):
+        core = MarketCore(choice, len(choice), episode_bars=None)
+        rule = informed(choice, COSTS)
+        for _ in range(100):
+            known = core.known()
+            assert rule(known).tolist() == [float(index < 25) for index in known.index]
+            core.step(np.zeros(20))
+
+    @pytest.mark.parametrize(
+        ("limits", "strong", "weak"),
+        [
+            ({}, 1 / 7, 0),
+            ({"weight_max": 0.1}, 0.1, 0.3 / 5),  # 7 strong ones leave 0.3 to 5 weak ones
+            ({"weight_max": 0.05}, 0.05, 0.05),
+            ({"top_k": 4}, 1 / 4, 0),
+            ({"top_k": 9, "weight_max": 0.1}, 0.1, 0.1),  # 7 places, then 2 of 5
+            ({"gross": 0.5}, 0.5 / 7, 0),
+            ({"groups": {"synthetic_choice-01": "a"}, "group_max": {"a": 0.5}}, 1, 1),
+        ],
+    )
+    def test_with_shared_cash_it_fills_the_account_with_the_strong_kind_first(self, choice, limits, strong, weak):
+        """On a day on which 7 strong and 5 weak symbols are calm."""
+        rule = informed_in_account(choice, COSTS, PortfolioConfig(cash="shared", **limits))
+        core = MarketCore(choice, len(choice), episode_bars=None)
+        is_strong = np.arange(20) % 2 == 0
+        while True:
+            known = core.known()
+            is_calm = known.index < 25
+            if (is_calm & is_strong).sum() == 7 and (is_calm & ~is_strong).sum() == 5:
+                break
+            core.step(np.zeros(20))
+
+        expected = np.where(is_strong, strong, weak) * is_calm
+
+        assert rule(known) == pytest.approx(expected)
+
+    def test_where_nothing_may_be_held_long_it_decides_as_in_separate_accounts(self, choice):
+        costs = TradingCosts(position_low=-1, position_high=-0.5, financing_rate=0.3)
+        rule = informed_in_account(choice, costs, PortfolioConfig(cash="shared"))
+        known = MarketCore(choice, len(choice), episode_bars=None).known()
+
+        assert rule(known) == pytest.approx(np.where(known.index < 25, 0, -0.5))
+
+    def test_an_evaluation_with_shared_cash_measures_against_the_rule_that_chooses(self, choice):
+        shared = PortfolioConfig(cash="shared")
+        account = benchmarks(choice, COSTS, (INFORMED,), shared)[INFORMED]
+        by_hand = play_account(Bench.of(choice, COSTS), self.by_hand(choice), shared)
+
+        assert account.joint["return"].to_numpy() == pytest.approx(by_hand.account["return"].to_numpy(), abs=1e-12)
+
+    @staticmethod
+    def by_hand(choice):
+        """All in strong symbols that are calm, in equal parts; the first row is decided at bar ``first``."""
+
+        def rule(state):
+            bar = choice[0].first + state.row
+            wanted = [s.market.index[bar] < 12 for s in choice]
+            return np.array(wanted) / max(sum(wanted), 1)
+
+        return rule
+
+    def test_choosing_is_worth_seven_per_cent_a_year(self, choice):
+        """2011 to 2018 at 1 basis point: what the law pays is 0.08 a day or 20.2 % a year, and (0.08 + 0.02) / 2."""
+        bench = Bench.of(choice, COSTS)
+        shared = PortfolioConfig(cash="shared")
+        both = in_one_account(bench, informed(choice, COSTS), shared)
+        chosen = in_one_account(bench, informed_in_account(choice, COSTS, shared), shared)
+        growth = [100 * 252 * np.log1p(played.account["return"]).mean() for played in (both, chosen)]
+
+        assert growth == pytest.approx([13.34, 20.77], abs=0.01)
+        assert (chosen.weights.iloc[:, 1::2] == 0).all(axis=None)
 
 
 @pytest.mark.parametrize(
