@@ -14,6 +14,7 @@ COVERED = [
     "recurrent_distributional_ppo.py",
     "upgd.py",
     "quantile_critic",
+    "market_regimes/prices",
 ]
 
 MOST_WORDS = 25
