@@ -15,6 +15,7 @@ COVERED = [
     "upgd.py",
     "quantile_critic",
     "market_regimes/prices",
+    "market_regimes/tune",
 ]
 
 MOST_WORDS = 25
