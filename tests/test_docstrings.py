@@ -16,6 +16,7 @@ COVERED = [
     "quantile_critic",
     "market_regimes/prices",
     "market_regimes/tune",
+    "market_regimes/compare",
 ]
 
 MOST_WORDS = 25
