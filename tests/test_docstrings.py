@@ -17,6 +17,8 @@ COVERED = [
     "market_regimes/prices",
     "market_regimes/tune",
     "market_regimes/compare",
+    "market_regimes/config.py",
+    "market_regimes/files.py",
 ]
 
 MOST_WORDS = 25
