@@ -16,7 +16,7 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     w      = r * w + (1 - r)                             (with clip_min < 1e-6: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
-With ``critic_loss="mean_and_spread"`` and m_b = mean_i q_bi it is::
+With ``critic_loss="mean_and_spread"`` and m_b = mean_i q_bi the loss is::
 
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * (mean_b (m_b - y_b)^2 + w * 4 kappa * mean_b loss_b)
 

@@ -32,7 +32,7 @@ class VarianceGradientScalingMixin:
     the flag off the host's result stays unchanged.
 
     A host that clips calls twice per minibatch: with its predictions, then with the clipped ones and the same targets.
-    Both calls get the weight of the first. So the maximum of the losses is the same as without the weight.
+    Both calls get the weight of the first. So the weight does not change which of the two losses is larger.
     (``FirstCall`` defines which calls belong together.)
 
     Mode "dsac_t" has one weight per sample, so the host's result must have shape (B,), one loss per sample.
