@@ -1,6 +1,8 @@
 """
-The common probe of the critic. Every variant, seed and update is measured on the same bars, by realised rewards and one
-fixed loss, so that no figure depends on the rollouts or the targets that a variant trains on.
+The common probe of the critic, which measures every variant, seed and update alike.
+
+All are measured on the same bars, by realised rewards and a fixed loss. So no figure depends on the rollouts or targets
+of a variant's training.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
 EPISODES = 64
 EPISODE_BARS = 252
 SEED = 0
-STRIDE = 4  # bars from one scored decision to the next: realised returns of neighbours are nearly the same number
+STRIDE = 4  # bars between scored decisions: realised returns of neighbours are nearly equal
 REMAINDER = 0.01  # share of a return's weights that may lie beyond the end of its episode
 
 
@@ -35,10 +37,10 @@ class Sample:
     """
     M decisions of the probe.
 
-    :param observations: as the policy gets them, shape (M, ...)
+    :param observations: input of the policy, shape (M, ...)
     :param bar: positions in the core's arrays, shape (M,)
     :param returns: realised discounted rewards, raw, shape (M,)
-    :param quantiles: predicted, raw, shape (M, N)
+    :param quantiles: predicted quantiles, raw, shape (M, N)
     :param reward: mean reward of a bar over the whole episodes
     """
 
@@ -51,10 +53,14 @@ class Sample:
 
 def horizon(gamma: float, bars: int) -> int:
     """
+    Compute the number of rewards that make a return.
+
+    The weights beyond k rewards sum to gamma^k of all. The number is limited to half of the episode's bars, so that
+    half of its decisions can be scored.
+
     :param gamma: discount factor
-    :param bars: of an episode
-    :return: smallest k with gamma^k <= ``REMAINDER``, the number of rewards that make a return, as the weights beyond
-        them sum to gamma^k of all; at most half of the episode's bars, so that one half of its decisions can be scored
+    :param bars: bars of an episode
+    :return: smallest k with gamma^k <= ``REMAINDER``, at most half of the bars
     """
     needed = bars
     if gamma == 0:
@@ -66,11 +72,13 @@ def horizon(gamma: float, bars: int) -> int:
 
 class Probe:
     """
-    ``EPISODES`` episodes of ``EPISODE_BARS`` bars with seeded starts and symbols. A decision counts if ``horizon``
-    rewards follow it in its episode, or ruin does, after which there is nothing to come.
+    ``EPISODES`` episodes of ``EPISODE_BARS`` bars with seeded starts and symbols.
 
-    :param segments: of the training period
-    :param trading: what trading costs and what may be held
+    A decision counts if ``horizon`` rewards follow it in its episode. It also counts if ruin follows, since no reward
+    comes after ruin.
+
+    :param segments: segments of the training period
+    :param trading: trading costs and allowed positions
     :param gamma: discount factor of the returns
     """
 
@@ -80,11 +88,11 @@ class Probe:
 
     def play(self, model: DistributionalPPO) -> Sample:
         """
-        :param model: whose stochastic policy acts, with the same random numbers at every call, and whose critic
-            predicts; neither it nor any global random generator is changed
-        :return: the decisions that count, every ``STRIDE``-th bar of each episode
+        :param model: model whose stochastic policy acts, with the same random numbers at every call, and whose critic
+            predicts. Neither the model nor a global random generator changes
+        :return: decisions that count, every ``STRIDE``-th bar of each episode
         """
-        with _left_as_it_is(model), torch.no_grad():
+        with _without_side_effects(model), torch.no_grad():
             episode = self._episodes(model)
             observations = normalised(model, episode.observations[:-1])
             rows = np.nonzero(self._counted(episode.alive))
@@ -102,17 +110,17 @@ class Probe:
     def _quantiles(
         self, model: DistributionalPPO, observations: np.ndarray, rows: tuple[np.ndarray, ...]
     ) -> np.ndarray:
-        """Raw quantiles of these decisions; a recurrent critic reads each episode from its first bar on."""
+        """Predict raw quantiles of these decisions. A recurrent critic reads each episode from its first bar."""
         if not is_recurrent(model):
             return np.asarray(model.policy.predict_quantiles(observations[rows]).cpu())
 
-        # Episode by episode.
+        # Predict episode by episode.
         episodes = [quantiles_of_episode(model, observations[:, i]).cpu().numpy() for i in range(self.core.n_envs)]
         quantiles: np.ndarray = np.stack(episodes, axis=1)[rows]
         return quantiles
 
     def _episodes(self, model: DistributionalPPO) -> Episode:
-        """All episodes in step."""
+        """Play all episodes in parallel."""
         core = self.core
         core.reset(np.ones(core.n_envs, dtype=bool), np.random.default_rng(SEED))
         states: Any = None
@@ -133,14 +141,14 @@ class Probe:
         length = alive.sum(axis=0)
         planned = core.episode_bars[core.symbol]
         needed = np.array([horizon(self.gamma, bars) for bars in planned])
-        needed[length < planned] = 0  # ruined
+        needed[length < planned] = 0  # episodes that ended in ruin
         time = np.arange(len(alive))[:, None]
         counted: np.ndarray = alive & (time + needed <= length) & (time % STRIDE == 0)
         return counted
 
 
 def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) -> tuple[np.ndarray, Any]:
-    """Drawn from the policy and clipped, as ``collect_rollouts`` does; and the actor's states, None: there are none."""
+    """Sample and clip actions as ``collect_rollouts`` does. Also return the actor's states, None: no states."""
     policy: Any = model.policy
     inputs = torch.as_tensor(observations, device=model.device)
     if is_recurrent(model):
@@ -151,7 +159,7 @@ def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) ->
         distribution = policy.get_distribution(inputs)
     actions = distribution.get_actions().cpu().numpy()
 
-    # As the environment takes them.
+    # Convert them for the environment.
     space = model.action_space
     if not isinstance(space, spaces.Box):
         return np.asarray(actions), states
@@ -161,8 +169,8 @@ def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) ->
 
 
 @contextmanager
-def _left_as_it_is(model: DistributionalPPO) -> Iterator[None]:
-    """Put back torch's generators, the policy's mode and its distribution; within, torch draws from ``SEED``."""
+def _without_side_effects(model: DistributionalPPO) -> Iterator[None]:
+    """Restore torch's generators, the policy's mode and its distribution. Inside, torch draws from ``SEED``."""
     policy = model.policy
     training = policy.training
     devices: list[int] = []

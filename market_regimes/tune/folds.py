@@ -1,4 +1,4 @@
-"""Folds of a search: each trains on the past and validates on the days that follow, all before the test period."""
+"""Folds of a search. Each trains on the past and validates on the days that follow, all before the test period."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from market_regimes.prices import Bars, bars_before, check_zones
 
 def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
     """
-    Folds from bars that end before the test period: later bars are not there to be read.
+    Divide bars that end before the test period into folds. Later bars are not available.
 
-    :param tune: how to divide
+    :param tune: settings of the search
     :param market: the data
-    :return: the folds in time
-    :raises ValueError: if none has bars enough, or the data cannot be used
+    :return: folds in order of time
+    :raises ValueError: if no fold has enough bars, or the data cannot be used
     """
     read = read_bars(market)
     check_zones(market.zone, read)
@@ -38,7 +38,7 @@ def _check_first_validation(
     read: Sequence[Bars],
     test: str,
 ) -> None:
-    """Raise unless validation begins after the first bar and before the test period."""
+    """Raise unless validation starts after the first bar and before the test period."""
     first = tune.first_validation
     if first is None:
         return
@@ -52,8 +52,8 @@ def _folds(
     market: MarketConfig,
     read: Sequence[Bars],
 ) -> list[Fold]:
-    """The folds of bars that end before the test period."""
-    # Validation begins where the user says, else halfway.
+    """Divide bars that end before the test period."""
+    # Validation starts on the user's date, else halfway.
     begin, end = span_of(read)
     first = middle_of(begin, end)
     if tune.first_validation is not None:
