@@ -133,11 +133,11 @@ from quantile_critic.rollout import Rollout, Samples
 from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
 from quantile_critic.targets import sampled_targets
 from quantile_critic.update import EagerUpdate
+from quantile_critic.version import __version__ as __version__  # mypy: users import it from here
 
 if TYPE_CHECKING:
     from quantile_critic.compiled import CompiledStep
 
-__version__ = "0.2.0"
 __all__ = [
     "DistributionalPPO",
     "NonFiniteError",

@@ -24,13 +24,10 @@ from market_regimes.run import checkpoint
 from market_regimes.run.log import PAGE, ProgressCsv, cut_events, event_sizes, market_page
 from market_regimes.run.probes import figures_by_regime_of_rollout
 from market_regimes.run.resume import capture, restore_generators, with_others
+from market_regimes.run.termination import Terminated
 from quantile_critic.processes import broadcast, gather
 
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM asked the program to end, where Ctrl-C raises ``KeyboardInterrupt``."""
 
 
 class StopRequest(threading.Event):
