@@ -126,7 +126,7 @@ def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
 def _critic(evaluation: Evaluation) -> Figures:
     """How well the critic foretold what the agent earned: overall and by regime."""
     quantiles, realised = evaluation.predicted_and_realised
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.separate.values()])
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.predicted_frames.values()])
 
     # Nothing is realised after ruin.
     defined_rows = np.isfinite(realised)
@@ -180,7 +180,12 @@ def fixed_std(study: Study) -> float:
         one is in the loss by which all variants are compared
     """
     frames = backtest(study.segments["train"], study.trading, buy_and_hold)
-    return float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+    std = float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+
+    # A symbol has 1/K of an account.
+    if study.portfolio.training == "account":
+        return std / len(frames)
+    return std
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -198,7 +203,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         # The run, and what measures it.
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
-        probe = Probe(study.segments["train"], study.trading, study.model.gamma)
+        probe = Probe(study.segments["train"], study.trading, study.model.gamma, study.portfolio)
         measurements = Measurements(study.core, probe, fixed_std(study))
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:

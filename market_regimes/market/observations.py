@@ -59,6 +59,27 @@ class Observations:
         return observations
 
 
+def rows_of_account(
+    observations: np.ndarray,
+    available: np.ndarray,
+) -> np.ndarray:
+    """
+    Observations of an agent that trades one of several symbols of an account.
+
+    :param observations: observations of each symbol, shape (..., K, F)
+    :param available: whether each symbol can be traded, shape (..., K)
+    :return: of each symbol its observation, the mean over all symbols that can be traded, and 1 where it can be traded
+        itself; float32, shape (..., K, 2 F + 1). A symbol that cannot be traded has zeros in place of its observation
+    """
+    mask = available[..., None].astype(np.float32)
+    single = np.where(available[..., None], observations, 0.0).astype(np.float32)
+
+    # The mean over the symbols that can be traded.
+    count = np.maximum(mask.sum(axis=-2, keepdims=True), 1.0)
+    mean = single.sum(axis=-2, keepdims=True) / count
+    return np.concatenate([single, np.broadcast_to(mean, single.shape), mask], axis=-1)
+
+
 def _scaled_returns(market: Market, scaling: Scaling) -> np.ndarray:
     """Scaled log returns, float32, shape (T,)."""
     returns = log_returns(market.close)
