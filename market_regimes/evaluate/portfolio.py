@@ -89,11 +89,13 @@ class Bench:
     def state(self, account: PortfolioCore) -> AccountState:
         """:return: what the first of the accounts knows"""
         row = int(account.row[0])
+        listed = self.quotes.listed
+        last = len(listed) - 1
         return AccountState(
             row=row,
             equity=float(account.equity[0]),
             weights=account.weights[0].copy(),
-            available=self.observations.available[row],
+            available=listed[min(row, last)] | listed[max(row - 1, 0)],
             volatility=self.risk.volatility[row],
         )
 

@@ -17,9 +17,11 @@ from gymnasium import spaces
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.environment import spaces_of
+from market_regimes.market.market import Market
 from market_regimes.market.observations import Observations, rows_of_account
 from market_regimes.market.portfolio import PortfolioCore, Quotes
 from market_regimes.market.segment import Segment
+from market_regimes.prices import Calendar
 
 
 class AccountObservations:
@@ -36,26 +38,45 @@ class AccountObservations:
         self._observations = Observations(markets, scalings)
         self._symbols = len(markets)
 
-        # The bar at each close, counted over all markets, and after the last row the last one, shape (R + 1, K).
+        # The last bar up to each close; the last close is that of the last row.
         bars = np.concatenate([quotes.order_bar, quotes.last_bar[-1:]])
-        self.bar = quotes.offset + bars.clip(0)
+        first = np.array([segment.first for segment in segments])
+        self.bar = quotes.offset + np.maximum(bars, first)  # counted over all markets, shape (R + 1, K)
 
-        # A symbol can be traded from its listing to the close of its last bar, at which nobody knows that it is that.
-        never = np.zeros((1, self._symbols), dtype=bool)
-        now = np.concatenate([quotes.listed, never])
-        before = np.concatenate([never, quotes.listed])
-        self.available = now | before
+        # A symbol begins with the first bar that has an observation, and can be traded where it has a bar.
+        self.begun = bars >= first
+        self.available = self.begun & _has_bar(markets, quotes)
 
     def at(self, row: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """
         :param row: row that each account's next orders are for, R: none is left, shape (n,)
         :param weights: shares of the account's equity, shape (n, K)
-        :return: float32, shape (n, K, 2 F + 1), as ``rows_of_account`` describes it
+        :return: float32, shape (n, K, 2 F + 1), as ``rows_of_account`` describes it; the numbers of a symbol without a
+            bar are those of its last one with its weight now, and 0 before its first one
         """
         bars = self.bar[row]
         single = self._observations.at(bars.ravel(), weights.ravel())
         by_account = single.reshape(len(row), self._symbols, -1)
-        return rows_of_account(by_account, self.available[row])
+        numbers = np.where(self.begun[row][..., None], by_account, 0.0)
+        return rows_of_account(numbers, self.available[row])
+
+    def orders(self, row: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """
+        :param row: row that each account's orders are for, shape (n,)
+        :param targets: targets of the symbols, shape (n, K)
+        :return: the same, NaN (no order) for the symbols that cannot be traded, shape (n, K)
+        """
+        return np.where(self.available[row], targets, np.nan)
+
+
+def _has_bar(markets: Sequence[Market], quotes: Quotes) -> np.ndarray:
+    """Whether each of K markets has a bar at each close of an account's R rows and at the last one, (R + 1, K)."""
+    calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+    rows = np.searchsorted(calendar.stamps, quotes.stamps)
+    closes = np.concatenate([rows[:1] - 1, rows])
+
+    columns = [np.isin(closes, row_of_bar) for row_of_bar in calendar.rows]
+    return np.stack(columns, axis=1)
 
 
 @dataclass
@@ -146,10 +167,13 @@ class AccountRows:
         """
         Fill the orders of all accounts and go one row on.
 
-        :param targets: target weight of each row, shape (n_envs,); that of a symbol without a bar changes nothing
+        :param targets: target weight of each row, shape (n_envs,); that of a row that cannot be traded is ignored
         :return: the results of the step
         """
-        step = self.agents.step(targets.reshape(-1, self.n_symbols))
+        # An account decides only on symbols that can be traded.
+        by_account = targets.reshape(-1, self.n_symbols)
+        orders = self._observations.orders(self.agents.row, by_account)
+        step = self.agents.step(orders)
 
         # The cash's interest is no row's reward.
         rewards = step.rewards_of_symbols[:, :-1]

@@ -64,20 +64,23 @@ def rows_of_account(
     available: np.ndarray,
 ) -> np.ndarray:
     """
-    Observations of an agent that trades one of several symbols of an account.
+    Observations of an agent that trades one of several symbols of an account: the layout of its numbers, everywhere.
 
-    :param observations: observations of each symbol, shape (..., K, F)
+    :param observations: observations of each symbol, its weight in the account last, shape (..., K, F)
     :param available: whether each symbol can be traded, shape (..., K)
-    :return: of each symbol its observation, the mean over all symbols that can be traded, and 1 where it can be traded
-        itself; float32, shape (..., K, 2 F + 1). A symbol that cannot be traded has zeros in place of its observation
+    :return: of each symbol its observation, the mean over the symbols that can be traded (0 where there are none), and
+        1 where it can be traded itself, else 0; float32, shape (..., K, 2 F + 1)
     """
+    own = observations.astype(np.float32)
     mask = available[..., None].astype(np.float32)
-    single = np.where(available[..., None], observations, 0.0).astype(np.float32)
 
     # The mean over the symbols that can be traded.
+    counted = np.where(available[..., None], own, np.float32(0))
     count = np.maximum(mask.sum(axis=-2, keepdims=True), 1.0)
-    mean = single.sum(axis=-2, keepdims=True) / count
-    return np.concatenate([single, np.broadcast_to(mean, single.shape), mask], axis=-1)
+    mean = counted.sum(axis=-2, keepdims=True) / count
+
+    rows: np.ndarray = np.concatenate([own, np.broadcast_to(mean, own.shape), mask], axis=-1)
+    return rows
 
 
 def _scaled_returns(market: Market, scaling: Scaling) -> np.ndarray:

@@ -120,7 +120,8 @@ def account_agent(model: DistributionalPPO, trading: TradingCosts) -> AccountAge
             observations = bench.observations.at(row, state.weights[None])[0]
             starts = np.full(len(observations), is_first)
             actions, states = model.predict(normalised(model, observations), states, starts, deterministic=True)
-            return trading.targets(actions)
+            targets = trading.targets(actions)
+            return bench.observations.orders(row, targets[None])[0]
 
         return rule
 

@@ -38,29 +38,32 @@ def plain_observations(segments, account):
         closes = np.flatnonzero(segment.market.dates <= core.quotes.stamps[row] - np.timedelta64(1, "D"))
         bar = int(closes[-1]) if len(closes) else -1
         begun = bar >= segment.first
-        ended = core.quotes.stamps[row] > segment.market.dates[-1] + np.timedelta64(1, "D")
-        can_be_traded.append(begun and not ended)
+        has_bar = core.quotes.stamps[row] - np.timedelta64(1, "D") in segment.market.dates
+        can_be_traded.append(begun and has_bar)
 
         observations = Observations([segment.market], [segment.scaling])
         seen = observations.at(np.array([max(bar, 0)]), core.weights[:, k])[0]
-        single.append(seen if can_be_traded[-1] else np.zeros_like(seen))
+        single.append(seen if begun else np.zeros_like(seen))
 
     mean = np.mean([seen for seen, can in zip(single, can_be_traded, strict=True) if can], axis=0)
     return [np.concatenate([seen, mean, [can]]) for seen, can in zip(single, can_be_traded, strict=True)]
 
 
 def test_a_row_has_its_numbers_the_mean_of_those_that_can_be_traded_and_its_mask():
-    """Of 1, 5 and 3, of which the second cannot be traded, the mean is 2."""
+    """Of 1, 5 and 3, of which the second cannot be traded, the mean is 2; each keeps its number."""
     observations = np.array([[[1.0], [5.0], [3.0]]])
 
     rows = rows_of_account(observations, np.array([[True, False, True]]))
 
     assert rows.dtype == np.float32
-    assert rows.tolist() == [[[1.0, 2.0, 1.0], [0.0, 2.0, 0.0], [3.0, 2.0, 1.0]]]
+    assert rows.tolist() == [[[1.0, 2.0, 1.0], [5.0, 2.0, 0.0], [3.0, 2.0, 1.0]]]
 
 
-def test_where_nothing_can_be_traded_all_is_zero():
-    assert not rows_of_account(np.ones((2, 3, 4)), np.zeros((2, 3), dtype=bool)).any()
+def test_where_nothing_can_be_traded_mean_and_mask_are_zero():
+    rows = rows_of_account(np.ones((2, 3, 4)), np.zeros((2, 3), dtype=bool))
+
+    assert (rows[..., :4] == 1).all()
+    assert not rows[..., 4:].any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -100,6 +103,35 @@ def test_every_row_observes_what_a_loop_over_the_symbols_gives():
 
     # A alone, A and B after B's listing, without C after C has left.
     assert np.unique(masks, axis=0).tolist() == [[True, False, True], [True, True, False], [True, True, True]]
+
+
+def test_a_symbol_without_a_bar_shows_its_weight_takes_no_order_and_earns_nothing():
+    """Bars of days 60 to 64 are missing; the order that the close of day 64 gives would be filled on day 65."""
+    gap = np.delete(np.arange(110), np.arange(60, 65))
+    segments = [segment_of(walking_market("A", 0)), segment_of(walking_market("B", 1, kept=gap))]
+    free = TradingCosts(fee_bp=0.0)
+    account = rows_of(segments, costs=free)
+    position = (account.observations().shape[1] - 1) // 2 - 1
+
+    # Row r is decided at the close of day 20 + r.
+    held = None
+    for row in range(50):
+        seen = account.observations()
+        closes_on = 20 + row
+        assert seen[1, -1] == (closes_on in gap)
+        if closes_on in gap:
+            account.step(np.array([0.2, 0.3]))
+            held = account.agents.weights[0, 1]
+            continue
+
+        # It is observed with the weight that it has by now, and a wish for more is none.
+        assert seen[1, position] == pytest.approx(account.agents.weights[0, 1], rel=1e-6)
+        assert seen[1, position] == pytest.approx(held, rel=0.2)
+        np.testing.assert_array_equal(seen[:, position + 1 : -1], np.tile(seen[0, : position + 1], (2, 1)))
+        step = account.step(np.array([0.2, 0.9]))
+        assert account.agents.since_trade[0, 1] > 1
+        if closes_on < 64:
+            assert step.reward[1] == 0
 
 
 def test_rewards_of_the_rows_add_up_to_the_growth_of_the_account():
