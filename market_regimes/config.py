@@ -242,6 +242,8 @@ class PortfolioConfig:
 
     :param cash: "separate": an account of 1/K of the capital for each of K symbols, without the keys below. "shared":
         one account whose cash every symbol may use
+    :param training: "symbols": the agent learns from agents of one symbol each, and its targets share one account
+        afterwards. "account": it learns from accounts, in a row for each symbol that observes the mean of all
     :param allocator: "budget": targets are weights, scaled down together beyond a limit; "equal_risk": the same sum of
         weights, divided in inverse proportion to the EWMA volatilities
     :param gross: largest sum of the weights; None: the larger of ``position_high`` and ``-position_low``
@@ -260,6 +262,7 @@ class PortfolioConfig:
     """
 
     cash: Literal["separate", "shared"] = "separate"
+    training: Literal["symbols", "account"] = "symbols"
     allocator: Literal["budget", "equal_risk"] = "budget"
     gross: float | None = None
     net: float | None = None
@@ -276,6 +279,8 @@ class PortfolioConfig:
     def __post_init__(self) -> None:
         if self.cash not in ("separate", "shared"):
             raise ValueError(f"market.portfolio.cash must be 'separate' or 'shared', got {self.cash!r}")
+        if self.training not in ("symbols", "account"):
+            raise ValueError(f"market.portfolio.training must be 'symbols' or 'account', got {self.training!r}")
         if self.allocator not in ("budget", "equal_risk"):
             raise ValueError(f"market.portfolio.allocator must be 'budget' or 'equal_risk', got {self.allocator!r}")
         self._check_ranges()

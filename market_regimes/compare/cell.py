@@ -128,7 +128,7 @@ def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
 def _critic(evaluation: Evaluation) -> Figures:
     """Measure how well the critic predicted the agent's returns, overall and by regime."""
     quantiles, realised = evaluation.predicted_and_realised
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.separate.values()])
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.predicted_frames.values()])
 
     # Returns are undefined after ruin.
     defined_rows = np.isfinite(realised)
@@ -183,7 +183,12 @@ def fixed_std(study: Study) -> float:
     :return: standard deviation of buy-and-hold's discounted rewards over the training period, in raw units
     """
     frames = backtest(study.segments["train"], study.trading, buy_and_hold)
-    return float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+    std = float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+
+    # A symbol has 1/K of an account.
+    if study.portfolio.training == "account":
+        return std / len(frames)
+    return std
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         # Build the run and its measurements.
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
-        probe = Probe(study.segments["train"], study.trading, study.model.gamma)
+        probe = Probe(study.segments["train"], study.trading, study.model.gamma, study.portfolio)
         measurements = Measurements(study.core, probe, fixed_std(study))
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from distributional_ppo import DistributionalPPO, quantile_huber_loss
 from market_regimes.compare.probe import Probe
-from market_regimes.market.environment import MarketCore
+from market_regimes.market.environment import Core
 from market_regimes.market.regimes import MIN_REGIME_DAYS, groups_of
 from market_regimes.run.callback import RolloutBars
 from market_regimes.run.inputs import is_recurrent, quantiles_of_loss
@@ -48,7 +48,7 @@ class Measurements(RolloutBars):
     :param std: unit of the loss, in raw units
     """
 
-    def __init__(self, core: MarketCore | None, probe: Probe, std: float):
+    def __init__(self, core: Core | None, probe: Probe, std: float):
         super().__init__(core)
         self.probe = probe
         self.std = std

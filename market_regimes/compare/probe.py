@@ -8,7 +8,7 @@ of a variant's training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,10 @@ import torch
 from gymnasium import spaces
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import TradingCosts
-from market_regimes.evaluate.play import Episode, discounted_sums, play
-from market_regimes.market.environment import Known, MarketCore
+from market_regimes.config import PortfolioConfig, TradingCosts
+from market_regimes.evaluate.play import discounted_sums, play
+from market_regimes.market.account_environment import AccountRows
+from market_regimes.market.environment import MarketCore
 from market_regimes.market.segment import Segment
 from market_regimes.run.agent import normalised
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
@@ -51,6 +52,27 @@ class Sample:
     reward: float
 
 
+@dataclass(frozen=True)
+class Episodes:
+    """
+    What was played, in T bars by n rows.
+
+    :param observations: shape (T + 1, n, size)
+    :param bar: positions in the core's arrays, shape (T + 1, n)
+    :param alive: whether a bar is played, shape (T, n)
+    :param available: whether it is, and its symbol can be traded, shape (T, n)
+    :param rewards: shape (T, n)
+    :param planned: bars of each episode without ruin, shape (n,)
+    """
+
+    observations: np.ndarray
+    bar: np.ndarray
+    alive: np.ndarray
+    available: np.ndarray
+    rewards: np.ndarray
+    planned: np.ndarray
+
+
 def horizon(gamma: float, bars: int) -> int:
     """
     Compute the number of rewards that make a return.
@@ -75,15 +97,28 @@ class Probe:
     ``EPISODES`` episodes of ``EPISODE_BARS`` bars with seeded starts and symbols.
 
     A decision counts if ``horizon`` rewards follow it in its episode. It also counts if ruin follows, since no reward
-    comes after ruin.
+    comes after ruin. The accounts of an agent of one account have ``EPISODES`` rows or more. Their decisions count if
+    the symbol can be traded.
 
     :param segments: segments of the training period
     :param trading: trading costs and allowed positions
     :param gamma: discount factor of the returns
+    :param portfolio: what the agent was trained on, and the limits of its account
     """
 
-    def __init__(self, segments: Sequence[Segment], trading: TradingCosts, gamma: float):
-        self.core = MarketCore(segments, EPISODES, trading, EPISODE_BARS)
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        trading: TradingCosts,
+        gamma: float,
+        portfolio: PortfolioConfig | None = None,
+    ):
+        self.core: MarketCore | AccountRows
+        if portfolio is not None and portfolio.training == "account":
+            accounts = math.ceil(EPISODES / len(segments))
+            self.core = AccountRows(segments, accounts, trading, portfolio, EPISODE_BARS)
+        else:
+            self.core = MarketCore(segments, EPISODES, trading, EPISODE_BARS)
         self.gamma = gamma
 
     def play(self, model: DistributionalPPO) -> Sample:
@@ -95,7 +130,7 @@ class Probe:
         with _without_side_effects(model), torch.no_grad():
             episode = self._episodes(model)
             observations = normalised(model, episode.observations[:-1])
-            rows = np.nonzero(self._counted(episode.alive))
+            rows = np.nonzero(self._counted(episode))
             quantiles = self._quantiles(model, observations, rows)
 
         returns = discounted_sums(episode.rewards, 0.0, self.gamma)
@@ -104,7 +139,7 @@ class Probe:
             episode.bar[rows],
             returns[rows],
             quantiles.astype(np.float64),
-            reward=float(episode.rewards[episode.alive].mean()),
+            reward=float(episode.rewards[episode.available].mean()),
         )
 
     def _quantiles(
@@ -119,32 +154,64 @@ class Probe:
         quantiles: np.ndarray = np.stack(episodes, axis=1)[rows]
         return quantiles
 
-    def _episodes(self, model: DistributionalPPO) -> Episode:
+    def _episodes(self, model: DistributionalPPO) -> Episodes:
         """Play all episodes in parallel."""
         core = self.core
         core.reset(np.ones(core.n_envs, dtype=bool), np.random.default_rng(SEED))
         states: Any = None
 
-        def decide(known: Known) -> np.ndarray:
+        def decide(observations: np.ndarray) -> np.ndarray:
             nonlocal states
-            actions, states = _actions(model, normalised(model, known.observations), states)
+            actions, states = _actions(model, normalised(model, observations), states)
             return core.costs.targets(actions)
 
-        return play(core, decide)
+        if isinstance(core, AccountRows):
+            return _episodes_of_accounts(core, decide)
+        episode = play(core, lambda known: decide(known.observations))
+        planned = core.episode_bars[core.symbol]
+        return Episodes(episode.observations, episode.bar, episode.alive, episode.alive, episode.rewards, planned)
 
-    def _counted(self, alive: np.ndarray) -> np.ndarray:
+    def _counted(self, episodes: Episodes) -> np.ndarray:
         """
-        :param alive: whether each bar is played, shape (bars, episodes)
+        :param episodes: what was played
         :return: mask of the decisions that are scored, shape (bars, episodes)
         """
-        core = self.core
+        alive = episodes.alive
+        planned = episodes.planned
         length = alive.sum(axis=0)
-        planned = core.episode_bars[core.symbol]
         needed = np.array([horizon(self.gamma, bars) for bars in planned])
         needed[length < planned] = 0  # episodes that ended in ruin
         time = np.arange(len(alive))[:, None]
-        counted: np.ndarray = alive & (time + needed <= length) & (time % STRIDE == 0)
+        counted: np.ndarray = episodes.available & (time + needed <= length) & (time % STRIDE == 0)
         return counted
+
+
+def _episodes_of_accounts(core: AccountRows, decide: Callable[[np.ndarray], np.ndarray]) -> Episodes:
+    """
+    :param core: accounts at the starts of their episodes
+    :param decide: from the observations of all rows to their targets
+    :return: the episodes of all rows
+    """
+    bars = core.agents.episode_rows
+    observations = [core.observations()]
+    bar = [core.bar]
+    alive = np.zeros((bars, core.n_envs), dtype=bool)
+    available = np.zeros((bars, core.n_envs), dtype=bool)
+    rewards = np.zeros((bars, core.n_envs))
+
+    is_playing = np.ones(core.n_envs, dtype=bool)
+    for t in range(bars):
+        # Ruin ends the episodes of all rows of an account.
+        alive[t] = is_playing
+        available[t] = is_playing & core.available
+        step = core.step(decide(observations[-1]))
+        rewards[t] = np.where(is_playing, step.reward, 0.0)
+        is_playing = is_playing & ~step.terminated
+
+        observations.append(core.observations())
+        bar.append(core.bar)
+    planned = np.full(core.n_envs, bars)
+    return Episodes(np.array(observations), np.array(bar), alive, available, rewards, planned)
 
 
 def _actions(model: DistributionalPPO, observations: np.ndarray, states: Any) -> tuple[np.ndarray, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +15,10 @@ from market_regimes.evaluate.account import Frames, before
 from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.evaluate.play import RANDOM_RUNS, RUINED, Decision, backtest
 from market_regimes.evaluate.strategies import fitted, informed_in_account
+from market_regimes.market.account_environment import AccountObservations
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.costs import NO_ORDER
-from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes
+from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes, in_log_growth
 from market_regimes.market.segment import Segment
 
 LOOKBACK = 252  # rows that a walk-forward estimate sees
@@ -71,6 +73,11 @@ class Bench:
         risk = PastRisk.of(segments, quotes.stamps)
         return cls(segments, costs, quotes, risk)
 
+    @cached_property
+    def observations(self) -> AccountObservations:
+        """What the rows of an account observe."""
+        return AccountObservations(self.segments, self.quotes)
+
     def account(self, config: PortfolioConfig, n_accounts: int = 1) -> PortfolioCore:
         """
         :param config: which weights the targets become
@@ -88,12 +95,13 @@ class Bench:
         :param account: of these quotes
         :return: what the first of its copies knows
         """
-        row = int(account.next_row[0])
+        row = int(account.row[0])
 
         # The end of a symbol is known a row after its last bar.
         listed = self.quotes.listed
         row_before = max(row - 1, 0)
-        available = listed[row] | listed[row_before]
+        last = len(listed) - 1
+        available = listed[min(row, last)] | listed[row_before]
         return AccountState(
             row=row,
             equity=float(account.equity[0]),
@@ -101,6 +109,17 @@ class Bench:
             available=available,
             volatility=self.risk.volatility[row],
         )
+
+
+@dataclass(frozen=True)
+class AccountAgent:
+    """
+    An agent that decides for all symbols of an account from what their rows observe.
+
+    :param on: gives its rule for what it is to trade
+    """
+
+    on: Callable[[Bench], WeightRule]
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,12 @@ class Played:
     closing_weights: pd.DataFrame
 
     @property
+    def rewards(self) -> np.ndarray:
+        """Part of the growth of log equity, in per cent, that each symbol earned, shape (R, K)."""
+        growth = 1 + self.account["return"].to_numpy()
+        return in_log_growth(self.contributions.to_numpy(), growth)
+
+    @property
     def limits(self) -> dict[str, int]:
         """Rows in which each limit cut the weights."""
         of_rows = self.account["limits"].str.split("+")
@@ -146,6 +171,28 @@ def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Pla
     :param config: which weights they become
     :return: the account's rows
     """
+    played, _ = _play(bench, rule, config)
+    return played
+
+
+def play_to_last_close(
+    bench: Bench,
+    rule: WeightRule,
+    config: PortfolioConfig,
+) -> tuple[Played, AccountState, np.ndarray]:
+    """
+    :param bench: what is traded
+    :param rule: gives the targets
+    :param config: which weights they become
+    :return: the account's rows; what it knows at the last close; and the targets that the rule then gives, shape (K,)
+    """
+    played, account = _play(bench, rule, config)
+    state = bench.state(account)
+    return played, state, rule(state)
+
+
+def _play(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> tuple[Played, PortfolioCore]:
+    """The account's rows, and the account after them."""
     account = bench.account(config)
     steps: list[AccountStep] = []
     targets = []
@@ -161,7 +208,7 @@ def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Pla
         closing.append(account.weights[0])
         if step.terminated[0]:
             break
-    return _tables(bench, steps, np.array(targets), np.array(closing))
+    return _tables(bench, steps, np.array(targets), np.array(closing)), account
 
 
 def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing: np.ndarray) -> Played:
@@ -353,13 +400,16 @@ def in_one_account(bench: Bench, decide: Decision, config: PortfolioConfig) -> P
     return play_account(bench, replay(targets_of(frames, bench)), config)
 
 
-def backtest_in(bench: Bench, decide: Decision, config: PortfolioConfig) -> dict[str, pd.DataFrame]:
+def backtest_in(bench: Bench, decide: Decision | AccountAgent, config: PortfolioConfig) -> dict[str, pd.DataFrame]:
     """
     :param bench: what is traded
-    :param decide: gives the target of each symbol
+    :param decide: gives the target of each symbol, by itself or from what the rows of the account observe
     :param config: whether the symbols share their cash, and which weights the targets become
     :return: per symbol the frame of ``backtest``, or of its part of one account (``frames_of``)
     """
+    if isinstance(decide, AccountAgent):
+        played = play_account(bench, decide.on(bench), config)
+        return frames_of(played, bench)
     if config.cash == "separate":
         return backtest(bench.segments, bench.costs, decide)
     return frames_of(in_one_account(bench, decide, config), bench)
@@ -374,11 +424,34 @@ def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay:
     :return: the account that follows their targets
     """
     targets = targets_of(frames, bench)
-    if delay:
-        # Nothing is ordered before the first target is known.
-        later = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)
-        targets = later[: len(targets)]
-    return play_account(bench, replay(targets), config)
+    return play_account(bench, replay(later(targets, delay)), config)
+
+
+def traded_again(
+    played: Played,
+    bench: Bench,
+    config: PortfolioConfig,
+    delay: int = 0,
+) -> Played:
+    """
+    :param played: an account
+    :param bench: what is traded, perhaps at other costs
+    :param config: which weights the targets become
+    :param delay: rows by which every order is given later
+    :return: the account that follows the same targets
+    """
+    targets = played.targets.to_numpy()
+    return play_account(bench, replay(later(targets, delay)), config)
+
+
+def later(targets: np.ndarray, delay: int) -> np.ndarray:
+    """
+    :param targets: targets of each row, shape (R, K)
+    :param delay: number of rows
+    :return: the targets so many rows later, NaN before, shape (R, K)
+    """
+    padded = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)
+    return padded[: len(targets)]
 
 
 def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:

@@ -216,10 +216,21 @@ class AccountStep:
         last. The log growth of the account is the sum of a row.
         """
         parts = np.concatenate([self.contribution, self.cash_contribution[:, None]], axis=1)
-        simple = self.growth - 1
-        factor = np.divide(np.log(self.growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
-        split: np.ndarray = REWARD_SCALE * parts * factor[:, None]
-        return split
+        return in_log_growth(parts, self.growth)
+
+
+def in_log_growth(contributions: np.ndarray, growth: np.ndarray) -> np.ndarray:
+    """
+    :param contributions: parts of the simple return of each row, shape (n, M)
+    :param growth: equity after the row over equity before it, shape (n,)
+    :return: the growth of log equity in per cent, split in the proportions of the contributions, shape (n, M)
+    """
+    simple = growth - 1
+
+    # Without a return the logarithm's slope is 1.
+    factor = np.divide(np.log(growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
+    split: np.ndarray = REWARD_SCALE * contributions * factor[:, None]
+    return split
 
 
 class PortfolioCore:

@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import RunConfig
 from market_regimes.files import write_file
-from market_regimes.market.environment import MarketCore
+from market_regimes.market.environment import Core
 from market_regimes.run import checkpoint
 from market_regimes.run.log import PAGE, ProgressCsv, cut_events, event_sizes, market_page
 from market_regimes.run.probes import figures_by_regime_of_rollout
@@ -138,7 +138,7 @@ class RolloutBars(_Callback):
     :param core: the environment's, None: another environment, nothing is noted
     """
 
-    def __init__(self, core: MarketCore | None):
+    def __init__(self, core: Core | None):
         super().__init__()
         self.core = core
         self._noted: list[np.ndarray] = []
@@ -180,7 +180,7 @@ class Training(RolloutBars):
         self,
         run: RunConfig,
         folder: Path,
-        core: MarketCore | None,
+        core: Core | None,
         score: Callable[[], Evaluation],
         score_name: str,
         interrupted: threading.Event,
