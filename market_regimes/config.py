@@ -345,8 +345,8 @@ class MarketConfig:
     """
     The data and their trading. Dates are included, and every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", "synthetic", "synthetic_hidden", "synthetic_choice", price files, or folders of them.
-        "synthetic" has 20 series with a known law. "synthetic_hidden" has the same series, but only the last return is
+    :param data: "sp500", "nasdaq", "synthetic", "synthetic_hidden", "synthetic_choice", price files, or folders of
+        them. "synthetic" has 20 series with a known law. "synthetic_hidden" has the same series, but only the last return is
         observed. In "synthetic_choice" half of the series gain little. Several files train on all symbols, each while
         it exists
     :param volatility_index: "auto": a file's column if it exists, else estimated from prices; "estimated"; or "real":
