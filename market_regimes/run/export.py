@@ -194,7 +194,9 @@ def export_onnx(
     description = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
     graph = graph_of_step(exported)
     if market.portfolio.cash == "shared":
-        account = ExportedAccount(exported, ExportedLimits(market.portfolio, trading))
+        limits = ExportedLimits(market.portfolio, trading)
+        sees_account = market.portfolio.training == "account"
+        account = ExportedAccount(exported, limits, rows=sees_account)
         description = _of_accounts(description, account.limits)
         graph = graph_of_account(account, _numbers_of(account, exported), exported.shapes_of_states)
 
