@@ -250,3 +250,32 @@ def test_torchrun_itself(tmp_path):
     tensors, state = read(newest_first(tmp_path / "run")[0])
 
     assert (len(tensors["others"]), state["num_timesteps"]) == (1, 256)
+
+
+def test_accounts_of_two_processes_go_on_as_if_they_had_not_stopped(make_prices, tmp_path):
+    """A run of 768 rows beside one of 384 that is resumed: the same parameters, and each process at the same rows."""
+    prices = tmp_path / "prices.csv"
+    table = pd.concat([make_prices(600, seed=i).assign(symbol=name) for i, name in enumerate("AB")])
+    table.to_csv(prices, index=False)
+    flags = ["--run.n_envs=2", "--run.progress_bar=false", "--algorithm.n_steps=24", "--algorithm.batch_size=48"]
+    flags += [f"--run.out={tmp_path}", f"--market.data={prices}", "--market.episode_bars=60"]
+    flags += ["--market.portfolio.cash=shared", "--market.portfolio.training=account"]
+
+    def run(*arguments):
+        printed, codes = finished(start(tmp_path / "shown", "train", *arguments), tmp_path / "shown")
+        assert codes == [0, 0], printed
+
+    run(*flags, "--run.name=whole", "--run.total_timesteps=768")
+    run(*flags, "--run.name=half", "--run.total_timesteps=384")
+    run("--resume", str(tmp_path / "half"), "--run.total_timesteps=768")
+
+    whole, _ = read(newest_first(tmp_path / "whole")[0])
+    resumed, _ = read(newest_first(tmp_path / "half")[0])
+    assert whole["last_obs"].shape[0] == 4  # of each process: accounts x symbols
+    for ours, theirs in ((resumed, whole), (resumed["others"][0], whole["others"][0])):
+        assert ours["market"].keys() == {"row", "end", "weights", "equity", "age", "since_trade"}
+        for name, expected in theirs["market"].items():
+            assert torch.equal(ours["market"][name], expected), name
+    for name, expected in whole["parameters"]["policy"].items():
+        assert torch.equal(resumed["parameters"]["policy"][name], expected), name
+    assert not torch.equal(whole["market"]["row"], whole["others"][0]["market"]["row"])
