@@ -108,25 +108,39 @@ def _command(name: str) -> Command:
     :param name: of the command, as parsed
     :return: its function
     """
-    # One import a branch, so that a reader and a type checker see where each leads.
     match name:
         case "train":
-            from market_regimes.commands.train import train as command
+            from market_regimes.commands.train import train
+
+            return train
         case "sanity":
-            from market_regimes.commands.sanity import sanity as command
+            from market_regimes.commands.sanity import sanity
+
+            return sanity
         case "evaluate":
-            from market_regimes.commands.evaluate import evaluate as command
+            from market_regimes.commands.evaluate import evaluate
+
+            return evaluate
         case "signal":
-            from market_regimes.commands.signal import signal as command
+            from market_regimes.commands.signal import signal
+
+            return signal
         case "export":
-            from market_regimes.commands.export import export as command
+            from market_regimes.commands.export import export
+
+            return export
         case "data":
-            from market_regimes.commands.data import data as command
+            from market_regimes.commands.data import data
+
+            return data
         case "tune":
-            from market_regimes.commands.tune import tune as command
+            from market_regimes.commands.tune import tune
+
+            return tune
         case _:  # compare and regimes
-            from market_regimes.commands.compare import compare as command
-    return command
+            from market_regimes.commands.compare import compare
+
+            return compare
 
 
 def _leave_stopped(config: jsonargparse.Namespace, stop: KeyboardInterrupt) -> None:

@@ -130,7 +130,7 @@ def _type_source(hint: Any) -> str:
     if isinstance(hint, type) and get_origin(hint) is None:
         return "None" if hint is type(None) else hint.__name__
     if hint is schedule or hint is Any:
-        return hint.__name__  # type: ignore[no-any-return]
+        return str(hint.__name__)
 
     # Unions, whichever way they are written; choices; lists and dictionaries.
     parts = get_args(hint)

@@ -95,7 +95,7 @@ def test_the_users_home_is_meant_in_every_path(home, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["sanity", "compare"])
-def test_other_commands_keep_absolute_paths_too(home, command):
+def test_other_commands_keep_absolute_paths_too(home, here, command):
     few = [*QUICK_FLAGS[1:], "--market.data=p.csv", "--run.name=x"]
     if command == "compare":
         few += [QUICK_FLAGS[0], "--compare.first_test=2001-03-01", "--compare.seeds=0", "--compare.markets=[p.csv]"]
