@@ -111,7 +111,7 @@ class TestRuns:
     def test_an_agent_is_played_in_the_accounts_of_its_variant(self, monkeypatch):
         """After one rollout; a variant of one account is trained and played in it."""
         limited = PortfolioConfig(cash="shared", gross=0.5)
-        monkeypatch.setitem(portfolio.STEPS, "synthetic", 2048)
+        monkeypatch.setitem(portfolio.SETTINGS["run"], "total_timesteps", 2048)
         monkeypatch.setitem(portfolio.VARIANTS, "limited", portfolio.Variant(limited, ("shared",)))
 
         both = portfolio.run_cell(portfolio.Cell("synthetic", AGENT, 0))
