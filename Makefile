@@ -1,5 +1,5 @@
-# The five commands of the house. Each runs in the environment that is active.
-.PHONY: install test check docs dist
+# The commands of the house. Each runs in the environment that is active.
+.PHONY: install test check docs dist flags
 
 install:  ## everything a contributor needs, in the versions that are tested
 	pip install -c constraints.txt -e ".[market,recurrent,docs,test]"
@@ -14,6 +14,10 @@ check:  ## lint, format and types, as CI runs them
 
 docs:  ## the pages, into build/site
 	mkdocs build --strict
+
+flags:  ## the command line's list of the algorithm's flags, from its constructors
+	python -m market_regimes.commands.constructors
+	ruff format market_regimes/commands/algorithm_flags.py
 
 dist:  ## wheel and source distribution, into build/dist
 	python -m build --outdir build/dist .

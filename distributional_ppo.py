@@ -16,49 +16,55 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
     w      = r * w + (1 - r)                             (with clip_min < 1e-6: r = 1 once the quantiles have a spread)
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * w * mean_b loss_b
 
-With ``critic_loss="mean_and_spread"``, and m_b = mean_i q_bi::
+With ``critic_loss="mean_and_spread"`` and m_b = mean_i q_bi the loss is::
 
     loss   = policy_loss + ent_coef * entropy_loss + vf_coef * (mean_b (m_b - y_b)^2 + w * 4 kappa * mean_b loss_b)
 
-in which loss_b is that of the quantiles q_bi - m_b + [m_b], where [m_b] has no gradient: it moves the spread alone.
+This loss_b uses the quantiles q_bi - m_b + [m_b], where [m_b] has no gradient. It therefore moves only the spread.
 
-With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b the mean over them: backwards in time
-Z_t = r_t + gamma * (1 - d_t) * (Z_t+1 with probability lambda, else the critic's quantiles at s_t+1).
-Twin critics have such a loss and weight each; the value is the smaller of their means.
+With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b is the mean over them. Backwards in
+time, Z_t = r_t + gamma * (1 - d_t) * Z', where Z' is Z_t+1 with probability lambda. Otherwise Z' holds the critic's
+quantiles at s_t+1.
 
-With ``normalize_returns`` the critic works on (return - ret_mean) / ret_std, and so do the loss and v_b;
-``predict_values`` and ``predict_quantiles`` always answer in raw units.
+Twin critics each have a loss and a weight. The value is the smaller of their means.
 
-Sources: quantile regression, Dabney et al. 2017 (arXiv 1710.10044); the division by kappa, Dabney et al. 2018
-(IQN, arXiv 1806.06923, eq. 3); sample replacement, Nam et al. 2021 (GMAC, arXiv 2105.11366); weights of "dsac_t",
-Duan et al. 2023 (DSAC-T, arXiv 2310.05858, in its authors' code); twin critics, Fujimoto et al. 2018 (arXiv
-1802.09477); PopArt, van Hasselt et al. 2016 (arXiv 1602.07714, eq. 6-9); PPO, Schulman et al.
-2017 (arXiv 1707.06347), in the implementation of Stable-Baselines3.
+With ``normalize_returns`` the critic, its loss and v_b work on (return - ret_mean) / ret_std. ``predict_values`` and
+``predict_quantiles`` always answer in raw units.
 
-Where this differs from Stable-Baselines3's PPO, other than by the critic and its loss:
+Sources:
+
+- quantile regression: Dabney et al. 2017 (arXiv 1710.10044);
+- the division by kappa: Dabney et al. 2018 (IQN, arXiv 1806.06923, eq. 3);
+- sample replacement: Nam et al. 2021 (GMAC, arXiv 2105.11366);
+- weights of "dsac_t": Duan et al. 2023 (DSAC-T, arXiv 2310.05858), as in its authors' code;
+- twin critics: Fujimoto et al. 2018 (arXiv 1802.09477);
+- PopArt: van Hasselt et al. 2016 (arXiv 1602.07714, eq. 6-9);
+- PPO: Schulman et al. 2017 (arXiv 1707.06347), as Stable-Baselines3 implements it.
+
+Beside the critic and its loss, this differs from Stable-Baselines3's PPO:
 
 1. ``train/value_loss`` is the mean quantile-Huber loss BEFORE the weight, so that runs can be compared.
 2. ``train/approx_kl`` is the mean over all epochs; PPO reports the last epoch only.
-3. Scalars are written after the update they describe, at the step that ended its rollout, those of the last update
-   always. PPO writes them one rollout later, and those of the last update never. They stay in the logger until the
-   next update, as in PPO, unless a writer that is not SB3's would write them twice.
-4. An update that meets a NaN or an infinity is undone and raises ``FloatingPointError``, of a kind that is also a
-   ``ValueError``, as torch raises it in PPO.
-5. ``load`` refuses keywords that are no attribute of the model; PPO makes them one.
-6. ``n_epochs`` and ``batch_size`` below 1 are refused by the constructor; the TensorBoard folder of a run is called
+3. Scalars are written after the update they describe, at the step that ended its rollout. Those of the last update are
+   always written. PPO writes them one rollout later, and never those of the last update. The scalars stay in the logger
+   until the next update, as in PPO, unless a writer not from SB3 would write them twice.
+4. An update that meets a NaN or an infinity is undone and raises ``NonFiniteError``. The error is a
+   ``FloatingPointError`` and a ``ValueError``, the type that torch raises in PPO.
+5. ``load`` refuses keywords that name no attribute of the model. PPO sets a new attribute.
+6. The constructor refuses ``n_epochs`` and ``batch_size`` below 1. A run's TensorBoard folder is called
    ``DistributionalPPO_1``, not ``PPO_1``.
-7. Optimizers of torch that have a fused form take it on the CPU, unless ``optimizer_kwargs`` say ``fused`` or
-   ``foreach``: fused Adam rounds differently.
-8. ``clip_range_vf`` takes the larger of the unclipped and the clipped loss of each sample, as OpenAI's baselines do;
-   SB3's PPO takes the clipped one. It is not applied in the first update with ``normalize_returns``, which has no
-   older predictions to stay near.
-9. Adam's eps, unless ``optimizer_kwargs`` are given or N is 1, is 1e-8 for what only the critic uses, else PPO's 1e-5.
-   The mean over N quantiles and a weight of 0.1 make the critic's gradients smaller than PPO's, the head's 1000 times
-   with 32 quantiles; 1e-5 is not small beside them, and slowed the critic on Acrobot, Hopper and HalfCheetah.
-10. All quantiles begin as one, PPO's value of the same seed. Drawn one by one, their mean has weights of 1 / sqrt(N)
-   the norm of PPO's, and the layers before the head learn the slower for it.
-11. Discrete actions have the start and the dtype of their space in the environment and from ``predict``. PPO's count
-   from 0. A warning names a Box that is neither float32 nor float64: a rollout keeps its actions rounded.
+7. Optimizers of torch use their fused form on the CPU, unless ``optimizer_kwargs`` set ``fused`` or ``foreach``. Fused
+   Adam rounds differently.
+8. ``clip_range_vf`` takes the larger of each sample's unclipped and clipped loss, as OpenAI's baselines do. SB3's PPO
+   takes the clipped loss. The first update with ``normalize_returns`` does not clip, since no older predictions exist.
+9. Adam's eps is 1e-8 for parameters that only the critic uses, and PPO's 1e-5 elsewhere. ``optimizer_kwargs`` or N = 1
+   turn this off. The mean over N quantiles and a weight of 0.1 make the critic's gradients smaller than PPO's. With 32
+   quantiles those of the head are 1000 times smaller. Beside them 1e-5 is not small: it slowed the critic on Acrobot,
+   Hopper and HalfCheetah.
+10. All quantiles start equal, at PPO's value of the same seed. Independent draws would give their mean weights of
+   1 / sqrt(N) the norm of PPO's, and the layers before the head would learn more slowly.
+11. Discrete actions keep the start and the dtype of their space, in the environment and from ``predict``. PPO's count
+   from 0. A Box that is neither float32 nor float64 causes a warning: the rollout stores rounded actions.
 """
 
 from __future__ import annotations
@@ -90,7 +96,7 @@ from quantile_critic.losses import (
     batch_weight,
     clip_quantiles,
     has_lower_clamp,
-    metrics_of_both,
+    metrics_of_critics,
     next_std_average,
     quantile_huber_loss,
     quantile_midpoints,
@@ -127,11 +133,11 @@ from quantile_critic.rollout import Rollout, Samples
 from quantile_critic.settings import Clipping, Coefficients, LossSettings, Scaling
 from quantile_critic.targets import sampled_targets
 from quantile_critic.update import EagerUpdate
+from quantile_critic.version import __version__ as __version__  # mypy: users import it from here
 
 if TYPE_CHECKING:
     from quantile_critic.compiled import CompiledStep
 
-__version__ = "0.2.0"
 __all__ = [
     "DistributionalPPO",
     "NonFiniteError",
@@ -152,8 +158,9 @@ SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPP
 
 class DistributionalPPO(DeferredLog, PPO):
     """
-    PPO with a quantile critic, whose value loss can be scaled by the variance of the predicted quantiles. Takes every
-    parameter of ``stable_baselines3.PPO``, in its order and with its defaults; ``policy_kwargs=dict(n_quantiles=32)``
+    PPO with a quantile critic. The variance of the predicted quantiles can scale the value loss.
+
+    Every parameter of ``stable_baselines3.PPO`` keeps its place and default. ``policy_kwargs=dict(n_quantiles=32)``
     sets the number of quantiles. The module's docstring has the formulas.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy" or a subclass of ``ActorCriticPolicy``, whose
@@ -166,7 +173,7 @@ class DistributionalPPO(DeferredLog, PPO):
     :param gamma: discount factor
     :param gae_lambda: trade-off of bias against variance in the advantage and in the critic's target
     :param clip_range: clip range of the policy ratio
-    :param clip_range_vf: how far the critic's predictions may usefully move in an update; None: any
+    :param clip_range_vf: largest useful move of the critic's predictions in an update, None: no limit
     :param normalize_advantage: whether to normalise the advantages of each minibatch
     :param ent_coef: weight of the entropy loss
     :param vf_coef: weight of the value loss, before the variance weight
@@ -183,40 +190,41 @@ class DistributionalPPO(DeferredLog, PPO):
     :param seed: seed of all random generators
     :param device: "auto", "cpu", "cuda", ...
     :param _init_setup_model: whether to build the network with the instance
-    :param quantile_huber_kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss;
-        far above the errors the quantiles become expectiles, which are too narrow
-    :param quantile_huber_kappa_units: "loss": kappa in the units of the loss; "std": in standard deviations of the
-        returns, as ``return_stats_rate`` averages them, with or without ``normalize_returns``. None: "loss" with
+    :param quantile_huber_kappa: error at which the quantile-Huber loss turns from quadratic to linear, in the units of
+        the loss. A kappa far above the errors makes the quantiles expectiles, which are too narrow
+    :param quantile_huber_kappa_units: unit of kappa. "loss": that of the loss. "std": one standard deviation of the
+        returns, averaged by ``return_stats_rate``, with or without ``normalize_returns``. None: "loss" with
         "quantile_huber", "std" with "mean_and_spread"
-    :param critic_loss: "quantile_huber": every quantile by its quantile-Huber loss, times the variance weight;
-        "mean_and_spread": the mean of the quantiles by its squared error, as PPO's value, and the quantiles around
-        their mean by 4 kappa times their quantile-Huber loss, which alone has the variance weight
-    :param value_target: "gae": every quantile learns the GAE(lambda) return, as in PPO; "sr_lambda": a sampled
-        distribution of lambda-returns (sample replacement), whose spread the quantiles then learn
-    :param normalize_returns: let the critic predict (return - mean) / std of the returns seen; needed where the scale
-        of rewards is unknown, since the variance weight is in squared units of the loss
-    :param return_stats_rate: weight in (0, 1] of the newest rollout in those statistics; None weighs all alike
-    :param use_popart: rescale the critic's last layer whenever the statistics move, so that its predictions in raw
-        units do not; needs ``normalize_returns``
-    :param distributional_vf_clip_mode: what ``clip_range_vf`` holds back: "per_quantile" (also None), "mean_only",
-        "mean_and_variance"; "disable" ignores it
-    :param distributional_vf_clip_variance_factor: in "mean_and_variance" the largest ratio of the quantiles' standard
-        deviation to the old one; as all quantiles begin as one, it also limits how soon they part
+    :param critic_loss: "quantile_huber": the quantile-Huber loss of every quantile, times the variance weight.
+        "mean_and_spread": the squared error of the quantiles' mean, as PPO's value loss, plus a loss of the quantiles
+        around it. That second loss is 4 kappa times their quantile-Huber loss, and only it has the variance weight
+    :param value_target: "gae": every quantile learns the GAE(lambda) return, as in PPO. "sr_lambda": the quantiles
+        learn a sampled distribution of lambda-returns (sample replacement) and its spread
+    :param normalize_returns: let the critic predict (return - mean) / std of past returns. Set it where the scale of
+        rewards is unknown: the variance weight is in squared units of the loss
+    :param return_stats_rate: weight in (0, 1] of the newest rollout in those statistics, None: all rollouts alike
+    :param use_popart: rescale the critic's last layer when the statistics move, so that raw predictions stay. Needs
+        ``normalize_returns``
+    :param distributional_vf_clip_mode: quantity that ``clip_range_vf`` limits: "per_quantile" (also None),
+        "mean_only" or "mean_and_variance". "disable" ignores ``clip_range_vf``
+    :param distributional_vf_clip_variance_factor: largest ratio of the quantiles' new standard deviation to the old
+        one, with "mean_and_variance". All quantiles start equal, so it also limits how fast they spread
     :param clip_range_vf_units: "raw": ``clip_range_vf`` in units of return; "std": in standard deviations of the
         returns, needs ``normalize_returns``
     :param use_twin_critics: two critics, each with its loss and weight; the value is the smaller mean, per state
     :param use_variance_gradient_scaling: multiply the value loss by the clamped mean variance of the quantiles
-    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6: none, and 1 before the quantiles part
+    :param variance_scaling_clip_min: smallest weight, >= 0. Below 1e-6 there is none, and the weight is 1 until the
+        quantiles spread
     :param variance_scaling_clip_max: largest weight, may equal the smallest
-    :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance; "dsac_t": one per sample,
-        smaller where the variance is larger; it belongs with ``normalize_returns``
-    :param gradient_clipping: "joint": one norm of all gradients is held to ``max_grad_norm``, as in PPO; "apart": that
-        of what only the actor's loss reaches, that of what only the critic's does, that of what both do, each by itself
-    :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers
-        up to rounding, other random actions. A program compiles before its second update, for some 20 seconds
+    :param variance_scaling_mode: "batch": one weight per minibatch, the mean variance. "dsac_t": one weight per
+        sample, smaller where the variance is larger. Use "dsac_t" with ``normalize_returns``
+    :param gradient_clipping: "joint": ``max_grad_norm`` limits one norm of all gradients, as in PPO. "apart": it
+        limits three norms: parameters of the actor's loss only, of the critic's only, and of both
+    :param compile: run the minibatch update and the policy's step in the rollout as compiled graphs. The numbers are
+        the same up to rounding, but the random actions differ. Compiling takes some 20 seconds before the second update
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
-    :raises TypeError: likewise if a flag is not a bool or the policy no ``ActorCriticPolicy``
-    :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
+    :raises TypeError: likewise if a flag is not a bool or the policy is not an ``ActorCriticPolicy``
+    :raises FloatingPointError: from ``learn`` if a NaN or an infinity occurs. The update is undone
     """
 
     scales_value_loss: ClassVar[bool] = True  # so that the mixin does not scale it again
@@ -225,9 +233,9 @@ class DistributionalPPO(DeferredLog, PPO):
         "CnnPolicy": QuantileActorCriticCnnPolicy,
         "MultiInputPolicy": QuantileMultiInputActorCriticPolicy,
     }
-    policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # for a user's own policy
+    policy_base: ClassVar[type[QuantileActorCriticPolicy]] = QuantileActorCriticPolicy  # base of a user's policy
     policy: QuantileActorCriticPolicy
-    _settings_of_update: LossSettings | None = None  # held within an update; None: the flags count as they are
+    _settings_of_update: LossSettings | None = None  # fixed during an update; None: the flags apply
 
     def __init__(  # noqa: PLR0913  # every parameter of PPO, and ours
         self,
@@ -305,7 +313,7 @@ class DistributionalPPO(DeferredLog, PPO):
             _init_setup_model=False,
         )
 
-        # What PPO does not take: the critic and its target.
+        # Parameters that PPO lacks: the critic and its target.
         self.quantile_huber_kappa = quantile_huber_kappa
         self.quantile_huber_kappa_units = quantile_huber_kappa_units
         self.critic_loss = critic_loss
@@ -314,7 +322,7 @@ class DistributionalPPO(DeferredLog, PPO):
         self.return_stats_rate = return_stats_rate
         self.use_popart = use_popart
 
-        # How far predictions may move.
+        # Limits on the move of predictions.
         self.distributional_vf_clip_mode = distributional_vf_clip_mode
         self.distributional_vf_clip_variance_factor = distributional_vf_clip_variance_factor
         self.clip_range_vf_units = clip_range_vf_units
@@ -326,11 +334,11 @@ class DistributionalPPO(DeferredLog, PPO):
         self.variance_scaling_clip_max = variance_scaling_clip_max
         self.variance_scaling_mode = variance_scaling_mode
 
-        # How the step is made.
+        # Clipping and compilation of the step.
         self.gradient_clipping = gradient_clipping
         self.compile = compile
 
-        # What follows from rollouts and updates.
+        # State that rollouts and updates change.
         self._update = EagerUpdate()
         self._policy_step: CompiledStep | None = None  # with ``compile``
         self._truncated: list[tuple[int, int, Any]] = []  # step, environment and last observation of truncated episodes
@@ -341,12 +349,12 @@ class DistributionalPPO(DeferredLog, PPO):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        # Checked here, so that ``load`` checks them, too.
+        # Checked here so that ``load`` checks them too.
         check_flags(self)
         check_action_space(self.action_space)
         self.policy_class = quantile_policy(self.policy_class, self.policy_base)  # type: ignore[arg-type]
 
-        # The policy learns of twin critics by a keyword that ``policy_kwargs``, as saved and compared by load, lacks.
+        # Pass twin critics to the policy by a keyword that the saved ``policy_kwargs`` lack: ``load`` compares those.
         policy_kwargs = self.policy_kwargs
         if self.use_twin_critics:
             self.policy_kwargs = {**policy_kwargs, "n_critics": 2}
@@ -356,20 +364,20 @@ class DistributionalPPO(DeferredLog, PPO):
         if self.compile:
             self._compile()
 
-        # There are no statistics of the returns yet.
+        # No statistics of the returns exist yet.
         if self.normalize_returns:
             self.policy.value_net.ret_std.zero_()
         if self.use_popart and self.policy.value_net.last_layers[0].bias is None:
             raise ValueError("use_popart moves the bias of value_net's last layer, and this policy's has none")
 
-        # All processes begin with the same parameters. Each steps other environments, with other actions.
+        # All processes start with the same parameters. Each steps other environments with other actions.
         self.n_processes = n_processes()
         if self.n_processes > 1:
             begin_together(self.policy, shared_settings(self))
             if self.seed is not None:
                 self.set_random_seed(self.seed + rank() * self.n_envs)
 
-        # Settings that are allowed and probably not meant.
+        # Allowed settings that are probably a mistake.
         if self.use_variance_gradient_scaling and self.policy.n_quantiles == 1:
             weight = min(1.0, self.variance_scaling_clip_max)
             if has_lower_clamp(self.variance_scaling_clip_min):
@@ -386,7 +394,7 @@ class DistributionalPPO(DeferredLog, PPO):
             )
 
     def _compile(self) -> None:
-        """Take the compiled forms of the update and of the policy's step in the rollout."""
+        """Build the compiled update and the compiled policy step of the rollout."""
         from quantile_critic.compiled import CompiledStep, CompiledUpdate
 
         self._update = CompiledUpdate()
@@ -398,18 +406,18 @@ class DistributionalPPO(DeferredLog, PPO):
     # ------------------------------------------------------------------------------------------------ the update
 
     def train(self) -> None:
-        """One update of policy and critic from the rollout that ``collect_rollouts`` has made."""
+        """Update policy and critic once from the rollout of ``collect_rollouts``."""
         when = f"before update {self._n_updates} at step {self.num_timesteps}"
         ending_together(check_rollout, self.rollout_buffer, when)
         before = copy.deepcopy(self.get_parameters())
 
-        # Read flags and schedules; then the rollout, as the policy that collected it sees it: old quantiles, targets.
+        # Read flags, schedules and the rollout: old quantiles and targets, from the policy that collected it.
         self.policy.set_training_mode(False)
         coefficients = self._coefficients()
         with stepping_together(self.device):
             rollout = self._read_rollout(coefficients)
 
-        # Take its returns into the statistics. Targets and old quantiles follow into the new units of the loss.
+        # Add its returns to the statistics. Targets and old quantiles follow into the new units of the loss.
         self._update_return_statistics()
         rollout.to_loss_units(scale_advantages=self.normalize_returns and self.normalize_advantage)
 
@@ -418,7 +426,7 @@ class DistributionalPPO(DeferredLog, PPO):
         self._update_learning_rate(self.policy.optimizer)
         update = self._prepare_update(coefficients)
         with (
-            self._held_settings(),
+            self._fixed_settings(),
             self._undone_if_not_finite(update, before),
             update.running(),
             stepping_together(self.device),
@@ -433,7 +441,7 @@ class DistributionalPPO(DeferredLog, PPO):
                         print(f"Early stopping at epoch {epoch}: approx_kl is {update.approx_kl:.2f}")
                     break
 
-        # Check that all processes hold the same parameters, and log.
+        # Check that all processes have equal parameters, and log.
         agree_after_update(self.policy, self._n_updates)
         self._log_update(update.metrics(), rollout, coefficients)
 
@@ -443,11 +451,11 @@ class DistributionalPPO(DeferredLog, PPO):
         coefficients: Coefficients,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        PPO's loss (Schulman et al. 2017, eq. 9).
+        Compute PPO's loss (Schulman et al. 2017, eq. 9).
 
         :param minibatch: B samples
-        :param coefficients: of this update
-        :return: what to minimise, and the metrics to log
+        :param coefficients: clip ranges and weights of this update
+        :return: loss to minimise, and metrics to log
         """
         quantiles, log_prob, entropy = self.policy.evaluate_quantiles(minibatch.observations, minibatch.actions)
 
@@ -474,14 +482,14 @@ class DistributionalPPO(DeferredLog, PPO):
         clip_range: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        PPO's clipped surrogate (Schulman et al. 2017, eq. 7).
+        Compute PPO's clipped surrogate (Schulman et al. 2017, eq. 7).
 
-        :param log_prob: of the minibatch's actions, shape (B,)
+        :param log_prob: log-probabilities of the minibatch's actions, shape (B,)
         :param minibatch: B samples
-        :param clip_range: of the ratio
-        :return: what to minimise, and the metrics to log
+        :param clip_range: clip range of the ratio
+        :return: loss to minimise, and metrics to log
         """
-        # Advantages, normalised over the minibatches of all processes; a single one has no deviation.
+        # Normalise advantages over the minibatches of all processes. A single advantage has no deviation.
         advantages = minibatch.advantages
         if self.loss_settings.normalize_advantage:
             all_advantages = of_all(advantages)
@@ -511,13 +519,13 @@ class DistributionalPPO(DeferredLog, PPO):
         clip_range_vf: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        Clip, loss of each sample, maximum, weight, mean: for each critic; then the sum over the critics.
+        Sum the value losses of the critics: clip, take each sample's maximum, weight, average.
 
         :param quantiles: predictions in the units of the loss, shape (B, C * N)
         :param targets: returns, shape (B,), or atoms, (B, N), same units
-        :param old: predictions of the policy that collected the rollout, shape (B, C * N), or None: no clipping
-        :param clip_range_vf: how far predictions may move from these, in the units of ``clip_range_vf_units``
-        :return: what to minimise, and what is logged: means over the critics, with two also of each
+        :param old: predictions of the policy that collected the rollout, shape (B, C * N), None: no clipping
+        :param clip_range_vf: largest useful move from ``old``, in the units of ``clip_range_vf_units``
+        :return: loss to minimise, and metrics: means over the critics, and with two critics also each one's
         """
         scaling = self.loss_settings.scaling
         head = self.policy.value_net
@@ -530,10 +538,10 @@ class DistributionalPPO(DeferredLog, PPO):
         for critic, predicted in enumerate(head.split(quantiles)):
             metrics = {}
 
-            # The loss of each sample, shape (B,), and the squared error of its mean where that is a part of it.
+            # Each sample's loss, shape (B,), and its mean's squared error with "mean_and_spread".
             loss, squared_error_of_mean = self._sample_losses(predicted, targets)
 
-            # With clipping, the larger of this loss and that of the clipped predictions, sample by sample.
+            # With clipping, each sample takes the larger of this loss and that of the clipped predictions.
             predicted_old = old_of_critics[critic]
             if predicted_old is not None and clip_range_vf is not None:
                 clipped = self._clipped(predicted, predicted_old, clip_range_vf)
@@ -543,7 +551,7 @@ class DistributionalPPO(DeferredLog, PPO):
                     squared_error_of_mean = torch.max(squared_error_of_mean, squared_error_of_clipped)
                 metrics["clip_fraction_vf"] = (clipped != predicted).float().mean()
 
-            # The weight, from the variance of the unclipped predictions, multiplies last.
+            # Multiply by the weight last. It comes from the variance of the unclipped predictions.
             variance = quantile_variance(predicted)  # (B,)
             all_variances = of_all(variance)
             unscaled = loss.mean()
@@ -555,7 +563,7 @@ class DistributionalPPO(DeferredLog, PPO):
                 weight = self._weight(critic, variance, all_variances, squared_error)
                 metrics |= self._weight_metrics(weight)
 
-                # One weight of the minibatch, or one of each sample.
+                # One weight for the minibatch, or one per sample.
                 scaled = weight * unscaled if scaling.mode == "batch" else (weight * loss).mean()
 
             # The squared error has no weight.
@@ -574,7 +582,7 @@ class DistributionalPPO(DeferredLog, PPO):
 
         if len(losses) == 1:
             return losses[0], logged[0]
-        return torch.stack(losses).sum(), metrics_of_both(logged)
+        return torch.stack(losses).sum(), metrics_of_critics(logged)
 
     def _sample_losses(
         self,
@@ -582,22 +590,25 @@ class DistributionalPPO(DeferredLog, PPO):
         targets: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """
-        :param quantiles: of a critic, in the units of the loss, shape (B, N)
+        Compute each sample's loss of one critic.
+
+        :param quantiles: one critic's predictions in the units of the loss, shape (B, N)
         :param targets: shape (B,), or atoms, (B, M), same units
-        :return: what the variance weight multiplies, shape (B,): the quantile-Huber loss, with "mean_and_spread" that
-            of the quantiles around their mean, in squared units; then also the squared error of the mean, shape (B,)
+        :return: loss that the variance weight multiplies, shape (B,), and the mean's squared error, (B,) or None. The
+            first is the quantile-Huber loss. With "mean_and_spread" it covers the quantiles around their mean, in
+            squared units
         """
         if self.loss_settings.critic_loss == "quantile_huber":
             return self._quantile_huber_loss(quantiles, targets, reduction="none"), None
 
-        # The mean learns by its squared error, as PPO's value does.
+        # The mean learns from its squared error, as PPO's value does.
         mean = quantiles.mean(dim=1, keepdim=True)  # (B, 1)
         squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
 
-        # The quantiles around it pass no gradient to the mean. As ``apart`` adds up its parts by itself, that of one
-        # quantile is 0 to the last bit. A factor of 4 kappa makes u^2 of a median's error u below kappa.
-        apart = quantiles.view_as(quantiles)
-        around_mean = apart - apart.mean(dim=1, keepdim=True) + mean.detach()
+        # The quantiles around the mean pass it no gradient. The view sums its gradients separately, so a single
+        # quantile's is exactly 0. A factor of 4 kappa turns a median's error u below kappa into u^2.
+        spread_quantiles = quantiles.view_as(quantiles)
+        around_mean = spread_quantiles - spread_quantiles.mean(dim=1, keepdim=True) + mean.detach()
         spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")
         kappa: Any = self.loss_settings.kappa
         if self.loss_settings.kappa_in_stds:
@@ -611,17 +622,17 @@ class DistributionalPPO(DeferredLog, PPO):
         clip_range_vf: float,
     ) -> Tensor:
         """
-        Hold a critic's predictions near the old ones.
+        Clip a critic's predictions near the old ones.
 
-        :param quantiles: in the units of the loss, shape (B, N)
-        :param old: those of the policy that collected the rollout, same shape and units
-        :param clip_range_vf: how far they may move, in the units of ``clip_range_vf_units``
-        :return: shape (B, N), same units
+        :param quantiles: predictions in the units of the loss, shape (B, N)
+        :param old: predictions of the policy that collected the rollout, same shape and units
+        :param clip_range_vf: largest move, in the units of ``clip_range_vf_units``
+        :return: clipped quantiles, shape (B, N), same units
         """
-        # A caller may clip where the flags do not.
+        # A caller may clip although the flags do not.
         clipping = self.loss_settings.clipping or self._clipping()
 
-        # Raw units become those of the loss.
+        # Convert raw units to those of the loss.
         eps: Any = clip_range_vf
         if clipping.units == "raw":
             eps = clip_range_vf / self.policy.value_net.ret_std
@@ -635,19 +646,21 @@ class DistributionalPPO(DeferredLog, PPO):
         squared_error: Tensor | None,
     ) -> Tensor:
         """
-        ``variance_weight``, after the average of "dsac_t" has moved; without a lower clamp 1 until there is a spread.
+        Update the average of "dsac_t", then return ``variance_weight``.
 
-        :param critic: which critic
+        Without a lower clamp the weight is 1 until the quantiles spread.
+
+        :param critic: index of the critic
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
-        :param all_variances: likewise, of all processes
-        :param squared_error: mean over all processes, scalar, likewise; None: nothing is compared with it
-        :return: what the loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
+        :param all_variances: the same over all processes
+        :param squared_error: mean over all processes, scalar, in the same units; None: no comparison with the spread
+        :return: factor of the loss: a scalar in mode "batch", shape (B,) in mode "dsac_t"
         """
         scaling = self.loss_settings.scaling or self._scaling()
         if scaling.mode == "batch":
             weight = self.variance_weight(all_variances, critic)
         else:
-            # The average takes the minibatch in before it is used.
+            # The average includes the minibatch before its use.
             head = self.policy.value_net
             assert squared_error is not None
             average, filled = next_std_average(
@@ -661,7 +674,7 @@ class DistributionalPPO(DeferredLog, PPO):
         if squared_error is None or has_lower_clamp(scaling.clip_min):
             return weight
 
-        # Without it the quantiles must part first.
+        # Without one, the quantiles must spread first.
         spread = all_variances.mean()
         if scaling.mode == "dsac_t":
             spread = self.policy.value_net.std_average[critic].square()
@@ -669,15 +682,19 @@ class DistributionalPPO(DeferredLog, PPO):
 
     def _weight_metrics(self, weight: Tensor) -> dict[str, Tensor]:
         """
-        :param weight: of a critic's loss, shape () or (B,)
-        :return: its mean; its extremes and the share at a clamp where ``_log_update`` cannot tell them from the means
+        Summarise a weight for the log.
+
+        Its extremes and the clamped share appear only where ``_log_update`` cannot compute them from the means.
+
+        :param weight: weight of a critic's loss, shape () or (B,)
+        :return: mean, extremes and clamped share
         """
         metrics = {"variance_scaling_weight": weight.mean()}
         if weight.ndim > 0 or self.policy.value_net.n_critics > 1:
             scaling = self.loss_settings.scaling or self._scaling()
             at_clamp = (weight <= scaling.clip_min) | (weight >= scaling.clip_max)
 
-            # One weight per minibatch is that of all processes already.
+            # A weight per minibatch already covers all processes.
             all_weights = weight
             if weight.ndim > 0:
                 all_weights = of_all(weight)
@@ -693,15 +710,17 @@ class DistributionalPPO(DeferredLog, PPO):
         critic: int = 0,
     ) -> Tensor:
         """
+        Compute a critic's variance weight.
+
         :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
-        :param critic: which critic
-        :return: what its loss is multiplied by: a scalar in mode "batch", shape (B,) in mode "dsac_t"
+        :param critic: index of the critic
+        :return: factor of its loss: a scalar in mode "batch", shape (B,) in mode "dsac_t"
         """
         scaling = self.loss_settings.scaling or self._scaling()
         if scaling.mode == "batch":
             return batch_weight(variance, scaling.clip_min, scaling.clip_max)
 
-        # There is no average before the first update.
+        # No average exists before the first update.
         average = self.policy.value_net.std_average[critic]
         average = torch.where(average > 0, average, variance.sqrt().mean())
         return sample_weights(variance, average, scaling.clip_min, scaling.clip_max)
@@ -713,23 +732,23 @@ class DistributionalPPO(DeferredLog, PPO):
         reduction: Literal["none", "mean", "sum"] = "mean",
     ) -> Tensor:
         """
-        ``quantile_huber_loss`` at ``quantile_huber_kappa``, in its units.
+        Compute ``quantile_huber_loss`` at ``quantile_huber_kappa``, in its units.
 
         :param predicted_quantiles: shape (B, N)
         :param targets: shape (B,) or (B, 1), or (B, M) of M atoms each, in the units of the predictions
-        :param reduction: over the samples; the loss of a sample is always the mean over its quantiles
+        :param reduction: reduction over the samples; a sample's loss is always the mean over its quantiles
         :return: shape (B,) for "none", else a scalar
-        :raises ValueError: on another reduction
+        :raises ValueError: if the reduction is another
         """
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
-        # The head's midpoints are those of N quantiles. Those of another number are computed.
+        # The head stores midpoints of N quantiles. Compute them for any other number.
         tau: Tensor | None = self.policy.value_net.tau
         if self.policy.value_net.tau.shape[0] != predicted_quantiles.shape[1]:
             tau = None
 
-        # The unit in which kappa counts: huber of u at kappa * s is s^2 times that of u / s at kappa.
+        # kappa counts in units of s: the Huber loss of u at kappa * s is s^2 times that of u / s at kappa.
         kappa = self.loss_settings.kappa
         if self.loss_settings.kappa_in_stds:
             unit = self.policy.value_net.kappa_unit
@@ -746,16 +765,16 @@ class DistributionalPPO(DeferredLog, PPO):
     @property
     def loss_settings(self) -> LossSettings:
         """
-        The settings of the loss. An update holds those of its start, which compiled code takes for constants;
-        elsewhere they follow the flags.
+        Settings of the loss. They stay fixed during an update, since compiled code treats them as constants. Elsewhere
+        they follow the flags.
         """
         if self._settings_of_update is not None:
             return self._settings_of_update
         return self._settings_of_flags()
 
     @contextlib.contextmanager
-    def _held_settings(self) -> Iterator[None]:
-        """Hold ``loss_settings`` for the time of an update."""
+    def _fixed_settings(self) -> Iterator[None]:
+        """Fix ``loss_settings`` during an update."""
         self._settings_of_update = self._settings_of_flags()
         try:
             yield
@@ -763,7 +782,7 @@ class DistributionalPPO(DeferredLog, PPO):
             self._settings_of_update = None
 
     def _settings_of_flags(self) -> LossSettings:
-        """The settings by the flags as they are now, in Python's numbers."""
+        """Build the settings from the current flags, in Python's numbers."""
         scaling = None
         if self.use_variance_gradient_scaling:
             scaling = self._scaling()
@@ -785,7 +804,7 @@ class DistributionalPPO(DeferredLog, PPO):
         )
 
     def _scaling(self) -> Scaling:
-        """How the value loss is weighted, where it is."""
+        """Build the settings of the variance weight."""
         return Scaling(
             mode=self.variance_scaling_mode,
             clip_min=float(self.variance_scaling_clip_min),
@@ -793,7 +812,7 @@ class DistributionalPPO(DeferredLog, PPO):
         )
 
     def _clipping(self) -> Clipping:
-        """How predictions are held near the old ones, where they are."""
+        """Build the settings of clipping predictions near the old ones."""
         return Clipping(
             mode=self.distributional_vf_clip_mode or "per_quantile",
             variance_factor=float(self.distributional_vf_clip_variance_factor),
@@ -801,7 +820,11 @@ class DistributionalPPO(DeferredLog, PPO):
         )
 
     def _counts_kappa_in_stds(self) -> bool:
-        """Whether kappa counts in standard deviations of the returns; with ``normalize_returns`` the loss does so."""
+        """
+        Return whether kappa counts in standard deviations of the returns and the loss does not.
+
+        With ``normalize_returns`` the loss itself is in standard deviations.
+        """
         units = self.quantile_huber_kappa_units
         if units is None and self.critic_loss == "mean_and_spread":
             units = "std"
@@ -811,10 +834,10 @@ class DistributionalPPO(DeferredLog, PPO):
         return self.clip_range_vf is not None and self.distributional_vf_clip_mode != "disable"
 
     def _coefficients(self) -> Coefficients:
-        """The numbers of this update's loss and step, by the schedules."""
+        """Evaluate the schedules and weights of this update."""
         progress = self._current_progress_remaining
 
-        # Nothing is clipped before the first statistics of the returns: there are no older predictions to stay near.
+        # Clip nothing before the first statistics of the returns: no older predictions exist.
         clip_range_vf = None
         if self._clips_values() and bool(self.policy.value_net.ret_std > 0):
             clip_range_vf = self.clip_range_vf(progress)  # type: ignore[misc, operator]
@@ -828,7 +851,7 @@ class DistributionalPPO(DeferredLog, PPO):
         )
 
     def _prepare_update(self, coefficients: Coefficients) -> EagerUpdate:
-        """The update of a minibatch, ready for this rollout."""
+        """Prepare the minibatch update for this rollout."""
         largest_kl = None
         if self.target_kl is not None:
             largest_kl = 1.5 * self.target_kl
@@ -839,7 +862,7 @@ class DistributionalPPO(DeferredLog, PPO):
 
     @torch.no_grad()
     def _read_rollout(self, coefficients: Coefficients) -> Rollout:
-        """Old quantiles, calibration and sampled targets of the rollout, by the policy that collected it."""
+        """Read old quantiles, calibration and sampled targets, with the policy that collected the rollout."""
         sampled = None
         if self.value_target == "sr_lambda":
             sampled = self._sampled_targets
@@ -851,14 +874,16 @@ class DistributionalPPO(DeferredLog, PPO):
         sampled: Callable[[Tensor], Tensor] | None,
     ) -> Rollout:
         """
-        :param clips: whether old quantiles are wanted
-        :param sampled: makes sampled targets of quantiles; None: the targets are the returns
+        Build the rollout that an update reads.
+
+        :param clips: whether old quantiles are needed
+        :param sampled: function from quantiles to sampled targets, None: the targets are the returns
         """
         return Rollout(self.rollout_buffer, self.policy, self.batch_size, clips, sampled)
 
     def _sampled_targets(self, quantiles: Tensor) -> Tensor:
-        """Atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
-        # Quantiles of the rollout's states, of those after it, and of those with which truncated episodes ended.
+        """Sample atoms, shape (M, N), from quantiles, (M, C * N), both raw: the targets of "sr_lambda"."""
+        # Quantiles of the rollout's states, of the states after it, and of the last states of truncated episodes.
         buffer = self.rollout_buffer
         of_states = self.policy.value_net.of_smaller_mean(quantiles)
         after_rollout = self._quantiles_after(self._last_obs)
@@ -866,11 +891,11 @@ class DistributionalPPO(DeferredLog, PPO):
         for step, env, obs in self._truncated:
             terminal.append((step, env, self._quantiles_after(obs, step, env)[0]))
 
-        # An episode has ended where the next step starts one.
+        # An episode ended where the next step starts one.
         starts = np.concatenate([buffer.episode_starts, np.asarray(self._last_episode_starts)[None]]).astype(bool)
         dones = starts[1:]
 
-        # A generator of its own, without state to save: the same step of the same seed draws the same.
+        # A separate generator without saved state: the same step and seed give the same draws.
         seed = self.seed
         if seed is None:
             seed = np.random.randint(2**31)  # noqa: NPY002  # SB3's generator
@@ -884,11 +909,18 @@ class DistributionalPPO(DeferredLog, PPO):
         step: int | None = None,
         env: int = 0,
     ) -> Tensor:
-        """Raw quantiles after the rollout, (E, N), or of what a truncated episode ended with, after a step, (1, N)."""
+        """
+        Predict raw quantiles after the rollout, or of a truncated episode's last observation.
+
+        :param observation: observations after the rollout, or one last observation
+        :param step: step of the rollout that ended the episode, None: after the rollout
+        :param env: environment of the episode
+        :return: (E, N) after the rollout, (1, N) for an episode
+        """
         return self.policy.predict_quantiles(observation)
 
     def _update_return_statistics(self) -> None:
-        """Take in the rollout's raw returns; dissolve what an earlier run with other flags left."""
+        """Add the rollout's raw returns to the statistics, and reset statistics that the flags no longer use."""
         head = self.policy.value_net
         if self._counts_kappa_in_stds():
             head.observe_kappa_unit(array_of_all(self.rollout_buffer.returns, self.device), self.return_stats_rate)
@@ -900,7 +932,7 @@ class DistributionalPPO(DeferredLog, PPO):
             head.observe_returns(returns, self.return_stats_rate, self.use_popart)
             return
 
-        # Predictions in raw units stay as they are where a loaded model had statistics.
+        # Raw predictions stay the same where a loaded model had statistics.
         if head.ret_mean != 0 or head.ret_std != 1:
             if head.last_layers[0].bias is None:
                 raise ValueError(
@@ -918,16 +950,16 @@ class DistributionalPPO(DeferredLog, PPO):
         before: dict[str, dict[str, Any]],
     ) -> Iterator[None]:
         """
-        Undo the update made within it if a NaN or an infinity turned up.
+        Undo the update made inside if a NaN or an infinity occurred.
 
-        :param update: whose metrics are looked at once, at the end, since each look makes the device wait
-        :param before: parameters and state of the optimizer to go back to
-        :raises NonFiniteError: if it was undone
+        :param update: update whose metrics are read once, at the end, since each read makes the host wait
+        :param before: parameters and optimizer state to restore
+        :raises NonFiniteError: if the update was undone
         """
         error: ValueError | None = None
         try:
             yield
-        except ValueError as refused:  # torch's distributions refuse a NaN before the numbers are looked at
+        except ValueError as refused:  # torch's distributions refuse a NaN before the metrics are read
             error = refused
 
         where = first_not_finite(update.metrics(), self.policy.parameters())
@@ -947,10 +979,10 @@ class DistributionalPPO(DeferredLog, PPO):
         rollout: Rollout,
         coefficients: Coefficients,
     ) -> None:
-        """Record the scalars of an update and write them if ``learn`` asked for it. Undefined scalars are left out."""
+        """Record an update's scalars and write them if ``learn`` asked for it. Undefined scalars are omitted."""
         record = self.logger.record
 
-        # A single weight per minibatch is its smallest and largest, too.
+        # A single weight per minibatch is also its smallest and its largest.
         weights = b_metrics.get("variance_scaling_weight")
         mean_weight = 1.0
         if weights is not None:
@@ -968,11 +1000,11 @@ class DistributionalPPO(DeferredLog, PPO):
         for name, values in b_metrics.items():
             record(f"train/{name}", reduced(name, values))
 
-        # How the value loss spread over them, and its coefficient with the weight.
+        # Spread of the value loss over minibatches, and its coefficient with the weight.
         record("train/value_loss_std", b_metrics["value_loss"].std(dtype=np.float64))
         record("train/vf_coef_effective", self.vf_coef * mean_weight)
 
-        # How the critic predicted this rollout before the update; NaN where all returns are equal.
+        # The critic's fit to this rollout before the update. It is NaN where all returns are equal.
         if rollout.calibration_error is not None:
             record("train/quantile_calibration_error", rollout.calibration_error)
         values = array_of_all(rollout.values, self.device)
@@ -981,7 +1013,7 @@ class DistributionalPPO(DeferredLog, PPO):
         if np.isfinite(explained_var):
             record("train/explained_variance", explained_var)
 
-        # The policy, and the numbers of this update.
+        # The policy, and the settings of this update.
         if hasattr(self.policy, "log_std"):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -990,7 +1022,7 @@ class DistributionalPPO(DeferredLog, PPO):
             record("train/clip_range_vf", coefficients.clip_range_vf)
 
         self._has_unwritten_update = True
-        self._write_what_waits()
+        self._write_deferred()
 
     # ------------------------------------------------------------------------------------ rollouts and the log
 
@@ -1003,17 +1035,17 @@ class DistributionalPPO(DeferredLog, PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDistributionalPPO:
-        """As ``PPO.learn``; every ``log_interval``-th update is written, and the last one in any case."""
+        """Train as ``PPO.learn`` does. Every ``log_interval``-th update and the last one are written."""
         self._waiting_dump = None
         self._has_unwritten_update = False
 
-        # The first process writes.
+        # Only the first process writes.
         if rank() > 0:
             self.set_logger(logger.Logger(None, []))
 
         with learning_together(self):
             super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        self._write_what_waits(last=log_interval is not None)
+        self._write_deferred(last=log_interval is not None)
         return self
 
     def collect_rollouts(
@@ -1022,15 +1054,15 @@ class DistributionalPPO(DeferredLog, PPO):
         *args: Any,
         **kwargs: Any,
     ) -> bool:
-        """As PPO's, but observations that are not finite are named, where torch would blame the action distribution."""
-        # Discrete spaces may begin elsewhere than at 0.
+        """Collect as PPO does. Non-finite observations raise an error that names them, not the action distribution."""
+        # Discrete spaces may start elsewhere than at 0.
         if not counts_from_zero(self.action_space):
             env = MovedActions(env)
 
-        # A subclass's own ``train`` may not have written its log.
-        self._write_what_waits()
+        # A subclass's ``train`` may have left its log unwritten.
+        self._write_deferred()
 
-        # The compiled step serves this rollout only.
+        # The compiled step serves only this rollout.
         if self._policy_step is not None:
             self.policy.set_training_mode(False)
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
@@ -1050,11 +1082,11 @@ class DistributionalPPO(DeferredLog, PPO):
         infos: list[dict[str, Any]],
         dones: np.ndarray | None = None,
     ) -> None:
-        """As PPO's; keeps the last observations of truncated episodes, which PPO sees only as a mean in the reward."""
+        """Update as PPO does, and keep the last observations of truncated episodes for "sr_lambda"."""
         if self.value_target == "sr_lambda" and self.rollout_buffer.pos == 0:
             self._truncated = []
 
-        # Infos are empty where nothing has ended.
+        # Infos are empty where no episode ended.
         if not any(infos):
             return
         super()._update_info_buffer(infos, dones)
@@ -1067,16 +1099,16 @@ class DistributionalPPO(DeferredLog, PPO):
     # ------------------------------------------------------------------------------------------ states of a policy
 
     def carried_states(self) -> Any:
-        """:return: states that the policy carries from rollout to rollout, tensors in tuples; here there are none"""
+        """:return: states that the policy carries from rollout to rollout, tensors in tuples; empty here"""
         return ()
 
     def restore_states(self, states: Any) -> None:
         """
-        :param states: from ``carried_states``
+        :param states: return value of ``carried_states``
         """
 
     def critic_states_of_rollout(self) -> dict[str, np.ndarray]:
-        """:return: by name what the critic has carried to each step of the rollout, (T * E, ...); here nothing"""
+        """:return: the critic's carried states before each step by name, (T * E, ...); empty here"""
         return {}
 
     # ---------------------------------------------------------------------------------------- saving and loading
@@ -1091,21 +1123,23 @@ class DistributionalPPO(DeferredLog, PPO):
         device: torch.device | str = "auto",
     ) -> None:
         """
-        As ``PPO.set_parameters``. The statistics of the returns come with the parameters. Of a plain PPO,
-        ``exact_match=False`` takes what fits: the actor and the critic's hidden layers, not its head and the optimizer.
+        Set parameters as ``PPO.set_parameters`` does. They include the statistics of the returns.
 
-        The optimizer's moments and options come with the parameters, also between the default optimizer, which has two
-        groups of parameters, and one with ``optimizer_kwargs``, which has one. A warning names changed options. The
-        state of an optimizer of another class is not taken, and a warning says so.
+        A plain PPO needs ``exact_match=False``: the actor and the critic's hidden layers are taken, its head and
+        optimizer are not.
 
-        :raises ValueError: if ``exact_match`` and the parameters are those of a plain PPO, which has no quantiles, or
-            the optimizer's groups are a user's own and differ
+        The optimizer's moments and options come along. This also holds between the default optimizer's two parameter
+        groups and the single group of ``optimizer_kwargs``. A warning names changed options. The state of an optimizer
+        of another class is ignored with a warning.
+
+        :raises ValueError: if ``exact_match`` and the parameters come from a plain PPO, which has no quantiles, or if
+            a user's optimizer groups differ
         """
         params: Any = load_path_or_dict
         if not isinstance(params, dict):
             _, params, _ = load_from_zip_file(params, device=device, load_data=False)
         params = checked_parameters(params, self.use_twin_critics, exact_match)
-        # Copied, as torch's optimizers would go on with the tensors they are given.
+        # A copy, since torch's optimizers keep using the tensors they receive.
         params = copy.deepcopy(params)
 
         optimizer_state = params.get("policy.optimizer")
@@ -1124,20 +1158,20 @@ class DistributionalPPO(DeferredLog, PPO):
         **kwargs: Any,
     ) -> SelfDistributionalPPO:
         """
-        As ``PPO.load``; keywords change the flags of the saved model and are checked like the constructor's.
+        Load as ``PPO.load`` does. Keywords change the flags of the saved model and are checked as in the constructor.
 
-        :raises TypeError: on a keyword that neither ``PPO.load`` nor the constructor takes
-        :raises ValueError: on an archive of a plain PPO, or a value out of its range
+        :raises TypeError: if neither ``PPO.load`` nor the constructor takes a keyword
+        :raises ValueError: if the archive holds a plain PPO, or a value is out of its range
         """
         check_keywords(cls, kwargs)
-        # SB3 keeps it under another name.
+        # SB3 stores it under another name.
         if "stats_window_size" in kwargs:
             kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         return super().load(path, *args, **kwargs)
 
 
 def __getattr__(name: str) -> Any:
-    """``RecurrentDistributionalPPO``, imported when it is asked for, since it needs sb3-contrib."""
+    """Import ``RecurrentDistributionalPPO`` on first access, since it needs sb3-contrib."""
     if name != "RecurrentDistributionalPPO":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,8 +1,8 @@
 """
-Recurrent distributional PPO: ``DistributionalPPO`` whose policy has an LSTM, as ``sb3_contrib.RecurrentPPO`` is of PPO.
+Recurrent distributional PPO: ``DistributionalPPO`` with an LSTM policy, as ``sb3_contrib.RecurrentPPO`` extends PPO.
 
-The objective and the update are those of ``distributional_ppo.py``. The constructor differs, a rollout's minibatches
-are sequences, and quantiles are asked for with the states of the LSTMs. Needs sb3-contrib.
+``distributional_ppo.py`` has the objective and the update. Three things differ: the constructor, minibatches made of
+sequences, and quantiles that depend on the states of the LSTMs. Needs sb3-contrib.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ __all__ = ["RecurrentDistributionalPPO"]
 
 class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
     """
-    ``DistributionalPPO`` with a recurrent policy, a drop-in for ``sb3_contrib.RecurrentPPO``. Takes every parameter of
-    that class, in its order and with its defaults, and every flag of ``DistributionalPPO``, which documents both.
-    ``policy_kwargs`` may have ``lstm_hidden_size``, ``n_lstm_layers``, ``shared_lstm``, ``enable_critic_lstm`` and
+    ``DistributionalPPO`` with a recurrent policy, a drop-in for ``sb3_contrib.RecurrentPPO``.
+
+    Every parameter of that class keeps its place and default. ``DistributionalPPO`` documents its flags, which all
+    apply. ``policy_kwargs`` takes ``lstm_hidden_size``, ``n_lstm_layers``, ``shared_lstm``, ``enable_critic_lstm`` and
     ``lstm_kwargs`` beside ``n_quantiles``. With ``use_twin_critics`` both critics share the critic's LSTM.
 
     :param policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy" or a subclass of
@@ -52,7 +53,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
     :param gamma: discount factor
     :param gae_lambda: trade-off of bias against variance in the advantage and in the critic's target
     :param clip_range: clip range of the policy ratio
-    :param clip_range_vf: how far the critic's predictions may usefully move in an update; None: any
+    :param clip_range_vf: largest useful move of the critic's predictions in an update, None: no limit
     :param normalize_advantage: whether to normalise the advantages of each minibatch
     :param ent_coef: weight of the entropy loss
     :param vf_coef: weight of the value loss, before the variance weight
@@ -67,13 +68,13 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
     :param seed: seed of all random generators
     :param device: "auto", "cpu", "cuda", ...
     :param _init_setup_model: whether to build the network with the instance
-    :param sequence_length: cut longer sequences of a minibatch into chunks of this many steps, each of which begins
-        from the states that the rollout's policy had: less padding, and gradients reach less far back. None: sequences
-        end only with the episode and the minibatch, as in ``RecurrentPPO``
-    :param flags: of ``DistributionalPPO``
+    :param sequence_length: cut longer sequences of a minibatch into chunks of this many steps. Each chunk starts from
+        the states that the rollout's policy had. Chunks need less padding, and gradients reach less far back. None:
+        sequences end only with the episode and the minibatch, as in ``RecurrentPPO``
+    :param flags: flags of ``DistributionalPPO``
     :raises ValueError: from the constructor and ``load`` if a value is out of its range
-    :raises TypeError: likewise if a flag is unknown or not a bool, or the policy no ``RecurrentActorCriticPolicy``
-    :raises FloatingPointError: from ``learn`` if a NaN or an infinity turns up; the update is undone
+    :raises TypeError: if a flag is unknown or not a bool, or the policy is not a ``RecurrentActorCriticPolicy``
+    :raises FloatingPointError: from ``learn`` if a NaN or an infinity occurs. The update is undone
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -121,7 +122,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
             env=env,
             learning_rate=learning_rate,
             n_steps=n_steps,
-            batch_size=max(n_steps, 2),  # any that PPO accepts without a warning; the real one is set below
+            batch_size=max(n_steps, 2),  # any size that PPO accepts without a warning; the real one is set below
             n_epochs=n_epochs,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -144,7 +145,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
             **flags,
         )
 
-        # What PPO does not take.
+        # Parameters that PPO lacks.
         self.batch_size = batch_size
         self.sequence_length = sequence_length
 
@@ -152,7 +153,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        # Checked here, so that ``load`` checks it, too.
+        # Checked here so that ``load`` checks it too.
         length = self.sequence_length
         is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
         if length is not None and not (is_integer and length >= 1):
@@ -168,7 +169,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         super()._setup_model()
 
     def _compile(self) -> None:
-        """Take the compiled form of the policy's step; the update stays eager, since a graph has fixed shapes."""
+        """Build the compiled policy step. The update stays eager: a compiled graph has fixed shapes."""
         from quantile_critic.recurrent_compiled import RecurrentStep
 
         self._policy_step = RecurrentStep()
@@ -187,19 +188,19 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         step: int | None = None,
         env: int = 0,
     ) -> Tensor:
-        # After the rollout, the states are those that it has left.
+        # After the rollout, the model has the states that follow it.
         if step is None:
             return self.policy.predict_quantiles(observation, self._last_lstm_states, self._last_episode_starts)
 
-        # The buffer has no states after a step: run the step again from the states before it.
+        # The buffer stores no states after a step, so run the step again from the states before it.
         policy = self.policy
         states = RolloutStates(self.rollout_buffer)
         row = np.array([step * self.rollout_buffer.n_envs + env])
         before = obs_as_tensor(rows_of(observations_by_step(self.rollout_buffer), row), policy.device)
         after = policy.obs_to_tensor(observation)[0]
 
-        # Both observations are one sequence of two steps; a buffer keeps discrete parts as (1, 1).
-        both = tree_map(lambda first, second: torch.cat([first, second.reshape(first.shape)]), before, after)
+        # Join both observations to a sequence of two steps. A buffer stores discrete parts as (1, 1).
+        two_steps = tree_map(lambda first, second: torch.cat([first, second.reshape(first.shape)]), before, after)
         begins = np.array([True, False])
 
         episode_starts = np.array([states.episode_starts[row[0]], False])
@@ -207,7 +208,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), layout)
 
         # The second row is the truncated episode's last observation.
-        quantiles = policy.quantiles_of_loss(Sequences(both, states.at(row, policy.device), layout))
+        quantiles = policy.quantiles_of_loss(Sequences(two_steps, states.at(row, policy.device), layout))
         return policy.value_net.to_raw(policy.value_net.of_smaller_mean(quantiles[1:]))
 
     def carried_states(self) -> RNNStates:
@@ -216,7 +217,7 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
 
     def restore_states(self, states: RNNStates) -> None:
         """
-        :param states: from ``carried_states``
+        :param states: return value of ``carried_states``
         """
         self._last_lstm_states = states
 
@@ -235,5 +236,5 @@ class RecurrentDistributionalPPO(DistributionalPPO, RecurrentHost):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """As ``DistributionalPPO.learn``."""
+        """Train as ``DistributionalPPO.learn`` does."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -24,35 +24,26 @@ from __future__ import annotations
 import importlib
 import signal as signal_module
 import sys
+from collections.abc import Callable
+from typing import Any
 
-import jsonargparse
+try:
+    import jsonargparse
+except ModuleNotFoundError as error:
+    sys.exit(f'error: the command line needs {error.name}: pip install "distributional-ppo[market]"')
 
 from market_regimes.commands.arguments import files_first, values_of, wants_defaults, without_flag
 from market_regimes.commands.configuration import parsed
-from market_regimes.commands.data import data
-from market_regimes.commands.evaluate import evaluate
-from market_regimes.commands.export import export
 from market_regimes.commands.overruled import notes_on_unused_keys, why_overruled
 from market_regimes.commands.parser import Parser
 from market_regimes.commands.parsers import DEFAULT_CONFIGS, command_parser, train_parser
-from market_regimes.commands.program import program
+from market_regimes.commands.program import n_started, program
 from market_regimes.commands.resume import with_recorded_configuration
-from market_regimes.commands.sanity import sanity
-from market_regimes.commands.signal import signal
-from market_regimes.commands.torchrun import n_started
-from market_regimes.commands.train import train
 from market_regimes.files import leave_closed_pipe
-from market_regimes.run.callback import Terminated
+from market_regimes.run.termination import Terminated
 
 ENDED_BY_SIGNAL = 128  # added to the signal's number, as shells report it: 130 after Ctrl-C, 143 after SIGTERM
-COMMANDS = {
-    "train": train,
-    "sanity": sanity,
-    "evaluate": evaluate,
-    "signal": signal,
-    "export": export,
-    "data": data,
-}
+Command = Callable[[Parser, jsonargparse.Namespace], Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,21 +93,40 @@ def _main(arguments: list[str]) -> None:
 
 
 def _run(parser: Parser, config: jsonargparse.Namespace) -> None:
-    """Call the command. What compare and tune alone need takes a second to import: the others do without."""
+    """Call the command."""
     options = config[config.command]
     if config.command != "train" and n_started() > 1:
         parser.error(f"torchrun trains one run in several processes: start {config.command} without it")
 
-    if config.command in COMMANDS:
-        COMMANDS[config.command](parser, options)
-    elif config.command == "tune":
-        from market_regimes.commands.tune import tune
+    _command(config.command)(parser, options)
 
-        tune(parser, options)
-    else:  # compare and regimes
-        from market_regimes.commands.compare import compare
 
-        compare(parser, options)
+def _command(name: str) -> Command:
+    """
+    Import what a command needs when it is called, since torch, pandas or statistics take seconds.
+
+    :param name: of the command, as parsed
+    :return: its function
+    """
+    # One import a branch, so that a reader and a type checker see where each leads.
+    match name:
+        case "train":
+            from market_regimes.commands.train import train as command
+        case "sanity":
+            from market_regimes.commands.sanity import sanity as command
+        case "evaluate":
+            from market_regimes.commands.evaluate import evaluate as command
+        case "signal":
+            from market_regimes.commands.signal import signal as command
+        case "export":
+            from market_regimes.commands.export import export as command
+        case "data":
+            from market_regimes.commands.data import data as command
+        case "tune":
+            from market_regimes.commands.tune import tune as command
+        case _:  # compare and regimes
+            from market_regimes.commands.compare import compare as command
+    return command
 
 
 def _leave_stopped(config: jsonargparse.Namespace, stop: KeyboardInterrupt) -> None:

@@ -1,9 +1,10 @@
 """
-UPGD, utility-based perturbed gradient descent: steps and noise shrink where a weight has utility. With or without
-Adam's moments. The module needs torch only.
+UPGD, utility-based perturbed gradient descent, with or without Adam's moments.
 
-Symbols: w a weight, g its gradient, t how often its tensor was updated, xi standard normal noise, beta_u
-``beta_utility``. Everything is per element but eta, one number for all tensors of all groups. In each step::
+Steps and noise shrink where a weight has utility. The module needs only torch.
+
+Symbols: w a weight, g its gradient, t the number of its tensor's updates, xi standard normal noise, beta_u
+``beta_utility``. Every quantity is per element but eta, a single number for all tensors of all groups. In each step::
 
     u     = beta_u * u + (1 - beta_u) * (-g * w)         (utility: first-order loss increase if w were set to 0)
     u_hat = u / (1 - beta_u^t)
@@ -13,26 +14,29 @@ Symbols: w a weight, g its gradient, t how often its tensor was updated, xi stan
 
 The direction d is g for ``UPGD`` and Adam's m_hat / (sqrt(v_hat) + eps) for ``AdaptiveUPGD``.
 
-Sources: Elsayed & Mahmood, "Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning", ICLR
-2024 (arXiv 2404.00781), first-order utility with global scaling; the authors' code, github.com/mohmdelsayed/upgd
-(``UPGD`` of its README.md, ``AdaptiveUPGD`` of its core/run/rl/adaupgd.py); Adam, Kingma & Ba 2015 (arXiv 1412.6980).
+Sources:
 
-Where ``variant="official"``, the authors' code, differs from ``variant="paper"``, the formulas above:
+- UPGD: Elsayed & Mahmood, "Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning", ICLR 2024
+  (arXiv 2404.00781), first-order utility with global scaling;
+- the authors' code: github.com/mohmdelsayed/upgd, ``UPGD`` in README.md, ``AdaptiveUPGD`` in core/run/rl/adaupgd.py;
+- Adam: Kingma & Ba 2015 (arXiv 1412.6980).
+
+``variant="paper"`` follows the formulas above. ``variant="official"``, the authors' code, differs:
 
 1. eta = max u, not u_hat. In step 1 with beta_u = 0.999 then u_hat / eta reaches 1000, not 1.
 2. The last term of w is multiplied by 2, so that s = 1/2 gives the step of SGD. The decay is not.
 
-Where both differ from the authors' code:
+Both variants differ from the authors' code:
 
-3. eta <= 0 gives s = 1/2. The authors divide by it: a negative eta turns the order of the utilities around, eta = 0
+3. eta <= 0 gives s = 1/2. The authors divide by it: a negative eta reverses the order of the utilities, and eta = 0
    gives NaN.
 4. ``sigma=0`` draws no random numbers.
 
-Where ``AdaptiveUPGD`` differs from torch's Adam:
+``AdaptiveUPGD`` differs from torch's Adam:
 
-5. The step is multiplied by 1 - s, for "paper" within [0.26, 1] as s <= sigmoid(1); by 2 * (1 - s), within [0, 2], for
-   "official".
-6. Noise of standard deviation lr * sigma * (1 - s), twice that for "official", is added to the weights.
+5. The step of "paper" is multiplied by 1 - s, within [0.26, 1] since s <= sigmoid(1). The step of "official" is
+   multiplied by 2 * (1 - s), within [0, 2].
+6. Noise is added to the weights. Its standard deviation is lr * sigma * (1 - s), and twice that for "official".
 7. ``weight_decay`` is decoupled, as in AdamW; eps is 1e-5, not 1e-8; lr is 1e-5, not 1e-3.
 """
 
@@ -53,7 +57,7 @@ Variant = Literal["paper", "official"]
 
 
 class _Batch(NamedTuple):
-    """Tensors of one group that are updated together; all lists have the order of ``params``."""
+    """Tensors of a group that are updated together. All lists have the order of ``params``."""
 
     group: dict[str, Any]
     params: list[Tensor]
@@ -63,28 +67,31 @@ class _Batch(NamedTuple):
 
     def bias_corrections(self, beta: float) -> list[Tensor]:
         """
-        :param beta: decay of a trace
+        Compute the bias corrections of a trace.
+
+        :param beta: decay of the trace
         :return: 1 - beta^t of each tensor, 0-dim, float64
         """
-        # In float32 the rounding of 0.999 alone moves 1 - 0.999 by 1e-5 of its value.
+        # In float32, rounding 0.999 alone moves 1 - 0.999 by 1e-5 of its value.
         steps = [step.double() for step in self.steps]
 
-        # Not stacked: steps that were loaded may lie on another device than those that begin.
+        # Do not stack them: loaded steps may lie on another device than new ones.
         powers = torch._foreach_pow(beta, steps)
         return list(torch._foreach_add(torch._foreach_neg(powers), 1))
 
 
 class _UtilityOptimizer(Optimizer):
     """
-    Everything but the direction d. Randomness comes from torch's default generator of the parameters' device: group by
-    group, parameter by parameter, one ``torch.randn_like`` for each that has a gradient, if the group's sigma > 0.
-    Where several processes step the same parameters, that generator must be in one state in all of them for the time of
-    the step; ``DistributionalPPO`` sees to it.
+    UPGD except for the direction d.
+
+    Noise comes from torch's default generator of the parameters' device. Each parameter with a gradient draws one
+    ``torch.randn_like`` if its group's sigma > 0, group by group in the order of the parameters. Processes that step
+    the same parameters need this generator in the same state during the step. ``DistributionalPPO`` takes care of it.
 
     :param params: tensors or groups of them, on one device
-    :param defaults: options of the groups that do not name their own
-    :raises ValueError: on an option out of its range, naming it
-    :raises TypeError: on complex parameters
+    :param defaults: options of the groups that set no value of their own
+    :raises ValueError: if an option is out of its range; the message names it
+    :raises TypeError: if a parameter is complex
     """
 
     _trace_names: ClassVar[tuple[str, ...]] = ("utility",)
@@ -95,13 +102,15 @@ class _UtilityOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """
-        :param param_group: ``params`` and the options in which the group differs from the defaults
-        :raises ValueError: on an option out of its range, and on a variant other than that of the groups before
-        :raises TypeError: on complex parameters
+        Add a group of parameters.
+
+        :param param_group: ``params`` and the options that differ from the defaults
+        :raises ValueError: if an option is out of its range, or the variant differs from that of earlier groups
+        :raises TypeError: if a parameter is complex
         """
         super().add_param_group(param_group)
 
-        # A group that is refused leaves no trace.
+        # A refused group leaves no trace.
         try:
             _check_options(param_group)
             # All groups share eta.
@@ -124,29 +133,29 @@ class _UtilityOptimizer(Optimizer):
         """
         Update the parameters that have a gradient. The host does not wait for the device.
 
-        :param closure: computes the loss and its gradients, and is called once, before the update
-        :return: what ``closure`` returned
-        :raises RuntimeError: on sparse gradients
+        :param closure: function that computes the loss and its gradients, called once, before the update
+        :return: value of ``closure``
+        :raises RuntimeError: if a gradient is sparse
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
-        # The parameters that have a gradient, of all groups.
+        # All groups' parameters that have a gradient.
         batches: list[_Batch] = []
         for group in self.param_groups:
             batches += self._batches(group)
         if not batches:
             return loss
 
-        # One scale for the utilities of all tensors.
+        # All tensors share a scale of the utilities.
         maxima: list[Tensor] = []
         for batch in batches:
             maxima += self._update_utilities(batch)
         eta = torch.stack(maxima).max()
 
-        # Where it is not positive s = 1/2: u_hat / inf = 0 and sigmoid(0) = 1/2.
+        # A scale <= 0 gives s = 1/2: u_hat / inf = 0 and sigmoid(0) = 1/2.
         eta = eta.masked_fill(eta <= 0, math.inf)
 
         for batch in batches:
@@ -155,9 +164,11 @@ class _UtilityOptimizer(Optimizer):
 
     def _batches(self, group: dict[str, Any]) -> list[_Batch]:
         """
+        Split a group into batches: a single one with ``foreach``, else one per parameter.
+
         :param group: one of ``param_groups``
-        :return: its parameters that have a gradient: in one batch, or in one batch each without ``foreach``
-        :raises RuntimeError: on sparse gradients
+        :return: batches of the parameters that have a gradient
+        :raises RuntimeError: if a gradient is sparse
         """
         # A tensor of 0 elements has no maximum and nothing to update.
         params = [p for p in group["params"] if p.grad is not None and p.numel() > 0]
@@ -175,11 +186,13 @@ class _UtilityOptimizer(Optimizer):
 
     def _batch(self, group: dict[str, Any], params: list[Tensor]) -> _Batch:
         """
+        Collect parameters with their state, which starts at 0.
+
         :param group: one of ``param_groups``
         :param params: some of its parameters, all with a gradient
-        :return: them with their state, which starts at 0
+        :return: the parameters with their state
         """
-        # Steps are counted on the CPU, as torch's optimizers count theirs.
+        # Count steps on the CPU, as torch's optimizers do.
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if not state:
@@ -196,10 +209,10 @@ class _UtilityOptimizer(Optimizer):
 
     def _update_utilities(self, batch: _Batch) -> list[Tensor]:
         """
-        Count the step and take -g * w into the utilities.
+        Count the step and add -g * w to the utilities.
 
         :param batch: B tensors
-        :return: what each contributes to eta, B tensors of 0 dimensions
+        :return: each tensor's contribution to eta, B tensors of 0 dimensions
         """
         beta = batch.group["beta_utility"]
         utilities = batch.traces["utility"]
@@ -217,9 +230,9 @@ class _UtilityOptimizer(Optimizer):
 
     def _update_params(self, batch: _Batch, eta: Tensor) -> None:
         """
-        Decay and step.
+        Apply decay and step.
 
-        :param batch: tensors whose utilities are updated
+        :param batch: tensors with updated utilities
         :param eta: scale of the utilities, 0-dim, > 0, infinite for s = 1/2
         """
         group = batch.group
@@ -236,7 +249,7 @@ class _UtilityOptimizer(Optimizer):
         torch._foreach_sigmoid_(factors)
         torch._foreach_mul_(factors, updates)
 
-        # The step is a factor and not `alpha`, which would make the host read an lr that is a tensor.
+        # The step is a factor: with `alpha`, the host would have to read an lr that is a tensor.
         sign = -1.0
         if group["variant"] == "official":
             sign = -2.0
@@ -249,8 +262,10 @@ class _UtilityOptimizer(Optimizer):
 
     def _directions(self, batch: _Batch) -> list[Tensor]:
         """
+        Compute the directions.
+
         :param batch: B tensors
-        :return: d of each, B tensors of their shapes, which the caller does not write to
+        :return: d of each, B tensors of their shapes, which the caller must not write to
         """
         raise NotImplementedError
 
@@ -259,17 +274,16 @@ class UPGD(_UtilityOptimizer):
     """
     SGD with utility-scaled steps and noise: d = g.
 
-    :param params: tensors or groups of them, on one device; a group may have its own value of every option but
-        ``variant``
+    :param params: tensors or groups of them, on one device; a group may set every option but ``variant``
     :param lr: learning rate, >= 0, a float or a 0-dim tensor
-    :param weight_decay: decoupled: shrinks weights by the share lr * weight_decay, >= 0
+    :param weight_decay: share lr * weight_decay by which weights shrink, decoupled, >= 0
     :param beta_utility: decay of the utilities per step, within [0, 1)
     :param sigma: standard deviation of the noise, >= 0, in units of d
     :param variant: "paper" or "official"; see the module's docstring
-    :param foreach: update a group's tensors together (True) or one by one (False), which needs less memory and gives
-        the same parameters; None: together if the group has more than one with a gradient
-    :raises ValueError: on an option out of its range, naming it
-    :raises TypeError: on complex parameters
+    :param foreach: update a group's tensors together (True) or one by one (False), which needs less memory. The
+        parameters are the same. None: together if more than one tensor of the group has a gradient
+    :raises ValueError: if an option is out of its range; the message names it
+    :raises TypeError: if a parameter is complex
     """
 
     def __init__(
@@ -304,13 +318,13 @@ class AdaptiveUPGD(_UtilityOptimizer):
     :param lr: as for ``UPGD``
     :param weight_decay: as for ``UPGD``
     :param beta_utility: as for ``UPGD``
-    :param sigma: as for ``UPGD``; d is about 1, whatever the gradients' size
+    :param sigma: as for ``UPGD``; d is about 1, whatever the size of the gradients
     :param betas: decay per step of m and v, the traces of g and g^2, both within [0, 1)
     :param eps: added to sqrt(v_hat), > 0, in units of g
     :param variant: as for ``UPGD``
     :param foreach: as for ``UPGD``
-    :raises ValueError: on an option out of its range, naming it
-    :raises TypeError: on complex parameters
+    :raises ValueError: if an option is out of its range; the message names it
+    :raises TypeError: if a parameter is complex
     """
 
     _trace_names = ("utility", "exp_avg", "exp_avg_sq")
@@ -363,8 +377,10 @@ class AdaptiveUPGD(_UtilityOptimizer):
 
 def _check_options(options: dict[str, Any]) -> None:
     """
-    :param options: of a group
-    :raises ValueError: unless every option is within its range, in which NaN never is
+    Check the options of a group.
+
+    :param options: options of a group
+    :raises ValueError: unless every option is within its range. NaN never is
     """
     lr = options["lr"]
     if isinstance(lr, Tensor) and lr.dim() > 0:

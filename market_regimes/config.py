@@ -1,4 +1,4 @@
-"""The configuration: one dataclass per section of the YAML but ``algorithm``, which is the constructor's."""
+"""The configuration: a dataclass per section of the YAML, except ``algorithm``, which is the constructor's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VolatilityIndex = Literal["auto", "estimated", "real"]
 PeriodName = Literal["train", "validation", "test"]
 CheckpointName = Literal["best", "last"]
 Variants = dict[str, dict[str, Any]]
-EACH = "each"  # in place of a variant's name: every variant but the one it is compared with
-RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")  # keys of a variant that are not the algorithm's
-SYNTHETIC = ("synthetic", "synthetic_hidden", "synthetic_choice")  # twenty series each, whose law is known
-# Data that need no file, and their symbols, or what the symbols begin with.
+EACH = "each"  # stands for every variant except the one it is compared with
+RESERVED = ("vf_coef_of", "adaptive_kl", "n_envs", "chosen_before")  # keys of a variant outside the algorithm
+SYNTHETIC = ("synthetic", "synthetic_hidden", "synthetic_choice")  # twenty series each, with one known law
+# Data without files, and their symbols or the start of their symbols.
 SHIPPED = {"sp500": "S&P 500", "nasdaq": "NASDAQ", **{name: name for name in SYNTHETIC}}
 MAX_POSITION = 10.0
 MAX_SEEDS = 1000
@@ -32,16 +32,16 @@ def is_zone(text: str) -> bool:
         return True
     try:
         ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones has this name
         return False
     return True
 
 
 class ArgumentError(ValueError):
     """
-    A refused argument, whose sentence names it as the caller does: ``first`` in Python, ``--from`` on the command line.
+    A refused argument, named as its caller does: ``first`` in Python, ``--from`` on the command line.
 
-    :param sentence: from a function that names an argument to the sentence
+    :param sentence: function that turns a function for an argument's name into the message
     """
 
     def __init__(self, sentence: Callable[[Callable[[str], str]], str]):
@@ -51,9 +51,9 @@ class ArgumentError(ValueError):
 
 def seeds_of(text: str) -> list[int]:
     """
-    :param text: seeds as 0-4 or 0,3,7
+    :param text: seeds like 0-4 or 0,3,7
     :return: the seeds
-    :raises ValueError: if it is none of these, or there are more than ``MAX_SEEDS``
+    :raises ValueError: if the text has another form, or more than ``MAX_SEEDS`` seeds
     """
     seeds: Sequence[int] = []
     if re.fullmatch(r"\d{1,9}-\d{1,9}", text):
@@ -70,27 +70,27 @@ def seeds_of(text: str) -> list[int]:
 @dataclass(frozen=True)
 class TradingCosts:
     """
-    What trading costs and what may be held.
+    Trading costs and allowed positions.
 
     :param position_low: smallest target position, as a share of equity; below 0: short selling
     :param position_high: largest target position; above 1: leverage
-    :param positions: the only target positions allowed, in place of the range from low to high; the action is then
-        which of them
+    :param positions: allowed target positions in place of the range from low to high. The action is then the index of
+        a position
     :param fee_bp: fee in basis points of the traded value
     :param slippage_bp: loss against the fill price, in basis points of the traded value
     :param financing_rate: yearly interest on borrowed cash and fee on borrowed stock
     :param cash_rate: yearly interest on equity that is not invested
-    :param fill: "next_open": orders are filled at the next bar's open, and data without opening prices are refused;
-        "close": at the close just seen; None: at the next open where the data have opening prices, else at the close
-    :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices; the
+    :param fill: "next_open": fill orders at the next bar's open and refuse data without opening prices. "close": fill
+        them at the close just seen. None: the next open if the data have opening prices, else the close
+    :param start_equity: equity of each symbol's account at the start of an episode, in the currency of the prices. The
         three costs below need it, since positions are shares of equity
     :param min_fee: least fee of an order, in currency
-    :param fee_per_share: fee in currency per share traded, beside ``fee_bp``; shares are counted at the prices traded,
-        which are adjusted where the file adjusts them
-    :param impact_coefficient: an order worth V costs this times s * sqrt(V / W) of V (the square-root law): s is the
-        EWMA volatility of one bar, W the volume times the close, both of the bar at whose close the order is given
-    :raises ValueError: if the positions are no range, a cost is negative, costs take 100 % of a trade, or an amount of
-        currency is given and ``start_equity`` is not
+    :param fee_per_share: fee in currency per share traded, beside ``fee_bp``. Shares are counted at the traded prices,
+        which are adjusted if the file's are
+    :param impact_coefficient: an order worth V costs this times s * sqrt(V / W) of V (the square-root law). s is the
+        EWMA volatility of a bar and W its volume times close. Both belong to the bar at whose close the order is given
+    :raises ValueError: if the positions are not a range, a cost is negative, costs take 100 % of a trade, or an amount
+        in currency lacks ``start_equity``
     """
 
     position_low: float = 0.0
@@ -114,7 +114,7 @@ class TradingCosts:
         self._check_currency()
 
     def _check_positions(self) -> None:
-        """Refuse positions that are no range, or no choices."""
+        """Refuse positions that are neither a range nor choices."""
         if not -MAX_POSITION <= self.position_low < self.position_high <= MAX_POSITION:
             raise ValueError(
                 f"positions must have {-MAX_POSITION:g} <= position_low < position_high <= {MAX_POSITION:g}, "
@@ -123,7 +123,7 @@ class TradingCosts:
         if self.positions is None:
             return
 
-        # Choices in place of a range.
+        # Check choices in place of a range.
         differ = len(set(self.positions)) == len(self.positions) >= 2
         if not differ or not all(-MAX_POSITION <= position <= MAX_POSITION for position in self.positions):
             raise ValueError(
@@ -132,7 +132,7 @@ class TradingCosts:
             )
 
     def _check_shares(self) -> None:
-        """Refuse costs in shares of a trade or of equity that are out of range."""
+        """Refuse costs outside their range, as shares of a trade or of equity."""
         for name in ("fee_bp", "slippage_bp"):
             cost = getattr(self, name)
             if not 0 <= cost < MAX_BASIS_POINTS:
@@ -151,7 +151,7 @@ class TradingCosts:
             )
 
     def _check_currency(self) -> None:
-        """Refuse amounts of currency that are out of range, or without the equity they are paid from."""
+        """Refuse amounts in currency that are out of range, or without the equity that pays them."""
         amounts = {name: getattr(self, name) for name in ("min_fee", "fee_per_share", "impact_coefficient")}
         for name, amount in amounts.items():
             if not 0 <= amount < np.inf:
@@ -170,12 +170,12 @@ class TradingCosts:
 
     @property
     def in_currency(self) -> bool:
-        """Whether an order's cost depends on its size in currency or shares."""
+        """Return whether an order's cost depends on its size in currency or shares."""
         return bool(self.min_fee or self.fee_per_share or self.impact_coefficient)
 
     @property
     def without_currency(self) -> TradingCosts:
-        """The same without costs that depend on an order's size in currency or shares."""
+        """The same costs without those that depend on an order's size in currency or shares."""
         return replace(self, min_fee=0.0, fee_per_share=0.0, impact_coefficient=0.0)
 
     @property
@@ -187,7 +187,7 @@ class TradingCosts:
 
     @property
     def of_rules(self) -> TradingCosts:
-        """The same for trading rules: they may hold from 0 to 1 whatever the agent may, and more where it may."""
+        """Costs for trading rules. They may hold from 0 to 1 in any case, and more if the agent may."""
         low, high = self.bounds
 
         return replace(self, position_low=min(low, 0.0), position_high=max(high, 1.0), positions=None)
@@ -195,27 +195,27 @@ class TradingCosts:
     def targets(self, actions: np.ndarray) -> np.ndarray:
         """
         :param actions: n_envs actions of the environment's action space
-        :return: the target positions they mean, shape (n_envs,)
+        :return: their target positions, shape (n_envs,)
         """
-        # A choice of positions, or the position itself.
+        # Map an index to its position, or take the position itself.
         if self.positions is not None:
             return np.asarray(self.positions)[np.asarray(actions, dtype=np.int64).reshape(-1)]
         return np.asarray(actions, dtype=np.float64).reshape(-1)
 
 
-N_REGIMES = 4  # where the configuration names none
-REGIME_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # part of the names of scalars, figures and columns
+N_REGIMES = 4  # default, without names in the configuration
+REGIME_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # names become parts of scalars, figures and columns
 
 
 def _check_regime_names(names: Sequence[str]) -> None:
-    """:raises ValueError: if a name cannot be part of a scalar's name, stands twice, or means something else"""
+    """:raises ValueError: if a name cannot be part of a scalar's name, occurs twice, or has another meaning"""
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"market.regimes must be at least two different names, got {names}")
     unusable = [name for name in names if REGIME_NAME.fullmatch(name) is None]
     if unusable:
         raise ValueError(f"market.regimes: {unusable[0]!r} must be a letter, then letters, digits and underscores")
 
-    # Comparisons call the calmest regime calm, the wildest crash and the upper half stormy.
+    # Comparisons call the calmest regime calm, the wildest crash, and the upper half stormy.
     if "stormy" in names or "calm" in names[1:] or "crash" in names[:-1]:
         raise ValueError(
             "market.regimes: only the first may be called calm, only the last crash, and none stormy, which is the "
@@ -224,7 +224,7 @@ def _check_regime_names(names: Sequence[str]) -> None:
 
 
 def _check_between(key: str, values: Sequence[float] | None, number: int, largest: float) -> None:
-    """:raises ValueError: if values are given that do not rise between 0 and the largest, or are too many or too few"""
+    """:raises ValueError: if values do not rise between 0 and the largest, or their number is wrong"""
     if values is None:
         return
     edges = [0.0, *values, largest]
@@ -236,29 +236,33 @@ def _check_between(key: str, values: Sequence[float] | None, number: int, larges
 @dataclass(frozen=True)
 class PortfolioConfig:
     """
-    How the targets of several symbols become the weights of one account. Weights are shares of the account's equity;
-    those of a group or of the account count without their signs, but for ``net``.
+    Weights of one account from the targets of several symbols.
 
-    :param cash: "separate": an account of 1/K of the capital for each of K symbols, none of the keys below; "shared":
+    Weights are shares of the account's equity. Limits of a group or of the account ignore their signs, except ``net``.
+
+    :param cash: "separate": an account of 1/K of the capital for each of K symbols, without the keys below. "shared":
         one account whose cash every symbol may use
-    :param allocator: "budget": targets are weights, scaled down together where they exceed a limit; "equal_risk": the
-        same sum of weights, divided in inverse proportion to the EWMA volatilities
+    :param training: "symbols": the agent learns from agents of one symbol each, and its targets share one account
+        afterwards. "account": it learns from accounts, in a row for each symbol that observes the mean of all
+    :param allocator: "budget": targets are weights, scaled down together beyond a limit; "equal_risk": the same sum of
+        weights, divided in inverse proportion to the EWMA volatilities
     :param gross: largest sum of the weights; None: the larger of ``position_high`` and ``-position_low``
     :param net: largest difference between long and short weights; None: ``gross``
     :param weight_min: smallest weight of a symbol, at most 0; None: ``position_low``
     :param weight_max: largest weight of a symbol, at least 0; None: ``position_high``
-    :param groups: group of each symbol that has one, as {AAPL: technology, JPM: banks}
+    :param groups: groups of symbols, as {AAPL: technology, JPM: banks}; a symbol may have none
     :param group_max: largest sum of the weights of each group, as {technology: 0.3}
-    :param top_k: number of symbols held at most, those with the largest targets; None: all
-    :param volatility_limit: largest volatility of the account, annualised, in per cent, by the EWMA volatilities and
-        correlations up to the decision; None: any
-    :param no_trade_band: change of a weight up to which no order is given, but one that closes a position
-    :param rebalance_every: rows of the account from one rebalancing to the next
-    :param minimum_holding: rows from a trade of a symbol to its next one, at least
-    :raises ValueError: if a key is out of range, keys contradict each other, or one needs shared cash
+    :param top_k: largest number of positions, those with the largest targets; None: all
+    :param volatility_limit: largest annualised volatility of the account in per cent, None: no limit. It uses the EWMA
+        volatilities and correlations up to the decision
+    :param no_trade_band: change of a weight up to which no order is given, except to close a position
+    :param rebalance_every: rows of the account between rebalancings
+    :param minimum_holding: smallest number of rows between trades of a symbol
+    :raises ValueError: if a key is out of range, keys contradict each other, or a key needs shared cash
     """
 
     cash: Literal["separate", "shared"] = "separate"
+    training: Literal["symbols", "account"] = "symbols"
     allocator: Literal["budget", "equal_risk"] = "budget"
     gross: float | None = None
     net: float | None = None
@@ -275,6 +279,8 @@ class PortfolioConfig:
     def __post_init__(self) -> None:
         if self.cash not in ("separate", "shared"):
             raise ValueError(f"market.portfolio.cash must be 'separate' or 'shared', got {self.cash!r}")
+        if self.training not in ("symbols", "account"):
+            raise ValueError(f"market.portfolio.training must be 'symbols' or 'account', got {self.training!r}")
         if self.allocator not in ("budget", "equal_risk"):
             raise ValueError(f"market.portfolio.allocator must be 'budget' or 'equal_risk', got {self.allocator!r}")
         self._check_ranges()
@@ -308,6 +314,13 @@ class PortfolioConfig:
             raise ValueError("market.portfolio.weight_min and market.portfolio.weight_max are both 0: nothing is held")
 
     def _check_groups(self) -> None:
+        # YAML takes ON for true and 0005 for 5, unless quotes make them texts.
+        for key in (*self.groups, *self.group_max):
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"market.portfolio.groups and group_max: YAML reads a name as {key!r}: put it in quotes, as 'ON'"
+                )
+
         for group, cap in self.group_max.items():
             if group not in self.groups.values():
                 raise ValueError(f"market.portfolio.group_max caps {group}, to which market.portfolio.groups maps none")
@@ -320,7 +333,7 @@ class PortfolioConfig:
             )
 
     def _check_separate(self) -> None:
-        """Refuse what separate accounts, which know nothing of each other, cannot keep."""
+        """Refuse limits that separate accounts cannot keep, since they do not interact."""
         for setting in fields(self):
             default = setting.default if setting.default_factory is MISSING else setting.default_factory()
             if setting.name != "cash" and getattr(self, setting.name) != default:
@@ -330,44 +343,44 @@ class PortfolioConfig:
 @dataclass
 class MarketConfig:
     """
-    The data and how they are traded. Dates are included; every bar's return belongs to one period.
+    The data and their trading. Dates are included, and every bar's return belongs to one period.
 
-    :param data: "sp500", "nasdaq", "synthetic" (20 series whose law is known), "synthetic_hidden" (the same, but
-        observations have the last return only), "synthetic_choice" (half of the series gain little), files of prices,
-        or folders of them; several make one training on all symbols, each while it exists
-    :param volatility_index: "auto": a file's own column where there is one, else estimated from prices; "estimated"; or
-        "real": the VIX from 2014 for the S&P 500, a file's own column
-    :param bars_per_year: of the files; None: inferred from their dates
+    :param data: "sp500", "nasdaq", "synthetic", "synthetic_hidden", "synthetic_choice", price files, or folders of
+        them. "synthetic" has 20 series with a known law. "synthetic_hidden" has the same series, but only the last return is
+        observed. In "synthetic_choice" half of the series gain little. Several files train on all symbols, each while
+        it exists
+    :param volatility_index: "auto": a file's column if it exists, else estimated from prices; "estimated"; or "real":
+        the VIX from 2014 for the S&P 500, a file's column
+    :param bars_per_year: number of bars in a year, None: inferred from the dates
     :param regimes: names of the regimes from the calmest to the wildest; None: calm, normal, volatile, crash
-    :param regime_bounds: points of the volatility index at which each regime but the first begins; None: 15, 25, 40 for
-        the S&P 500, for other symbols the ``regime_quantiles`` of the training period
+    :param regime_bounds: points of the volatility index at which each regime but the first begins. None: 15, 25, 40 for
+        the S&P 500, the training period's ``regime_quantiles`` for other symbols
     :param regime_quantiles: shares of a training period's bars below each bound; None: 0.383, 0.898 and 0.986
-    :param train: first and last day of the training period; None, for all three: 1999 to 2008, 2009 to 2010 and 2011 to
-        2018 of the data that ship, 60, 15 and 25 % of the days of others
+    :param train: first and last day of the training period. None for all three periods: 1999 to 2008, 2009 to 2010 and
+        2011 to 2018 for shipped data. Other data are split into 60, 15 and 25 % of the days
     :param validation: first and last day of the period evaluated during training
     :param test: first and last day of the period evaluated at the end
     :param episode_bars: bars per training episode
-    :param trading: what trading costs and what may be held
-    :param columns: what a file calls its columns, where that is not plain: {close: Last, volatility_index: VIX}; "" for
-        a column that is not to be used
-    :param date_format: of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: as the dates tell
-    :param decimal: "." or ",", the mark before the decimals; None: as the numbers tell
-    :param closes: columns of a table with one column of closes per symbol, where their names are not in capitals:
-        [aapl, jpm]; "all": every column of numbers but the volatility index
-    :param side: "bid", "ask" or "mid": which is traded where the files have prices of several
-    :param zone: of files that state none: a name like America/New_York, or an offset like -05:00; or, where several
-        differ, each file or symbol with its zone: {spy.csv: America/New_York, dax.csv: Europe/Berlin}
-    :param off_grid: rows between the times at which the others are stamped: "drop" or "keep"; None: they are refused
-    :param features: columns of the files that enter the observation, scaled by the training period as returns are;
-        "volume" enters as its log change
-    :param feature_lag: bars by which features become known late: with 1 a close shows those of the row before
-    :param feature_fill: "forward": a missing feature is the last one before it; None: it is refused where an
-        observation needs it
-    :param benchmark_positions: column of the files with the targets of a strategy of your own, as shares of equity,
-        each known at the close of its row; it is traded beside buy-and-hold in every evaluation
-    :param portfolio: whether several symbols share their cash, and the limits of their account
-    :param law_seed: of the synthetic market: draws another law, with other drifts, persistence and regimes, and its
-        series; None: the law that ships
+    :param trading: trading costs and allowed positions
+    :param columns: names of a file's columns if they are unusual: {close: Last, volatility_index: VIX}; "": do not use
+        the column
+    :param date_format: format of the files' dates: "day_first", "month_first", or like %d/%m/%Y; None: inferred
+    :param decimal: decimal mark, "." or ","; None: inferred
+    :param closes: columns of a table with one column of closes per symbol, if their names are not in capitals:
+        [aapl, jpm]. "all": every column of numbers but the volatility index
+    :param side: traded side if the files have several: "bid", "ask" or "mid"
+    :param zone: zone of files that state none, a name like America/New_York or an offset like -05:00. For several zones
+        name each file or symbol: {spy.csv: America/New_York, dax.csv: Europe/Berlin}
+    :param off_grid: "drop" or "keep" rows between the usual times of bars; None: refuse them
+    :param features: columns of the files in the observation, scaled by the training period as returns are. "volume" is
+        observed as its log change
+    :param feature_lag: bars of delay of the features: with 1, a close shows those of the row before
+    :param feature_fill: "forward": the last feature replaces a missing one; None: refuse it if an observation needs it
+    :param benchmark_positions: column of the files with the targets of your strategy, as shares of equity. Each is
+        known at the close of its row. Every evaluation trades it beside buy-and-hold
+    :param portfolio: cash of several symbols, separate or shared, and the limits of their account
+    :param law_seed: seed that draws another law of the synthetic market, with other drifts, persistence and regimes,
+        and its series; None: the law that ships
     """
 
     data: str | list[str] = "sp500"
@@ -406,12 +419,12 @@ class MarketConfig:
         self._check_reading()
 
     def _check_regimes(self) -> None:
-        """:raises ValueError: if names, bounds and quantiles do not describe one list of regimes"""
+        """:raises ValueError: if names, bounds and quantiles describe different lists of regimes"""
         names = self.regimes
         if names is not None:
             _check_regime_names(names)
 
-        # Bounds and quantiles stand between two regimes each.
+        # Each bound and quantile separates two regimes.
         number = N_REGIMES if names is None else len(names)
         _check_between(f"market.regime_bounds of {number} regimes", self.regime_bounds, number - 1, math.inf)
         _check_between(f"market.regime_quantiles of {number} regimes", self.regime_quantiles, number - 1, 1.0)
@@ -433,25 +446,25 @@ class MarketConfig:
             raise ValueError(f"market.law_seed draws a law of {', '.join(SYNTHETIC)}: market.data names none of them")
 
     def _check_features(self) -> None:
-        """Refuse columns that cannot enter the observation, or cannot be traded."""
-        # Columns of the observation.
+        """Refuse columns that cannot be observed or traded."""
+        # Check the columns of the observation.
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"market.features names a column twice: {', '.join(self.features)}")
         if self.benchmark_positions == "volume":
             raise ValueError("market.benchmark_positions=volume: the volume of a bar is no target position")
 
-        # When they are known.
+        # Check their delay.
         if self.feature_lag < 0:
             raise ValueError(f"market.feature_lag must be at least 0 bars, got {self.feature_lag}")
         if self.feature_fill not in (None, "forward"):
             raise ValueError(f"market.feature_fill must be 'forward' or null, got {self.feature_fill!r}")
 
     def _check_reading(self) -> None:
-        """Refuse what no file can be read by."""
+        """Refuse options that fit no file."""
         if self.side not in (None, "bid", "ask", "mid"):
             raise ValueError(f"market.side must be 'bid', 'ask', 'mid' or null, got {self.side!r}")
 
-        # One zone for all files, or a zone for each.
+        # Check one zone for all files, or one for each.
         zones = self.zone.values() if isinstance(self.zone, dict) else [self.zone]
         for zone in zones:
             if zone is not None and not is_zone(zone):
@@ -466,9 +479,9 @@ class MarketConfig:
 
     def days(self, period: PeriodName) -> tuple[str, str]:
         """
-        :param period: one that is stated
+        :param period: a stated period
         :return: its first and last day
-        :raises ValueError: if it is not stated
+        :raises ValueError: if the period is not stated
         """
         days: tuple[str, str] | None = getattr(self, period)
         if days is None:
@@ -477,7 +490,7 @@ class MarketConfig:
 
     @property
     def own_columns(self) -> dict[str, str]:
-        """Columns that are read because an option names them, each with that option."""
+        """Columns that an option names, with that option."""
         columns: dict[str, str] = {}
         if self.trading.impact_coefficient:
             columns["volume"] = "market.trading.impact_coefficient"
@@ -497,18 +510,18 @@ class MarketConfig:
 @dataclass
 class RunConfig:
     """
-    The run around the algorithm.
+    Settings of a run around the algorithm.
 
     :param env_id: "market", or the id of any Gymnasium environment
     :param total_timesteps: environment steps to train on
     :param n_envs: environment copies stepped together
-    :param normalize_observations: whether VecNormalize scales the observations by the statistics of those seen
+    :param normalize_observations: whether VecNormalize scales observations by the statistics of those so far
     :param eval_every: environment steps between evaluations on the validation period
     :param patience: stop after this many evaluations without a better one, None: never
     :param checkpoint_every: environment steps between checkpoints
     :param out: folder of the run folders
     :param name: name of the run folder; None: environment and time
-    :param progress_bar: whether to show one
+    :param progress_bar: whether to show a progress bar
     """
 
     env_id: str = "market"
@@ -532,20 +545,20 @@ class RunConfig:
 @dataclass
 class CompareConfig:
     """
-    What is compared. Folds walk forward by date: each tests on ``test_years`` and trains on what came before.
+    Settings of a comparison. Folds walk forward by date: each tests on ``test_years`` after its training period.
 
     :param seeds: seeds of every variant on every fold, as 0-4 or 0,3,7
-    :param markets: data trained on each by itself; None: ``market.data``, all symbols together
-    :param first_test: day on which the first test period begins; None: half of the data
-    :param last_test: last day of the last test period; None: the last of the data
-    :param shipped_first_test: the same of data that ship, where ``first_test`` is not given
-    :param shipped_last_test: the same of data that ship, where ``last_test`` is not given
+    :param markets: data sets to train on separately; None: ``market.data``, all symbols together
+    :param first_test: first day of the first test period; None: half of the data
+    :param last_test: last day of the last test period; None: the last day of the data
+    :param shipped_first_test: ``first_test`` for shipped data, if that is not set
+    :param shipped_last_test: ``last_test`` for shipped data, if that is not set
     :param test_years: length of a test period
-    :param train_years: length of a training period; None: all that came before
-    :param embargo_days: days left out between training and test, so that no return of the one reaches into the other
-    :param baseline: the variant that the others are compared with
-    :param executor: "processes" of this machine, or "ray": the cluster that RAY_ADDRESS names, else a local one
-    :param workers: cells that run at a time
+    :param train_years: length of a training period; None: all data before the test period
+    :param embargo_days: days omitted between training and test, so that no return belongs to both
+    :param baseline: variant that the others are compared with
+    :param executor: "processes" of this machine, or "ray": the cluster in RAY_ADDRESS, else a local one
+    :param workers: number of cells at a time
     """
 
     seeds: str = "0-2"
@@ -577,17 +590,18 @@ class CompareConfig:
 @dataclass
 class TuneConfig:
     """
-    How a search is run. Every trial trains on all folds with all seeds; its score is the median over the seeds of the
-    mean over the folds of the Sharpe ratio of validation. Folds walk forward by date, and end before ``market.test``.
+    Settings of a search. Every trial trains on all folds with all seeds.
 
-    :param trials: trials of the search in all, those before a resumption included
-    :param workers: processes, a trial each at a time
-    :param seeds: of every trial, as 0-4 or 0,3,7
-    :param first_validation: day on which the first fold's validation begins; None: half of the data before
-        ``market.test``
+    A trial's score uses the Sharpe ratio of validation: the median over seeds of the mean over folds. Folds walk
+    forward by date and end before ``market.test``.
+
+    :param trials: total number of trials, including those before a resumption
+    :param workers: processes, each with one trial at a time
+    :param seeds: seeds of every trial, as 0-4 or 0,3,7
+    :param first_validation: first day of the first fold's validation; None: half of the data before ``market.test``
     :param validation_years: length of a fold's validation
-    :param train_years: length of a fold's training period; None: all that came before
-    :param embargo_days: days left out between training and validation, so that no return reaches into both
+    :param train_years: length of a fold's training period; None: all data before the validation
+    :param embargo_days: days omitted between training and validation, so that no return belongs to both
     """
 
     trials: int = 50
@@ -614,13 +628,13 @@ class Hypothesis:
     """
     A question that a comparison answers.
 
-    :param question: in words
-    :param metric: the figure that answers it, as ``effects.csv`` names it
-    :param hoped: relative change that is hoped for, from the modest to the bold end, as [-0.05, -0.31]; a modest end
-        of 0 means any change in that direction
-    :param variant: name of the variant it is asked of, or "each"
+    :param question: the question as text
+    :param metric: figure that answers it, as named in ``effects.csv``
+    :param hoped: expected range of the relative change, from the modest to the bold end, as [-0.05, -0.31]. A modest
+        end of 0 means any change in that direction
+    :param variant: name of the variant in question, or "each"
     :param against: name of the variant to compare with; None: the baseline
-    :raises ValueError: if the ends of the hoped range are equal, or lie on two sides of 0
+    :raises ValueError: if the ends of the range are equal, or have different signs
     """
 
     question: str

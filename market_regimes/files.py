@@ -1,4 +1,4 @@
-"""Files: written such that a kill leaves the old or the new one whole, and read as UTF-8 whatever the locale."""
+"""Files that stay complete when a process is killed, and that are UTF-8 in every locale."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import yaml
 
 from market_regimes.config import SHIPPED, ArgumentError, RunConfig
 
-# How a run goes on, in Python and on the command line.
+# Ways to resume a run, in Python and on the command line.
 RESUMPTIONS = {"resume": "go on in it by Study.resume", "--resume": "--resume {}"}
-MERGE = "tag:yaml.org,2002:merge"  # of the key <<
+MERGE = "tag:yaml.org,2002:merge"  # tag of the key <<
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """
-    Replace a file such that at any time either the old or the new one is whole.
+    Replace a file. At any time either the old or the new file is complete.
 
-    :param path: of the file, in a folder that is there
-    :param content: the new one, a text as UTF-8
+    :param path: file in an existing folder
+    :param content: new content; text becomes UTF-8
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(path.name + ".tmp")
@@ -32,13 +32,13 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
 
-    # The name changes hands once all is on the disk.
+    # Rename once everything is on disk.
     os.replace(temporary, path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a loss of power, where the system has a way to."""
+    """Make renames in a folder survive a power loss, if the system supports it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
@@ -47,9 +47,9 @@ def sync_folder(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """
-    :param path: of a file
-    :return: the JSON object that it holds
-    :raises ValueError: if it holds anything else
+    :param path: path of a file
+    :return: its JSON object
+    :raises ValueError: if its content is not a JSON object
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -62,11 +62,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def check_keys(text: str, source: str) -> None:
     """
-    Refuse what the reader of YAML takes silently: of a key that stands twice it keeps the last value alone.
+    Refuse duplicate keys. YAML's reader silently keeps the last value.
 
-    :param text: YAML or JSON; a text that is none is left to its reader
-    :param source: where it comes from, for the refusal
-    :raises ValueError: if a mapping at any depth has a key twice: names both lines
+    :param text: YAML or JSON; the reader refuses any other text
+    :param source: origin of the text, for the error message
+    :raises ValueError: if a mapping at any depth has a key twice; the message names both lines
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -83,19 +83,19 @@ def _check_node(
     lines: dict[str, int],
     visited: set[int],
 ) -> None:
-    """Check a mapping's keys and all that lies below it; an alias leads to a node that was checked already."""
+    """Check the keys of a mapping and of all nodes below. An alias leads to a node that was already checked."""
     if id(node) in visited or isinstance(node, yaml.ScalarNode):
         return
     visited.add(id(node))
 
-    # A list has no keys of its own.
+    # A list has no keys.
     if isinstance(node, yaml.SequenceNode):
         for position, entry in enumerate(node.value):
             _check_node(entry, source, f"{path}[{position}]", lines, visited)
         return
 
-    # Paths are compared, since market.data is the key data of the section market. Keys are those that the reader sees:
-    # 1 and 0x1 are one key, and so are a and "a".
+    # Compare paths, since market.data is the key data of the section market. Compare keys as the reader does: 1 and 0x1
+    # are one key, and so are a and "a".
     for key, value in node.value:
         name = f"{path}.{_scalar(key)}" if path else _scalar(key)
         line = key.start_mark.line + 1
@@ -109,19 +109,19 @@ def _check_node(
 
 
 def _scalar(key: yaml.Node) -> str:
-    """The key as the reader sees it, as text."""
+    """Return the key as the reader sees it, as text."""
     if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
         return str(key.value)
     try:
         return str(yaml.constructor.SafeConstructor().construct_object(key))
-    except yaml.YAMLError:  # a tag of Python, which the reader refuses
+    except yaml.YAMLError:  # a Python tag, which the reader refuses
         return str(key.value)
 
 
 def found_from_anywhere(data: str | list[str]) -> str | list[str]:
     """
     :param data: names of shipped data, files and folders; ``~`` is the user's home
-    :return: the same with the absolute paths of what exists, so that another working folder finds it, too
+    :return: data with absolute paths of existing files, so that they work from any folder
     """
     if isinstance(data, list):
         return [str(found_from_anywhere(entry)) for entry in data]
@@ -133,22 +133,22 @@ def found_from_anywhere(data: str | list[str]) -> str | list[str]:
 
 
 def leave_closed_pipe() -> NoReturn:
-    """End the process quietly where what reads its output has ended, as Python's documentation of SIGPIPE advises."""
+    """End the process quietly if the reader of its output has ended, as Python's documentation of SIGPIPE advises."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())  # else the flush at exit fails once more
+    os.dup2(nowhere, sys.stdout.fileno())  # otherwise the flush at exit fails again
     sys.exit(1)
 
 
 def stamped(name: str) -> str:
-    """:return: the name with the time, for a folder that nobody named"""
+    """:return: the name with the time, for a folder without the user's name"""
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def new_folder(run: RunConfig) -> Path:
     """
-    :param run: names the folder, or leaves it to environment and time
-    :return: where the run, or the runs of several seeds, will lie
-    :raises ValueError: if it exists already
+    :param run: settings with a name for the folder, or None for environment and time
+    :return: folder of the run, or of the runs of several seeds
+    :raises ValueError: if it already exists
     """
     name = run.name or stamped(run.env_id)
     folder = Path(run.out).expanduser() / name

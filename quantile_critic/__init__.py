@@ -1,1 +1,1 @@
-"""The parts of a quantile critic. They know nothing of PPO's loop; ``distributional_ppo`` puts them together."""
+"""Parts of a quantile critic. They do not depend on PPO's loop; ``distributional_ppo`` combines them."""

@@ -1,8 +1,8 @@
 """
-Actions as the environment's action space has them.
+Actions in the numbers and dtype of the environment's action space.
 
-SB3's distributions of discrete actions count from 0, in int64. A space may begin at another number (``start``) and may
-have another dtype. So actions are moved where they leave: to the environment in a rollout, and from ``predict``.
+SB3's distributions of discrete actions count from 0, in int64. A space may start at another number (``start``) and
+have another dtype. So actions are converted on two ways out: to the environment in a rollout, and from ``predict``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ BOX_DTYPES = (np.float32, np.float64)
 
 def check_action_space(space: spaces.Space[Any]) -> None:
     """
-    :param space: of the environment's actions
-    :raises ValueError: on MultiDiscrete of more than one dimension, which SB3's distribution cannot split
+    Warn of actions that a rollout would round, and refuse spaces that SB3's distributions cannot split.
+
+    :param space: the environment's action space
+    :raises ValueError: if a MultiDiscrete space has more than one dimension
     """
-    # PPO trains on such boxes, so this is a warning.
+    # A warning only, since PPO trains on such boxes.
     if isinstance(space, spaces.Box) and space.dtype not in BOX_DTYPES:
         warnings.warn(
             f"a Box of actions should have dtype float32 or float64, got {space.dtype}: the rollout buffer keeps "
@@ -36,8 +38,8 @@ def check_action_space(space: spaces.Space[Any]) -> None:
 
 def counts_from_zero(space: spaces.Space[Any]) -> bool:
     """
-    :param space: of the environment's actions
-    :return: whether the distribution's actions are the environment's
+    :param space: the environment's action space
+    :return: whether the distribution's actions need no conversion for the environment
     """
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return True
@@ -46,9 +48,9 @@ def counts_from_zero(space: spaces.Space[Any]) -> bool:
 
 def environment_actions(actions: np.ndarray, space: spaces.Space[Any]) -> np.ndarray:
     """
-    :param actions: of the distribution, any leading shape
-    :param space: of the environment's actions
-    :return: the same actions as the space has them
+    :param actions: actions of the distribution, any leading shape
+    :param space: the environment's action space
+    :return: the same actions, from the space's start and in its dtype
     """
     if counts_from_zero(space):
         return actions
@@ -56,7 +58,7 @@ def environment_actions(actions: np.ndarray, space: spaces.Space[Any]) -> np.nda
 
 
 class MovedActions(VecEnvWrapper):
-    """Environments for a rollout, which take the distribution's actions."""
+    """Environments of a rollout that convert the distribution's actions."""
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()

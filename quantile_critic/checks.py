@@ -1,4 +1,4 @@
-"""What a user may give: flags of the constructor, keywords of ``load``, parameters of another model."""
+"""Checks of user input: flags of the constructor, keywords of ``load``, parameters of another model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 COUNTS = ("batch_size", "n_epochs")
 POSITIVE = ("quantile_huber_kappa", "distributional_vf_clip_variance_factor")
 CLAMPS = ("variance_scaling_clip_min", "variance_scaling_clip_max")
-# Parameters of constructors that no attribute takes from ``load``: what is set there would have no effect.
+# Constructor parameters that ``load`` does not set as attributes: as keywords they would have no effect.
 NO_KEYWORDS = {
     "self",
     "policy",
@@ -41,11 +41,11 @@ NO_KEYWORDS = {
 
 def check_flags(model: Any) -> None:
     """
-    Check every flag by itself, then those that do not go together.
+    Check each flag, then flags that exclude each other.
 
-    :param model: with the flags as attributes
-    :raises TypeError: if a flag is of another type than its values, naming it
-    :raises ValueError: if a value is out of its range, or two do not go together
+    :param model: model with the flags as attributes
+    :raises TypeError: if a flag has a wrong type; the message names it
+    :raises ValueError: if a value is out of its range, or two flags exclude each other
     """
     _check_bools(model)
     _check_choices(model)
@@ -58,14 +58,14 @@ def check_flags(model: Any) -> None:
 def _is_number(value: Any) -> bool:
     """
     :param value: anything
-    :return: whether it is a real number, Python's or numpy's, and no bool
+    :return: whether it is a real number, Python's or numpy's, but not a bool
     """
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check_bools(model: Any) -> None:
     """
-    :param model: with the flags as attributes
+    :param model: model with the flags as attributes
     :raises TypeError: if a flag is not a bool
     """
     for name in BOOLS:
@@ -76,31 +76,31 @@ def _check_bools(model: Any) -> None:
 
 def _check_choices(model: Any) -> None:
     """
-    :param model: with the flags as attributes
+    :param model: model with the flags as attributes
     :raises ValueError: if a flag is not one of its choices
     """
     for name, choices in CHOICES.items():
         value = getattr(model, name)
 
-        # By type, too: a list cannot be looked up, and numpy's strings compare.
+        # Check the type first: a list has no hash, and numpy's strings equal Python's.
         if not isinstance(value, str | None) or value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def _check_counts(model: Any) -> None:
     """
-    :param model: with the flags as attributes
-    :raises TypeError: if a count is no integer
+    :param model: model with the flags as attributes
+    :raises TypeError: if a count is not an integer
     :raises ValueError: if a count is below 1
     """
     for name in COUNTS:
         value = getattr(model, name)
 
-        # A recurrent model's: the whole rollout.
+        # A recurrent model takes None for the whole rollout.
         if name == "batch_size" and value is None:
             continue
 
-        # numpy's integers are numbers, too; Python's bools are no counts.
+        # numpy's integers are counts too. Python's bools are not.
         if not isinstance(value, Integral) or isinstance(value, bool):
             raise TypeError(f"{name} must be an integer, got {value!r}")
         if value < 1:
@@ -109,24 +109,24 @@ def _check_counts(model: Any) -> None:
 
 def _check_numbers(model: Any) -> None:
     """
-    :param model: with the flags as attributes
-    :raises TypeError: if one is no number
-    :raises ValueError: if one is out of its range
+    :param model: model with the flags as attributes
+    :raises TypeError: if a value is not a number
+    :raises ValueError: if a value is out of its range
     """
-    # Types first, as None and text compare with nothing.
+    # Types first, since None and text cannot be compared.
     for name in (*POSITIVE, *CLAMPS):
         value = getattr(model, name)
         if not _is_number(value):
             raise TypeError(f"{name} must be a number, got {value!r}")
 
-    # Then ranges, in which NaN never is.
+    # Then ranges. NaN is in none of them.
     for name in POSITIVE:
         value = getattr(model, name)
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
     check_clip_range(model.variance_scaling_clip_min, model.variance_scaling_clip_max)
 
-    # None weighs all rollouts alike.
+    # None gives all rollouts the same weight.
     rate = model.return_stats_rate
     if rate is None:
         return
@@ -139,27 +139,27 @@ def _check_numbers(model: Any) -> None:
 
 def _check_returns(model: Any) -> None:
     """
-    :param model: with the flags as attributes
-    :raises ValueError: on PopArt without normalised returns, and on a number of critics that a flag sets
+    :param model: model with the flags as attributes
+    :raises ValueError: if PopArt lacks normalised returns, or ``policy_kwargs`` set the number of critics
     """
-    # PopArt rescales by the statistics that normalisation keeps.
+    # PopArt rescales by the statistics of normalisation.
     if model.use_popart and not model.normalize_returns:
         raise ValueError("use_popart keeps normalised predictions steady: it needs normalize_returns=True")
 
-    # One way to two critics.
+    # Only the flag sets the number of critics.
     if "n_critics" in model.policy_kwargs:
         raise ValueError("policy_kwargs has n_critics: set use_twin_critics instead")
 
 
 def _check_vf_clipping(model: Any) -> None:
     """
-    :param model: with the flags as attributes
-    :raises ValueError: if the flags about ``clip_range_vf`` do not go together
+    :param model: model with the flags as attributes
+    :raises ValueError: if flags of ``clip_range_vf`` exclude each other
     """
     mode = model.distributional_vf_clip_mode
     units = model.clip_range_vf_units
 
-    # Without a clip range, flags that would say how it clips.
+    # Without a clip range its other flags would have no effect.
     if model.clip_range_vf is None:
         if mode not in (None, "disable"):
             raise ValueError(f"distributional_vf_clip_mode={mode!r} clips by clip_range_vf, which is None")
@@ -167,7 +167,7 @@ def _check_vf_clipping(model: Any) -> None:
             raise ValueError(f"clip_range_vf_units={units!r} without clip_range_vf has no effect")
         return
 
-    # Nothing is clipped, whatever the range.
+    # This mode never clips, whatever the range.
     if mode == "disable":
         return
 
@@ -184,20 +184,20 @@ def _check_vf_clipping(model: Any) -> None:
 def check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
     """
     :param cls: class whose ``load`` was called
-    :param kwargs: its keywords
-    :raises TypeError: on a keyword that neither ``PPO.load`` nor the constructor takes
+    :param kwargs: keywords of the call
+    :raises TypeError: if neither ``PPO.load`` nor the constructor takes a keyword
     """
-    # Keywords of load, and of all constructors.
+    # Keywords of ``load`` and of all constructors.
     names = set(inspect.signature(PPO.load).parameters) - {"path"}
     for base in cls.__mro__:
         names |= set(inspect.signature(base.__init__).parameters)
 
-    # Attributes that no constructor takes: SB3 sets these, too.
+    # SB3 also sets attributes that no constructor takes.
     if not kwargs.keys() <= names:
         blank = cls(policy=next(iter(cls.policy_aliases)), env=None, _init_setup_model=False)
         names |= set(vars(blank))
 
-    # The first unknown one, with the name that was probably meant.
+    # Report the first unknown keyword and the nearest valid name.
     unknown = kwargs.keys() - (names - NO_KEYWORDS)
     for name in unknown:
         nearest = difflib.get_close_matches(name, names, n=1)
@@ -211,13 +211,15 @@ def checked_parameters(
     exact_match: bool,
 ) -> dict[str, Any]:
     """
-    :param params: for ``set_parameters``
-    :param use_twin_critics: of the model that gets them
-    :param exact_match: whether all must fit
-    :return: these; of a plain PPO without the optimizer
-    :raises ValueError: if ``exact_match`` and they are those of another kind of critic
+    Check that parameters fit the model's critics.
+
+    :param params: parameters for ``set_parameters``
+    :param use_twin_critics: flag of the model that receives them
+    :param exact_match: whether all parameters must fit
+    :return: the same parameters, without the optimizer if they come from a plain PPO
+    :raises ValueError: if ``exact_match`` and they come from another kind of critic
     """
-    # What the names of the critic's parameters tell.
+    # Infer the kind of critic from the names of its parameters.
     critic_keys = [key for key in params.get("policy", {}) if key.startswith("value_net.")]
     has_twins = any(key.startswith("value_net.second.") for key in critic_keys)
 
@@ -226,7 +228,7 @@ def checked_parameters(
     if not critic_keys or "value_net.ret_std" in critic_keys:
         return params
 
-    # A plain PPO's.
+    # These are a plain PPO's parameters.
     if exact_match:
         raise ValueError(
             "these are the parameters of a plain PPO, whose critic has one value and no quantiles: they do not fit. "

@@ -1,9 +1,9 @@
 """
-``compile=True``: a minibatch's update and the policy's step in a rollout, as graphs of ``torch.compile``.
+``compile=True``: the minibatch update and the policy's step in a rollout as graphs of ``torch.compile``.
 
-The guards of torch.compile take a third of an update's time. Code of this package, Stable-Baselines3 and torch goes
-without them: a key of all that it reads stands in their place, and another key compiles anew. Code of anybody else,
-such as an overridden method of the loss or a features extractor, keeps them.
+The guards of torch.compile take a third of an update's time. Code of this package, Stable-Baselines3 and torch runs
+without guards. A key of everything it reads replaces them, and a changed key compiles again. Foreign code, such as an
+overridden loss method or a features extractor, keeps its guards.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from quantile_critic.rollout import Samples
 from quantile_critic.settings import Coefficients, LossSettings
 from quantile_critic.update import EagerUpdate, Loss
 
-# As many as torch.compile's own limit.
+# torch.compile has the same limit.
 MAX_BUILDS = 8
 
-# Compilations within an update. Guards of the user's code may fail with every minibatch.
+# Compilations within an update. Guards of foreign code may fail with every minibatch.
 MAX_BUILDS_PER_UPDATE = 3
 
-# What torch's distributions are made of, and what makes them of it.
+# Tensors that define torch's distributions, by class.
 PARAMETERS = {Categorical: ("logits",), Bernoulli: ("logits",), Normal: ("loc", "scale")}
 MAKERS: dict[type, Callable[..., Any]] = {
     Categorical: categorical_of,
@@ -61,20 +61,20 @@ MAKERS: dict[type, Callable[..., Any]] = {
 
 @functools.cache
 def _compiles_ahead() -> bool:
-    """Whether this torch compiles before the first call. To ask takes a millisecond."""
+    """Return whether this torch compiles before the first call. The check takes a millisecond."""
     return hasattr(torch.compile(lambda: 0), "aot_compile")
 
 
 def reason_to_stay_eager(policy: nn.Module) -> str | None:
-    """:return: what a graph would leave out, None: nothing"""
-    # A graph runs no hook.
+    """:return: something that a graph would omit, None: nothing"""
+    # A graph runs no hooks.
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, name) for module in policy.modules() for name in names):
         return "a module of the policy has a hook"
     if any(getattr(torch_modules, f"_global{name}") for name in names):
         return "all modules have a hook"
 
-    # What torch does or lacks.
+    # Modes of torch, or features that it lacks.
     if torch.is_anomaly_enabled():
         return "torch.autograd looks for anomalies"
     if not (hasattr(torch._dynamo.config, "trace_autograd_ops") and _compiles_ahead()):
@@ -83,14 +83,14 @@ def reason_to_stay_eager(policy: nn.Module) -> str | None:
 
 
 class StaysEagerError(Exception):
-    """A guarded function could not be compiled. It was not run either."""
+    """A guarded function could not be compiled. It has not run."""
 
 
 class CompiledFunction:
     """
-    One function as one graph, for tensors of fixed shapes.
+    A function as a single graph, for tensors of fixed shapes.
 
-    :param function: what is compiled; may call ``torch.autograd.grad``
+    :param function: function to compile; may call ``torch.autograd.grad``
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -101,9 +101,9 @@ class CompiledFunction:
         self.builds = 0
         self.builds_of_update = 0
         self.has_warned = False
-        self.error: str | None = None  # why it is not compiled
-        self._failed_guards: list[str] = []  # since the last build, that of the newest graph first
-        self._changed = ""  # what the last build of guarded code was for
+        self.error: str | None = None  # reason why it is not compiled
+        self._failed_guards: list[str] = []  # since the last build, newest graph first
+        self._changed = ""  # reason of the last build of guarded code
 
     def prepare(
         self,
@@ -114,23 +114,25 @@ class CompiledFunction:
         warn: bool = True,
     ) -> bool:
         """
-        :param key: what the function reads beside the tensors of its arguments
-        :param args: an example, in the shapes of all calls to come
-        :param policy: for its observation space and its device
-        :param foreign: code of somebody else in it, which torch guards; None: there is none
-        :param warn: whether to warn, once, where it cannot be compiled
-        :return: whether ``call`` is there; compiled anew if the key is another one
+        Compile the function unless a graph for this key exists.
+
+        :param key: everything the function reads beside the tensors of its arguments
+        :param args: example arguments, in the shapes of all later calls
+        :param policy: policy with the observation space and the device
+        :param foreign: foreign code in the function, which torch guards; None: all code is ours
+        :param warn: whether to warn once if compiling fails
+        :return: whether ``call`` is ready
         """
         self.builds_of_update = 0
 
-        # What there is serves, or may not be built again.
+        # Use the existing graph, or stop at the limit of builds.
         if self.call is not None and key == self.key:
             return True
         if self.builds >= MAX_BUILDS:
             self.call = None
             return False
 
-        # Say what is waited for, and why.
+        # Announce the wait and its reason.
         changed = ""
         if self.key:
             changed = difference(key, self.key)
@@ -138,7 +140,7 @@ class CompiledFunction:
             warnings.warn(f"compile=True: {self.name} is compiled for the last time, for changed {changed}")
         self._announce(changed)
 
-        # Code of ours compiles here, guarded code when it is called first.
+        # Our code compiles here. Guarded code compiles on its first call.
         try:
             if foreign is None:
                 self.builds += 1
@@ -146,7 +148,7 @@ class CompiledFunction:
             else:
                 self.call = self._guarded(policy, warn)
             self.key = key
-        except Exception as error:  # of any kind: torch.compile passes on what the user's own code raises
+        except Exception as error:  # torch.compile passes on any error that foreign code raises
             self._give_up(error, warn)
 
         return self.call is not None
@@ -156,13 +158,13 @@ class CompiledFunction:
         message: str,
         warn: bool = True,
     ) -> None:
-        """Say once why the function is not used."""
+        """Warn once why the function is not used."""
         if warn and not self.has_warned:
             warnings.warn(f"compile=True: {message}")
         self.has_warned |= warn
 
     def _announce(self, changed: str) -> None:
-        """Say on stderr what is waited for."""
+        """Announce the compilation on stderr."""
         if changed:
             print(f"Compiling {self.name}: {changed}", file=sys.stderr)
         else:
@@ -173,11 +175,11 @@ class CompiledFunction:
         error: Exception,
         warn: bool,
     ) -> None:
-        """Never compile the function again."""
+        """Stop compiling the function for good."""
         reason = str(error).strip().partition("\n")[0][:200]
         self.error = f"{type(error).__name__}: {reason}"
 
-        # Errors whose words do not say what to do.
+        # Some errors do not name a remedy.
         if "Cxx" in self.error:
             self.error += ". Install g++ or clang"
         if isinstance(error, torch._dynamo.exc.FailOnRecompileLimitHit):
@@ -194,10 +196,10 @@ class CompiledFunction:
         policy: Any,
         warn: bool,
     ) -> Callable[..., Any]:
-        """:return: the function, which compiles when it is called and whenever torch's guards find a change"""
+        """:return: a function that compiles on its first call and when one of torch's guards fails"""
         inductor = _backend(policy)
 
-        # torch calls this for each graph, first of all for that of the first call.
+        # torch calls this for each graph. The first belongs to the first call.
         def counting(
             graph: Any,
             inputs: list[Any],
@@ -205,7 +207,7 @@ class CompiledFunction:
             self.builds += 1
             self.builds_of_update += 1
 
-            # Each later graph has a guard that failed.
+            # Each later graph replaces one whose guard failed.
             if self._failed_guards:
                 self._changed = self._failed_guards[0]
                 self._failed_guards.clear()
@@ -225,11 +227,11 @@ class CompiledFunction:
             try:
                 with _tracing(policy, specialize_float=False), _bare_distribution(policy.action_dist):
                     results = compiled(*args)
-            except Exception as error:  # of any kind, as above
+            except Exception as error:  # any kind, as above
                 self._give_up(error, warn)
                 raise StaysEagerError from error
 
-            # Code that compiles with every minibatch is faster without.
+            # Code that compiles with every minibatch runs faster uncompiled.
             if self.builds_of_update > MAX_BUILDS_PER_UPDATE:
                 self.call = None
                 self.builds = MAX_BUILDS
@@ -240,14 +242,14 @@ class CompiledFunction:
         return call
 
     def _note_failed_guard(self, failure: Any) -> None:
-        # Without torch's number of the graph before it and the line of its own code behind.
+        # Drop torch's graph number and the line of its source.
         reason = re.sub(r"^\d+/\d+: ", "", str(failure.reason)).partition("#")[0]
         self._failed_guards.append(" ".join(reason.split()) or "what your code reads")
 
 
 @contextlib.contextmanager
 def _plain_sizes(space: Any) -> Iterator[None]:
-    """Let the sizes of discrete observations be Python's numbers, as torch.compile takes numpy's for tensors."""
+    """Replace numpy sizes of discrete observations by Python's, since torch.compile treats numpy's as tensors."""
     parts = [space]
     if isinstance(space, spaces.Dict):
         parts = list(space.spaces.values())
@@ -264,8 +266,8 @@ def _plain_sizes(space: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _known_image_spaces() -> Iterator[None]:
-    """Let torch.compile take SB3's look at a space in numpy, which it would take for tensors, for a constant."""
+def _constant_image_spaces() -> Iterator[None]:
+    """Mark SB3's numpy check of image spaces as constant, since torch.compile would trace its arrays as tensors."""
     is_image_space: Any = preprocessing.is_image_space
     torch.compiler.assume_constant_result(is_image_space)  # type: ignore[no-untyped-call]
     try:
@@ -276,16 +278,16 @@ def _known_image_spaces() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bare_distribution(dist: Any) -> Iterator[None]:
-    """Let guards see an action distribution as it is built, without what the last observations have made of it."""
-    kept = {}
+    """Hide the state of the last observations in an action distribution from guards."""
+    state = {}
     for name in ("distribution", "_latent_sde"):
         if name in vars(dist):
-            kept[name] = vars(dist).pop(name)
+            state[name] = vars(dist).pop(name)
 
     try:
         yield
     finally:
-        vars(dist).update(kept)
+        vars(dist).update(state)
 
 
 @contextlib.contextmanager
@@ -293,21 +295,21 @@ def _tracing(
     policy: Any,
     specialize_float: bool,
 ) -> Iterator[None]:
-    """Settings of torch.compile while it may read code."""
+    """Set the options under which torch.compile reads code."""
     config = torch._dynamo.config.patch(
         trace_autograd_ops=True,
         specialize_float=specialize_float,
-        use_numpy_random_stream=True,  # numpy's generator is no part of a graph: code that draws from it stays eager
+        use_numpy_random_stream=True,  # graphs exclude numpy's generator: code that draws from it stays eager
     )
-    with config, _plain_sizes(policy.observation_space), _known_image_spaces():
+    with config, _plain_sizes(policy.observation_space), _constant_image_spaces():
         yield
 
 
 def _backend(policy: Any) -> Callable[..., Any]:
-    """:return: what makes machine code of a graph"""
+    """:return: compiler from a graph to machine code"""
     patches: dict[str, Any] = {"compile_threads": 1}
     if policy.device.type == "cpu":
-        # The key has the sizes. Code that looks at them builds error messages first, 70 in an update.
+        # The key has the sizes. Checks in the code would build error messages first, 70 per update.
         patches |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True, "size_asserts": False}
 
     def inductor(
@@ -316,7 +318,7 @@ def _backend(policy: Any) -> Callable[..., Any]:
     ) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
-        graph._backend_id = None  # torch draws it anew in each process and takes it into the key of its disk cache
+        graph._backend_id = None  # torch draws it per process and adds it to the key of its disk cache
         return compile_fx(graph, inputs, config_patches=patches)
 
     return inductor
@@ -347,12 +349,12 @@ def _gradients(
     rows: Tensor | None,
     coefficients: Coefficients,
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Loss and gradients; returns names and values of the metrics."""
+    """Compute loss and gradients; return names and values of the metrics."""
     with torch.enable_grad():
         loss, metrics = update.loss(samples.at(rows), coefficients)
         gradients = torch.autograd.grad(loss, update.parameters, allow_unused=True)
 
-    # Into the tensors that the graph knows.
+    # Copy into the tensors that the graph refers to.
     for parameter, gradient in zip(update.parameters, gradients, strict=True):
         if parameter.grad is not None and gradient is not None:
             parameter.grad.copy_(gradient)
@@ -369,10 +371,10 @@ def _update(
     rows: Tensor | None,
     coefficients: Coefficients,
 ) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Gradients, clipping and the optimizer's step; returns the gradients' norms before clipping, too."""
+    """Compute gradients, clip and step; also return the gradients' norms before clipping."""
     names, values = _gradients(update, samples, rows, coefficients)
 
-    # As `clip_gradients`, parameter by parameter.
+    # As `clip_gradients` does, parameter by parameter.
     norms = []
     for part in update.parts.values():
         gradients = [parameter.grad for parameter in part if parameter.grad is not None]
@@ -389,27 +391,28 @@ def _update(
 
 class CompiledUpdate(EagerUpdate):
     """
-    ``EagerUpdate`` as a graph. The first minibatch of an update is the example for which it is compiled; minibatches of
-    other sizes, such as a short last one, stay eager.
+    ``EagerUpdate`` as a graph.
+
+    An update compiles for its first minibatch. Minibatches of other sizes, such as a short last one, stay eager.
     """
 
     optimizer: Any
-    optimizer_step: Callable[..., Any]  # without the hooks and graph breaks that torch puts around it
+    optimizer_step: Callable[..., Any]  # without torch's hooks and graph breaks around it
 
     def __init__(self) -> None:
         super().__init__()
         self.whole = CompiledFunction(_update)
         self.gradients_only = CompiledFunction(_gradients)
-        self.gradients: list[Tensor] = []  # one per parameter, which stays where it is
-        self.holders: list[int] = []  # ids of these parameters
-        self.state: dict[nn.Parameter, dict[str, Any]] = {}  # of the optimizer, by parameter
-        self.rates: list[Tensor] = []  # of learning, one per group of the optimizer
-        self.stepped: list[int] = []  # ids of the parameters of the last update that was not compiled
-        self.tensors: Coefficients | None = None  # the coefficients as tensors
+        self.gradients: list[Tensor] = []  # one per parameter, allocated once
+        self.parameter_ids: list[int] = []  # ids of these parameters
+        self.state: dict[nn.Parameter, dict[str, Any]] = {}  # optimizer state by parameter
+        self.rates: list[Tensor] = []  # learning rates, one per group of the optimizer
+        self.stepped: list[int] = []  # ids of the parameters of the last eager update
+        self.tensors: Coefficients | None = None  # coefficients as tensors
         self._settings: LossSettings | None = None
         self._foreign: str | None = None
-        self._function: CompiledFunction | None = None  # that runs the minibatches of this update
-        self._minibatch: Any = None  # layout of those that are compiled for
+        self._function: CompiledFunction | None = None  # runs the minibatches of this update
+        self._minibatch: Any = None  # layout of the minibatches it is compiled for
         self._may_compile = False
         self._options = contextlib.ExitStack()
         self._has_warned = False
@@ -424,7 +427,7 @@ class CompiledUpdate(EagerUpdate):
         largest_kl: float | None,
         common_noise: CommonNoise,
     ) -> None:
-        """As ``EagerUpdate.prepare``; nothing is compiled before the first minibatch."""
+        """Prepare as ``EagerUpdate`` does. Nothing compiles before the first minibatch."""
         super().prepare(loss, settings, coefficients, policy, largest_kl, common_noise)
         self.optimizer = policy.optimizer
         self.optimizer_step = inspect.unwrap(type(self.optimizer).step)
@@ -435,7 +438,7 @@ class CompiledUpdate(EagerUpdate):
         if not self._may_compile:
             return
 
-        # Numbers that may move are arguments of the graph, so tensors.
+        # Coefficients may change, so they are arguments of the graph, as tensors.
         self._foreign = foreign_code(policy, loss)
         tensors: list[Any] = []
         for coefficient in coefficients:
@@ -446,17 +449,17 @@ class CompiledUpdate(EagerUpdate):
         self.tensors = Coefficients._make(tensors)
 
     def _can_compile(self) -> bool:
-        """Whether this update may be compiled; a lasting reason against it is said once."""
+        """Return whether this update can be compiled. A lasting obstacle causes one warning."""
         reason = reason_to_stay_eager(self.policy) or self._reason_of_gradients()
 
-        # The optimizer's first step makes its state, which no graph should do.
+        # The optimizer's first step creates its state, which must stay outside a graph.
         ids = list(map(id, self.parameters))
         has_state = all(parameter in self.optimizer.state for parameter in self.parameters)
         if not has_state and self.stepped != ids:
             self.stepped = ids
             return False
 
-        # Adam's traced step divides by the rate: 0 / 0 where there never was a gradient.
+        # Adam's traced step divides by the rate: 0 / 0 for parameters that never had a gradient.
         if not all(group["lr"] for group in self.optimizer.param_groups):
             return False
 
@@ -465,11 +468,11 @@ class CompiledUpdate(EagerUpdate):
         return reason is None
 
     def _reason_of_gradients(self) -> str | None:
-        """:return: what only ``backward`` and ``zero_grad`` serve, None: nothing"""
+        """:return: reason why gradients need ``backward`` or ``zero_grad``, None: they do not"""
         if n_processes() > 1:
             return "several processes average their gradients"
 
-        # Compiled gradients come without `backward`, to the policy's parameters only.
+        # Compiled gradients bypass `backward` and reach only the policy's parameters.
         ids = {id(parameter) for parameter in self.policy.parameters()}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
@@ -477,7 +480,7 @@ class CompiledUpdate(EagerUpdate):
                 if hooks or id(parameter) not in ids:
                     return "a parameter has a hook or is not the policy's"
 
-        # They need no `zero_grad` either.
+        # They also bypass `zero_grad`.
         zero_grad = inspect.getattr_static(self.optimizer, "zero_grad")
         if zero_grad is not torch_optimizers.Optimizer.zero_grad:
             return f"{type(self.optimizer).__name__} has a zero_grad of its own"
@@ -485,7 +488,7 @@ class CompiledUpdate(EagerUpdate):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The state of the optimizer's options; the first minibatch decides on them where something is compiled."""
+        """Set the optimizer's options for the update. With compiled code, the first minibatch chooses them."""
         with contextlib.ExitStack() as self._options:
             if not self._may_compile:
                 self._options.enter_context(super().running())
@@ -496,18 +499,18 @@ class CompiledUpdate(EagerUpdate):
         samples: Samples,
         rows: Tensor | None,
     ) -> bool:
-        """As ``EagerUpdate``."""
+        """Run a minibatch as ``EagerUpdate`` does."""
         if not self._may_compile:
             return super().__call__(samples, rows)
 
-        # The first minibatch decides; those of another size stay eager.
+        # The first minibatch fixes the size. Other sizes stay eager.
         self._part_parameters(samples, rows)
         if self._minibatch is None:
             self._choose_function(samples, rows)
         if self._function is None or self._minibatch != _layout_of(samples, rows):
             return self._eager_call(samples, rows)
 
-        # Code that cannot be compiled says so when it is called first. It has not run then.
+        # Code that cannot be compiled raises on its first call, before it runs.
         function = self._function
         assert function.call is not None
         try:
@@ -518,12 +521,12 @@ class CompiledUpdate(EagerUpdate):
         if function.call is None:
             self._use(None)
 
-        # The metrics stay on the device.
+        # Leave the metrics on the device.
         self._names = results[0]
         self._values.append(results[1])
         self._warn_once()
 
-        # The whole update has clipped and stepped already.
+        # The graph of the whole update has already clipped and stepped.
         if function is self.whole:
             self._norms.append(results[2])
             return True
@@ -534,10 +537,10 @@ class CompiledUpdate(EagerUpdate):
         samples: Samples,
         rows: Tensor | None,
     ) -> bool:
-        """An eager minibatch between compiled ones, which keep their gradients where they are."""
+        """Run an eager minibatch between compiled ones, whose gradients keep their tensors."""
         goes_on = super().__call__(samples, rows)
         if self._function is not None:
-            self._hold_gradients()
+            self._allocate_gradients()
         return goes_on
 
     # ----------------------------------------------------------------------------------- before the first minibatch
@@ -547,14 +550,14 @@ class CompiledUpdate(EagerUpdate):
         samples: Samples,
         rows: Tensor | None,
     ) -> None:
-        """Compile as much as can be for minibatches such as this one."""
+        """Compile the whole update if possible, else the gradients, for minibatches like this one."""
         assert self.tensors is not None
         self._minibatch = _layout_of(samples, rows)
         example = (samples, rows, self.tensors)
-        self._hold_gradients()
-        self._hold_state()
+        self._allocate_gradients()
+        self._reuse_state()
 
-        # The whole update, unless a look at the KL divergence comes between the gradients and the step.
+        # Try the whole update, unless the KL divergence is checked between the gradients and the step.
         self._reason_of_eager_step = None
         reason_of_step = self._reason_of_step()
         if reason_of_step is None and self.largest_kl is None:
@@ -567,7 +570,7 @@ class CompiledUpdate(EagerUpdate):
             reason_of_step = self.whole.error
         self.whole.call = None
 
-        # Gradients alone; the optimizer steps by itself.
+        # Else compile the gradients alone. The optimizer steps outside the graph.
         key = self._key(example)
         if not self.gradients_only.prepare(key, (self, *example), self.policy, self._foreign):
             self._use(None)
@@ -576,7 +579,7 @@ class CompiledUpdate(EagerUpdate):
         self._use(self.gradients_only)
 
     def _use(self, function: CompiledFunction | None) -> None:
-        """Let a function run the minibatches from now on, None: eager code."""
+        """Run the following minibatches by this function, None: by eager code."""
         self._function = function
         options = self.policy.fast_optimizer()
         if function is self.whole:
@@ -586,13 +589,13 @@ class CompiledUpdate(EagerUpdate):
         self._options.enter_context(options)
 
     def _reason_of_step(self) -> str | None:
-        """:return: what a graph of the optimizer's step would leave out, None: nothing"""
+        """:return: something that a graph of the optimizer's step would omit, None: nothing"""
         optimizer = self.optimizer
         hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
         global_hooks = torch_optimizers._global_optimizer_pre_hooks or torch_optimizers._global_optimizer_post_hooks
         is_torchs = f"{type(optimizer).__module__}.".startswith("torch.optim.")
         if hooks or global_hooks or not is_torchs:
-            # Of other optimizers nobody knows what a step does beside arithmetic.
+            # The steps of foreign optimizers may do more than arithmetic.
             return "it has hooks or is not of torch.optim"
 
         if "step" in vars(optimizer) or foreign_class(type(optimizer)) is not None:
@@ -600,51 +603,51 @@ class CompiledUpdate(EagerUpdate):
         return None
 
     def _key(self, example: tuple[Any, ...]) -> dict[str, Any]:
-        """What the compiled code reads beside its example."""
-        # What the loss reads of the flags.
+        """Return everything that the compiled code reads beside its example."""
+        # Flags that the loss reads.
         assert self._settings is not None
         parts: dict[str, Any] = self._settings.by_name()
         parts["clip_range_vf is None"] = self.coefficients.clip_range_vf is None
 
-        # What is clipped together, by places among the parameters.
+        # Parameters that are clipped together, by position.
         places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         for name, part in self.parts.items():
             parts[f"parameters of {name}"] = [places[id(parameter)] for parameter in part]
 
-        # What the step reads.
+        # Settings that the step reads.
         parts["optimizer"] = type(self.optimizer)
         for i, group in enumerate(self.optimizer.param_groups):
-            # ``lr`` is a tensor by now where it is read.
+            # ``lr`` is a tensor here, if the step reads it.
             constants = {k: repr(v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")}
             parts |= {f"optimizer group {i} {name}": value for name, value in constants.items()}
         parts["tensors of gradients and optimizer"] = self._ids()
 
-        # Whose code it is.
+        # Foreign code in the loss or the policy.
         parts["code of somebody else"] = self._foreign
         key = key_of(self.policy, example, **parts)
         if self._foreign is not None:
             key |= contents_of_classes(self.policy, self.loss)
         return key
 
-    def _hold_gradients(self) -> None:
-        """Give each parameter a gradient that stays where it is; compiled code takes it from those without one."""
-        # A parameter that is frozen by now has none.
+    def _allocate_gradients(self) -> None:
+        """Give each parameter a persistent gradient. Compiled code removes those that the loss does not reach."""
+        # Clear all gradients first: a frozen parameter needs None.
         for parameter in self.policy.parameters():
             parameter.grad = None
 
-        # The same tensors in every update.
+        # Reuse the tensors in every update.
         ids = list(map(id, self.parameters))
-        if self.holders != ids:
+        if self.parameter_ids != ids:
             self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
-            self.holders = ids
+            self.parameter_ids = ids
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
-    def _hold_state(self) -> None:
-        """Put the optimizer's state, where it was loaded, into the tensors that compiled code knows."""
-        for parameter, held in self.state.items():
+    def _reuse_state(self) -> None:
+        """Copy loaded optimizer state into the tensors that compiled code refers to."""
+        for parameter, stored in self.state.items():
             for name, value in self.optimizer.state.get(parameter, {}).items():
-                old = held.get(name)
+                old = stored.get(name)
                 if old is value or not (isinstance(old, Tensor) and isinstance(value, Tensor)):
                     continue
                 if old.shape == value.shape:
@@ -653,9 +656,9 @@ class CompiledUpdate(EagerUpdate):
 
     def _ids(self) -> list[Any]:
         """
-        Of the tensors that compiled code takes to be the same objects in every call, with their layouts.
+        List ids and layouts of tensors that compiled code expects to be the same objects in every call.
 
-        They are in use, or held here, so that no other object can have their id.
+        All of them stay referenced, so no other object can take their ids.
         """
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         tensors = (*self.parameters, *self.gradients, *self.rates, *state)
@@ -663,9 +666,9 @@ class CompiledUpdate(EagerUpdate):
 
     @contextlib.contextmanager
     def _traced_optimizer(self) -> Iterator[None]:
-        """Learning rates as tensors, numpy's numbers as Python's, and the plain form of the step."""
+        """Make learning rates tensors and numpy's numbers Python's, and use the plain form of the step."""
         groups = self.optimizer.param_groups
-        kept = [dict(group) for group in groups]
+        saved_groups = [dict(group) for group in groups]
         if len(self.rates) != len(groups):
             self.rates = [torch.tensor(0.0, device=self.policy.device) for _ in groups]
 
@@ -680,19 +683,19 @@ class CompiledUpdate(EagerUpdate):
         try:
             yield
         finally:
-            for group, old in zip(groups, kept, strict=True):
+            for group, old in zip(groups, saved_groups, strict=True):
                 group.update(old)
 
     # ----------------------------------------------------------------------------------- after the first minibatch
 
     def _warn_once(self) -> None:
-        """Say why the step is not compiled, where the gradients are, and which parameters the loss does not reach."""
+        """Warn why the step stays eager though gradients are compiled, and which parameters the loss misses."""
         if self._reason_of_eager_step is not None:
             name = type(self.optimizer).__name__
             self.whole.stay_eager(f"the step of {name} is not compiled, as {self._reason_of_eager_step}")
             self._reason_of_eager_step = None
 
-        # By now each parameter that the loss reaches has a gradient.
+        # After the first minibatch, each parameter that the loss reaches has a gradient.
         if self._has_warned:
             return
         self._has_warned = True
@@ -709,7 +712,7 @@ def _layout_of(
     samples: Samples,
     rows: Tensor | None,
 ) -> Any:
-    """What compiled code asks of a minibatch."""
+    """Return the layout that compiled code requires of a minibatch."""
     if rows is None:
         return layouts(samples)
     return layout(rows)
@@ -722,11 +725,11 @@ def _policy_step(
     policy: QuantileActorCriticPolicy,
     *args: Any,
 ) -> tuple[Any, ...]:
-    """:return: what ``forward`` returns, and what the action distribution is made of"""
+    """:return: the results of ``forward``, and the tensors that define the action distribution"""
     with policy.kept_distribution():
         results = policy.forward_unchecked(*args)
 
-        # Tensors only, since a graph gives out nothing else.
+        # A graph returns only tensors.
         dist = policy.action_dist
         parts = dist.distribution
         if not isinstance(parts, list):
@@ -736,7 +739,7 @@ def _policy_step(
 
 
 class CompiledStep:
-    """The policy's step: ``prepare`` before a rollout, then a call in place of ``forward_unchecked``."""
+    """The policy's step. Call ``prepare`` before a rollout, then the object in place of ``forward_unchecked``."""
 
     def __init__(self) -> None:
         self.function = CompiledFunction(_policy_step)
@@ -751,9 +754,9 @@ class CompiledStep:
         *args: Any,
     ) -> CompiledStep | None:
         """
-        :param policy: in evaluation mode
-        :param args: of its ``forward``: the observations of all environments
-        :return: this; None where the step stays eager
+        :param policy: policy in evaluation mode
+        :param args: arguments of its ``forward``: observations of all environments
+        :return: this object, None: the step stays eager
         """
         reason = reason_to_stay_eager(policy)
         if reason is not None:
@@ -775,7 +778,7 @@ class CompiledStep:
         policy: QuantileActorCriticPolicy,
         *args: Any,
     ) -> tuple[Any, ...]:
-        """As the policy's ``forward_unchecked``; ``action_dist`` becomes the distribution of these actions."""
+        """Act as the policy's ``forward_unchecked`` does. ``action_dist`` gets the distribution of these actions."""
         if self.function.call is None or layouts(args) != self.layouts:
             return policy.forward_unchecked(*args)
 
@@ -784,7 +787,7 @@ class CompiledStep:
         except StaysEagerError:
             return policy.forward_unchecked(*args)
 
-        # Of which kind the parts are: two tensors make a normal distribution.
+        # Find the kind of distribution: two tensors define a normal one.
         dist: Any = policy.action_dist
         kind: type = Categorical
         if isinstance(dist, BernoulliDistribution):
@@ -792,7 +795,7 @@ class CompiledStep:
         elif len(made_of[0]) == 2:
             kind = Normal
 
-        # The distribution that `forward` would have left.
+        # Restore the distribution that `forward` would leave.
         parts = [MAKERS[kind](*part) for part in made_of]
         dist.distribution = parts
         if not isinstance(dist, MultiCategoricalDistribution):

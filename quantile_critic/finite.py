@@ -1,4 +1,4 @@
-"""Numbers that are not finite: found in a rollout or an update, and named."""
+"""Detection of NaN and infinity in a rollout or an update, with errors that name the place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class NonFiniteError(FloatingPointError, ValueError):
-    """A NaN or an infinity. A ``ValueError`` too, as what torch's distributions raise in PPO."""
+    """A NaN or an infinity. It is also a ``ValueError``, which torch's distributions raise in PPO."""
 
 
 def raise_if_not_finite(
@@ -20,11 +20,11 @@ def raise_if_not_finite(
     cause: Exception | None = None,
 ) -> None:
     """
-    :param name: what the array is called in the error
+    :param name: name of the array in the error
     :param array: numpy array, tensor, a dict of them or None
-    :param when: when it was looked at, for the error
-    :param check: what the error tells the user to check
-    :param cause: the error that this one explains
+    :param when: time of the check, for the error
+    :param check: settings that the error tells the user to check
+    :param cause: error that this one explains
     :raises NonFiniteError: if a number is not finite
     """
     if isinstance(array, dict):
@@ -47,19 +47,19 @@ def check_rollout(
     when: str,
 ) -> None:
     """
-    Look at a rollout before it can reach statistics or parameters.
+    Check a rollout before it reaches statistics or parameters.
 
-    :param buffer: SB3's, or one that may lack some of its arrays
-    :param when: for the error
-    :raises NonFiniteError: if it holds a NaN or an infinity
+    :param buffer: SB3's buffer, or one that lacks some of its arrays
+    :param when: time of the check, for the error
+    :raises NonFiniteError: if the buffer holds a NaN or an infinity
     """
-    # Where these are finite, a policy may make what it likes of its observations.
+    # Observations may be non-finite if these are finite: a policy may handle them.
     names = ("rewards", "values", "log_probs", "advantages", "returns")
     arrays = {name: getattr(buffer, name, None) for name in names}
     if all(array is None or np.isfinite(array).all() for array in arrays.values()):
         return
 
-    # The first cause comes first.
+    # Report causes before effects.
     raise_if_not_finite("observations", getattr(buffer, "observations", None), when, "environment or VecNormalize")
     for name, array in arrays.items():
         check = "rewards and learning rate"
@@ -73,11 +73,11 @@ def first_not_finite(
     parameters: Any,
 ) -> str | None:
     """
-    :param metrics: by name the values of all minibatches of an update
-    :param parameters: after it
-    :return: where the earliest number that is not finite stands; None: there is none
+    :param metrics: values of all minibatches of an update, by name
+    :param parameters: parameters after the update
+    :return: place of the earliest non-finite number, None: all are finite
     """
-    # The first minibatch of each metric that is not finite.
+    # Find each metric's first non-finite minibatch.
     suspects = {}
     for name, values in metrics.items():
         is_finite = np.isfinite(values)
@@ -87,7 +87,7 @@ def first_not_finite(
         earliest = min(suspects, key=suspects.__getitem__)
         return f"{earliest} of minibatch {suspects[earliest]}"
 
-    # The last step comes after all metrics. Parameters need not be contiguous.
+    # The last step follows all metrics. Parameters need not be contiguous.
     vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
     if bool(torch.isfinite(vector).all()):
         return None

@@ -1,8 +1,8 @@
 """
-Clipping of gradients: of all parameters together, as in PPO, or of the actor's and the critic's apart.
+Gradient clipping: all parameters together, as in PPO, or actor and critic apart.
 
-Together, the critic's gradient decides how far the actor may step: where it is large, the common factor leaves little
-to the actor. Apart, the factor of each part comes from its norm alone.
+Together, a large critic gradient limits the actor's step: the common factor shrinks both. Apart, each part's factor
+depends only on that part's norm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from quantile_critic.policies import QuantileActorCriticPolicy
 from quantile_critic.rollout import Samples
 
-# Parameters by the name of the scalar that has their norm.
+# Parameters by the name of the scalar that logs their norm.
 Parts = dict[str, list[nn.Parameter]]
 
 # Norm of all gradients.
@@ -26,23 +26,23 @@ def clip_gradients(
     parameters: list[nn.Parameter],
     max_norm: float,
 ) -> Tensor:
-    """As ``nn.utils.clip_grad_norm_``, on one device, in half the time; returns the norm before clipping."""
+    """Clip as ``nn.utils.clip_grad_norm_`` on one device, in half the time. Return the norm before clipping."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
 
-    # The norm of all gradients is that of their norms.
+    # The norm of all gradients is the norm of their norms.
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
-    # By 1, to the last bit, where the norm is small enough.
+    # The factor is exactly 1 where the norm is small enough.
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
 def all_norms(norms: list[Tensor]) -> Tensor:
     """
-    :param norms: of the parts, scalars
-    :return: shape (1,), the norm of a single part; else that of all gradients, then those of the parts
+    :param norms: norms of the parts, scalars
+    :return: shape (1,) for a single part; else the norm of all gradients, then those of the parts
     """
     if len(norms) == 1:
         return norms[0].reshape(1)
@@ -51,7 +51,7 @@ def all_norms(norms: list[Tensor]) -> Tensor:
 
 
 def names_of_norms(parts: Parts) -> tuple[str, ...]:
-    """:return: names of the norms in ``all_norms``"""
+    """:return: names of the norms in ``all_norms``, in order"""
     if len(parts) == 1:
         return (NORM,)
     return NORM, *parts
@@ -63,16 +63,18 @@ def parts_by_loss(
     minibatch: Samples,
 ) -> Parts:
     """
-    Part the parameters by which loss reaches them. What both reach, such as a shared features extractor, is a third
-    part, so that neither norm has a say in the other's factor.
+    Split the parameters by the loss that reaches them.
 
-    :param policy: is evaluated once, without a change of its state
-    :param parameters: its parameters that are trained
+    Parameters that both losses reach, such as a shared features extractor, are a third part. So neither norm affects
+    the other's factor.
+
+    :param policy: policy, evaluated once without a change of its state
+    :param parameters: its trainable parameters
     :param minibatch: an example
-    :return: those that only the quantiles depend on as the critic's, those that actions depend on, too, as shared, all
-        others as the actor's; only parts that have a parameter
+    :return: three parts without the empty ones. Critic: only the quantiles depend on it. Shared: quantiles and actions
+        depend on it. Actor: all other parameters
     """
-    # Evaluation mode draws no random numbers and leaves the statistics of normalising layers.
+    # Evaluation mode draws no random numbers and keeps the statistics of normalising layers.
     is_training = policy.training
     policy.set_training_mode(False)
     try:
@@ -97,8 +99,8 @@ def parts_by_loss(
 
 def leaves(results: Iterable[Tensor | None]) -> set[int]:
     """
-    :param results: of a computation that torch.autograd has recorded; None: no result
-    :return: ids of the parameters that they depend on
+    :param results: results of a computation that torch.autograd recorded; None: no result
+    :return: ids of the parameters that the results depend on
     """
     pending = [result.grad_fn for result in results if result is not None]
     visited = set()
@@ -111,7 +113,7 @@ def leaves(results: Iterable[Tensor | None]) -> set[int]:
         visited.add(node)
         pending += [function for function, _ in node.next_functions]
 
-        # The nodes at the end of the graph hold the parameters.
+        # The graph's leaf nodes refer to the parameters.
         if hasattr(node, "variable"):
             ids.add(id(node.variable))
     return ids

@@ -1,4 +1,4 @@
-"""The quantile head, its return statistics with PopArt, and the two networks of twin critics."""
+"""The quantile head with its return statistics and PopArt, and the paired networks of twin critics."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from quantile_critic.targets import next_statistics
 
 class QuantileHead(nn.Module):
     """
-    The ``value_net`` of C quantile critics, 1 or 2, whose outputs stand side by side.
+    The ``value_net`` of C quantile critics, 1 or 2, with their outputs side by side.
 
-    The buffers hold the return statistics, so that they are saved and moved with the policy. Mean 0 and std 1 mean
-    that returns are not normalised; std 0 that no statistics exist yet (or all returns were equal). ``std_average`` is
-    the moving average of mode "dsac_t" and ``std_average_filled`` how far it is filled (``next_std_average``), one per
-    critic, 0 before the first spread. ``kappa_statistics`` are mean and std of the raw returns and the number of
-    rollouts in them; they change no unit, and are 0 where kappa does not count in this std.
+    Buffers hold the return statistics, so the policy saves and moves them. Mean 0 and std 1 mean that returns are not
+    normalised. Std 0 means that no statistics exist yet, or that all returns were equal.
 
-    Attributes that the head lacks are the first critic's: a policy's own code may ask its ``value_net`` for ``weight``,
-    as it could before the head took that place.
+    Mode "dsac_t" uses one ``std_average`` per critic, a moving average that is 0 before the first spread.
+    ``std_average_filled`` is the share of it that is filled (``next_std_average``).
 
-    :param value_net: a critic's head, whose last linear layer has one output and is widened to N equal ones
+    ``kappa_statistics`` are the raw returns' mean and std and the number of rollouts in them. They change no unit, and
+    are 0 unless kappa counts in this std.
+
+    Attribute access falls back to the first critic: a policy's code may read ``value_net.weight``, which plain value
+    networks have.
+
+    :param value_net: a critic's head. Its last linear layer has one output and is widened to N equal outputs
     :param n_quantiles: N
-    :param second: the head of the second critic, which takes the second half of the latents; None: there is one critic
+    :param second: head of the second critic, which takes the second half of the latents; None: one critic
     :raises ValueError: if ``value_net`` does not end in a linear layer of one output, or that layer is parametrized
     """
 
@@ -46,14 +49,14 @@ class QuantileHead(nn.Module):
         second: nn.Module | None = None,
     ):
         super().__init__()
-        # One critic or two.
+        # Networks of one critic or two.
         self.net = value_net
         self.n_critics = 1
         if second is not None:
             self.second = second
             self.n_critics = 2
 
-        # Return statistics, the average of "dsac_t", the std in which kappa counts, midpoints.
+        # Return statistics, the average of "dsac_t", the std that kappa counts in, midpoints.
         self.register_buffer("ret_mean", torch.zeros(()))
         self.register_buffer("ret_std", torch.ones(()))
         self.register_buffer("ret_updates", torch.zeros(()))
@@ -62,7 +65,7 @@ class QuantileHead(nn.Module):
         self.register_buffer("kappa_statistics", torch.zeros(3))
         self.register_buffer("tau", quantile_midpoints(n_quantiles, like=self.ret_mean), persistent=False)
 
-        # The layer that becomes N outputs wide.
+        # Find the layer to widen to N outputs.
         linear_layers = [(name, module) for name, module in value_net.named_modules() if isinstance(module, nn.Linear)]
         if not linear_layers or linear_layers[-1][1].out_features != 1:
             raise ValueError(
@@ -72,7 +75,7 @@ class QuantileHead(nn.Module):
         if nn.utils.parametrize.is_parametrized(last) or not isinstance(last.weight, nn.Parameter):
             raise ValueError(f"value_net's last layer cannot be widened to {n_quantiles} quantiles: it is parametrized")
 
-        # In place, since the optimizer has these parameters.
+        # Widen in place, since the optimizer refers to these parameters.
         for layer in self.last_layers:
             layer.out_features = n_quantiles
             for parameter in layer.parameters():
@@ -80,8 +83,8 @@ class QuantileHead(nn.Module):
 
     @property
     def last_layers(self) -> list[nn.Linear]:
-        """The layers that give the quantiles, one per critic."""
-        # The second critic has the same layers.
+        """Last layers, which output the quantiles, one per critic."""
+        # The second critic has the same structure.
         nets = [self.net]
         if self.n_critics > 1:
             nets.append(self.second)
@@ -89,8 +92,8 @@ class QuantileHead(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         """
-        :param name: of an attribute that no instance variable has: a parameter, buffer or module, else the first
-            critic's (see the class)
+        :param name: name of an attribute that is no instance variable: a parameter, buffer or module, else an attribute
+            of the first critic
         """
         try:
             return super().__getattr__(name)
@@ -99,45 +102,45 @@ class QuantileHead(nn.Module):
 
     def forward(self, latent_vf: Tensor) -> Tensor:
         """
-        :param latent_vf: output of the value network, shape (B, features), of the critics side by side
+        :param latent_vf: output of the value network, shape (B, features), critics side by side
         :return: quantiles in the units of the loss, shape (B, C * N)
         """
         if self.n_critics == 1:
             return cast(Tensor, self.net(latent_vf))
 
-        # Each critic takes its half of the latents.
+        # Split the latents between the critics.
         first, second = latent_vf.chunk(2, dim=1)
         return torch.cat([self.net(first), self.second(second)], dim=1)
 
     def value(self, quantiles: Tensor) -> Tensor:
         """
-        The value, the smallest mean of a critic's quantiles.
+        Compute the value: the smallest mean of a critic's quantiles.
 
-        :param quantiles: in units of the loss, shape (B, C * N)
-        :return: in raw units, shape (B, 1)
+        :param quantiles: predictions in units of the loss, shape (B, C * N)
+        :return: raw units, shape (B, 1)
         """
         chosen = self.of_smaller_mean(quantiles)
         return self.to_raw(chosen.mean(dim=1, keepdim=True))
 
     def of_smaller_mean(self, quantiles: Tensor) -> Tensor:
         """
-        Quantiles of the critic with the smaller mean, per sample.
+        Select the quantiles of the critic with the smaller mean, per sample.
 
-        :param quantiles: of all critics, shape (B, C * N)
+        :param quantiles: predictions of all critics, shape (B, C * N)
         :return: shape (B, N), same units
         """
         if self.n_critics == 1:
             return quantiles
 
-        # Equal means leave the first critic's.
+        # Equal means select the first critic.
         first, second = quantiles.chunk(2, dim=1)
         is_smaller = first.mean(dim=1, keepdim=True) <= second.mean(dim=1, keepdim=True)
         return torch.where(is_smaller, first, second)
 
     def split(self, quantiles: Tensor) -> tuple[Tensor, ...]:
         """
-        :param quantiles: of all critics, shape (B, C * N)
-        :return: those of each critic, C tensors of shape (B, N)
+        :param quantiles: predictions of all critics, shape (B, C * N)
+        :return: predictions of each critic, C tensors of shape (B, N)
         """
         if self.n_critics == 1:
             return (quantiles,)
@@ -146,16 +149,16 @@ class QuantileHead(nn.Module):
     def to_raw(self, normalized: Tensor) -> Tensor:
         """
         :param normalized: quantiles or values in units of the loss, any shape
-        :return: in raw units, same shape
+        :return: raw units, same shape
         """
         return normalized * self.ret_std + self.ret_mean
 
     def to_normalized(self, raw: Tensor) -> Tensor:
         """
         :param raw: returns in raw units, any shape
-        :return: in units of the loss, same shape; where all returns were equal (std 0), their deviation in raw units
+        :return: units of the loss, same shape. Where all returns were equal (std 0), deviations in raw units
         """
-        # Without a standard deviation, raw deviations.
+        # Deviations stay raw without a standard deviation.
         scale = torch.where(self.ret_std > 0, self.ret_std, 1.0)
         return (raw - self.ret_mean) / scale
 
@@ -166,13 +169,13 @@ class QuantileHead(nn.Module):
         *args: Any,
     ) -> None:
         """
-        As torch's; archives of earlier versions lack the newer buffers.
+        Load as torch does. Archives of earlier versions lack the newer buffers.
 
-        :param state_dict: of the policy
-        :param prefix: of this module's names there
-        :param args: of torch's method
+        :param state_dict: state of the policy
+        :param prefix: prefix of this module's names in it
+        :param args: further arguments of torch's method
         """
-        # Archives from before "dsac_t" have no average; those of 0.1 and 0.2 one that goes on as it is.
+        # Archives from before "dsac_t" have no average. Those of 0.1 and 0.2 have one that needs no change.
         average = state_dict.setdefault(f"{prefix}std_average", torch.zeros_like(self.std_average))
         state_dict.setdefault(f"{prefix}std_average_filled", (average > 0).to(average.dtype))
         state_dict.setdefault(f"{prefix}kappa_statistics", torch.zeros_like(self.kappa_statistics))
@@ -185,13 +188,13 @@ class QuantileHead(nn.Module):
         popart: bool,
     ) -> None:
         """
-        Take one rollout's returns into the statistics (``next_statistics``).
+        Add one rollout's returns to the statistics (``next_statistics``).
 
         :param returns: raw returns of the rollout, any shape, finite
-        :param rate: weight of the newest rollout; None weighs all rollouts alike
-        :param popart: keep the raw predictions as they were by rescaling the last layer
+        :param rate: weight of the newest rollout, None: all rollouts alike
+        :param popart: rescale the last layer so that raw predictions stay
         """
-        # This rollout counts already.
+        # Count this rollout first.
         self.ret_updates += 1
         updates = int(self.ret_updates)
         mean, std = next_statistics(self.ret_mean.item(), self.ret_std.item(), updates, returns, rate)
@@ -199,7 +202,7 @@ class QuantileHead(nn.Module):
 
     @property
     def kappa_unit(self) -> Tensor:
-        """The std of the raw returns, scalar; 1 before there are statistics, and where all returns were equal."""
+        """Std of the raw returns, scalar. It is 1 before statistics exist and where all returns were equal."""
         std = self.kappa_statistics[1]
         return torch.where(std > 0, std, 1.0)
 
@@ -209,10 +212,10 @@ class QuantileHead(nn.Module):
         rate: float | None,
     ) -> None:
         """
-        Take one rollout's returns into ``kappa_statistics``, as ``observe_returns`` does where they set the units.
+        Add one rollout's returns to ``kappa_statistics``, as ``observe_returns`` does for the units of the loss.
 
         :param returns: raw returns of the rollout, any shape, finite
-        :param rate: weight of the newest rollout; None weighs all rollouts alike
+        :param rate: weight of the newest rollout, None: all rollouts alike
         """
         mean, std, updates = self.kappa_statistics.tolist()
         new_mean, new_std = next_statistics(mean, std, int(updates) + 1, returns, rate)
@@ -230,22 +233,22 @@ class QuantileHead(nn.Module):
 
         :param mean: new mean of the raw returns
         :param std: new standard deviation of the raw returns, >= 0
-        :param popart: rescale the last layer so that raw predictions stay as they are (van Hasselt et al. 2016, eq. 9);
-            skipped where a std is 0
+        :param popart: rescale the last layer so that raw predictions stay (van Hasselt et al. 2016, eq. 9); skipped
+            where a std is 0
         """
-        # The units that the layer has.
+        # Units of the layer so far.
         old_mean = self.ret_mean.item()
         old_std = self.ret_std.item()
         self.ret_mean.fill_(mean)
         self.ret_std.fill_(std)
 
-        # The layer must match the numbers as the buffers round them.
+        # The layer must match the numbers as rounded in the buffers.
         mean = self.ret_mean.item()
         std = self.ret_std.item()
         if not (popart and old_std > 0 and std > 0):
             return
 
-        # Weights in the new units, then the bias, which also takes the shift of the mean.
+        # Rescale the weights, then the bias, which also absorbs the shift of the mean.
         scale = old_std / std
         self.std_average.mul_(scale)
         for last in self.last_layers:
@@ -256,11 +259,11 @@ class QuantileHead(nn.Module):
 
 class TwinNet(nn.Module):
     """
-    Two networks in place of one, their outputs side by side.
+    Two networks in place of one, with their outputs side by side.
 
-    :param first: the network of the first critic
-    :param second: the network of the second critic
-    :param split: whether each gets its half of the input, not all of it
+    :param first: network of the first critic
+    :param second: network of the second critic
+    :param split: give each network half of the input, not all of it
     """
 
     def __init__(
@@ -276,12 +279,12 @@ class TwinNet(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         """
-        :param inputs: shape (B, features), or what the networks take
+        :param inputs: shape (B, features), or any input of the networks
         :return: shape (B, twice the features of one network)
         """
         if not self.split:
             return torch.cat([self.first(inputs), self.second(inputs)], dim=1)
 
-        # Halves that stand side by side, one for each.
+        # The halves lie side by side, one per network.
         first, second = inputs.chunk(2, dim=1)
         return torch.cat([self.first(first), self.second(second)], dim=1)

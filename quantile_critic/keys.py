@@ -1,8 +1,8 @@
 """
-What compiled code depends on, by name: a change compiles anew and can be said.
+Everything that compiled code depends on, by name. A change compiles again and can be named.
 
-Code of this package, Stable-Baselines3 and torch reads what stands here, so it needs no guards of torch.compile. What
-anybody else's code reads nobody here knows; ``foreign_code`` finds it, and torch guards it.
+Code of this package, Stable-Baselines3 and torch reads only the settings listed here, so it needs no guards of
+torch.compile. Foreign code may read anything. ``foreign_code`` detects it, and torch guards it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from quantile_critic.policies import QuantileActorCriticPolicy
 
 PLAIN = (int, float, str, type(None))
 
-# Containers with more entries are logs, not settings: nobody looks through them for objects.
+# Larger containers are logs, not settings. They are not searched for objects.
 LARGEST_CONTAINER = 100
 
-# Packages whose code reads nothing but what the key has.
+# Packages whose code reads only the settings in the key.
 OURS = frozenset(
     {
         "distributional_ppo",
@@ -38,10 +38,10 @@ OURS = frozenset(
     }
 )
 
-# Packages whose functions theirs are made of.
+# Packages that those build on.
 BELOW = sys.stdlib_module_names | {"gymnasium", "numpy", "typing_extensions"}
 
-# Methods that make the loss of a minibatch.
+# Methods that compute the loss of a minibatch.
 LOSS_METHODS = (
     "_minibatch_loss",
     "_policy_loss",
@@ -56,7 +56,7 @@ LOSS_METHODS = (
     "_clipping",
 )
 
-# What SB3's policies read of themselves when they act and are evaluated, beside their modules and action_dist.
+# Attributes that SB3's policies read when they act and are evaluated, beside their modules and action_dist.
 POLICY_ATTRIBUTES = (
     "n_critics",
     "n_quantiles",
@@ -70,7 +70,7 @@ POLICY_ATTRIBUTES = (
 
 
 def layout(tensor: Tensor) -> tuple[Any, ...]:
-    """:return: what compiled code takes for granted of a tensor; strides of dimensions of one element do not matter"""
+    """:return: properties of a tensor that compiled code relies on. Strides of one-element dimensions do not matter"""
     stride = None
     if not tensor.is_contiguous():
         stride = tensor.stride()
@@ -78,8 +78,8 @@ def layout(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def layouts(args: Any) -> list[Any]:
-    """The layout of each tensor; compiled code takes no others, and does not look."""
-    # A plain list of tensors has no branches to walk through.
+    """Return the layout of each tensor. Compiled code requires these layouts and does not check them."""
+    # A plain list of tensors has no tree to walk.
     leaves = args
     if not (isinstance(args, list | tuple) and all(isinstance(arg, Tensor) for arg in args)):
         leaves = tree_leaves(args)
@@ -97,7 +97,7 @@ def plain_attributes(
     label: str,
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
-    """Numbers, strings, flags and functions of an object, and lists of them: constants of compiled code."""
+    """Select an object's numbers, strings, flags and functions, and lists of them: constants of compiled code."""
     constant = (*PLAIN, FunctionType)
 
     plain: dict[str, Any] = {}
@@ -116,12 +116,12 @@ def key_of(
     **more: Any,
 ) -> dict[str, Any]:
     """
-    :param policy: whose structure it is
+    :param policy: policy whose structure counts
     :param args: arguments of the compiled function, whose layouts count
-    :param more: other parts of the key
-    :return: all that code of ``OURS`` for these arguments depends on
+    :param more: further parts of the key
+    :return: everything that code of ``OURS`` depends on for these arguments
     """
-    # Sizes, what the caller adds, the state of torch.
+    # Layouts, the caller's parts, the state of torch.
     key = {
         "sizes of the arguments": layouts(args),
         "sizes of the policy's tensors": layouts([*policy.parameters(), *policy.buffers()]),
@@ -130,7 +130,7 @@ def key_of(
     key |= _state_of_torch(policy.device)
     key["observation space"] = str(policy.observation_space)
 
-    # The policy reads named attributes of itself; a module of torch or SB3 reads any of its own.
+    # The policy reads only these attributes of itself. A module of torch or SB3 may read any attribute.
     for name in POLICY_ATTRIBUTES:
         key[f"policy.{name}"] = getattr(policy, name, None)
     for name, module in policy.named_modules(prefix="policy"):
@@ -141,13 +141,13 @@ def key_of(
     key["class of policy.action_dist"] = type(policy.action_dist)
     key |= plain_attributes("policy.action_dist.", vars(policy.action_dist))
 
-    # Constants and functions of the formulas, for somebody who sets them from outside.
+    # Constants and functions of the formulas, which a user may replace.
     key |= plain_attributes("losses.", vars(losses))
     return key
 
 
 def _state_of_torch(device: torch.device) -> dict[str, Any]:
-    """What torch's own arithmetic depends on."""
+    """Return the settings that torch's arithmetic depends on."""
     kind = device.type
     return {
         "torch.is_autocast_enabled": torch.is_autocast_enabled(kind),
@@ -163,9 +163,9 @@ def difference(
     old: dict[str, Any],
 ) -> str:
     """
-    :param new: key of now
-    :param old: key of before
-    :return: what differs, such as "kappa 1.0 -> 0.5"; what is too long to print by its name alone
+    :param new: current key
+    :param old: previous key
+    :return: changes, such as "kappa 1.0 -> 0.5"; a long value appears only by its name
     """
     parts = []
     for name in dict.fromkeys([*new, *old]):
@@ -174,7 +174,7 @@ def difference(
         if name in new and name in old and before == after:
             continue
 
-        # Both values, unless they would fill the line.
+        # Show both values unless they would fill the line.
         change = f"{name} {_short(before)} -> {_short(after)}"
         if len(change) > 80:
             change = name
@@ -187,13 +187,13 @@ def difference(
 
 
 def _short(value: Any) -> str:
-    """:return: a value in few words, without an address in memory"""
+    """:return: short text of a value, without its memory address"""
     if isinstance(value, type | FunctionType):
         return value.__qualname__
     return repr(value)
 
 
-# ------------------------------------------------------------------------------------------- code of somebody else
+# ------------------------------------------------------------------------------------------------------ foreign code
 
 
 def foreign_code(
@@ -201,20 +201,21 @@ def foreign_code(
     loss: Any = None,
 ) -> str | None:
     """
-    Find code that is not of ``OURS`` where the loss or the policy runs it. It is a class of the user, or a method or
-    function that somebody has replaced on an instance, a class or a module.
+    Find code outside ``OURS`` that the loss or the policy runs.
 
-    :param policy: which is run
-    :param loss: bound method that computes the loss of a minibatch; None: only the policy is run
-    :return: name of the first such code; None: all code is of ``OURS``
+    It is a user's class, or a method or function that was replaced on an instance, a class or a module.
+
+    :param policy: policy that runs
+    :param loss: bound method that computes the loss of a minibatch; None: only the policy runs
+    :return: name of the first foreign code; None: all code is of ``OURS``
     """
-    # The loss.
+    # Code of the loss.
     if loss is not None:
         name = _foreign_loss(loss)
         if name is not None:
             return name
 
-    # What instances have in place of their class's methods.
+    # Methods replaced on instances.
     instances = [(f"{name}.", module) for name, module in policy.named_modules(prefix="policy")]
     instances.append(("policy.action_dist.", policy.action_dist))
     for label, instance in instances:
@@ -222,7 +223,7 @@ def foreign_code(
         if name is not None:
             return name
 
-    # Their classes, then the files of these classes.
+    # Their classes, then the modules of these classes.
     classes = {type(module) for module in policy.modules()} | {type(policy.action_dist)}
     bases = dict.fromkeys(base for cls in classes for base in cls.__mro__[:-1])
     for base in bases:
@@ -233,7 +234,7 @@ def foreign_code(
     if name is not None:
         return name
 
-    # What they all call: torch's functions and the methods of its tensors.
+    # Functions that all of them call: torch's, and the methods of its tensors.
     for module in (torch, nn.functional):
         name = _foreign_function(vars(module), module.__name__)
         if name is not None:
@@ -246,19 +247,19 @@ def contents_of_classes(
     loss: Any = None,
 ) -> dict[str, Any]:
     """
-    What torch's guards do not see: methods of a class that somebody replaces, attributes that hide those of a base.
+    List class contents that torch's guards miss: replaced methods, and attributes that hide a base's.
 
-    Guards see the values of class attributes. So only their names count here, and a class that counts something does
-    not compile anew.
+    Guards cover the values of class attributes. So only their names count here, and a class that changes a counter does
+    not compile again.
 
-    :param policy: which is run
-    :param loss: bound method of the model whose class counts, too; None: only the policy is run
-    :return: contents of the classes of model, policy and the objects they hold that are not of ``OURS``
+    :param policy: policy that runs
+    :param loss: bound method of the model, whose class also counts; None: only the policy runs
+    :return: contents of classes outside ``OURS``: those of model, policy and the objects they refer to
     """
     roots = [*policy.modules(), policy.action_dist]
     if loss is not None:
         roots.append(loss.__self__)
-    classes = {type(root) for root in roots} | _classes_held(roots)
+    classes = {type(root) for root in roots} | _classes_in(roots)
     bases = dict.fromkeys(base for cls in classes for base in cls.__mro__[:-1])
 
     contents: dict[str, Any] = {}
@@ -274,9 +275,9 @@ def contents_of_classes(
     return contents
 
 
-def _classes_held(roots: Iterable[Any]) -> set[type]:
+def _classes_in(roots: Iterable[Any]) -> set[type]:
     """
-    :param roots: objects whose attributes are looked through
+    :param roots: objects whose attributes are searched
     :return: classes of the objects in them, in short lists and dicts, and in objects of foreign classes
     """
     classes: set[type] = set()
@@ -291,7 +292,7 @@ def _classes_held(roots: Iterable[Any]) -> set[type]:
             continue
         visited.add(id(value))
 
-        # Containers and namespaces hold objects; what belongs to packages known here holds none of the user's.
+        # Search containers and namespaces. Objects of the packages above refer to no object of the user.
         if isinstance(value, dict) and len(value) <= LARGEST_CONTAINER:
             pending += value.values()
         elif isinstance(value, list | tuple) and len(value) <= LARGEST_CONTAINER:
@@ -304,8 +305,8 @@ def _classes_held(roots: Iterable[Any]) -> set[type]:
 
 
 def _foreign_loss(loss: Any) -> str | None:
-    """The first method of the loss, or function that it calls, which somebody has overridden or replaced."""
-    # Methods of the class, or of the instance.
+    """Return the first overridden or replaced method of the loss, or function that it calls."""
+    # Methods replaced on the class or the instance.
     model = loss.__self__
     mro = type(model).__mro__
     for name in LOSS_METHODS:
@@ -313,7 +314,7 @@ def _foreign_loss(loss: Any) -> str | None:
         if name in vars(model) or not isinstance(function, FunctionType) or _is_foreign(_module_of(function)):
             return f"{type(model).__qualname__}.{name}"
 
-    # A property in place of a flag, which may give another value each time.
+    # Properties in place of flags: each read may give another value.
     for base in mro:
         for name in vars(base).keys() & vars(model).keys():
             if hasattr(vars(base)[name], "__get__"):
@@ -331,8 +332,7 @@ def _foreign_loss(loss: Any) -> str | None:
 
 def foreign_class(cls: type) -> str | None:
     """
-    :return: the first class among this and its bases, method of it or function of its file that is not of ``OURS``;
-        None: all are
+    :return: first base class, method or function of the class's module outside ``OURS``, None: all belong to ``OURS``
     """
     bases = cls.__mro__[:-1]
     for base in bases:
@@ -343,14 +343,14 @@ def foreign_class(cls: type) -> str | None:
 
 
 def _foreign_part(cls: type) -> str | None:
-    """As ``foreign_class``, without the bases."""
+    """Check a class as ``foreign_class`` does, without its bases."""
     if _is_foreign(cls.__module__):
         return cls.__qualname__
     return _foreign_function(vars(cls), cls.__qualname__)
 
 
 def _foreign_modules(classes: Iterable[type]) -> str | None:
-    """The first function that somebody has replaced in the file of a class."""
+    """Return the first function that was replaced in the module of a class."""
     for file in dict.fromkeys(cls.__module__ for cls in classes):
         if file.partition(".")[0] not in OURS:
             continue
@@ -364,8 +364,8 @@ def _foreign_function(
     names: Mapping[str, Any],
     label: str,
 ) -> str | None:
-    """The first function among the names of a class or a file that is not of ``OURS``."""
-    # The last answer holds as long as the values are the same objects.
+    """Return the first function outside ``OURS`` among the names of a class or a module."""
+    # The last answer holds while the values are the same objects.
     values = tuple(names.values())
     last_values, result = _ANSWERS.get(label, ((), None))
     if len(last_values) == len(values) and all(map(operator.is_, last_values, values)):
@@ -382,7 +382,7 @@ def _foreign_function(
     return result
 
 
-# By label the values that ``_foreign_function`` last looked at, and its answer: to look again takes a millisecond.
+# Values that ``_foreign_function`` checked last and its answer, by label. A new check takes a millisecond.
 _ANSWERS: dict[str, tuple[tuple[Any, ...], str | None]] = {}
 
 
@@ -390,12 +390,12 @@ def _foreign_callable(
     attributes: dict[str, Any],
     label: str,
 ) -> str | None:
-    """The first attribute of an object that can be called and is not of ``OURS``, such as a method of its own."""
+    """Return an object's first callable attribute outside ``OURS``, such as a method replaced on the instance."""
     for name, value in attributes.items():
         if not callable(value) or isinstance(value, type | nn.Module):
             continue
 
-        # A function has a file; any other object has that of its class.
+        # A function has a module. Any other object has that of its class.
         module = type(value).__module__
         if isinstance(value, FunctionType):
             module = _module_of(value)
@@ -405,19 +405,19 @@ def _foreign_callable(
 
 
 def _unbound(attribute: Any) -> Any:
-    """:return: an attribute of a class; the function itself of a static or class method"""
+    """:return: an attribute of a class; for a static or class method its function"""
     if isinstance(attribute, staticmethod | classmethod):
         return attribute.__func__
     return attribute
 
 
 def _module_of(function: FunctionType) -> str:
-    """The file that a function was written in, whatever its wrapper says."""
+    """Return the module that defines a function, whatever its wrapper claims."""
     return str(function.__globals__.get("__name__", ""))
 
 
 @functools.cache
 def _is_foreign(module: str) -> bool:
-    """:return: whether a file is of another package than ``OURS`` and those they are built on"""
+    """:return: whether a module lies outside ``OURS`` and the packages that those build on"""
     package = module.partition(".")[0]
     return package not in OURS and package not in BELOW

@@ -1,4 +1,4 @@
-"""The log, written after the update it describes."""
+"""A log that is written after the update it describes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 SB3_WRITERS = logger.HumanOutputFormat, logger.JSONOutputFormat, logger.CSVOutputFormat, logger.TensorBoardOutputFormat
 
-# How the values of an update's minibatches become one scalar, where that is no mean. With twin critics each critic's
-# own scalar, NAME_1 and NAME_2, goes as NAME does.
+# Reductions of an update's minibatches to one scalar, where that is not the mean. Scalars of each twin critic, NAME_1
+# and NAME_2, use the reduction of NAME.
 REDUCTIONS: dict[str, Literal["min", "max", "last"]] = {
     "loss": "last",  # as in PPO
     "variance_scaling_weight_min": "min",
@@ -24,11 +24,11 @@ def reduced(
     values: np.ndarray,
 ) -> float:
     """
-    :param name: of a metric
-    :param values: of the minibatches, shape (n_minibatches,)
-    :return: the scalar that is logged
+    :param name: name of a metric
+    :param values: values of the minibatches, shape (n_minibatches,)
+    :return: scalar to log
     """
-    # The reduction by name, else the mean.
+    # Reduce by name, else by the mean.
     reduction = REDUCTIONS.get(name.removesuffix("_1").removesuffix("_2"), "mean")
     if reduction == "min":
         return float(values.min())
@@ -40,27 +40,31 @@ def reduced(
 
 
 class DeferredLog(OnPolicyAlgorithm):
-    """``learn`` asks for the log between rollout and update; this puts it off until the update is done."""
+    """Defer the log until after the update. ``learn`` requests it between rollout and update."""
 
-    _waiting_dump: int | None = None  # the iteration whose log waits
+    _waiting_dump: int | None = None  # iteration whose log waits
     _has_unwritten_update = False
 
     def dump_logs(self, iteration: int = 0) -> None:
         """
-        Write the log. ``learn`` asks for it between rollout and update, with the iteration's number: that request waits
-        for the update, so that its scalars are written with the rollout they come from.
+        Write the log, or defer it until after the update.
+
+        ``learn`` requests it between rollout and update, with the iteration's number. Deferring keeps the
+        update's scalars together with those of its rollout.
         """
         if iteration > 0:
             self._waiting_dump = iteration
         else:
             super().dump_logs()
 
-    def _write_what_waits(self, last: bool = False) -> None:
+    def _write_deferred(self, last: bool = False) -> None:
         """
-        Write the log that ``dump_logs`` has put off. The update's scalars stay readable, as in PPO, where all writers
-        are SB3's; others would write them again at the next dump.
+        Write the log that ``dump_logs`` deferred.
 
-        :param last: write an update, too, that nobody has asked for
+        If all writers are SB3's, the update's scalars stay readable, as in PPO. Other writers would write them again at
+        the next dump.
+
+        :param last: also write an update without a request
         """
         # The dump clears them.
         scalars = {}
@@ -77,7 +81,7 @@ class DeferredLog(OnPolicyAlgorithm):
         self._waiting_dump = None
         self._has_unwritten_update = False
 
-        # SB3's writers leave out what is excluded.
+        # SB3's writers skip excluded scalars.
         if all(isinstance(writer, SB3_WRITERS) for writer in self.logger.output_formats):
             for name, value in scalars.items():
                 self.logger.record(name, value, exclude=("stdout", "log", "json", "csv", "tensorboard"))

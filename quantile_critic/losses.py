@@ -1,7 +1,7 @@
 """
-The quantile maths: midpoints, quantile-Huber loss, clipping, variance and the weights made of it.
+Quantile maths: midpoints, quantile-Huber loss, clipping, variance, and weights from the variance.
 
-Pure functions of tensors, without a word about PPO. A trainer that only wants its value loss scaled copies this file::
+All functions are pure and independent of PPO. A trainer that only needs a scaled value loss copies this file::
 
     value_loss = variance_scaling_weight(quantiles, 0.1, 10.0) * value_loss
 """
@@ -17,20 +17,20 @@ from torch.nn import functional as F
 
 VfClipMode = Literal["per_quantile", "mean_only", "mean_and_variance", "disable"]
 
-# DSAC-T, in its authors' code: keeps the weight finite where the variance is 0.
+# Constant of DSAC-T, in its authors' code. It keeps the weight finite where the variance is 0.
 DSAC_T_BIAS = 0.1
 
-# DSAC-T, in its authors' code: rate of the moving average of the standard deviation.
+# Constant of DSAC-T, in its authors' code: rate of the moving average of the standard deviation.
 DSAC_T_RATE = 0.005
 
 # Without a lower clamp the weight counts fully from this variance on, as a share of the mean squared error. Calibrated
-# quantiles have about 1, expectiles (a large kappa) about 0.5; two of them, the fewest with a spread, 0.2.
+# quantiles reach about 1, expectiles (a large kappa) about 0.5. Two expectiles, the fewest with a spread, reach 0.2.
 SPREAD_SHARE = 0.1
 
-# A lower clamp below this holds no weight above 0 in practice: gradients scaled by it drown in Adam's eps.
+# A smaller lower clamp has no effect: gradients scaled by it are small beside Adam's eps.
 NEGLIGIBLE_CLAMP = 1e-6
 
-# Quantiles begin as one, up to rounding: their standard deviation over their size.
+# Quantiles start equal up to rounding: this ratio of their standard deviation to their size.
 ROUNDING = 1e-6
 
 
@@ -39,7 +39,7 @@ def quantile_midpoints(
     like: Tensor,
 ) -> Tensor:
     """
-    Midpoints tau_i = (i + 0.5) / N of N equal shares of probability (Dabney et al. 2017, lemma 2).
+    Compute the midpoints tau_i = (i + 0.5) / N of N equal shares of probability (Dabney et al. 2017, lemma 2).
 
     :param n_quantiles: N
     :param like: tensor whose dtype and device the result takes
@@ -57,14 +57,14 @@ def quantile_huber_loss(
     tau: Tensor | None = None,
 ) -> Tensor:
     """
-    Quantile-Huber loss of each sample, the mean over its quantiles (IQN, eq. 3, with one target per sample).
+    Compute each sample's quantile-Huber loss, the mean over its quantiles (IQN, eq. 3, with one target per sample).
 
-    For kappa far above the errors it is expectile regression, u^2 / 2 weighted by sign; towards 0, quantile regression.
+    A kappa far above the errors gives expectile regression, u^2 / 2 weighted by sign. Near 0 it is quantile regression.
 
     :param quantiles: predictions, shape (B, N)
     :param targets: one return per sample in the units of the predictions, shape (B,) or (B, 1), or M atoms each, (B, M)
-    :param kappa: where the loss turns from quadratic to linear, > 0, in the units of the predictions
-    :param tau: the midpoints, shape (N,); None: they are computed
+    :param kappa: error at which the loss turns from quadratic to linear, > 0, in the units of the predictions
+    :param tau: midpoints, shape (N,), None: computed here
     :return: shape (B,); the mean over the atoms
     :raises ValueError: if the targets are not one row per sample
     """
@@ -78,7 +78,7 @@ def quantile_huber_loss(
     if tau is None:
         tau = quantile_midpoints(quantiles.shape[1], like=quantiles)
 
-    # Several atoms per sample: every pair of quantile and atom is one sample with one target.
+    # With several atoms per sample, every pair of quantile and atom is one sample with one target.
     if targets.dim() == 2 and targets.shape[1] > 1:
         atoms = targets.shape[1]
         repeated = quantiles.repeat_interleave(atoms, dim=0)  # (B * M, N)
@@ -96,10 +96,10 @@ def quantile_huber_loss(
 
 def in_full_precision(values: Tensor) -> Tensor:
     """
-    Half precision squares to infinity from 256 on, and averages of it stall: its variances are taken in float32.
+    Convert half precision to float32 for variances. Its squares overflow from 256 on, and its averages stall.
 
     :param values: any shape
-    :return: likewise; float16 and bfloat16 as float32, other types as they are
+    :return: same shape; float16 and bfloat16 become float32, other types stay
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         return values.float()
@@ -108,20 +108,20 @@ def in_full_precision(values: Tensor) -> Tensor:
 
 def quantile_variance(quantiles: Tensor) -> Tensor:
     """
-    Variance of each sample's quantiles around their mean, without gradient.
+    Compute the variance of each sample's quantiles around their mean, without gradient.
 
     :param quantiles: shape (..., N)
     :return: population variance (divided by N), shape (...), in squared units of the quantiles; float32 for half
         precision
-    :raises ValueError: on quantiles without a batch dimension
+    :raises ValueError: if the quantiles have no batch dimension
     """
     if quantiles.dim() < 2:
         raise ValueError(f"quantiles must have shape (B, N), got {tuple(quantiles.shape)}")
 
-    # No gradient passes through the weight.
+    # The weight passes no gradient.
     quantiles = in_full_precision(quantiles.detach())
 
-    # ``var`` takes ten times as long.
+    # ``var`` would take ten times as long.
     deviations = quantiles - quantiles.mean(dim=-1, keepdim=True)
     return deviations.square().mean(dim=-1)
 
@@ -131,7 +131,7 @@ def squared_errors(
     targets: Tensor,
 ) -> Tensor:
     """
-    Squared error of each sample's mean prediction, without gradient: what the spread of its quantiles is to explain.
+    Compute each mean prediction's squared error, without gradient. The spread of the quantiles should explain it.
 
     :param quantiles: shape (B, N)
     :param targets: shape (B,), (B, 1) or (B, M), in the units of the quantiles
@@ -148,17 +148,17 @@ def lower_tail_mean(
     alpha: float,
 ) -> Tensor:
     """
-    Conditional value at risk: the mean of the worst share ``alpha`` of N equally likely returns.
+    Compute the conditional value at risk: the mean of the worst share ``alpha`` of N equally likely returns.
 
     :param quantiles: shape (B, N), in any order
     :param alpha: within (0, 1]; 1 gives the mean
     :return: shape (B,), in the units of the quantiles
-    :raises ValueError: if ``alpha`` is outside
+    :raises ValueError: if ``alpha`` is out of its range
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be within (0, 1], got {alpha}")
 
-    # The share of each sorted quantile's probability that lies in the tail.
+    # Share of each sorted quantile's probability in the tail.
     edges = torch.linspace(0, 1, quantiles.shape[1] + 1, dtype=quantiles.dtype, device=quantiles.device)
     shares = edges.clamp(max=alpha).diff() / alpha  # (N,)
     return (quantiles.sort(dim=1).values * shares).sum(dim=1)
@@ -172,17 +172,18 @@ def clip_quantiles(
     variance_factor: float,
 ) -> Tensor:
     """
-    Predictions held near those of the rollout.
+    Clip predictions near those of the rollout.
 
     :param quantiles: predictions, shape (B, N)
-    :param old: those of the policy that collected the rollout, shape (B, N), same units
-    :param eps: how far they may move, > 0, same units
-    :param mode: "per_quantile": every quantile by at most eps; "mean_only": all are shifted so that their mean moves by
-        at most eps; "mean_and_variance": and then drawn to their mean until their standard deviation is at most
-        ``variance_factor`` times the old one, unless they were all equal; "disable": as far as they like
-    :param variance_factor: for "mean_and_variance", > 0
-    :return: shape (B, N); to the last bit the predictions themselves where nothing is held back
-    :raises ValueError: on another mode
+    :param old: predictions of the policy that collected the rollout, shape (B, N), same units
+    :param eps: largest move, > 0, same units
+    :param mode: "per_quantile": each quantile moves by at most eps. "mean_only": one shift of all quantiles limits the
+        move of their mean to eps. "mean_and_variance": after that shift, the quantiles shrink to their mean until their
+        standard deviation is at most ``variance_factor`` times the old one. Old quantiles that are all equal set no
+        such limit. "disable": no limit
+    :param variance_factor: largest ratio of standard deviations with "mean_and_variance", > 0
+    :return: shape (B, N); exactly the predictions where no limit applies
+    :raises ValueError: if the mode is another
     """
     if mode == "disable":
         return quantiles
@@ -190,7 +191,7 @@ def clip_quantiles(
         raise ValueError(f"mode must be one of {', '.join(get_args(VfClipMode))}, got {mode!r}")
     eps = torch.as_tensor(eps, dtype=old.dtype, device=old.device)
 
-    # Each quantile by itself.
+    # Clip each quantile separately.
     if mode == "per_quantile":
         moved = quantiles - old
         return torch.where(moved.abs() > eps, old + moved.clamp(-eps, eps), quantiles)
@@ -199,19 +200,19 @@ def clip_quantiles(
     mean = quantiles.mean(dim=1, keepdim=True)
     old_mean = old.mean(dim=1, keepdim=True)
     moved = mean - old_mean
-    held = moved.clamp(-eps, eps)
-    shifted = quantiles + (held - moved)
+    clipped_shift = moved.clamp(-eps, eps)
+    shifted = quantiles + (clipped_shift - moved)
     if mode == "mean_only":
         return shifted
 
-    # Draw them to their mean. The variance is clamped, since the gradient of a root at 0 is infinite.
+    # Shrink them to their mean. The variance is clamped, since the gradient of a root at 0 is infinite.
     variance = (quantiles - mean).square().mean(dim=1, keepdim=True)
     std = variance.clamp(min=1e-12).sqrt()
     old_std = old.std(dim=1, keepdim=True, unbiased=False)
     scale = variance_factor * old_std / std
-    narrowed = (old_mean + held) + (quantiles - mean) * scale
+    narrowed = (old_mean + clipped_shift) + (quantiles - mean) * scale
 
-    # Quantiles that are still one have no spread to which the first update could be held.
+    # Equal old quantiles have no spread that could limit the first update.
     has_spread = old_std > ROUNDING * old.abs().amax(dim=1, keepdim=True)
     return torch.where((scale < 1.0) & has_spread, narrowed, shifted)
 
@@ -223,17 +224,19 @@ def variance_scaling_weight(
     targets: Tensor | None = None,
 ) -> Tensor:
     """
-    Weight of a minibatch's value loss: the mean variance of its predicted quantiles, clamped. One line in a trainer::
+    Compute the weight of a minibatch's value loss: the clamped mean variance of its predicted quantiles.
+
+    A trainer needs one line::
 
         value_loss = variance_scaling_weight(quantiles, 0.1, 10.0) * value_loss
 
     :param quantiles: predicted quantiles in the units of the loss, shape (B, N) (any leading shape is accepted)
-    :param clip_min: lower clamp, >= 0. At 0, quantiles that are one get the weight 0 and never part: pass the targets
+    :param clip_min: lower clamp, >= 0. At 0, equal quantiles get weight 0 and never spread: pass the targets
     :param clip_max: upper clamp, >= clip_min
-    :param targets: shape (B,) or (B, M), in the units of the quantiles. They count without a lower clamp
-        only, below 1e-6 (``weight_before_spread``)
+    :param targets: shape (B,) or (B, M), in the units of the quantiles. They count only without a lower clamp, below
+        1e-6 (``weight_before_spread``)
     :return: scalar tensor without gradient, within [clip_min, clip_max]; float32 for half precision
-    :raises ValueError: on quantiles without a batch dimension or clamps that are no range
+    :raises ValueError: if the quantiles have no batch dimension, or the clamps are not a range
     """
     variance = quantile_variance(quantiles)
     weight = batch_weight(variance, clip_min, clip_max)
@@ -248,7 +251,7 @@ def variance_scaling_weight(
 def has_lower_clamp(clip_min: float) -> bool:
     """
     :param clip_min: lower clamp of the weight
-    :return: whether it keeps the weight of equal quantiles large enough for them to part: from 1e-6 on
+    :return: whether it is large enough for equal quantiles to spread: 1e-6 or more
     """
     return clip_min >= NEGLIGIBLE_CLAMP
 
@@ -259,13 +262,13 @@ def batch_weight(
     clip_max: float,
 ) -> Tensor:
     """
-    Weight of mode "batch".
+    Compute the weight of mode "batch".
 
     :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
     :param clip_min: lower clamp
     :param clip_max: upper clamp
-    :return: the mean variance, clamped; scalar tensor
-    :raises ValueError: on clamps that are no range
+    :return: clamped mean variance, scalar tensor
+    :raises ValueError: if the clamps are not a range
     """
     check_clip_range(clip_min, clip_max)
     return variance.mean().clamp(clip_min, clip_max)
@@ -278,13 +281,13 @@ def sample_weights(
     clip_max: float,
 ) -> Tensor:
     """
-    Weights of DSAC-T (arXiv 2310.05858, in its authors' code): small where the distribution is wide.
+    Compute the weights of DSAC-T (arXiv 2310.05858, in its authors' code): small where the distribution is wide.
 
     :param variance: variance of each sample's quantiles, shape (B,), in squared units of the loss
     :param std_average: moving average m of their mean standard deviation, scalar
     :param clip_min: lower clamp
     :param clip_max: upper clamp
-    :return: clamp(m^2 / (v_b + 0.1)), shape (B,). The 0.1 is absolute: it asks for normalised returns
+    :return: clamp(m^2 / (v_b + 0.1)), shape (B,). The 0.1 is absolute, so returns should be normalised
     """
     return (std_average**2 / (variance + DSAC_T_BIAS)).clamp(clip_min, clip_max)
 
@@ -296,22 +299,22 @@ def weight_before_spread(
     clip_max: float,
 ) -> Tensor:
     """
-    Weight without a lower clamp (below 1e-6), where the quantiles may be one: r * weight + (1 - r) * 1.
+    Compute the weight without a lower clamp (below 1e-6), where quantiles may be equal: r * weight + (1 - r) * 1.
 
-    Both weights are 0 where all quantiles are equal, as they begin. A loss with weight 0 never parts them. So the
-    weight moves from 1 to its formula while the spread grows: r = min(1, spread / (0.1 * squared error)).
+    The weights of both modes are 0 while all quantiles are equal, as at the start. A weight of 0 never lets them
+    spread. So the weight moves from 1 to its formula as the spread grows: r = min(1, spread / (0.1 * squared error)).
 
-    :param weight: of either mode, clamped, scalar or shape (B,)
-    :param spread: what the weight is proportional to: the mean variance ("batch") or m^2 ("dsac_t"), scalar
+    :param weight: clamped weight of either mode, scalar or shape (B,)
+    :param spread: quantity proportional to the weight: the mean variance ("batch") or m^2 ("dsac_t"), scalar
     :param squared_error: mean of ``squared_errors``, scalar, same units as the spread
-    :param clip_max: upper clamp, which holds for the 1, too
-    :return: shape of the weight; to the last bit the weight itself from a spread of 0.1 * squared error on
+    :param clip_max: upper clamp, which also limits the 1
+    :return: shape of the weight; exactly the weight once the spread reaches 0.1 * squared error
     """
-    # Also right for a critic without error, whose enough is 0.
+    # This also holds for a critic without error, which needs a spread of 0.
     enough = SPREAD_SHARE * squared_error
     reached = torch.where(spread >= enough, 1.0, spread / enough)
 
-    # The 1 keeps within the upper clamp.
+    # The upper clamp also limits the 1.
     return reached * weight + (1 - reached) * min(1.0, clip_max)
 
 
@@ -322,26 +325,26 @@ def next_std_average(
     squared_error: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """
-    Moving average of "dsac_t" with one more minibatch.
+    Add a minibatch to the moving average of "dsac_t".
 
-    Quantiles begin as one. An average that began with them would stay near 0 for hundreds of minibatches. It begins
-    with the first spread, a mean variance of at least 0.1 * squared error, and is debiased as Adam's moments are.
+    Quantiles start equal. An average that started with them would stay near 0 for hundreds of minibatches. So it starts
+    with the first spread, a mean variance of at least 0.1 * squared error. It is debiased as Adam's moments are.
 
-    :param average: debiased average of the minibatches' mean standard deviation, scalar; anything before the first
-    :param filled: the weights of these minibatches in an average that begins at 0, scalar: 1 - 0.995^t after t of
-        them, so 0 before the first spread; 1 for an average without bias
+    :param average: debiased average of the minibatches' mean standard deviation, scalar; any value before the first
+    :param filled: weight of these minibatches in an average that starts at 0, scalar: 1 - 0.995^t after t of them. It
+        is 0 before the first spread, and 1 for an average without bias
     :param variance: variance of each sample's quantiles, shape (B,)
     :param squared_error: mean of ``squared_errors``, scalar, in units of the variance
-    :return: both, with this minibatch taken in at ``DSAC_T_RATE``; until there is a spread its mean standard deviation
-        as is, and 0
+    :return: new average and filling, where this minibatch counts by ``DSAC_T_RATE``. Before the first spread they are
+        its mean standard deviation and 0
     """
     std = variance.sqrt().mean()
 
-    # The average begins with the first spread and goes on whatever comes.
+    # The average starts with the first spread. From then on every minibatch counts.
     begins = (filled > 0) | (variance.mean() >= SPREAD_SHARE * squared_error)
     filled = torch.where(begins, filled + DSAC_T_RATE * (1 - filled), filled)
 
-    # The share of this minibatch: 1 for the first, 0.005 in the end.
+    # This minibatch's share: 1 for the first, 0.005 in the end.
     share = DSAC_T_RATE / filled.clamp(min=DSAC_T_RATE)
     return torch.where(share < 1, average + share * (std - average), std), filled
 
@@ -355,7 +358,7 @@ def check_clip_range(
 
     :param clip_min: lower clamp
     :param clip_max: upper clamp
-    :raises TypeError: if one is no number
+    :raises TypeError: if a clamp is not a number
     :raises ValueError: unless 0 <= clip_min <= clip_max, both finite and clip_max > 0
     """
     names = "variance_scaling_clip_min and variance_scaling_clip_max"
@@ -370,26 +373,26 @@ def check_clip_range(
         raise ValueError(f"{names} must be finite with 0 <= min <= max and max > 0, got {clip_min} and {clip_max}")
 
 
-def metrics_of_both(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def metrics_of_critics(logged: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """
-    What is logged of two critics.
+    Combine the metrics of two critics.
 
     :param logged: metrics of each critic by name, scalars
-    :return: means over the critics, the extremes of their smallest and largest weights, and as ``NAME_1`` and
-        ``NAME_2`` those of each
+    :return: means over the critics, with the extremes of their smallest and largest weights; each critic's metrics as
+        ``NAME_1`` and ``NAME_2``
     """
-    # Of both critics.
-    both = {}
+    # Reduce over the critics.
+    combined = {}
     for name in logged[0]:
         values = torch.stack([metrics[name] for metrics in logged])
         if name == "variance_scaling_weight_min":
-            both[name] = values.min()
+            combined[name] = values.min()
         elif name == "variance_scaling_weight_max":
-            both[name] = values.max()
+            combined[name] = values.max()
         else:
-            both[name] = values.mean()
+            combined[name] = values.mean()
 
-    # Of each.
+    # Add each critic's metrics.
     for i, metrics in enumerate(logged):
-        both |= {f"{name}_{i + 1}": value for name, value in metrics.items()}
-    return both
+        combined |= {f"{name}_{i + 1}": value for name, value in metrics.items()}
+    return combined

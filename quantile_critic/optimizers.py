@@ -1,9 +1,9 @@
 """
-The state of an optimizer, handed from one model to another whose optimizer has other groups of parameters.
+Loading of optimizer state between models whose optimizers group the parameters differently.
 
-PPO's optimizer has one group. The default of a model with several quantiles has two, as its critic has another eps.
-torch takes the state of equal groups only. So the groups follow those of the state; its moments and options are taken
-as they are.
+PPO's optimizer has one group. A model with several quantiles has two by default, since its critic has another eps.
+torch loads state only into equal groups. So the groups follow those of the state, and moments and options are taken
+unchanged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 
 from quantile_critic.policies import QuantileActorCriticPolicy
 
-# Keys of a group by which optimizers of one class differ: by torch's version, or by how they are run.
+# Group keys in which optimizers of one class differ, by torch's version or by the form of the step.
 FORMS = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay"}
-# Keys of a group that are no option; a model sets the learning rate before every update.
+# Group keys that are not options. A model sets the learning rate before every update.
 NO_OPTIONS = {"params", "param_names", "lr", "initial_lr"}
 
 Groups = list[list[nn.Parameter]]
@@ -34,23 +34,23 @@ def fitting_optimizer(
     exact_match: bool,
 ) -> Iterator[dict[str, Any]]:
     """
-    Let the policy's optimizer take a state of other groups within it. An error within leaves its groups as they were.
+    Regroup the policy's optimizer for a state of other groups. An error inside restores its groups.
 
-    :param policy: whose optimizer is to take the state
+    :param policy: policy whose optimizer loads the state
     :param saved: ``state_dict`` of another model's optimizer
-    :param exact_match: whether groups that nobody knows are refused; otherwise the optimizer begins anew
-    :return: what the optimizer can load: the state itself, or that of a new optimizer where it does not fit
+    :param exact_match: whether unknown groups are refused; otherwise the optimizer starts with empty state
+    :return: state that the optimizer can load: ``saved``, or that of a new optimizer where ``saved`` does not fit
     :raises ValueError: if ``exact_match`` and the groups are unknown
     """
     optimizer = policy.optimizer
     before = optimizer.param_groups
 
-    # A class that loads states by itself decides what it takes.
+    # A class with its own ``load_state_dict`` decides what it loads.
     if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
         yield saved
         return
 
-    # A state that another class has left means nothing to this one.
+    # The state of another class has no meaning here.
     reason = None
     groups: Groups | None = None
     if is_of_another_class(optimizer, saved):
@@ -70,7 +70,7 @@ def fitting_optimizer(
         yield new_state(policy)
         return
 
-    # The same groups, as the state has them.
+    # Group the parameters as the state does.
     optimizer.param_groups = [{**before[0], "params": group} for group in groups]
     try:
         yield saved
@@ -82,32 +82,32 @@ def fitting_optimizer(
 
 def sizes_of(groups: list[dict[str, Any]]) -> list[int]:
     """
-    :param groups: of an optimizer, or of its state
-    :return: how many parameters each has
+    :param groups: groups of an optimizer, or of its state
+    :return: number of parameters in each group
     """
     return [len(group["params"]) for group in groups]
 
 
 def option_names(group: dict[str, Any]) -> set[str]:
     """
-    :param group: of an optimizer, or of its state
-    :return: names of the options that tell one class from another
+    :param group: group of an optimizer, or of its state
+    :return: names of the options that distinguish its class
     """
     return group.keys() - NO_OPTIONS - FORMS
 
 
 def is_of_another_class(optimizer: Optimizer, saved: dict[str, Any]) -> bool:
     """
-    Judge by names, since a state does not name its class. Adam and AdamW have the same.
+    Compare names, since a state does not name its class. Those of Adam and AdamW are equal.
 
-    :param optimizer: that is to take the state
+    :param optimizer: optimizer that loads the state
     :param saved: the state
-    :return: whether the names of options differ, or those of what is kept of a parameter
+    :return: whether the names of options differ, or those of the entries per parameter
     """
     if option_names(saved["param_groups"][0]) != option_names(optimizer.param_groups[0]):
         return True
 
-    # Some keep more of some parameters, and nothing before the first step.
+    # Some classes store more for some parameters, and all store nothing before the first step.
     ours = set().union(*(state.keys() for state in optimizer.state.values()))
     theirs = set().union(*(state.keys() for state in saved["state"].values()))
     return bool(ours and theirs) and not (ours <= theirs or theirs <= ours)
@@ -115,22 +115,22 @@ def is_of_another_class(optimizer: Optimizer, saved: dict[str, Any]) -> bool:
 
 def parameters_of(policy: QuantileActorCriticPolicy, saved: dict[str, Any]) -> Groups | None:
     """
-    :param policy: whose optimizer is to take the state
+    :param policy: policy whose optimizer loads the state
     :param saved: the state
-    :return: the policy's parameters, grouped and ordered as the state has them; None where the groups are unknown
+    :return: the policy's parameters, grouped and ordered as in the state, None: its groups are unknown
     """
-    # Equal sizes are taken for equal groups, as torch does.
+    # Groups of equal sizes count as equal, as in torch.
     sizes = sizes_of(saved["param_groups"])
     if sizes == sizes_of(policy.optimizer.param_groups):
         return [list(group["params"]) for group in policy.optimizer.param_groups]
 
-    # One group, as PPO's, or two, as the default's. Both are in the policy's order.
+    # Try one group, as PPO's, then two, as the default's. Both follow the policy's order.
     stepped = {id(parameter) for group in policy.optimizer.param_groups for parameter in group["params"]}
-    named = [(name, parameter) for name, parameter in policy.named_parameters() if id(parameter) in stepped]
-    every = [parameter for _, parameter in named]
-    critic = [parameter for name, parameter in named if name.startswith(policy.critic_parts)]
-    others = [parameter for name, parameter in named if not name.startswith(policy.critic_parts)]
-    for groups in ([every], [others, critic]):
+    named_parameters = [(name, parameter) for name, parameter in policy.named_parameters() if id(parameter) in stepped]
+    every = [parameter for _, parameter in named_parameters]
+    critic = [parameter for name, parameter in named_parameters if name.startswith(policy.critic_parts)]
+    remaining = [parameter for name, parameter in named_parameters if not name.startswith(policy.critic_parts)]
+    for groups in ([every], [remaining, critic]):
         if sizes == [len(group) for group in groups] and has_shapes(groups, saved):
             return groups
     return None
@@ -138,9 +138,9 @@ def parameters_of(policy: QuantileActorCriticPolicy, saved: dict[str, Any]) -> G
 
 def has_shapes(groups: Groups, saved: dict[str, Any]) -> bool:
     """
-    :param groups: parameters, as the state may have them
+    :param groups: parameters in a possible grouping of the state
     :param saved: the state
-    :return: whether everything kept of a parameter has its shape; factors and sums of it may be smaller
+    :return: whether each entry has its parameter's shape. Factors and sums of it may be smaller
     """
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     parameters = [parameter for group in groups for parameter in group]
@@ -154,14 +154,14 @@ def has_shapes(groups: Groups, saved: dict[str, Any]) -> bool:
 
 def new_state(policy: QuantileActorCriticPolicy) -> dict[str, Any]:
     """
-    :param policy: whose optimizer is to begin anew
-    :return: ``state_dict`` of the optimizer before its first step, with the options it has
+    :param policy: policy whose optimizer starts with empty state
+    :return: ``state_dict`` of the optimizer before its first step, with its current options
     """
     groups: list[dict[str, Any]] = policy.optimizer.state_dict()["param_groups"]
     indices = [index for group in groups for index in group["params"]]
     parameters = [parameter for group in policy.optimizer.param_groups for parameter in group["params"]]
 
-    # Some, such as Adagrad, have a state from the beginning.
+    # Some classes, such as Adagrad, have state from the start.
     first = policy.first_optimizer_state
     state = {
         index: copy.deepcopy(first[parameter])
@@ -173,10 +173,10 @@ def new_state(policy: QuantileActorCriticPolicy) -> dict[str, Any]:
 
 def warn_of_options(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
     """
-    Say which options of the optimizer have become those of the state.
+    Warn which options of the optimizer now have the values of the state.
 
-    :param before: groups of parameters
-    :param after: of the same parameters, grouped in any way
+    :param before: groups of parameters before loading
+    :param after: groups of the same parameters after it, in any grouping
     """
     options = {id(parameter): group for group in before for parameter in group["params"]}
     changes = set()

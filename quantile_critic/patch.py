@@ -1,4 +1,4 @@
-"""Variance gradient scaling for a trainer that exists already. Needs ``losses.py`` only."""
+"""Variance gradient scaling for an existing trainer. Needs only ``losses.py``."""
 
 from __future__ import annotations
 
@@ -22,35 +22,38 @@ from quantile_critic.losses import (
 
 class VarianceGradientScalingMixin:
     """
-    Variance gradient scaling for a trainer that has a quantile critic already::
+    Variance gradient scaling for a trainer that already has a quantile critic::
 
         class Patched(VarianceGradientScalingMixin, TheirPPO): ...
 
-    ``TheirPPO`` must compute its value loss through ``self._quantile_huber_loss(predicted_quantiles, targets, ...)``,
-    with quantiles of shape (B, N) and a result of shape () or (B,). The result is multiplied by the weight of the
-    quantiles (``variance_scaling_weight``), computed in float32 or more, and keeps its dtype. With the flag off the
-    host's result is returned as it is.
+    ``TheirPPO`` must compute its value loss through ``self._quantile_huber_loss(predicted_quantiles, targets, ...)``.
+    The quantiles have shape (B, N), the result has shape () or (B,). The result is multiplied by the weight of the
+    quantiles (``variance_scaling_weight``). The weight is computed in float32 or more; the result keeps its dtype. With
+    the flag off the host's result stays unchanged.
 
-    A host that clips calls twice for a minibatch: with its predictions, then with the clipped ones and the same
-    targets. Both calls get the weight of the first, so that the maximum of the losses is taken as without the weight
-    (``FirstCall`` says which calls belong together).
+    A host that clips calls twice per minibatch: with its predictions, then with the clipped ones and the same targets.
+    Both calls get the weight of the first. So the weight does not change which of the two losses is larger.
+    (``FirstCall`` defines which calls belong together.)
 
-    In mode "dsac_t" the weights are one per sample, so the host's result must have shape (B,), one loss per sample.
-    When the host has an SB3 logger, it logs what the class logs, each as the mean over the minibatches between two
-    dumps: ``train/variance_scaling_weight``, ``train/variance_scaling_clamped`` (the share of minibatches at a clamp,
-    in mode "dsac_t" of samples), ``train/quantile_variance_mean`` and ``train/quantile_variance_std`` (over the samples
-    of a minibatch, correction 0).
+    Mode "dsac_t" has one weight per sample, so the host's result must have shape (B,), one loss per sample.
 
-    :param args: passed to the host
+    A host with an SB3 logger logs four scalars, each the mean over the minibatches between two dumps:
+
+    - ``train/variance_scaling_weight``;
+    - ``train/variance_scaling_clamped``: share of minibatches at a clamp, of samples in mode "dsac_t";
+    - ``train/quantile_variance_mean``;
+    - ``train/quantile_variance_std``: over the samples of a minibatch, correction 0.
+
+    :param args: positional arguments of the host
     :param use_variance_gradient_scaling: whether to scale
-    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6 ``weight_before_spread`` holds
+    :param variance_scaling_clip_min: smallest weight, >= 0; below 1e-6 ``weight_before_spread`` applies
     :param variance_scaling_clip_max: largest weight, may equal the smallest
     :param variance_scaling_mode: "batch" or "dsac_t", as in ``DistributionalPPO``
-    :param kwargs: passed to the host
-    :raises ValueError: if the clamps are no range or the mode is unknown; in mode "dsac_t" from the first loss that is
+    :param kwargs: keyword arguments of the host
+    :raises ValueError: if the clamps are not a range or the mode is unknown; in mode "dsac_t" at the first loss that is
         a scalar
-    :raises TypeError: if a clamp is no number, or the host is a ``DistributionalPPO``, which scales by itself, or has
-        no loss to scale
+    :raises TypeError: if a clamp is not a number, or the host has no loss to scale or is a ``DistributionalPPO``, which
+        already scales
     """
 
     use_variance_gradient_scaling: bool
@@ -58,8 +61,8 @@ class VarianceGradientScalingMixin:
     variance_scaling_clip_max: float
     variance_scaling_mode: Literal["batch", "dsac_t"]
 
-    # Mode "dsac_t": the moving average and how far it is filled (``next_std_average``). Archives of version 0.2 have an
-    # average without a filling; it goes on as they computed it.
+    # Mode "dsac_t": the moving average and the share of it that is filled (``next_std_average``). Archives of version
+    # 0.2 have an average without this share. It continues as that version computed it.
     _std_average: Tensor | None
     _std_average_filled: Tensor | None = None
     _first_calls: FirstCalls | None = None
@@ -73,13 +76,13 @@ class VarianceGradientScalingMixin:
         variance_scaling_mode: Literal["batch", "dsac_t"] = "batch",
         **kwargs: Any,
     ):
-        # Hosts that the weight does not fit.
+        # Refuse hosts that the weight does not fit.
         if getattr(self, "scales_value_loss", False):
             raise TypeError("DistributionalPPO scales its value loss already: use its flags instead of the mixin")
         if not hasattr(super(), "_quantile_huber_loss"):
             raise TypeError("the mixin must stand before a host that has a _quantile_huber_loss method to scale")
 
-        # Flags that are no weight.
+        # Refuse clamps that are not a range.
         check_clip_range(variance_scaling_clip_min, variance_scaling_clip_max)
         if variance_scaling_mode not in ("batch", "dsac_t"):
             raise ValueError(f"variance_scaling_mode must be 'batch' or 'dsac_t', got {variance_scaling_mode!r}")
@@ -93,7 +96,7 @@ class VarianceGradientScalingMixin:
             "_std_average_filled": None,
             "_first_calls": None,
         }
-        # Before, for a host whose constructor computes a loss; after, for one whose constructor resets attributes.
+        # Set the flags before, for a host whose constructor computes a loss, and after, for one that resets attributes.
         self.__dict__.update(flags)
         super().__init__(*args, **kwargs)
         self.__dict__.update(flags)
@@ -105,7 +108,7 @@ class VarianceGradientScalingMixin:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        # The host's loss, as it is with the flag off.
+        # Compute the host's loss. With the flag off it stays unchanged.
         loss: Tensor = super()._quantile_huber_loss(predicted_quantiles, targets, *args, **kwargs)  # type: ignore[misc]
         if not self.use_variance_gradient_scaling:
             return loss
@@ -114,14 +117,14 @@ class VarianceGradientScalingMixin:
         if self.variance_scaling_mode == "dsac_t" and loss.shape != predicted_quantiles.shape[:1]:
             raise ValueError(f"mode 'dsac_t' weights samples: the loss must have shape (B,), got {tuple(loss.shape)}")
 
-        # Clipped quantiles take the weight of the unclipped ones.
+        # Clipped quantiles share the weight of the unclipped ones.
         if self._first_calls is None:
             self._first_calls = FirstCalls()
         first_call = self._first_calls.of_minibatch(predicted_quantiles, targets)
         if first_call is not None:
             return (first_call.weight * loss).to(loss.dtype)
 
-        # A new minibatch, or another critic: its own weight, in the host's dtype.
+        # A new minibatch or another critic gets a new weight, in the host's dtype.
         weight = self._weight(predicted_quantiles, targets)
         scaled = (weight * loss).to(loss.dtype)
         self._first_calls.remember(predicted_quantiles, targets, weight, scaled)
@@ -133,7 +136,7 @@ class VarianceGradientScalingMixin:
         targets: Tensor,
     ) -> Tensor:
         """
-        Weight of a minibatch; moves the average of "dsac_t" and logs.
+        Compute the weight of a minibatch, update the average of "dsac_t" and log.
 
         :param quantiles: unclipped predictions, shape (B, N)
         :param targets: shape (B,), (B, 1) or (B, M)
@@ -143,7 +146,7 @@ class VarianceGradientScalingMixin:
         clip_min = self.variance_scaling_clip_min
         clip_max = self.variance_scaling_clip_max
 
-        # One number for the minibatch, or one per sample.
+        # One weight for the minibatch, or one per sample.
         if self.variance_scaling_mode == "batch":
             weight = batch_weight(variance, clip_min, clip_max)
             spread = variance.mean()
@@ -152,7 +155,7 @@ class VarianceGradientScalingMixin:
             weight = sample_weights(variance, average, clip_min, clip_max)
             spread = average**2
 
-        # Without a lower clamp equal quantiles would never part.
+        # Without a lower clamp equal quantiles would never spread.
         if not has_lower_clamp(clip_min):
             weight = weight_before_spread(weight, spread, squared_errors(quantiles, targets).mean(), clip_max)
 
@@ -165,16 +168,16 @@ class VarianceGradientScalingMixin:
         squared_error: Tensor,
     ) -> Tensor:
         """
-        Take a minibatch into the moving average of mode "dsac_t".
+        Add a minibatch to the moving average of mode "dsac_t".
 
-        :param variance: of each sample's quantiles, shape (B,)
+        :param variance: variance of each sample's quantiles, shape (B,)
         :param squared_error: mean over the samples, scalar
         :return: the average, scalar
         """
         average = self._std_average
         filled = self._std_average_filled
 
-        # Before the first minibatch; an archive of version 0.2 has no filling.
+        # No minibatch came before, or the archive of version 0.2 has no filling.
         if average is None:
             average = variance.new_zeros(())
             filled = variance.new_zeros(())
@@ -190,17 +193,17 @@ class VarianceGradientScalingMixin:
         variance: Tensor,
     ) -> None:
         """
-        Log a minibatch, where the host has a logger of SB3's.
+        Log a minibatch if the host has an SB3 logger.
 
         :param weight: scalar or shape (B,)
-        :param variance: of each sample's quantiles, shape (B,)
+        :param variance: variance of each sample's quantiles, shape (B,)
         """
         # SB3 sets its logger in learn() and drops it in save(); a host's own logger may be of another kind.
         record_mean = getattr(getattr(self, "_logger", None), "record_mean", None)
         if record_mean is None:
             return
 
-        # The names of the class's scalars.
+        # Use the names of the class's scalars.
         is_clamped = (weight <= self.variance_scaling_clip_min) | (weight >= self.variance_scaling_clip_max)
         record_mean("train/variance_scaling_weight", weight.mean().item())
         record_mean("train/variance_scaling_clamped", is_clamped.float().mean().item())
@@ -213,20 +216,24 @@ class VarianceGradientScalingMixin:
 
 class FirstCall:
     """
-    The first call of a minibatch, whose weight the calls with clipped quantiles share.
+    The first call of a minibatch. Calls with its clipped quantiles share its weight.
 
-    Another call belongs to it if it has the same targets (the tensor or a view of it, unwritten since) and quantiles of
-    the same critic (from the same parameters), and no gradient of the first loss was computed in between. Targets that
-    a host computes anew for each call, with equal values, count as the same where the quantiles are computed from the
-    first call's. Without gradients the targets decide, as long as the first call's quantiles exist.
+    Another call belongs to it under three conditions:
 
-    It keeps the targets, whose memory no other tensor can then take, and the autograd graph until its gradient is
-    computed.
+    - it has the same targets: the tensor or a view of it, unwritten since;
+    - it has quantiles of the same critic, from the same parameters;
+    - no gradient of the first loss was computed in between.
+
+    A host may compute targets of equal values anew for each call. They count as the same if the quantiles are computed
+    from the first call's. Without gradients the targets decide, as long as the first call's quantiles exist.
+
+    The object refers to the targets, so that no other tensor can take their memory. It also keeps the autograd graph
+    until the gradient is computed.
 
     :param quantiles: unclipped predictions, shape (B, N)
     :param targets: shape (B,), (B, 1) or (B, M)
-    :param weight: of the call, scalar or shape (B,)
-    :param loss: what the call returned
+    :param weight: weight of the call, scalar or shape (B,)
+    :param loss: result of the call
     """
 
     def __init__(
@@ -236,17 +243,17 @@ class FirstCall:
         weight: Tensor,
         loss: Tensor,
     ):
-        # The memory of the targets and their values: a host may write to it later.
+        # Keep the targets' memory and a copy of their values: a host may write to the memory later.
         self.targets = targets.detach()
         self.values = self.targets.clone()
         self.version = _version(self.targets)
         self.weight = weight
 
-        # Of a view the tensor behind it: a host makes views for the time of a call.
+        # For a view take the base tensor: a host's views exist only during a call.
         self.quantiles = weakref.ref(quantiles if quantiles._base is None else quantiles._base)
         self.loss = weakref.ref(loss)
 
-        # Where the loss has a gradient, computing it ends the minibatch.
+        # Computing the loss's gradient ends the minibatch.
         self.is_over = False
         self.node = None
         if loss.requires_grad and quantiles.requires_grad:
@@ -255,35 +262,35 @@ class FirstCall:
 
     def _end(self, gradient: Tensor) -> None:
         """
-        End the minibatch: its loss is being differentiated.
+        End the minibatch when its loss is differentiated.
 
-        :param gradient: of the loss, unused
+        :param gradient: gradient of the loss, unused
         """
         self.is_over = True
         self.node = None
 
     def is_alive(self) -> bool:
-        """:return: whether another call of this minibatch may come"""
+        """:return: whether another call of this minibatch may follow"""
         if self.is_over:
             return False
 
-        # A host that clips holds its quantiles, or the first loss, until it has the second.
+        # A host that clips keeps its quantiles, or the first loss, until it has the second.
         if self.quantiles() is not None:
             return True
         return self.node is not None and self.loss() is not None
 
     def has_targets(self, targets: Tensor) -> bool:
         """
-        :param targets: of another call
+        :param targets: targets of another call
         :return: whether they are the first call's, or a view of them, unwritten since
         """
-        # The same cells of the same memory, without a write through torch.
+        # Compare memory and cells, then torch's count of writes.
         if targets.untyped_storage()._cdata != self.targets.untyped_storage()._cdata:
             return False
         if _places(targets) != _places(self.targets) or _version(self.targets) != self.version:
             return False
 
-        # Memory that numpy writes to counts no versions.
+        # torch does not count numpy's writes, so compare values too.
         return torch.equal(self.targets, self.values)
 
     def is_same_minibatch(
@@ -292,18 +299,18 @@ class FirstCall:
         targets: Tensor,
     ) -> bool:
         """
-        :param quantiles: of another call, shape (B, N)
-        :param targets: of another call
-        :return: whether it belongs to this call
+        :param quantiles: quantiles of another call, shape (B, N)
+        :param targets: targets of another call
+        :return: whether the calls belong together
         """
         if not self.is_alive():
             return False
 
-        # Without gradients nothing tells which critic the quantiles are of.
+        # Without gradients the critic of the quantiles is unknown.
         if self.node is None or not quantiles.requires_grad:
             return self.has_targets(targets)
 
-        # With them, the graph does.
+        # With gradients the graph shows it.
         nodes = _graph(torch.autograd.graph.get_gradient_edge(quantiles).node)
         is_derived = self.node in nodes
         if self.has_targets(targets):
@@ -313,9 +320,9 @@ class FirstCall:
 
 class FirstCalls:
     """
-    The first calls of the current minibatch, one per critic. Copies and pickles are empty.
+    First calls of the current minibatch, one per critic. Copies and pickles are empty.
 
-    Targets that are no tensors belong to no minibatch: every call then has a weight of its own.
+    Targets that are not tensors belong to no minibatch: each of their calls gets its own weight.
     """
 
     def __init__(self) -> None:
@@ -327,9 +334,9 @@ class FirstCalls:
         targets: Tensor,
     ) -> FirstCall | None:
         """
-        :param quantiles: of a call, shape (B, N)
-        :param targets: of a call
-        :return: the first call of its minibatch and critic; None: it is the first
+        :param quantiles: quantiles of a call, shape (B, N)
+        :param targets: targets of the call
+        :return: first call of its minibatch and critic, None: this call is the first
         """
         if not isinstance(targets, Tensor):
             return None
@@ -348,15 +355,15 @@ class FirstCalls:
         loss: Tensor,
     ) -> None:
         """
-        :param quantiles: of a first call, shape (B, N)
-        :param targets: of it
-        :param weight: of it
-        :param loss: what it returned
+        :param quantiles: quantiles of a first call, shape (B, N)
+        :param targets: its targets
+        :param weight: its weight
+        :param loss: its result
         """
         if not isinstance(targets, Tensor):
             return
 
-        # Another critic's call of the same minibatch stays; other minibatches are over.
+        # Keep calls of other critics for the same minibatch. Other minibatches are over.
         self.calls = [call for call in self.calls if call.has_targets(targets)]
         self.calls.append(FirstCall(quantiles, targets, weight, loss))
 
@@ -366,8 +373,8 @@ class FirstCalls:
 
 def _places(tensor: Tensor) -> tuple[Any, ...]:
     """
-    :param tensor: any
-    :return: which cells of its storage it shows, apart from dimensions of one element and repeated ones
+    :param tensor: any tensor
+    :return: cells of its storage that it shows, without dimensions of one element and repeated dimensions
     """
     dimensions = zip(tensor.shape, tensor.stride(), strict=True)
     shown = [(size, stride) for size, stride in dimensions if size != 1 and stride != 0]
@@ -376,8 +383,8 @@ def _places(tensor: Tensor) -> tuple[Any, ...]:
 
 def _version(tensor: Tensor) -> int:
     """
-    :param tensor: any
-    :return: how often it or a view of it was written to; tensors of inference mode do not count
+    :param tensor: any tensor
+    :return: number of writes to it or a view of it, 0 for tensors of inference mode
     """
     if tensor.is_inference():
         return 0
@@ -386,8 +393,8 @@ def _version(tensor: Tensor) -> int:
 
 def _graph(node: Any) -> set[Any]:
     """
-    :param node: of an autograd graph
-    :return: itself and all nodes that its gradient reaches
+    :param node: node of an autograd graph
+    :return: the node and all nodes that its gradient reaches
     """
     # Depth first, without recursion: graphs of recurrent networks are deep.
     nodes = {node}
@@ -402,7 +409,7 @@ def _graph(node: Any) -> set[Any]:
 
 def _parameters(nodes: set[Any]) -> set[Tensor]:
     """
-    :param nodes: of an autograd graph
-    :return: the leaves that get a gradient; a set tells tensors apart by identity
+    :param nodes: nodes of an autograd graph
+    :return: leaves that get a gradient. A set distinguishes tensors by identity
     """
     return {node.variable for node in nodes if hasattr(node, "variable")}

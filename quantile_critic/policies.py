@@ -1,13 +1,13 @@
 """
-The network: SB3's policies, or a user's, with a critic of N quantiles, or two of them.
+SB3's policies, or a user's, with one or two critics of N quantiles.
 
-SB3 builds the policy; when its constructor returns, the last layer of ``value_net`` is widened from 1 to N outputs, in
-place, so that the optimizer keeps its parameters. ``value_net`` then always gives quantiles in the units of the loss;
-``forward``, ``evaluate_actions`` and ``predict_values`` reduce them to what SB3 expects, the mean in raw units.
+SB3 builds the policy. Then the last layer of ``value_net`` is widened in place from 1 to N outputs, so the optimizer
+keeps its parameters. From then on ``value_net`` returns quantiles in the units of the loss. ``forward``,
+``evaluate_actions`` and ``predict_values`` reduce them to the value that SB3 expects: the mean in raw units.
 
-A user's policy may have ``forward`` and ``evaluate_actions`` of its own. They get their value from ``value_net``, as
-SB3's do, or from ``predict_values``. The first gives quantiles, the second a value. So ``predict_values`` records the
-quantiles behind each value while such a method runs (``_recording``). The caller takes the recorded ones, if any.
+A user's policy may define ``forward`` and ``evaluate_actions``. They get their value from ``value_net``, as SB3's do,
+or from ``predict_values``. The first returns quantiles, the second a value. So ``predict_values`` records its
+quantiles while such a method runs (``_recording``). The caller uses the recorded quantiles, if any.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from quantile_critic.distributions import LEAN
 from quantile_critic.head import QuantileHead, TwinNet
 from quantile_critic.losses import lower_tail_mean
 
-PPO_ADAM_EPS = 1e-5  # what SB3's policy gives to Adam
-CRITIC_ADAM_EPS = 1e-8  # torch's own
+PPO_ADAM_EPS = 1e-5  # Adam's eps in SB3's policy
+CRITIC_ADAM_EPS = 1e-8  # torch's default
 # Host methods that read `value_net` directly.
 READ_VALUE_NET = (ActorCriticPolicy.forward, ActorCriticPolicy.evaluate_actions)
 
 
 class QuantileActorCriticPolicy(ActorCriticPolicy):
     """
-    Any actor-critic policy with a critic of N quantiles. Takes what ``ActorCriticPolicy`` takes, and:
+    Any actor-critic policy with a critic of N quantiles. It takes the parameters of ``ActorCriticPolicy``, and:
 
-    :param n_quantiles: number of quantiles N of the critic, at least 1; all begin as the value that SB3's policy has
+    :param n_quantiles: number of quantiles N of the critic, at least 1. All start at the value that SB3's policy has
         with the same seed
-    :param n_critics: 1 or 2 (``DistributionalPPO`` sets it from ``use_twin_critics``): value network and head, and
-        the features extractor where it is not shared with the actor
-    :raises ValueError: if ``n_quantiles`` is not a positive integer, or two critics are asked of a policy whose
-        ``mlp_extractor`` has no ``value_net``
-    :raises TypeError: on ``equal_init=False``, which version 0.1.0 had
+    :param n_critics: 1 or 2; ``DistributionalPPO`` sets it from ``use_twin_critics``. A critic has a value network, a
+        head, and a features extractor unless it shares the actor's
+    :raises ValueError: if ``n_quantiles`` is not a positive integer, or ``n_critics`` is 2 and ``mlp_extractor`` has
+        no ``value_net``
+    :raises TypeError: if ``equal_init=False``, a flag of version 0.1.0
     """
 
-    host: ClassVar[type[ActorCriticPolicy]] = ActorCriticPolicy  # what a user's own policy must be
-    carries_states: ClassVar[bool] = False  # whether a step depends on states that the step before has left
+    host: ClassVar[type[ActorCriticPolicy]] = ActorCriticPolicy  # required base of a user's policy
+    carries_states: ClassVar[bool] = False  # whether a step depends on states of the step before
     critic_parts: ClassVar[tuple[str, ...]] = ("value_net.", "mlp_extractor.value_net.", "vf_features_extractor.")
     value_net: QuantileHead  # type: ignore[assignment]
-    compiled_step: Callable[..., Any] | None = None  # for the time of a rollout
+    compiled_step: Callable[..., Any] | None = None  # set during a rollout
     recorded: list[Tensor] | None = None  # quantiles that `predict_values` records while a host method runs
 
     def __init__(
@@ -71,7 +71,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         n_critics: int = 1,
         **kwargs: Any,
     ):
-        # What is ours among the keywords.
+        # Check our keywords.
         if n_critics not in (1, 2):
             raise ValueError(f"n_critics must be 1 or 2, got {n_critics!r}")
         if not isinstance(n_quantiles, int | np.integer) or isinstance(n_quantiles, bool) or n_quantiles < 1:
@@ -82,16 +82,16 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         self.n_quantiles = int(n_quantiles)
         self.n_critics = n_critics
 
-        # Whether the optimizer is the one that SB3's policy makes where the user names no other.
+        # Check that SB3's default optimizer is in use.
         is_adam = kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam
         self.has_default_optimizer = is_adam and kwargs.get("optimizer_kwargs") is None
 
-        # SB3, or the user's class, builds a policy with one value.
+        # SB3, or the user's class, builds a policy with a single value.
         super().__init__(*args, **kwargs)
         self.compiled_step = None
         self.recorded = None
 
-        # The value becomes N quantiles, of a single critic or two; the optimizer follows.
+        # Widen the value to N quantiles, for one critic or two, and the optimizer's state with it.
         second: nn.Module | None = None
         if n_critics > 1:
             second, twins = self._add_second_critic()
@@ -99,24 +99,24 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         self.value_net = QuantileHead(cast(nn.Module, self.value_net), self.n_quantiles, second)
         self._widen_optimizer_state()
         self._set_critic_eps()
-        # Kept for an optimizer that begins anew; empty for those that make their state with the first step.
+        # Keep the state for an optimizer that restarts. It is empty where the first step creates the state.
         self.first_optimizer_state = {
             parameter: copy.deepcopy(state) for parameter, state in self.optimizer.state.items() if state
         }
 
-        # Distributions of the same numbers that take less time.
+        # Use equal distributions that take less time.
         if type(self.action_dist) in LEAN:
             self.action_dist = LEAN[type(self.action_dist)](cast(Any, self.action_dist).action_dim)
         elif isinstance(self.action_dist, MultiCategoricalDistribution):
-            # A compiled graph would take numpy's numbers for variables.
+            # A compiled graph would treat numpy's numbers as variables.
             self.action_dist.action_dims = [int(n) for n in self.action_dist.action_dims]
 
     def _add_second_critic(self) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
-        """Double the critic's networks; return the second head, and the twin of each parameter."""
+        """Double the critic's networks. Return the second head, and the twin of each parameter."""
         if not hasattr(getattr(self, "mlp_extractor", None), "value_net"):
             raise ValueError("use_twin_critics needs an mlp_extractor with a value_net, as SB3's MlpExtractor has")
 
-        # A head and a value network of its own, drawn with the gains that SB3 uses for them.
+        # Draw a second head and value network with SB3's gains.
         extractor: Any = self.mlp_extractor
         head = self.value_net
         second_head = self._drawn_anew(head, 1.0)
@@ -124,7 +124,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         second_net = self._drawn_anew(net, math.sqrt(2))
         pairs = [(head, second_head), (net, second_net)]
 
-        # Two features extractors give two halves, one for each network.
+        # Two features extractors output two halves, one per network.
         doubles = self._doubles_extractor()
         extractor.value_net = TwinNet(net, second_net, split=doubles)
         if doubles:
@@ -133,14 +133,14 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
             self.vf_features_extractor = TwinNet(features, second_features, split=False)  # type: ignore[assignment]
             pairs.append((features, second_features))
 
-        # Which parameter stands beside which.
+        # Match each parameter with its twin.
         twins: dict[nn.Parameter, nn.Parameter] = {}
         for first, second in pairs:
             twins.update(zip(first.parameters(), second.parameters(), strict=True))
         return second_head, twins
 
     def _doubles_extractor(self) -> bool:
-        """Whether each of two critics has a features extractor of its own."""
+        """Return whether each of two critics has its own features extractor."""
         return not self.share_features_extractor
 
     def _drawn_anew(
@@ -148,57 +148,57 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         module: nn.Module,
         gain: float,
     ) -> nn.Module:
-        """A copy of a module with parameters of its own, drawn as SB3 draws them."""
+        """Copy a module with new parameters, drawn as SB3 draws them."""
         duplicate = copy.deepcopy(module)
 
-        # torch's first weights.
+        # Draw torch's initial weights.
         parts: Any = duplicate.modules()
         for part in parts:
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
 
-        # SB3's first weights.
+        # Draw SB3's initial weights.
         if self.ortho_init:
             duplicate.apply(partial(self.init_weights, gain=gain))
         return duplicate
 
     def _add_to_optimizer(self, twins: dict[nn.Parameter, nn.Parameter]) -> None:
-        """Give the optimizer each parameter's twin, in the same group and with a copy of its state."""
-        # In the policy's order, as parameters are saved.
+        """Add each parameter's twin to the optimizer, in the same group and with a copy of its state."""
+        # Follow the policy's order, in which parameters are saved.
         place = {id(parameter): i for i, parameter in enumerate(self.parameters())}
         for group in self.optimizer.param_groups:
             with_twins = list(group["params"])
             with_twins += [twins[parameter] for parameter in group["params"] if parameter in twins]
             group["params"] = sorted(with_twins, key=lambda parameter: place.get(id(parameter), len(place)))
 
-        # Some optimizers make their state with the instance.
+        # Some optimizers create their state in the constructor.
         for first, second in twins.items():
             if first in self.optimizer.state:
                 self.optimizer.state[second] = copy.deepcopy(self.optimizer.state[first])
 
     def _widen_optimizer_state(self) -> None:
-        """Fit the state that some optimizers, such as Adagrad, make with the instance to the widened last layers."""
+        """Widen state that some optimizers, such as Adagrad, create in the constructor, as the last layers are."""
         for layer in self.value_net.last_layers:
             for parameter in layer.parameters():
                 narrow_shape = (1, *parameter.shape[1:])
                 if narrow_shape == parameter.shape:
                     continue
 
-                # What has the shape of the parameter belongs to its elements; what has not, such as a step, does not.
+                # State of the parameter's shape belongs to its elements. Other state, such as a step, stays.
                 state = self.optimizer.state.get(parameter, {})
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == narrow_shape:
                         state[name] = value.repeat_interleave(len(parameter), dim=0)
 
     def _set_critic_eps(self) -> None:
-        """Difference 9 from PPO: another eps for the critic alone, unless the user's code has made the optimizer."""
-        # Another optimizer, or groups, are the user's choice. A single quantile is PPO's critic.
-        group, *others = self.optimizer.param_groups
+        """Set another eps for the critic (difference 9 from PPO), unless the user's code made the optimizer."""
+        # Another optimizer or other groups are the user's choice. A single quantile is PPO's critic.
+        group, *more_groups = self.optimizer.param_groups
         is_adam = type(self.optimizer) is torch.optim.Adam and group["eps"] == PPO_ADAM_EPS
-        if others or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
+        if more_groups or not is_adam or not self.has_default_optimizer or self.n_quantiles == 1:
             return
 
-        # The critic's parameters move into a group of their own.
+        # Move the critic's parameters into a separate group.
         ids = {id(parameter) for name, parameter in self.named_parameters() if name.startswith(self.critic_parts)}
         critic = [parameter for parameter in group["params"] if id(parameter) in ids]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
@@ -209,22 +209,23 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         parameters["n_quantiles"] = self.n_quantiles
         parameters["n_critics"] = self.n_critics
 
-        # SB3 has entered its eps here: the loaded policy would take it for the user's choice.
+        # SB3 writes its eps here. The loaded policy would mistake it for the user's choice.
         if self.has_default_optimizer:
             parameters["optimizer_kwargs"] = None
         return parameters
 
     def save(self, path: Any) -> None:
         """
-        As ``BasePolicy.save``. The class's own ``load`` reads all of it. The ``load`` of the class that was given to
-        ``DistributionalPPO``, and SB3's ``MlpPolicy.load``, read a plain policy with the same actions and values, but
-        for twin critics, which no plain policy can hold.
+        Save as ``BasePolicy.save`` does, with a plain policy of the same actions and values beside the quantiles.
+
+        The class's ``load`` reads everything. The plain policy is for the ``load`` of the class that was given to
+        ``DistributionalPPO``, and for SB3's ``MlpPolicy.load``. Twin critics have no equal plain policy.
 
         :param path: file name or file
         """
         saved = {"state_dict": self.state_dict(), "data": self._get_constructor_parameters()}
 
-        # The plain policy stands where SB3 looks, the quantiles beside it.
+        # SB3 reads the plain policy. The quantiles are stored beside it.
         plain_state = self._plain_state()
         if plain_state is not None:
             plain_data = dict(saved["data"])
@@ -234,14 +235,14 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         torch.save(saved, path)
 
     def _plain_state(self) -> dict[str, Tensor] | None:
-        """The parameters of SB3's policy with the same actions and values; None where there is no such policy."""
-        # The smaller of two means, and a mean that no bias can take, are no linear layer's.
+        """Return parameters of an SB3 policy with the same actions and values, None: no such policy exists."""
+        # A linear layer cannot give the smaller of two means, nor a mean without a bias.
         head = self.value_net
         last = head.last_layers[0]
         if self.n_critics > 1 or (last.bias is None and head.ret_mean != 0):
             return None
 
-        # All but the head as it is, the head's layers under the names of the plain policy.
+        # Copy everything but the head, then the head's layers under the names of the plain policy.
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("value_net.")}
         for name, value in head.net.state_dict().items():
             state[f"value_net.{name}"] = value
@@ -260,21 +261,21 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         device: torch.device | str = "auto",
     ) -> Self:
         """
-        As ``BasePolicy.load``; it unpickles, as SB3's does.
+        Load as ``BasePolicy.load`` does. Like SB3's, it unpickles.
 
-        :param path: file name or file, of ``save``
-        :param device: where the policy is put
+        :param path: file name or file from ``save``
+        :param device: device of the policy
         """
         saved = torch.load(path, map_location=get_device(device), weights_only=False)
 
-        # Without a plain policy beside it, everything stands where SB3 looks.
+        # Without a plain policy beside it, SB3's entry holds everything.
         quantiles = saved.get("quantiles", {"state_dict": saved["state_dict"], "data": {}})
         policy = cls(**saved["data"], **quantiles["data"])
         policy.load_state_dict(quantiles["state_dict"])
         return policy.to(get_device(device))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Compiled code does not pickle.
+        # Compiled code cannot be pickled.
         return {**super().__getstate__(), "compiled_step": None}  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
@@ -282,7 +283,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         """Use the optimizer's fused (CPU) or foreach form during an update. A form the user chose stays."""
         changed: list[tuple[dict[str, Any], str]] = []
         for group in self.optimizer.param_groups:
-            # None is torch's default of both options, where an optimizer has them.
+            # None is torch's default for both options, if an optimizer has them.
             if group.get("foreach", True) is None and group.get("fused") is None:
                 has_fused = "fused" in group and self.device.type == "cpu"
                 form = "fused" if has_fused else "foreach"
@@ -296,12 +297,12 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
                 group[form] = None
 
     def set_training_mode(self, mode: bool) -> None:
-        """As ``BasePolicy.set_training_mode``; ``predict`` asks at every step, where mostly nothing is to change."""
+        """Set the mode as ``BasePolicy`` does, if it changes: ``predict`` calls this at every step."""
         if any(module.training != mode for module in self.modules()):
             super().set_training_mode(mode)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As the host policy's ``predict``, with the start and the dtype of a discrete action space."""
+        """Predict as the host policy does, with the start and the dtype of a discrete action space."""
         actions, states = super().predict(*args, **kwargs)
         return environment_actions(actions, self.action_space), states
 
@@ -312,7 +313,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        As ``ActorCriticPolicy.forward``; discrete actions count from 0, whatever the space's start.
+        Act as ``ActorCriticPolicy.forward`` does. Discrete actions count from 0, whatever the space's start.
 
         :raises ValueError: if a log probability is NaN
         """
@@ -322,7 +323,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         else:
             actions, values, log_prob = self.forward_unchecked(obs, *args, **kwargs)
 
-        # One look at a sum in place of torch's looks at every number.
+        # Check one sum. torch would check every number.
         if not torch.compiler.is_compiling() and math.isnan(log_prob.sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return actions, values, log_prob
@@ -333,7 +334,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``forward`` without its look for NaN."""
+        """Run ``forward`` without its check for NaN."""
         (actions, values, log_prob), recorded = self._recording(super().forward, obs, *args, **kwargs)
         if not recorded:
             values = self._value(values)
@@ -345,14 +346,14 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """As the host policy's ``predict_values``: the mean of the quantiles, shape (B, 1), raw units."""
+        """Predict values as the host policy does: the mean of the quantiles, shape (B, 1), raw units."""
         quantiles = self.quantiles_of_loss(obs, *args, **kwargs)
         if self.recorded is not None:
             self.recorded.append(quantiles)
         return self._value(quantiles)
 
     def _value(self, quantiles: Tensor) -> Tensor:
-        """Quantiles reduced to the value; while SB3 builds the policy, ``value_net`` still gives the value itself."""
+        """Reduce quantiles to the value. While SB3 builds the policy, ``value_net`` still returns the value itself."""
         if not isinstance(self.value_net, QuantileHead):
             return quantiles
         return self.value_net.value(quantiles)
@@ -364,10 +365,10 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> tuple[Any, list[Tensor]]:
         """
-        :param method: of the host policy
-        :return: what it returns, and the quantiles that ``predict_values`` recorded while it ran
+        :param method: method of the host policy
+        :return: its result, and the quantiles that ``predict_values`` recorded while it ran
         """
-        # Nothing is recorded where the host reads `value_net`, and nothing that an export would have to carry.
+        # Record nothing if the host reads `value_net`, and nothing during an export.
         reads_value_net = isinstance(method, MethodType) and method.__func__ in READ_VALUE_NET
         if torch.compiler.is_exporting() or reads_value_net:
             return method(*args, **kwargs), []
@@ -387,7 +388,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     ) -> Tensor:
         """
         :param obs: observations as tensors, B of them
-        :param args: what else the host policy's ``predict_values`` takes, as ``kwargs``
+        :param args: further arguments of the host policy's ``predict_values``, like ``kwargs``
         :return: quantiles of all critics side by side, shape (B, C * N), in the units of the loss, with their gradient
         """
         return super().predict_values(obs, *args, **kwargs)
@@ -399,7 +400,7 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As the host policy's ``evaluate_actions``."""
+        """Evaluate actions as the host policy does."""
         quantiles, log_prob, entropy = self.evaluate_quantiles(obs, actions, *args, **kwargs)
         return self._value(quantiles), log_prob, entropy
 
@@ -411,25 +412,25 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
-        ``evaluate_actions`` with the quantiles in place of the value.
+        Evaluate actions as ``evaluate_actions`` does, with the quantiles in place of the value.
 
         :param obs: observations, B of them
         :param actions: actions, B of them
-        :param args: what else the host policy's ``evaluate_actions`` takes, as ``kwargs``
-        :return: quantiles in the units of the loss, shape (B, N), of two critics side by side (B, 2 * N); log
+        :param args: further arguments of the host policy's ``evaluate_actions``, like ``kwargs``
+        :return: quantiles in the units of the loss, (B, N), or (B, 2 * N) for two critics; log
             probability, (B,); entropy, (B,) or None
-        :raises ValueError: if a policy's own ``evaluate_actions`` returns something else than its ``value_net`` gives
+        :raises ValueError: if a policy's ``evaluate_actions`` returns other values than its ``value_net``
         """
         with self.kept_distribution():
             results, recorded = self._recording(super().evaluate_actions, obs, actions, *args, **kwargs)
         values, log_prob, entropy = results
 
-        # The host's values are quantiles where it reads `value_net`; else they were recorded.
+        # The host's values are quantiles if it reads `value_net`. Otherwise the quantiles were recorded.
         quantiles = values
         if recorded:
             quantiles = recorded[-1]
 
-        # Whatever else the host returns is no prediction of this critic.
+        # Any other result is not a prediction of this critic.
         shape = (log_prob.shape[0], self.n_critics * self.n_quantiles)
         if quantiles.numel() != shape[0] * shape[1]:
             raise ValueError(
@@ -441,29 +442,31 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
     @contextlib.contextmanager
     def kept_distribution(self) -> Iterator[None]:
         """
-        Put ``action_dist`` back as it is: its tensors would keep the graph of a loss alive, and a compiled graph would
-        have to give them out.
+        Restore ``action_dist`` at the end. Its tensors would keep the graph of a loss alive, and a compiled graph would
+        have to return them.
         """
-        kept = dict(self.action_dist.__dict__)
+        attributes = dict(self.action_dist.__dict__)
         try:
             yield
         finally:
             for name in list(self.action_dist.__dict__):
-                if name in kept:
-                    setattr(self.action_dist, name, kept[name])
+                if name in attributes:
+                    setattr(self.action_dist, name, attributes[name])
                 else:
                     delattr(self.action_dist, name)
 
     @torch.no_grad()
     def predict_quantiles(self, obs: Any) -> Tensor:
         """
-        Quantiles of the return, whose mean is ``predict_values(obs)``, without gradient (``quantiles_of_loss`` has it).
+        Predict quantiles of the return without gradient; ``quantiles_of_loss`` has the gradient.
 
-        :param obs: what ``predict`` takes, one observation or B of them, or B of them as tensors on the policy's device
-        :return: shape (B, N), raw units, of the critic with the smaller mean; in the order of the midpoints, though
-            nothing keeps them from crossing
+        Their mean is ``predict_values(obs)``.
+
+        :param obs: input of ``predict``, one observation or B of them, or B of them as tensors on the policy's device
+        :return: shape (B, N), raw units, from the critic with the smaller mean, in the order of the midpoints.
+            Neighbours may cross
         """
-        # Arrays become tensors with a row for each observation, as in `predict`.
+        # Convert arrays to tensors with a row per observation, as `predict` does.
         parts = [obs]
         if isinstance(obs, dict):
             parts = list(obs.values())
@@ -474,8 +477,8 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
 
     def quantiles_of_episode(self, observations: Any) -> Tensor:
         """
-        :param observations: of one episode from its first step on, shape (T, ...)
-        :return: as ``predict_quantiles``, shape (T, N)
+        :param observations: observations of an episode from its first step on, shape (T, ...)
+        :return: quantiles as from ``predict_quantiles``, shape (T, N)
         """
         return self.predict_quantiles(observations)
 
@@ -486,13 +489,13 @@ class QuantileActorCriticPolicy(ActorCriticPolicy):
         **state: Any,
     ) -> Tensor:
         """
-        Conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
+        Predict the conditional value at risk: the mean of the worst share ``alpha`` of the predicted returns.
 
         :param obs: as in ``predict_quantiles``
         :param alpha: within (0, 1]; 1 gives the mean
-        :param state: what else ``predict_quantiles`` takes
+        :param state: further arguments of ``predict_quantiles``
         :return: shape (B,), raw units
-        :raises ValueError: if ``alpha`` is outside
+        :raises ValueError: if ``alpha`` is out of its range
         """
         return lower_tail_mean(self.predict_quantiles(obs, **state), alpha)
 
@@ -510,11 +513,12 @@ def quantile_policy(
     base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy,
 ) -> type[QuantileActorCriticPolicy]:
     """
-    A user's own policy class with the quantile critic; its instances pickle through the user's class.
+    Add the quantile critic to a user's policy class. Instances pickle through the user's class.
 
-    :param policy_class: the user's class, a ``base.host``
-    :param base: what gives it the quantile critic
-    :raises TypeError: if it is no ``base.host``, or a ``base`` that overrides what only reduces quantiles to values
+    :param policy_class: the user's class, a subclass of ``base.host``
+    :param base: class that adds the quantile critic
+    :raises TypeError: if it is not a subclass of ``base.host``, or is a ``base`` that overrides a method which training
+        does not call
     """
     return _quantile_policy(policy_class, base)
 
@@ -527,7 +531,7 @@ def _quantile_policy(
     if hasattr(policy_class, "_process_sequence") and not hasattr(base, "_process_sequence"):
         raise TypeError(f"{policy_class.__name__} is recurrent: it needs RecurrentDistributionalPPO")
 
-    # A class that has the quantile critic already. Training calls the methods that give quantiles.
+    # The class already has the quantile critic. Training calls only the methods that return quantiles.
     if issubclass(policy_class, base):
         for name, instead in (("evaluate_actions", "evaluate_quantiles"), ("predict_values", "quantiles_of_loss")):
             if getattr(policy_class, name) is not getattr(base, name):
@@ -538,18 +542,18 @@ def _quantile_policy(
         raise TypeError(f"policy must be a subclass of {base.host.__name__}, got {policy_class.__name__}")
 
     class QuantilePolicy(base, policy_class):  # type: ignore[misc, valid-type]
-        """A class for each of the user's. No file can name it, so its instances pickle by the user's class and base."""
+        """The class built for a user's class. No module names it, so instances pickle by the user's class and base."""
 
         def __reduce__(self) -> tuple[Any, ...]:
             return blank_quantile_policy, (policy_class, base), self.__getstate__()
 
-    # It shows as the user's class.
+    # Show the user's names.
     QuantilePolicy.__name__ = f"Quantile{policy_class.__name__}"
     QuantilePolicy.__qualname__ = QuantilePolicy.__name__
     QuantilePolicy.__module__ = policy_class.__module__
     QuantilePolicy.__doc__ = policy_class.__doc__
 
-    # The user's `save` comes before that of the base.
+    # The user's `save` has precedence over the base's.
     if policy_class.save is not ActorCriticPolicy.save:
         QuantilePolicy.save = policy_class.save
     return QuantilePolicy
@@ -559,6 +563,6 @@ def blank_quantile_policy(
     policy_class: type[ActorCriticPolicy],
     base: type[QuantileActorCriticPolicy] = QuantileActorCriticPolicy,
 ) -> QuantileActorCriticPolicy:
-    """An instance without state, for ``pickle`` to fill."""
+    """Create an instance without state, for ``pickle`` to fill."""
     quantile_class = quantile_policy(policy_class, base)
     return quantile_class.__new__(quantile_class)

@@ -1,15 +1,15 @@
 """
-Several processes on one training, as ``torchrun`` starts them: each steps environments of its own, and all make the
-same update. ``torch.distributed`` does the work; before ``init_process_group`` there is one process.
+Several processes in one training, as ``torchrun`` starts them.
 
-What keeps the processes together, in the order of a training:
+Each process steps its own environments, and all make the same update. ``torch.distributed`` does the work. Before
+``init_process_group`` there is one process. A training synchronises in this order:
 
-1. ``begin_together`` when a model is built: equal settings, the first process's parameters.
-2. ``learning_together`` around ``learn``: parameters are equal, and a signal to end becomes a sentence.
-3. ``collect_together`` and ``ending_together`` around whatever can stop or fail in one process: then all of them end.
-4. ``stepping_together`` around reading a rollout and its minibatches: an error in one process ends all.
-5. ``CommonNoise`` around an optimizer's step: all draw the same random numbers.
-6. ``agree_after_update``: equal buffers, and an error where parameters drift apart.
+1. ``begin_together``, when a model is built: checks equal settings and copies the first process's parameters.
+2. ``learning_together``, around ``learn``: checks equal parameters and turns a signal to end into an error.
+3. ``collect_together`` and ``ending_together``, around code that one process may stop or fail in: all of them end.
+4. ``stepping_together``, around reading a rollout and its minibatches: an error in one process ends all.
+5. ``CommonNoise``, around an optimizer's step: all draw the same random numbers.
+6. ``agree_after_update``: averages buffers, and raises an error if parameters drift apart.
 
 R processes, B rows of each.
 """
@@ -35,21 +35,21 @@ class ProcessLostError(RuntimeError):
 
 
 class ProcessesDifferError(RuntimeError):
-    """Two processes of a training no longer hold the same parameters."""
+    """Two processes of a training have different parameters."""
 
 
 # -------------------------------------------------------------------------------------------------- who takes part
 
 
 def n_processes() -> int:
-    """:return: how many processes take part, at least 1"""
+    """:return: number of processes in the training, at least 1"""
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     return 1
 
 
 def rank() -> int:
-    """:return: which one this is, from 0; the first one logs and saves"""
+    """:return: index of this process, from 0. The first one logs and saves"""
     if n_processes() > 1:
         return dist.get_rank()
     return 0
@@ -78,10 +78,10 @@ def translating_lost_peers() -> Iterator[None]:
 
 def all_objects(value: Any) -> list[Any]:
     """
-    Exchange a value; every process must call.
+    Exchange a value. Every process must call this.
 
-    :param value: of this process, anything that pickles
-    :return: those of all, in rank order
+    :param value: this process's value, anything that pickles
+    :return: values of all processes, in rank order
     :raises ProcessLostError: if another process has ended, or stopped with an error (``ending_together``)
     """
     return _exchange(value, error=None)
@@ -92,17 +92,17 @@ def _exchange(
     error: Exception | None,
 ) -> list[Any]:
     """
-    The one way in which processes exchange objects, so that one that fails can tell those that wait in another call.
+    Exchange objects between processes. All exchanges use this, so a failure reaches processes in any other call.
 
-    :param value: of this process
-    :param error: that ends this process; None: it goes on
-    :return: values of all, in rank order
+    :param value: this process's value
+    :param error: error that ends this process, None: it continues
+    :return: values of all processes, in rank order
     :raises ProcessLostError: if another process has ended or fails
     """
     if n_processes() == 1:
         return [value]
 
-    # Errors do not all pickle; their words do.
+    # Some errors do not pickle. Their texts do.
     message = None
     if error is not None:
         message = f"{type(error).__name__}: {error}"
@@ -111,18 +111,18 @@ def _exchange(
     with translating_lost_peers():
         dist.all_gather_object(gathered, (value, message))
 
-    # One that fails ends all.
-    for other, (_, other_message) in enumerate(gathered):
-        if other_message is not None and other != rank():
-            raise ProcessLostError(f"process {other} of this training has stopped: {other_message}")
-    return [other_value for other_value, _ in gathered]
+    # A failed process ends all.
+    for process, (_, failure) in enumerate(gathered):
+        if failure is not None and process != rank():
+            raise ProcessLostError(f"process {process} of this training has stopped: {failure}")
+    return [gathered_value for gathered_value, _ in gathered]
 
 
 def broadcast(value: Any) -> Any:
     """
-    Hand the first process's value to all; every process must call.
+    Send the first process's value to all. Every process must call this.
 
-    :param value: there what it hands out; elsewhere anything
+    :param value: value to send in the first process, ignored elsewhere
     :return: the first process's value, in every process
     :raises ProcessLostError: if another process has ended
     """
@@ -132,10 +132,10 @@ def broadcast(value: Any) -> Any:
 
 def gather(value: Any) -> list[Any]:
     """
-    Collect a value of each process in the first one; every process must call.
+    Collect each process's value in the first one. Every process must call this.
 
-    :param value: of this process
-    :return: in the first process those of all, in rank order; elsewhere nothing
+    :param value: this process's value
+    :return: values of all in rank order in the first process, empty elsewhere
     :raises ProcessLostError: if another process has ended
     """
     values = all_objects(value)
@@ -144,13 +144,13 @@ def gather(value: Any) -> list[Any]:
 
 def ending_together(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
     """
-    Call a function that may fail in one process alone, where the others would wait for it.
+    Call a function that may fail in one process only, while the others would wait for it.
 
-    :param function: what every process calls
-    :param args: of the function
-    :param kwargs: of the function
-    :return: what it returned in each process, in rank order
-    :raises Exception: what it raised here
+    :param function: function that every process calls
+    :param args: its positional arguments
+    :param kwargs: its keyword arguments
+    :return: results of all processes, in rank order
+    :raises Exception: if the function raised it in this process
     :raises ProcessLostError: if it raised in another process
     """
     try:
@@ -158,7 +158,7 @@ def ending_together(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     except ProcessLostError:
         raise
     except Exception as error:
-        # The error of this process says more than another one's.
+        # This process's error explains more than another's.
         with suppress(ProcessLostError):
             _exchange(None, error)
         raise
@@ -170,8 +170,8 @@ def ending_together(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 def of_all(rows: Tensor) -> Tensor:
     """
-    :param rows: of this process, shape (B, ...), as many as every other one has
-    :return: those of all, shape (R * B, ...), without gradient, in rank order; of one process the rows themselves
+    :param rows: this process's rows, shape (B, ...), with the same B in every process
+    :return: rows of all, shape (R * B, ...), without gradient, in rank order; a single process gets its rows unchanged
     :raises ProcessLostError: if another process has ended or fails
     :raises ProcessesDifferError: if another process has no further rows
     """
@@ -191,9 +191,9 @@ def array_of_all(
     device: torch.device,
 ) -> np.ndarray:
     """
-    :param rows: as for ``of_all``, an array
-    :param device: by way of which it goes
-    :return: as of ``of_all``; in one process the array itself
+    :param rows: array of rows, as for ``of_all``
+    :param device: device through which they are exchanged
+    :return: rows of all, as from ``of_all``; a single process gets the array unchanged
     """
     if n_processes() == 1:
         return rows
@@ -205,24 +205,24 @@ def average_over_processes(
     parameters: Sequence[nn.Parameter],
 ) -> Tensor:
     """
-    Average the gradients, in place, so that they are those of the samples of all processes.
+    Average the gradients in place, as if each process had the samples of all.
 
-    :param values: shape (n,), likewise
-    :param parameters: whose gradients, where there are any; the same in all processes
-    :return: the averages of the values, shape (n,)
+    :param values: further numbers to average, shape (n,)
+    :param parameters: parameters whose gradients, if any, are averaged; the same in all processes
+    :return: averages of the values, shape (n,)
     :raises ProcessLostError: if another process has ended or fails
     :raises ProcessesDifferError: if another process has no further minibatch
     """
     agree_to_go_on(values.device)
 
-    # One message for all.
+    # Send a single message.
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([values, *(gradient.flatten() for gradient in gradients)])
     with translating_lost_peers():
         dist.all_reduce(flat)
     flat /= n_processes()
 
-    # Back to where each part came from.
+    # Copy each part back to its gradient.
     averages, *parts = torch.split(flat, [len(values), *(gradient.numel() for gradient in gradients)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
@@ -231,7 +231,7 @@ def average_over_processes(
 
 # ------------------------------------------------------------------------------------------- the start of a training
 
-# Settings of a model that its update depends on.
+# Settings of a model that change its update.
 SHARED_SETTINGS = (
     "n_envs",
     "n_steps",
@@ -263,30 +263,30 @@ SHARED_SETTINGS = (
     "sequence_length",
 )
 
-# Schedules of a model, as floats at these shares of remaining progress.
+# Schedules of a model, compared by their values at these shares of remaining progress.
 SHARED_SCHEDULES = {"learning_rate": "lr_schedule", "clip_range": "clip_range", "clip_range_vf": "clip_range_vf"}
 PROGRESS = (1.0, 0.5, 0.0)
 
 
 def shared_settings(model: Any) -> dict[str, Any]:
     """
-    :param model: an algorithm with its policy and schedules
-    :return: by name what must be the same in all processes: settings, schedules, shapes of all tensors, the optimizer
+    :param model: algorithm with its policy and schedules
+    :return: values that must be equal in all processes, by name: settings, schedules, shapes of tensors, optimizer
     """
     settings = {name: getattr(model, name, None) for name in SHARED_SETTINGS}
 
-    # Functions do not compare; their values do.
+    # Compare functions by their values.
     for name, attribute in SHARED_SCHEDULES.items():
         schedule = getattr(model, attribute)
         settings[name] = schedule
         if callable(schedule):
             settings[name] = [float(schedule(progress)) for progress in PROGRESS]
 
-    # Another network would average gradients of other shapes.
+    # Another network has gradients of other shapes.
     for name, tensor in (*model.policy.named_parameters(), *model.policy.named_buffers()):
         settings[f"shape of {name}"] = tuple(tensor.shape)
 
-    # Another optimizer would make other steps of the same gradients.
+    # Another optimizer makes other steps from the same gradients.
     optimizer = model.policy.optimizer
     settings["optimizer"] = type(optimizer).__name__
     for name, value in optimizer.defaults.items():
@@ -299,16 +299,16 @@ def begin_together(
     settings: dict[str, Any],
 ) -> None:
     """
-    Give all processes the first one's parameters and statistics.
+    Copy the first process's parameters and statistics to all.
 
-    :param policy: of this process
-    :param settings: what must be the same in all of them (``shared_settings``)
-    :raises ValueError: if a setting is another one elsewhere
+    :param policy: this process's policy
+    :param settings: values that must be equal in all processes (``shared_settings``)
+    :raises ValueError: if a setting differs in another process
     :raises ProcessLostError: if another process has ended
     """
     check_same_settings(settings)
     for tensor in (*policy.parameters(), *policy.buffers()):
-        # A transposed or channels-last tensor is no message.
+        # Make transposed and channels-last tensors contiguous for the message.
         shared = tensor.data.contiguous()
         with translating_lost_peers():
             dist.broadcast(shared, src=0)
@@ -317,24 +317,24 @@ def begin_together(
 
 def check_same_settings(settings: dict[str, Any]) -> None:
     """
-    :param settings: of this process, by name
-    :raises ValueError: if a setting is another one elsewhere, naming it
+    :param settings: this process's settings by name
+    :raises ValueError: if a setting differs in another process; the message names it
     :raises ProcessLostError: if another process has ended
     """
-    # Every process looks at every other one, so that all raise.
-    for other in all_objects(settings):
-        for name in {**settings, **other}:
-            here = settings.get(name)
-            elsewhere = other.get(name)
-            if elsewhere != here:
-                raise ValueError(f"all processes need the same {name}: it is {here} here and {elsewhere} elsewhere")
+    # Each process compares with all others, so all raise.
+    for peer_settings in all_objects(settings):
+        for name in {**settings, **peer_settings}:
+            value = settings.get(name)
+            peer_value = peer_settings.get(name)
+            if peer_value != value:
+                raise ValueError(f"all processes need the same {name}: it is {value} here and {peer_value} elsewhere")
 
 
 def check_takes_part(model: Any) -> None:
     """
-    :param model: an algorithm that is to learn, with ``n_processes`` as it was built for
-    :raises RuntimeError: if it was built for another number of processes, for one above all
-    :raises ValueError: if its VecNormalize keeps moments of its own in each process
+    :param model: algorithm to train, with ``n_processes`` from its construction
+    :raises RuntimeError: if it was built for another number of processes, such as one
+    :raises ValueError: if its VecNormalize has separate moments in each process
     """
     if model.n_processes != n_processes():
         raise RuntimeError(
@@ -342,7 +342,7 @@ def check_takes_part(model: Any) -> None:
             "load it after torch.distributed.init_process_group, so that all begin with the same parameters"
         )
 
-    # One policy, one scale of its inputs.
+    # One policy needs one scale of its inputs.
     normalizer = model.get_vec_normalize_env()
     if isinstance(normalizer, VecNormalize) and normalizer.training and n_processes() > 1:
         raise ValueError(
@@ -355,21 +355,21 @@ def check_takes_part(model: Any) -> None:
 @contextmanager
 def learning_together(model: Any) -> Iterator[None]:
     """
-    Surround ``learn``: check that all processes begin alike; name the reason where the launcher ends this one.
+    Surround ``learn``: check that all processes start equal, and explain an end by the launcher.
 
-    ``torchrun`` answers the death of a process with SIGTERM to the others, which would end them without a word.
+    When a process dies, ``torchrun`` sends SIGTERM to the others, which would end them without a message.
 
-    :param model: an algorithm with ``n_processes`` as it was built for
+    :param model: algorithm with ``n_processes`` from its construction
     :raises RuntimeError: if the model was built for another number of processes
-    :raises ValueError: on VecNormalize with moments of its own, or another setting elsewhere
-    :raises ProcessesDifferError: if the parameters are not the same everywhere
+    :raises ValueError: if VecNormalize has separate moments, or a setting differs in another process
+    :raises ProcessesDifferError: if parameters differ between processes
     :raises ProcessLostError: if another process has ended
     """
     if n_processes() == 1 and model.n_processes == 1:
         yield
         return
 
-    # What may differ since the model was built: the group, settings, and parameters that were loaded.
+    # Three things may have changed since construction: the group, the settings, and loaded parameters.
     ending_together(check_takes_part, model)
     check_same_settings(shared_settings(model))
     check_equal_tensors(model.policy, "before learn")
@@ -381,11 +381,11 @@ def learning_together(model: Any) -> Iterator[None]:
 @contextmanager
 def naming_termination() -> Iterator[None]:
     """
-    Raise ``ProcessLostError`` on SIGTERM. A handler of the user's own stays.
+    Raise ``ProcessLostError`` on SIGTERM. A handler of the user stays.
 
-    :raises ProcessLostError: on SIGTERM, and if another process has ended
+    :raises ProcessLostError: if SIGTERM arrives or another process has ended
     """
-    # Python takes signals in the main thread only.
+    # Python delivers signals only to the main thread.
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -395,7 +395,7 @@ def naming_termination() -> Iterator[None]:
     try:
         yield
     except ProcessLostError:
-        # The launcher's signal may come while the error is printed.
+        # The launcher's signal may arrive while the error is printed.
         if signal.getsignal(signal.SIGTERM) is _raise_on_termination:
             signal.signal(signal.SIGTERM, _ignore_once)
         raise
@@ -409,10 +409,10 @@ def _raise_on_termination(
     frame: Any,
 ) -> None:
     """
-    Handle SIGTERM; another one ends the process.
+    Handle the first SIGTERM. A second one ends the process.
 
-    :param number: of the signal
-    :param frame: that it has interrupted
+    :param number: number of the signal
+    :param frame: interrupted frame
     :raises ProcessLostError: always
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -427,10 +427,10 @@ def _ignore_once(
     frame: Any,
 ) -> None:
     """
-    Handle a SIGTERM to a process that is about to end; another one ends it at once.
+    Ignore one SIGTERM in a process that is about to end. A second one ends it at once.
 
-    :param number: of the signal
-    :param frame: that it has interrupted
+    :param number: number of the signal
+    :param frame: interrupted frame
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -442,11 +442,11 @@ def collect_together(model: Any, collect: Callable[..., bool], *args: Any, **kwa
     """
     Collect a rollout in every process, and count the steps of all.
 
-    :param model: an algorithm, whose ``num_timesteps`` ``collect`` moves by this process's steps
-    :param collect: of SB3, which returns whether the training goes on
-    :param args: of ``collect``
-    :param kwargs: of ``collect``
-    :return: whether the training goes on: a callback's stop in one process stops all
+    :param model: algorithm; ``collect`` adds this process's steps to its ``num_timesteps``
+    :param collect: SB3's function, which returns whether training continues
+    :param args: positional arguments of ``collect``
+    :param kwargs: keyword arguments of ``collect``
+    :return: whether training continues: a callback that stops one process stops all
     :raises ProcessLostError: if another process has ended or fails
     """
     steps_before = model.num_timesteps
@@ -455,7 +455,7 @@ def collect_together(model: Any, collect: Callable[..., bool], *args: Any, **kwa
         goes_on = collect(*args, **kwargs)
         return goes_on, model.num_timesteps - steps_before
 
-    # A stopped rollout counts the steps it made.
+    # A stopped rollout counts the steps that it made.
     outcomes = ending_together(collected)
     model.num_timesteps = steps_before + sum(steps for _, steps in outcomes)
     return all(goes_on for goes_on, _ in outcomes)
@@ -464,10 +464,11 @@ def collect_together(model: Any, collect: Callable[..., bool], *args: Any, **kwa
 @contextmanager
 def stepping_together(device: torch.device) -> Iterator[None]:
     """
-    Surround the reading of a rollout, or its minibatches: an error in one process ends all, since ``of_all`` and
-    ``average_over_processes`` ask ``agree_to_go_on`` first. Nothing within it may exchange objects.
+    Surround the reading of a rollout, or its minibatches: an error in one process ends all.
 
-    :param device: on which the processes exchange tensors
+    ``of_all`` and ``average_over_processes`` call ``agree_to_go_on`` first. Code inside must not exchange objects.
+
+    :param device: device on which the processes exchange tensors
     :raises ProcessLostError: if another process has ended or fails
     :raises ProcessesDifferError: if another process has further minibatches
     """
@@ -476,7 +477,7 @@ def stepping_together(device: torch.device) -> Iterator[None]:
     except (ProcessLostError, ProcessesDifferError):
         raise
     except Exception as error:
-        # The error of this process says more than another one's.
+        # This process's error explains more than another's.
         with suppress(ProcessLostError, ProcessesDifferError):
             agree_to_go_on(device, error=error)
         raise
@@ -489,18 +490,18 @@ def agree_to_go_on(
     has_finished: bool = False,
 ) -> None:
     """
-    Ask all processes whether one fails, before they average: whoever waited there would wait for ever.
+    Ask all processes whether one failed, before they average. Otherwise the rest would wait forever.
 
-    :param device: on which the processes exchange tensors
-    :param error: that ends this process; None: it goes on
+    :param device: device on which the processes exchange tensors
+    :param error: error that ends this process, None: it continues
     :param has_finished: whether this process has no further minibatch
     :raises ProcessLostError: if another process has ended or fails
-    :raises ProcessesDifferError: if some have further minibatches and some have not
+    :raises ProcessesDifferError: if only some processes have further minibatches
     """
     if n_processes() == 1:
         return
 
-    # How many fail, how many have finished.
+    # Count failed processes and finished ones.
     counts = torch.tensor([float(error is not None), float(has_finished)], device=device)
     with translating_lost_peers():
         dist.all_reduce(counts)
@@ -516,16 +517,16 @@ def agree_to_go_on(
 
 class CommonNoise:
     """
-    Random numbers of torch that all processes draw alike, for the time of an optimizer's step.
+    Random numbers of torch that are equal in all processes, during an optimizer's step.
 
-    UPGD adds noise to the parameters: drawn from each process's generator it would make them differ. What else a
-    process draws goes on as if no step had drawn anything. In one process nothing changes.
+    UPGD adds noise to the parameters. Noise from each process's generator would make them differ. Other draws of a
+    process continue as if the step had drawn nothing. With one process nothing changes.
 
-    There is no state to save: the same step of the same seed draws the same numbers, after a resume, too.
+    No state needs saving: the same step and seed give the same numbers, also after a resume.
 
-    :param seed: of the model, None: the first process draws one
-    :param num_timesteps: of the model, which tells updates apart
-    :param device: of the parameters
+    :param seed: the model's seed, None: the first process draws one
+    :param num_timesteps: the model's steps so far, which distinguish updates
+    :param device: device of the parameters
     :raises ProcessLostError: if another process has ended
     """
 
@@ -540,7 +541,7 @@ class CommonNoise:
         if not self.is_active:
             return
 
-        # The first process's numbers, whatever the seeds of the others.
+        # Use the first process's numbers, whatever seeds the others have.
         numbers = [seed, num_timesteps]
         if seed is None:
             numbers = [int(torch.randint(2**31, ()).item()), num_timesteps]
@@ -555,7 +556,7 @@ class CommonNoise:
             yield
             return
 
-        # The process's own generators are put back afterwards.
+        # Restore the process's generators afterwards.
         with torch.random.fork_rng(devices=self.devices):
             self._restore()
             try:
@@ -564,7 +565,7 @@ class CommonNoise:
                 self.states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.devices)]
 
     def _restore(self) -> None:
-        """Put torch's generators where the last step left the common ones."""
+        """Set torch's generators to the state that the last step left."""
         if self.states is None:
             torch.manual_seed(self.seed)
             return
@@ -579,10 +580,10 @@ def agree_after_update(
     n_updates: int,
 ) -> None:
     """
-    Average the buffers that each process moves by its own samples, such as those of batch norm, and check the rest.
+    Average buffers that each process updates from its samples, such as batch norm's, and check all tensors.
 
-    :param policy: of this process
-    :param n_updates: how many updates were made, for the error
+    :param policy: this process's policy
+    :param n_updates: number of updates so far, for the error
     :raises ProcessesDifferError: if parameters or buffers differ
     :raises ProcessLostError: if another process has ended
     """
@@ -594,9 +595,9 @@ def agree_after_update(
 
 def average_buffers(policy: nn.Module) -> None:
     """
-    Average buffers of floating point numbers, in place, where they differ; what is equal stays to the last bit.
+    Average floating point buffers in place where they differ. Equal buffers stay exactly the same.
 
-    :param policy: of this process, whose buffers have the same shapes in all
+    :param policy: this process's policy, whose buffers have the same shapes in all processes
     :raises ProcessLostError: if another process has ended
     """
     for buffer in policy.buffers():
@@ -616,9 +617,9 @@ def check_equal_tensors(
     """
     Compare the bits of all parameters and buffers.
 
-    :param module: of this process
-    :param when: for the error
-    :raises ProcessesDifferError: if a tensor is another one elsewhere, in all processes alike
+    :param module: this process's module
+    :param when: time of the check, for the error
+    :raises ProcessesDifferError: if a tensor differs; every process raises it
     :raises ProcessLostError: if another process has ended
     """
     if n_processes() == 1:
@@ -626,13 +627,13 @@ def check_equal_tensors(
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     digests = {name: _digest(tensor) for name, tensor in tensors.items()}
 
-    # All look at the same pairs, so that all raise the same.
-    first, *others = all_objects(digests)
-    for other, theirs in enumerate(others, start=1):
-        different = [name for name in first if theirs.get(name) != first[name]]
+    # Every process compares the same pairs, so all raise the same error.
+    first, *later = all_objects(digests)
+    for process, process_digests in enumerate(later, start=1):
+        different = [name for name in first if process_digests.get(name) != first[name]]
         if different:
             raise ProcessesDifferError(
-                f"processes 0 and {other} hold different parameters {when}, {different[0]} first: something changes "
+                f"processes 0 and {process} hold different parameters {when}, {different[0]} first: something changes "
                 "them in each process on its own, such as a callback, an optimizer that draws from a generator of its "
                 "own, or archives that differ"
             )
@@ -641,8 +642,8 @@ def check_equal_tensors(
 def _digest(tensor: Tensor) -> bytes:
     """
     :param tensor: a parameter or buffer
-    :return: 16 bytes that stand for all of its bits
+    :return: 16 bytes that identify all of its bits
     """
-    # The order of elements in memory does not count.
+    # Ignore the order of elements in memory.
     values = tensor.detach().contiguous().reshape(-1).cpu()
     return hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()

@@ -1,5 +1,5 @@
 """
-A rollout whose minibatches are sequences, with the states of the LSTMs before each step. Needs sb3-contrib.
+A rollout whose minibatches are sequences with the LSTMs' states before each step. Needs sb3-contrib.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from quantile_critic.sequences import Sequences, lay_out
 
 class RolloutStates:
     """
-    States of the LSTMs before each step of a rollout, and where episodes start, step by step.
+    The LSTMs' states before each step of a rollout, and the starts of episodes, step by step.
 
-    :param buffer: sb3-contrib's
+    :param buffer: sb3-contrib's buffer
     """
 
     def __init__(self, buffer: Any):
@@ -34,7 +34,7 @@ class RolloutStates:
             buffer.cell_states_vf,
         ]
 
-        # The buffer keeps layers before environments until it has given minibatches.
+        # The buffer has layers before environments until it has made minibatches.
         if not buffer.generator_ready:
             arrays = [array.swapaxes(1, 2) for array in arrays]  # to (T, E, n_layers, H)
 
@@ -47,16 +47,16 @@ class RolloutStates:
         device: torch.device,
     ) -> RNNStates:
         """
-        States before the steps of these rows, zero where an episode starts.
+        Select the states before the steps of these rows. They are zero where an episode starts.
 
         :param rows: shape (S,)
-        :param device: where they are wanted
-        :return: each tensor of shape (n_layers, S, H)
+        :param device: device of the result
+        :return: tensors of shape (n_layers, S, H) each
         """
-        # 0 where an episode starts, else 1.
+        # The factor is 0 where an episode starts, else 1.
         goes_on = torch.from_numpy(~self.episode_starts[rows]).view(-1, 1, 1)
 
-        # LSTMs want the layers first.
+        # LSTMs expect the layers first.
         parts = []
         for state in self.states:
             before = state[rows] * goes_on  # (S, n_layers, H)
@@ -68,9 +68,9 @@ class RecurrentRollout(Rollout):
     """
     A rollout whose minibatches are sequences, cut as sb3-contrib's buffer cuts them.
 
-    :param sequence_length: longest sequence; what is longer goes on from the stored states. None: any length
-    :param args: of ``Rollout``
-    :raises TypeError: if the buffer's class overrides ``get``, which this class does not call
+    :param sequence_length: longest sequence, None: any length. Longer ones continue from the stored states
+    :param args: arguments of ``Rollout``
+    :raises TypeError: if the buffer's class overrides ``get``, which is not called here
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RecurrentRollout(Rollout):
         self.states = RolloutStates(buffer)
         super().__init__(buffer, *args)
 
-    def _has_own_minibatches(self) -> bool:
+    def _has_custom_minibatches(self) -> bool:
         return False
 
     def _predict(
@@ -96,8 +96,8 @@ class RecurrentRollout(Rollout):
         observations: Any,
         batch_size: int | None,
     ) -> Tensor:
-        """All quantiles in the units of the loss, each step from its stored states, in parts."""
-        # No more rows at once than training takes, or than are cheap.
+        """Predict all quantiles in the units of the loss, each step from its stored states, in parts."""
+        # Use as many rows at once as training does, or more if they are cheap.
         steps = len(self.states.episode_starts)
         size = max(batch_size or steps, 1024)
 
@@ -113,18 +113,18 @@ class RecurrentRollout(Rollout):
 
     def minibatches(self, batch_size: int | None) -> Iterator[tuple[Samples, Tensor | None]]:
         """
-        One pass over the rollout, environment by environment, from a step drawn anew as sb3-contrib's buffer draws it.
+        Pass over the rollout once, environment by environment, from a random step, as sb3-contrib's buffer does.
 
-        :param batch_size: None: all
-        :return: for each minibatch its samples, whose observations are ``Sequences``, and None: all of them
+        :param batch_size: steps of a minibatch, None: all
+        :return: samples of each minibatch, whose observations are ``Sequences``, and None: all rows
         """
-        # The order of all samples.
+        # Order of all samples.
         steps, envs = self.buffer.rewards.shape
         split = np.random.randint(steps * envs)  # noqa: NPY002  # sb3-contrib's generator
         order = np.roll(np.arange(steps * envs), -split)  # environment by environment
         rows = order % steps * envs + order // steps  # the same samples counted step by step
 
-        # A sequence begins with an episode, and with the rollout.
+        # A sequence begins with an episode and with the rollout.
         begins = self.states.episode_starts[rows] | (order % steps == 0)
 
         # Minibatches of consecutive samples.
@@ -139,19 +139,19 @@ class RecurrentRollout(Rollout):
         rows: np.ndarray,
         begins: np.ndarray,
     ) -> Samples:
-        """The samples of these rows, shape (B,), cut into sequences where they must begin."""
-        # The minibatch may cut a sequence, whose rest begins with it.
+        """Cut the samples of these rows, shape (B,), into sequences at the required starts."""
+        # A minibatch may cut a sequence. The rest begins with the minibatch.
         begins = begins.copy()
         begins[0] = True
 
-        # Long sequences begin anew after every ``sequence_length`` steps.
+        # Long sequences restart after every ``sequence_length`` steps.
         if self.sequence_length is not None:
             first_rows = np.flatnonzero(begins)
             steps = np.arange(len(rows)) - first_rows[np.cumsum(begins) - 1]
             begins |= steps % self.sequence_length == 0
         layout, first_rows = lay_out(begins, self.states.episode_starts[rows])
 
-        # Samples, states before each sequence and layout, where the policy is.
+        # Put samples, states before each sequence and layout on the policy's device.
         assert self.samples is not None
         minibatch = self.samples.at(torch.from_numpy(rows).to(self.samples.advantages.device))
         minibatch = Samples._make(on(self.device, tuple(minibatch)))
@@ -161,14 +161,14 @@ class RecurrentRollout(Rollout):
 
 
 class RecurrentHost(RecurrentPPO):
-    """``RecurrentPPO`` as the base class of ``PPO``, whose constructor hands on more than this one takes."""
+    """``RecurrentPPO`` as the base class of ``PPO``, whose constructor passes more arguments than this one takes."""
 
     def __init__(
         self,
         *args: Any,
         rollout_buffer_class: Any = None,
         rollout_buffer_kwargs: Any = None,
-        supported_action_spaces: Any = None,  # PPO's, which are RecurrentPPO's
+        supported_action_spaces: Any = None,  # PPO's, equal to RecurrentPPO's
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""``compile=True`` of a recurrent policy: its step in the rollout is compiled."""
+"""``compile=True`` for a recurrent policy, whose rollout step is compiled."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from quantile_critic.rollout import arrays_of
 
 
 class RecurrentStep(CompiledStep):
-    """The policy's step in the rollout: an observation of each environment, the LSTMs' states, episode starts."""
+    """The policy's rollout step: one observation per environment, the LSTMs' states, episode starts."""
 
     def prepare(self, policy: QuantileActorCriticPolicy, *args: Any) -> CompiledStep | None:
         """
-        :param policy: recurrent, in evaluation mode
-        :param args: the observations of all environments
-        :return: this; None where the step stays eager
+        :param policy: recurrent policy in evaluation mode
+        :param args: observations of all environments
+        :return: this object, None: the step stays eager
         """
         recurrent: Any = policy
         n_envs = len(arrays_of(args[0])[0])
 
-        # A single step of an LSTM is made of what compiles.
+        # A single step of an LSTM uses only operations that compile.
         with torch._dynamo.config.patch(allow_rnn=True):
             return super().prepare(
                 policy, args[0], recurrent.initial_states(n_envs), torch.zeros(n_envs, device=policy.device)

@@ -26,8 +26,9 @@ LstmStates = tuple[Tensor, Tensor]
 
 class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentActorCriticPolicy):  # type: ignore[misc]
     """
-    ``RecurrentActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``). Two critics share the critic's LSTM
-    and features extractor; each has a value network and a head.
+    ``RecurrentActorCriticPolicy`` with a critic of N quantiles (``n_quantiles``).
+
+    Two critics share the critic's LSTM and features extractor. Each has a value network and a head.
     """
 
     host: ClassVar[type[ActorCriticPolicy]] = RecurrentActorCriticPolicy
@@ -40,7 +41,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        # A user's class may know sequences only as sb3-contrib pads them.
+        # A user's class may only handle sequences padded as in sb3-contrib.
         bases = type(self).__mro__[type(self).__mro__.index(QuantileActorCriticPolicy) + 1 :]
         names = ("_process_sequence", "evaluate_actions", "predict_values")
         firsts = [next(base for base in bases if name in vars(base)) for name in names]
@@ -50,7 +51,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         return False
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # What the host's constructor takes beside the base policy's parameters.
+        # Add the host constructor's parameters to those of the base policy.
         layers, _, units = self.lstm_hidden_state_shape
         parameters = {
             "lstm_hidden_size": units,
@@ -69,19 +70,19 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         lstm: nn.LSTM,
     ) -> tuple[Tensor, LstmStates]:
         """
-        As in sb3-contrib, without its loop over the steps where no episode starts within a sequence.
+        Run sequences as sb3-contrib does, without its loop over the steps unless an episode starts within a sequence.
 
         :param features: shape (B, features)
-        :param lstm_states: before the first step of each of the S sequences, (n_layers, S, H) each
-        :param episode_starts: shape (B,), of sequences of equal length; or a ``Layout``
-        :param lstm: of the actor or the critic
-        :return: shape (B, H), and the states after the last step; with a ``Layout``, those that were given
+        :param lstm_states: states before the first step of each of the S sequences, (n_layers, S, H) each
+        :param episode_starts: shape (B,), for sequences of equal length, or a ``Layout``
+        :param lstm: LSTM of the actor or the critic
+        :return: shape (B, H), and the states after the last step; with a ``Layout``, the given states
         """
-        # An update: sequences of any lengths, and episodes start with sequences only.
+        # In an update sequences have any lengths, and episodes start only with sequences.
         if isinstance(episode_starts, Layout):
             return run_sequences(lstm, features, lstm_states, episode_starts), lstm_states
 
-        # The host's loop, where the user's class runs sequences or an episode starts within one.
+        # Use the host's loop if the user's class runs sequences or an episode starts within one.
         n_sequences = lstm_states[0].shape[1]
         starts = episode_starts.reshape(n_sequences, -1)  # (S, steps)
         n_steps = starts.shape[1]
@@ -93,11 +94,11 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         goes_on = (1.0 - starts[:, 0]).view(1, n_sequences, 1)
         states = (goes_on * lstm_states[0], goes_on * lstm_states[1])
 
-        # A step of a rollout.
+        # One step of a rollout.
         if n_steps == 1 and not torch.is_grad_enabled() and can_step_by_hand(lstm):
             return run_step(lstm, features, states)
 
-        # Whole sequences.
+        # Complete sequences.
         sequences = features.reshape(n_sequences, n_steps, lstm.input_size)
         output, states = lstm(sequences.swapaxes(0, 1), states)
         return output.transpose(0, 1).flatten(0, 1), states
@@ -108,7 +109,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         **kwargs: Any,
     ) -> Any:
         """
-        As ``RecurrentActorCriticPolicy.forward``: actions, values, log probabilities and the states after the step.
+        Act as ``RecurrentActorCriticPolicy.forward`` does: actions, values, log probabilities, states after the step.
 
         :raises ValueError: if a log probability is NaN
         """
@@ -118,7 +119,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         else:
             results = self.forward_unchecked(*args, **kwargs)
 
-        # One look at a sum in place of torch's looks at every number.
+        # Check one sum. torch would check every number.
         if not torch.compiler.is_compiling() and math.isnan(results[2].sum().item()):
             raise ValueError("the policy's log probabilities are NaN")
         return results
@@ -128,7 +129,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """``forward`` without its look for NaN."""
+        """Run ``forward`` without its check for NaN."""
         host_forward = super(QuantileActorCriticPolicy, self).forward
         (actions, values, log_prob, states), recorded = self._recording(host_forward, *args, **kwargs)
         if not recorded:
@@ -142,14 +143,14 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         **kwargs: Any,
     ) -> Tensor:
         """
-        :param obs: ``Sequences`` of B steps; or observations as tensors, B of them, followed by the critic's states,
+        :param obs: ``Sequences`` of B steps; or B observations as tensors, followed by the critic's states,
             (n_layers, S, H) each, and episode starts, (B,)
         :return: quantiles of all critics side by side, shape (B, C * N), in the units of the loss, with their gradient
         """
         if not isinstance(obs, Sequences):
             return super().quantiles_of_loss(obs, *args, **kwargs)
 
-        # Padded for a host that runs sequences itself; its rows without the padding afterwards.
+        # Pad for a host that runs sequences itself, and remove the padded rows afterwards.
         obs, rows, _ = self._for_host(obs)
         quantiles = super().quantiles_of_loss(obs.observations, obs.states.vf, obs.starts)
         if rows is None:
@@ -164,16 +165,16 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
-        ``evaluate_actions`` with the quantiles in place of the value.
+        Evaluate actions as ``evaluate_actions`` does, with the quantiles in place of the value.
 
-        :param obs: ``Sequences`` of B steps; or what ``RecurrentActorCriticPolicy.evaluate_actions`` takes
+        :param obs: ``Sequences`` of B steps, or the input of ``RecurrentActorCriticPolicy.evaluate_actions``
         :param actions: actions, B of them
-        :return: as ``QuantileActorCriticPolicy.evaluate_quantiles``
+        :return: results as from ``QuantileActorCriticPolicy.evaluate_quantiles``
         """
         if not isinstance(obs, Sequences):
             return super().evaluate_quantiles(obs, actions, *args, **kwargs)
 
-        # Padded and unpadded, likewise.
+        # Pad, and remove the padded rows, as above.
         obs, rows, actions = self._for_host(obs, actions)
         results = super().evaluate_quantiles(obs.observations, actions, obs.states, obs.starts)
         if rows is None:
@@ -190,24 +191,24 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         actions: Any = None,
     ) -> tuple[Sequences, Tensor | None, Any]:
         """
-        Pad sequences where the user's class runs them.
+        Pad sequences if the user's class runs them.
 
         :param obs: B steps
-        :param actions: theirs
-        :return: sequences of equal lengths, the rows that are no padding, shape (B,), and actions; else what was given,
-            with None in place of the rows
+        :param actions: actions of these steps
+        :return: sequences of equal lengths, the rows without padding, shape (B,), and the actions. Without padding the
+            rows are None and the rest is unchanged
         """
         layout = obs.starts
         if not (self.runs_own_sequences and isinstance(layout, Layout)):
             return obs, None, actions
 
-        # One group of all sequences, each as long as the longest.
-        rows = layout.places_of_one
+        # Put all sequences into one group, padded to the longest.
+        rows = layout.single_group_places
         longest = layout.groups[0][0]
         n_cells = longest * obs.states.pi[0].shape[1]
 
         def padded(tensors: Any) -> Any:
-            """From shape (B, ...) to (n_cells, ...), sequence by sequence."""
+            """Pad from shape (B, ...) to (n_cells, ...), sequence by sequence."""
             return tree_map_only(
                 Tensor, lambda part: part.new_zeros(n_cells, *part.shape[1:]).index_copy(0, rows, part), tensors
             )
@@ -216,7 +217,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         return sequences, rows, padded(actions)
 
     def initial_states(self, n_envs: int) -> RNNStates:
-        """:return: zero states of actor and critic for so many environments, as ``forward`` takes and returns them"""
+        """:return: zero states of actor and critic for that many environments, as ``forward`` takes and returns them"""
         layers, _, units = self.lstm_hidden_state_shape
         # Hidden and cell state of the actor, then of the critic.
         zeros = [torch.zeros(layers, n_envs, units, device=self.device) for _ in range(4)]
@@ -230,15 +231,15 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
         episode_starts: np.ndarray | Tensor | None = None,
     ) -> Tensor:
         """
-        Quantiles of the return, whose mean is ``predict_values(obs, lstm_states, episode_starts)``.
+        Predict quantiles of the return, whose mean is ``predict_values(obs, lstm_states, episode_starts)``.
 
-        :param obs: what ``predict`` takes, one observation or B of them, or B of them as tensors on the policy's device
-        :param lstm_states: of the critic before this step, shape (n_layers, B, H) each, or ``RNNStates``, of which the
-            critic's are taken; None: zero
+        :param obs: input of ``predict``, one observation or B of them, or B of them as tensors on the policy's device
+        :param lstm_states: the critic's states before this step, shape (n_layers, B, H) each, or ``RNNStates``, which
+            contain them; None: zero
         :param episode_starts: whether an episode starts with these observations, shape (B,); None: no
         :return: shape (B, N), raw units, of the critic with the smaller mean
         """
-        # Arrays become tensors with a row for each observation, as in `predict`.
+        # Convert arrays to tensors with a row per observation, as `predict` does.
         if not all(isinstance(part, Tensor) for part in arrays_of(obs)):
             obs = self.obs_to_tensor(obs)[0]
         size = len(arrays_of(obs)[0])
@@ -250,7 +251,7 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
             lstm_states = lstm_states.vf
         states = tuple(torch.as_tensor(state, dtype=torch.float32, device=self.device) for state in lstm_states)
 
-        # No episode starts here unless the caller says so.
+        # By default no episode starts here.
         if episode_starts is None:
             episode_starts = torch.zeros(size)
         starts = torch.as_tensor(episode_starts).to(self.device, torch.float32)
@@ -260,12 +261,12 @@ class QuantileRecurrentActorCriticPolicy(QuantileActorCriticPolicy, RecurrentAct
 
     def quantiles_of_episode(self, observations: Any) -> Tensor:
         """
-        As ``QuantileActorCriticPolicy``; the critic reads the steps in their order, from zero states on.
+        Predict as ``QuantileActorCriticPolicy`` does. The critic reads the steps in order, from zero states.
 
-        :param observations: of one episode from its first step on, shape (T, ...)
+        :param observations: observations of an episode from its first step on, shape (T, ...)
         :return: shape (T, N), raw units, of the critic with the smaller mean
         """
-        # One sequence, which begins with its episode.
+        # A single sequence begins with its episode.
         starts = np.arange(len(observations)) == 0
         layout, _ = lay_out(starts, starts)
         layout = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), layout)

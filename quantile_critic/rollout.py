@@ -1,5 +1,5 @@
 """
-What an update reads of a rollout: its arrays in order of time, as samples, in minibatches.
+The data of a rollout that an update reads, in order of time, as samples in minibatches.
 
 T steps, E environments, M = T * E samples, of which a minibatch has B; C critics of N quantiles.
 """
@@ -28,17 +28,17 @@ LARGE = 2**20  # bytes of observations from which a rollout goes to the device m
 
 
 class Samples(NamedTuple):
-    """What the loss is made of: the B samples of a minibatch, or all M of a rollout."""
+    """Input of the loss: the B samples of a minibatch, or all M of a rollout."""
 
     observations: Any
     actions: Tensor
     old_log_prob: Tensor  # (B,)
     advantages: Tensor  # (B,), raw
     targets: Tensor  # (B,), or atoms, (B, N), in the units of the loss
-    old_quantiles: Tensor | None  # (B, C * N), likewise; None: no clipping
+    old_quantiles: Tensor | None  # (B, C * N), same units; None: no clipping
 
     def at(self, rows: Tensor | None) -> Samples:
-        """The samples of these rows, shape (B,); None: all."""
+        """Select the samples of these rows, shape (B,), None: all."""
         if rows is None:
             return self
 
@@ -59,7 +59,7 @@ def rows_of(
     observations: Any,
     rows: Any,
 ) -> Any:
-    """Some of the observations, an array or tensor or a dict of them."""
+    """Select rows of observations, which are an array, a tensor or a dict of them."""
     if isinstance(observations, dict):
         return {key: values[rows] for key, values in observations.items()}
     return observations[rows]
@@ -69,19 +69,19 @@ def on(
     device: torch.device,
     tensors: Any,
 ) -> Any:
-    """A tensor or a dict of them, on the device."""
+    """Move a tensor or a dict of them to the device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), tensors)
 
 
 def arrays_of(observations: Any) -> list[Any]:
-    """The parts of observations, an array or tensor or a dict of them."""
+    """List the parts of observations, which are an array, a tensor or a dict of them."""
     if isinstance(observations, dict):
         return list(observations.values())
     return [observations]
 
 
-def has_own_minibatches(buffer: RolloutBuffer) -> bool:
-    """Whether the buffer is of a class whose ``get()`` may do anything."""
+def has_custom_minibatches(buffer: RolloutBuffer) -> bool:
+    """Return whether the buffer's class overrides ``get``, which may then do anything."""
     kind = type(buffer)
     for base in (RolloutBuffer, DictRolloutBuffer):
         if kind.get is base.get and kind._get_samples is base._get_samples:
@@ -94,7 +94,8 @@ def by_step(
     array: np.ndarray,
 ) -> np.ndarray:
     """
-    :param array: of the buffer, shape (T, E, ...); (M, ...), environment by environment, once it has given minibatches
+    :param array: array of the buffer, shape (T, E, ...); once it has made minibatches, (M, ...), environment by
+        environment
     :return: shape (M, ...), step by step
     """
     steps, envs = buffer.rewards.shape
@@ -104,7 +105,7 @@ def by_step(
 
 
 def observations_by_step(buffer: RolloutBuffer) -> Any:
-    """:return: as ``by_step``, one array or a dict of them; None if the buffer keeps them elsewhere"""
+    """:return: one array or a dict of them, as from ``by_step``; None if the buffer stores them elsewhere"""
     observations: Any = getattr(buffer, "observations", None)
     if isinstance(observations, dict):
         return {key: by_step(buffer, array) for key, array in observations.items()}
@@ -115,18 +116,19 @@ def observations_by_step(buffer: RolloutBuffer) -> Any:
 
 class Rollout:
     """
-    What an update reads of a rollout, as the policy that collected it sees it, in raw units and order of time: made
-    before the statistics of the returns move, in evaluation mode. M = T * E rows.
+    The data of a rollout that an update reads, in raw units and order of time. M = T * E rows.
+
+    The policy that collected the rollout reads it in evaluation mode, before the statistics of the returns move.
 
     :param buffer: the rollout
-    :param policy: that collected it
+    :param policy: policy that collected it
     :param batch_size: observations that fit on the device at once
-    :param clips: whether old quantiles are wanted
-    :param sampled_targets: from raw quantiles, (M, C * N), to atoms, (M, N); None: the targets are the returns
-    :raises ValueError: if sampled targets are wanted of a buffer that makes minibatches of its own
+    :param clips: whether old quantiles are needed
+    :param sampled_targets: function from raw quantiles, (M, C * N), to atoms, (M, N); None: targets are the returns
+    :raises ValueError: if sampled targets are needed and the buffer makes its own minibatches
     """
 
-    samples: Samples | None = None  # all of them, in the units of the loss; None where the buffer makes its minibatches
+    samples: Samples | None = None  # all rows in the units of the loss, None: the buffer makes its own minibatches
 
     def __init__(
         self,
@@ -142,20 +144,20 @@ class Rollout:
         self.values = by_step(buffer, buffer.values).flatten()  # (M,)
         self.returns = by_step(buffer, buffer.returns).flatten()  # (M,)
         self.scales_advantages = False
-        self.has_own_minibatches = self._has_own_minibatches()
-        if sampled_targets is not None and self.has_own_minibatches:
+        self.has_custom_minibatches = self._has_custom_minibatches()
+        if sampled_targets is not None and self.has_custom_minibatches:
             raise ValueError(
                 "value_target='sr_lambda' needs minibatches of SB3's buffers, which say where in the rollout a sample "
                 f"lies: {type(buffer).__name__} has a get() of its own"
             )
 
-        # A buffer that makes its own minibatches does not say which rows they are. A copy of the critic gives their
-        # old quantiles.
+        # A buffer that makes its own minibatches does not reveal their rows. A copy of the critic predicts their old
+        # quantiles.
         self.frozen: QuantileActorCriticPolicy | None = None
-        if clips and self.has_own_minibatches:
+        if clips and self.has_custom_minibatches:
             self.frozen = copy.deepcopy(policy)
 
-        # By row, where the buffer has its observations in one place.
+        # Predict by row if the buffer has its observations in one array.
         self.calibration_error: float | None = None
         self.old_quantiles: Tensor | None = None  # (M, C * N), raw
         self.atoms: Tensor | None = None  # (M, N), raw
@@ -174,18 +176,18 @@ class Rollout:
         if sampled_targets is not None:
             self.atoms = sampled_targets(quantiles)
 
-    def _has_own_minibatches(self) -> bool:
-        return has_own_minibatches(self.buffer)
+    def _has_custom_minibatches(self) -> bool:
+        return has_custom_minibatches(self.buffer)
 
     def _predict(
         self,
         observations: Any,
         batch_size: int,
     ) -> Tensor:
-        """All quantiles in the units of the loss, in parts that take no more memory than training."""
+        """Predict all quantiles in the units of the loss, in parts that take no more memory than training."""
         arrays = arrays_of(observations)
-        numbers_of_one = sum(math.prod(array.shape[1:]) for array in arrays)
-        size = max(batch_size, 2**16 // numbers_of_one)
+        numbers_per_row = sum(math.prod(array.shape[1:]) for array in arrays)
+        size = max(batch_size, 2**16 // numbers_per_row)
 
         quantiles = []
         for first in range(0, len(arrays[0]), size):
@@ -195,15 +197,15 @@ class Rollout:
 
     def to_loss_units(self, scale_advantages: bool) -> None:
         """
-        Make the samples, with targets and old quantiles in the units of the loss as it is by now.
+        Build the samples, with targets and old quantiles in the current units of the loss.
 
-        :param scale_advantages: to the size of the loss's units
+        :param scale_advantages: whether to scale advantages to the size of these units
         """
         self.scales_advantages = scale_advantages
-        if self.has_own_minibatches:
+        if self.has_custom_minibatches:
             return
 
-        # The whole rollout as one batch of SB3's buffer.
+        # Read the whole rollout as one batch of SB3's buffer.
         buffer = self.buffer
         observations = observations_by_step(buffer)
         actions = torch.as_tensor(by_step(buffer, buffer.actions), device=self.device)
@@ -219,7 +221,7 @@ class Rollout:
         )
         samples = self._in_loss_units(data, self.old_quantiles)
 
-        # Large observations go to the device minibatch by minibatch.
+        # Small observations go to the device at once, large ones minibatch by minibatch.
         if sum(array.nbytes for array in arrays_of(observations)) <= LARGE:
             samples = samples._replace(observations=on(self.device, samples.observations))
         self.samples = samples
@@ -231,9 +233,9 @@ class Rollout:
     ) -> Samples:
         """
         :param data: samples of SB3's buffer, raw
-        :param old_quantiles: theirs, raw; None: no clipping
+        :param old_quantiles: their old quantiles, raw; None: no clipping
         """
-        # Discrete actions are numbers of categories.
+        # Discrete actions are indices of categories.
         head = self.policy.value_net
         actions = data.actions
         if isinstance(self.policy.action_space, spaces.Discrete):
@@ -241,7 +243,7 @@ class Rollout:
 
         advantages = data.advantages
         if self.scales_advantages:
-            # By a power of 2, so that no bit is lost: what is added to their std for stability then weighs the same at
+            # A power of 2 loses no bit. The constant that stabilises the division by their std then weighs the same at
             # any scale of the rewards.
             advantages = torch.ldexp(advantages, -torch.frexp(head.ret_std).exponent)
 
@@ -261,9 +263,9 @@ class Rollout:
 
     def minibatches(self, batch_size: int) -> Iterator[tuple[Samples, Tensor | None]]:
         """
-        One pass over the rollout, in an order drawn anew, as SB3's buffer draws it.
+        Pass over the rollout once, in a random order, as SB3's buffer does.
 
-        :return: for each minibatch the samples from which it is taken and its rows there, shape (B,); None: all
+        :return: samples and the minibatch's rows in them, shape (B,), None: all rows
         """
         if self.samples is None:
             for data in self.buffer.get(batch_size):
@@ -275,22 +277,22 @@ class Rollout:
         order = np.random.permutation(steps * envs)  # noqa: NPY002  # SB3's generator
         rows = torch.as_tensor(order % steps * envs + order // steps)  # (M,)
 
-        # Rows of samples on the device, or the minibatch's observations sent there.
+        # Take rows of samples on the device, or send the minibatch's observations there.
         observations = self.samples.observations
-        is_here = arrays_of(observations)[0].device.type == self.device.type
+        on_device = arrays_of(observations)[0].device.type == self.device.type
         b_rows = torch.split(rows, batch_size)
-        b_rows_here = torch.split(on(self.device, rows), batch_size)
-        for mb_rows, mb_rows_here in zip(b_rows, b_rows_here, strict=True):
-            if is_here:
-                yield self.samples, mb_rows_here
+        b_device_rows = torch.split(on(self.device, rows), batch_size)
+        for mb_rows, mb_device_rows in zip(b_rows, b_device_rows, strict=True):
+            if on_device:
+                yield self.samples, mb_device_rows
             else:
                 mb_observations = on(self.device, rows_of(observations, mb_rows))
-                minibatch = self.samples._replace(observations={}).at(mb_rows_here)
+                minibatch = self.samples._replace(observations={}).at(mb_device_rows)
                 yield minibatch._replace(observations=mb_observations), None
 
     @torch.no_grad()
     def _old_quantiles_of(self, observations: Any) -> Tensor | None:
-        """Of the policy that collected the rollout, raw; None if they are not wanted."""
+        """Predict with the policy that collected the rollout, raw; return None without clipping."""
         if self.frozen is None:
             return None
         return self.frozen.value_net.to_raw(self.frozen.quantiles_of_loss(observations))

@@ -1,8 +1,8 @@
 """
-Whole sequences of a minibatch through ``nn.LSTM``, with little padding.
+Complete sequences of a minibatch through ``nn.LSTM``, with little padding.
 
-A minibatch holds B steps of S sequences, one after another. The sequences are sorted by length and cut into groups;
-each group is padded to its longest sequence and is one call of the LSTM. Everything else sees B rows and no padding.
+A minibatch has B steps of S sequences, one sequence after another. Sequences are sorted by length and cut into groups.
+Each group is padded to its longest sequence and is one call of the LSTM. Other code works on B rows without padding.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CELLS_PER_CALL = 128  # what another call of the LSTM costs, in padded cells; measured on a CPU with 64 and 256 units
-CELLS_PER_STEP = 2  # what another step in time costs whatever the number of sequences, likewise
+CELLS_PER_CALL = 128  # cost of another LSTM call in padded cells, measured on a CPU with 64 and 256 units
+CELLS_PER_STEP = 2  # cost of another step in time, whatever the number of sequences, measured likewise
 
 
 class Layout(NamedTuple):
-    """Where the B rows of a minibatch lie in its padded groups. Sequences are counted from the longest."""
+    """Positions of a minibatch's B rows in its padded groups. Sequences are counted from the longest."""
 
     groups: list[tuple[int, int]]  # steps and sequences of each group
-    places: Tensor  # of each row among the cells of all groups, a group's step by step, shape (B,)
-    places_of_one: Tensor  # of each row were there one group, counted sequence by sequence, shape (B,)
-    episode_starts: Tensor  # of each row 1.0 where an episode starts, shape (B,)
+    places: Tensor  # cell of each row among the cells of all groups, step by step within a group, shape (B,)
+    single_group_places: Tensor  # cell of each row in a single group, sequence by sequence, shape (B,)
+    episode_starts: Tensor  # 1.0 for rows where an episode starts, shape (B,)
 
 
 class Sequences(NamedTuple):
-    """The observations of B steps of S sequences, and what a recurrent policy needs beside them."""
+    """Observations of B steps of S sequences, and a recurrent policy's further input."""
 
     observations: Any  # (B, ...), a dict of such, sequence by sequence
-    states: Any  # ``RNNStates`` before the first step of each sequence, each tensor (n_layers, S, H), the longest first
-    starts: Tensor | Layout  # whether an episode starts, (B,); a layout: states of episodes that start are zero already
+    states: Any  # ``RNNStates`` before the first step of each sequence, each tensor (n_layers, S, H), longest first
+    starts: Tensor | Layout  # whether an episode starts, (B,); with a layout, states at these starts are already zero
 
 
 def lay_out(
@@ -39,9 +39,9 @@ def lay_out(
     episode_starts: np.ndarray,
 ) -> tuple[Layout, np.ndarray]:
     """
-    :param begins: whether a sequence begins at a row, shape (B,); it does at the first
-    :param episode_starts: whether an episode starts at a row, shape (B,); there a sequence begins, too
-    :return: the layout, and the first row of each sequence, shape (S,), that of the longest first
+    :param begins: whether a sequence begins at a row, shape (B,). One begins at the first row
+    :param episode_starts: whether an episode starts at a row, shape (B,). A sequence begins there too
+    :return: layout, and the first row of each sequence, shape (S,), longest first
     """
     # Sort the sequences by length and group them.
     first_rows = np.flatnonzero(begins)
@@ -54,21 +54,21 @@ def lay_out(
     rank_of[by_length] = np.arange(len(by_length))
     sizes = np.array([size for _, size in groups])
     offsets = np.cumsum([0, *(steps * size for steps, size in groups)])[:-1]
-    group_of = np.repeat(np.arange(len(groups)), sizes)[rank_of]  # of each sequence
+    group_of = np.repeat(np.arange(len(groups)), sizes)[rank_of]  # by sequence
     rank_in_group = rank_of - (np.cumsum(sizes) - sizes)[group_of]
 
     # Find the cell of each row.
-    sequence = np.cumsum(begins) - 1  # of each row
+    sequence = np.cumsum(begins) - 1  # by row
     step = np.arange(len(begins)) - first_rows[sequence]
-    first_place = offsets[group_of] + rank_in_group  # of each sequence
-    stride = sizes[group_of]  # cells from one of its steps to the next
+    first_place = offsets[group_of] + rank_in_group  # by sequence
+    stride = sizes[group_of]  # cells from one step of a sequence to the next
     places = first_place[sequence] + step * stride[sequence]
-    places_of_one = rank_of[sequence] * int(lengths.max()) + step
+    single_group_places = rank_of[sequence] * int(lengths.max()) + step
 
     layout = Layout(
         groups=groups,
         places=torch.from_numpy(places),
-        places_of_one=torch.from_numpy(places_of_one),
+        single_group_places=torch.from_numpy(single_group_places),
         episode_starts=torch.from_numpy(episode_starts.astype(np.float32)),
     )
     return layout, first_rows[by_length]
@@ -76,9 +76,9 @@ def lay_out(
 
 def group_sizes(lengths: np.ndarray) -> list[tuple[int, int]]:
     """
-    Cut sequences into groups where that saves more padding than another call costs.
+    Cut sequences into groups if that saves more padding than another call costs.
 
-    :param lengths: in descending order, shape (S,)
+    :param lengths: lengths in descending order, shape (S,)
     :return: steps and sequences of each group
     """
     longest = int(lengths[0])
@@ -86,7 +86,7 @@ def group_sizes(lengths: np.ndarray) -> list[tuple[int, int]]:
     if size == 1:
         return [(longest, size)]
 
-    # Cells saved by each cut: the sequences behind it are padded to the first of them only.
+    # Count the cells that each cut saves: later sequences are padded only to the first of them.
     cuts = np.arange(1, size)
     saved = (longest - lengths[1:]) * (size - cuts) - CELLS_PER_STEP * lengths[1:]
     if saved.max() <= CELLS_PER_CALL:
@@ -103,11 +103,11 @@ def run_sequences(
     layout: Layout,
 ) -> Tensor:
     """
-    :param lstm: with H units
+    :param lstm: LSTM with H units
     :param features: shape (B, features)
-    :param states: before the first step of each sequence, (n_layers, S, H) each
-    :param layout: of these rows
-    :return: the LSTM's output of each row, shape (B, H)
+    :param states: states before the first step of each sequence, (n_layers, S, H) each
+    :param layout: layout of these rows
+    :return: the LSTM's output for each row, shape (B, H)
     """
     # Put the rows into the cells of all groups.
     n_cells = sum(steps * size for steps, size in layout.groups)
@@ -137,9 +137,9 @@ def run_step(
     states: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """
-    One step of each sequence, in a quarter of the time that the LSTM takes for it.
+    Run one step of each sequence, in a quarter of the time of an LSTM call.
 
-    :param lstm: for which ``can_step_by_hand`` is true
+    :param lstm: LSTM that passes ``can_step_by_hand``
     :param features: shape (S, features)
     :param states: (n_layers, S, H) each
     :return: output, shape (S, H), and the states after the step
@@ -158,7 +158,7 @@ def run_step(
 
 
 def can_step_by_hand(lstm: nn.LSTM) -> bool:
-    """Whether ``run_step`` equals calling the LSTM (no hooks, dropout, projections)."""
+    """Return whether ``run_step`` equals calling the LSTM (no hooks, dropout, projections)."""
     if type(lstm) is not nn.LSTM:
         return False
     if lstm.proj_size or lstm.bidirectional or lstm.batch_first:
@@ -166,7 +166,7 @@ def can_step_by_hand(lstm: nn.LSTM) -> bool:
     if lstm.training and lstm.dropout:
         return False
 
-    # A hook acts on calls only.
+    # Hooks act only on calls.
     hooks = (
         lstm._forward_hooks,
         lstm._forward_pre_hooks,

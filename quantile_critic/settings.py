@@ -1,8 +1,8 @@
 """
-What loss and step read beside samples and policy: settings, which are fixed, and coefficients, which may move.
+Input of loss and step beside samples and policy: settings are fixed, coefficients may change.
 
-The loss of ``DistributionalPPO`` reads these and nothing else. Compiled code relies on that: other settings compile
-anew, other coefficients do not.
+The loss of ``DistributionalPPO`` reads nothing else. Compiled code relies on that: changed settings compile again,
+changed coefficients do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quantile_critic.losses import VfClipMode, has_lower_clamp
 @dataclass(frozen=True)
 class Scaling:
     """
-    How the value loss is weighted by the variance of the quantiles.
+    Weighting of the value loss by the variance of the quantiles.
 
     :param mode: "batch": one weight per minibatch; "dsac_t": one per sample
     :param clip_min: smallest weight
@@ -29,18 +29,18 @@ class Scaling:
 
     @property
     def compares_spread(self) -> bool:
-        """Whether the weight depends on how the spread of the quantiles compares with their squared error."""
+        """Return whether the weight depends on the ratio of the quantiles' spread to their squared error."""
         return self.mode == "dsac_t" or not has_lower_clamp(self.clip_min)
 
 
 @dataclass(frozen=True)
 class Clipping:
     """
-    How predictions are held near those of the rollout's policy.
+    Clipping of predictions near those of the rollout's policy.
 
-    :param mode: of ``losses.clip_quantiles``
-    :param variance_factor: for "mean_and_variance", the largest ratio of standard deviations
-    :param units: of the clip range, "raw" or "std"
+    :param mode: mode of ``losses.clip_quantiles``
+    :param variance_factor: largest ratio of standard deviations, with "mean_and_variance"
+    :param units: units of the clip range, "raw" or "std"
     """
 
     mode: VfClipMode
@@ -51,18 +51,18 @@ class Clipping:
 @dataclass(frozen=True)
 class LossSettings:
     """
-    Everything fixed that the loss and the clipping of its gradients read.
+    All fixed settings of the loss and of gradient clipping.
 
-    :param kappa: where the quantile-Huber loss turns from quadratic to linear, in the units of the loss
-    :param kappa_in_stds: whether kappa counts in standard deviations of the returns where the loss does not
-    :param critic_loss: "quantile_huber": of each quantile; "mean_and_spread": squared error of their mean, and of the
-        quantiles around it
+    :param kappa: error at which the quantile-Huber loss turns from quadratic to linear, in the units of the loss
+    :param kappa_in_stds: whether kappa counts in standard deviations of the returns and the loss does not
+    :param critic_loss: "quantile_huber": loss of each quantile; "mean_and_spread": squared error of their mean, and
+        loss of the quantiles around it
     :param normalize_advantage: whether the advantages of a minibatch are normalised
-    :param scaling: None: the value loss is not weighted
-    :param clipping: None: predictions may move as far as they like
-    :param has_entropy: whether the loss has an entropy term; a product with 0 would still cost its gradient
+    :param scaling: weighting of the value loss, None: no weight
+    :param clipping: clipping of predictions, None: no limit
+    :param has_entropy: whether the loss has an entropy term; even a factor of 0 would cost its gradient
     :param target: "gae": one return per sample; "sr_lambda": a sample of N atoms
-    :param gradient_clipping: "joint": one norm of all gradients; "apart": one of the actor's, one of the critic's
+    :param gradient_clipping: "joint": one norm of all gradients; "apart": separate norms for actor and critic
     """
 
     kappa: float
@@ -76,7 +76,7 @@ class LossSettings:
     gradient_clipping: Literal["joint", "apart"]
 
     def by_name(self) -> dict[str, Any]:
-        """:return: each setting by its name; those of scaling and clipping one by one, such as ``scaling.mode``"""
+        """:return: settings by name; those of scaling and clipping are separate, such as ``scaling.mode``"""
         settings: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)

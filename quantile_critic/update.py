@@ -1,7 +1,7 @@
 """
 The update of a minibatch: gradients of the loss, their average over processes, clipping and the optimizer's step.
 
-``EagerUpdate`` runs it as it is written here. ``compiled.CompiledUpdate`` runs the same as graphs.
+``EagerUpdate`` runs it as written here. ``compiled.CompiledUpdate`` runs it as graphs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from quantile_critic.processes import CommonNoise, average_over_processes, n_pro
 from quantile_critic.rollout import Samples
 from quantile_critic.settings import Coefficients, LossSettings
 
-# Returns the loss of B samples and its metrics by name, scalars each.
+# Returns the loss of B samples and its metrics by name, all scalars.
 Loss = Callable[[Samples, Coefficients], tuple[Tensor, dict[str, Tensor]]]
 
 
 class EagerUpdate:
     """
-    ``prepare`` before the epochs over a rollout, then within ``running`` a call per minibatch.
+    Call ``prepare`` before the epochs over a rollout, then the object once per minibatch, within ``running``.
 
-    The metrics of the minibatches stay on the device until ``metrics`` is called, since each look at a number makes the
-    device wait.
+    Metrics of the minibatches stay on the device until ``metrics`` is called, since each read makes the host wait.
     """
 
     loss: Loss
@@ -40,15 +39,15 @@ class EagerUpdate:
 
     def __init__(self) -> None:
         self.parameters: list[nn.Parameter] = []
-        self.approx_kl: float | None = None  # of the minibatch that ended the update; None: none has
+        self.approx_kl: float | None = None  # of the minibatch that ended the update early
         self._names: tuple[str, ...] = ()
-        self._values: list[Tensor] = []  # of each minibatch the metrics, shape (n_metrics,)
-        self.parts: Parts = {}  # what is clipped together; empty before the first minibatch
-        self._norms: list[Tensor] = []  # of each step the gradients' norms before clipping, shape (n_norms,)
-        self._metrics: dict[str, np.ndarray] | None = None  # once they have been looked at
+        self._values: list[Tensor] = []  # metrics of each minibatch, shape (n_metrics,)
+        self.parts: Parts = {}  # parameters clipped together; empty before the first minibatch
+        self._norms: list[Tensor] = []  # each step's gradient norms before clipping, shape (n_norms,)
+        self._metrics: dict[str, np.ndarray] | None = None  # metrics once read
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()  # a copied or saved model begins without what an update has left
+        return type(self), ()  # a copied or saved model starts without the state of an update
 
     def prepare(
         self,
@@ -60,14 +59,14 @@ class EagerUpdate:
         common_noise: CommonNoise,
     ) -> None:
         """
-        :param loss: of a minibatch
-        :param settings: which the loss reads
-        :param coefficients: of this update
-        :param policy: whose parameters its optimizer steps
-        :param largest_kl: approximate KL divergence above which no further step is made; None: any
-        :param common_noise: random numbers that the optimizers of all processes draw alike
+        :param loss: loss of a minibatch
+        :param settings: settings that the loss reads
+        :param coefficients: coefficients of this update
+        :param policy: policy whose optimizer steps its parameters
+        :param largest_kl: approximate KL divergence beyond which steps stop, None: no limit
+        :param common_noise: random numbers that are equal in the optimizers of all processes
         """
-        # What the update reads.
+        # Input of the update.
         self.loss = loss
         self.coefficients = coefficients
         self.policy = policy
@@ -75,12 +74,12 @@ class EagerUpdate:
         self.common_noise = common_noise
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
 
-        # All parameters are clipped together, or the first minibatch parts them.
+        # Clip all parameters together, or let the first minibatch split them.
         self.parts = {}
         if settings.gradient_clipping == "joint":
             self.parts = {NORM: self.parameters}
 
-        # What it leaves.
+        # Results of the update.
         self.approx_kl = None
         self._names = ()
         self._values = []
@@ -88,7 +87,7 @@ class EagerUpdate:
         self._metrics = None
 
     def running(self) -> contextlib.AbstractContextManager[None]:
-        """The state of the optimizer's options for the time of an update."""
+        """Set the optimizer's options for an update."""
         return self.policy.fast_optimizer()
 
     def __call__(
@@ -97,20 +96,20 @@ class EagerUpdate:
         rows: Tensor | None,
     ) -> bool:
         """
-        :param samples: the rollout's, or those of the minibatch
-        :param rows: which of them are the minibatch, shape (B,); None: all
-        :return: whether a step was made; False: the policy has moved too far
+        :param samples: samples of the rollout, or of the minibatch
+        :param rows: rows of the minibatch in them, shape (B,), None: all
+        :return: whether a step was made. False: the policy has moved too far
         """
         self._part_parameters(samples, rows)
         self._eager_gradients(samples, rows)
         return self._step_unless_too_far()
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """:return: by name the values of all minibatches, shape (n_minibatches,), and the norms of all steps"""
+        """:return: values of all minibatches by name, shape (n_minibatches,), and the norms of all steps"""
         if self._metrics is not None:
             return self._metrics
 
-        # One transfer from the device for all metrics, one for the norms.
+        # Transfer all metrics at once, then all norms.
         b_metrics: dict[str, np.ndarray] = {}
         if self._values:
             # (n_metrics, n_minibatches)
@@ -129,7 +128,7 @@ class EagerUpdate:
         samples: Samples,
         rows: Tensor | None,
     ) -> None:
-        """Find out by the first minibatch which loss reaches which parameter."""
+        """Determine from the first minibatch which loss reaches which parameter."""
         if not self.parts:
             self.parts = parts_by_loss(self.policy, self.parameters, samples.at(rows))
 
@@ -139,21 +138,21 @@ class EagerUpdate:
         rows: Tensor | None,
         set_to_none: bool = True,
     ) -> None:
-        """Give the parameters the gradients of a minibatch's loss, averaged over the processes."""
+        """Compute the gradients of a minibatch's loss, averaged over the processes."""
         loss, mb_metrics = self.loss(samples.at(rows), self.coefficients)
         values = torch.stack(list(mb_metrics.values()))
 
         self.policy.optimizer.zero_grad(set_to_none=set_to_none)
         loss.backward()  # type: ignore[no-untyped-call]
 
-        # The metrics travel with the gradients.
+        # Average the metrics in the same message as the gradients.
         if n_processes() > 1:
             values = average_over_processes(values, self.parameters)
         self._names = tuple(mb_metrics)
         self._values.append(values)
 
     def _step_unless_too_far(self) -> bool:
-        """Clip and step, unless the last minibatch's KL divergence is too large; return whether it was not."""
+        """Clip and step unless the last minibatch's KL divergence is too large. Return whether a step was made."""
         if self.largest_kl is not None:
             approx_kl = self._values[-1][self._names.index("approx_kl")]
             if bool(approx_kl > self.largest_kl):

@@ -86,6 +86,13 @@ PERIODS = dict(
 )
 
 
+# What the processes of tests import: these libraries, and all that builders import.
+PRELOADED = [
+    *("distributional_ppo", "sb3_contrib", "upgd", "train_model_multi_patch"),
+    *("market_regimes.compare.executors", "market_regimes.evaluate.pictures", "market_regimes.market.environment"),
+]
+
+
 RECURRENT_SHORT = dict(n_steps=32, batch_size=40, n_epochs=2, seed=0, device="cpu")
 
 
@@ -277,7 +284,7 @@ class Here:
 
 def in_two_processes(work, path, timeout):
     """Results of ``work(rank, path, results)`` by rank, of two processes that start at once."""
-    context = multiprocessing.get_context("spawn")
+    context = prepared_processes()
     results = context.Queue()
     workers = [context.Process(target=work, args=(rank, path, results)) for rank in (0, 1)]
     for worker in workers:
@@ -360,6 +367,13 @@ def plain_state(model):
 
 class PlainPolicy(ActorCriticPolicy):
     """A user's policy."""
+
+
+def prepared_processes():
+    """Processes that begin with the libraries imported: a server of this test run imports them once, and forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 class RandomEnv(gym.Env):

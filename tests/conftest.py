@@ -8,6 +8,10 @@ nobody looks, no waiting for the disk. Fixtures that tests of several folders as
 import os
 import shutil
 
+# One thread in this process and in those that tests start. The libraries below read it when they are imported.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +24,6 @@ from market_regimes.run.log import read_events, scalars_of
 from train_model_multi_patch import main
 
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come
 
 
 @pytest.fixture(scope="session", autouse=True)

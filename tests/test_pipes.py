@@ -35,6 +35,7 @@ COMMANDS = {
 PROGRAM = """
 import json, os, sys
 import train_model_multi_patch
+from market_regimes.commands import compare, data, evaluate, export, sanity, signal, train, tune
 from market_regimes.evaluate import evaluation
 
 evaluation.tear_sheet = lambda *args: None

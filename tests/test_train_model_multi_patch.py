@@ -529,3 +529,74 @@ def wait_until(condition, seconds=60):
                 return
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+# One process for each row: it calls every command line and ends with the names of what it has imported meanwhile.
+IMPORTED_BY = """
+import json, sys
+import train_model_multi_patch
+
+for arguments in json.loads(sys.argv[1]):
+    try:
+        train_model_multi_patch.main(arguments)
+    except SystemExit:
+        pass
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+COMMAND_NAMES = ("train", "sanity", "evaluate", "signal", "export", "data", "tune", "compare", "regimes")
+
+
+PRINTED_AT_ONCE = [
+    ["--version"],
+    ["--help"],
+    *([name, "--help"] for name in COMMAND_NAMES),
+    ["--sede=3"],
+    ["--algorithm.gama=0.9"],
+    ["tune", "--trial=3"],
+    ["evaluate", "runs/x", "--periode=test"],
+]
+
+
+@pytest.mark.parametrize(
+    ("command_lines", "expected", "spared"),
+    [
+        (
+            PRINTED_AT_ONCE,
+            {"jsonargparse", "market_regimes.commands.parsers"},
+            {"torch", "stable_baselines3", "gymnasium", "pandas", "scipy", "statsmodels", "matplotlib", "rich"},
+        ),
+        (
+            [["data", "sp500"]],
+            {"pandas", "market_regimes.commands.data"},
+            {"torch", "stable_baselines3", "gymnasium", "scipy", "statsmodels", "matplotlib", "rich"},
+        ),
+    ],
+    ids=["version, help and wrong flags", "data"],
+)
+def test_a_command_imports_no_library_that_it_does_not_need(tmp_path, command_lines, expected, spared):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED_BY, json.dumps(command_lines)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = set(json.loads(done.stdout.splitlines()[-1]))
+
+    assert expected <= imported
+    assert imported & spared == set()
+
+
+def test_without_the_libraries_of_the_command_line_it_says_what_to_install():
+    code = (
+        "import runpy, sys; sys.modules['jsonargparse'] = None; "
+        f"runpy.run_path({str(ROOT / 'train_model_multi_patch.py')!r}, run_name='__main__')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+
+    sentence = 'error: the command line needs jsonargparse: pip install "distributional-ppo[market]"\n'
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)

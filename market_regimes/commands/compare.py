@@ -15,7 +15,7 @@ from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import leave_fill_to_the_data, start_or_resume
 from market_regimes.compare.catalogue import check_regimes
 from market_regimes.compare.comparison import Comparison, cells_of
-from market_regimes.compare.folds import Fold, chosen_elsewhere, folds_of
+from market_regimes.compare.folds import chosen_elsewhere, folds_of
 from market_regimes.compare.headline import alike, headline
 from market_regimes.compare.html_report import facts_of, write_report
 from market_regimes.compare.hypotheses import check_hypotheses, left_out
@@ -24,6 +24,7 @@ from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import RESERVED, Hypothesis
 from market_regimes.files import new_folder, write_file
 from market_regimes.market.regimes import regimes_of
+from market_regimes.market.walk_forward import Fold
 
 MAY_CHANGE = {"run.progress_bar", "compare.seeds", "compare.workers", "compare.executor", "hypotheses"}
 

@@ -6,10 +6,11 @@ import sys
 from typing import get_args
 
 import jsonargparse
+from gymnasium.error import Error as GymnasiumError
 
 from market_regimes.commands.configuration import instantiated
 from market_regimes.commands.parser import Parser
-from market_regimes.commands.refusals import refusals
+from market_regimes.commands.refusals import REFUSALS, refusals
 from market_regimes.config import PeriodName
 from market_regimes.market.describe import notes_of, warnings_of
 from market_regimes.market.segments import Segments, read_data
@@ -54,5 +55,5 @@ def study_of(
     :return: the run, built; a value that a constructor refuses ends the program
     """
     objects = instantiated(parser, config)
-    with refusals(parser):
+    with refusals(parser, (*REFUSALS, GymnasiumError)):
         return Study(objects.run, objects.market, config.algorithm.as_dict(), segments)

@@ -8,7 +8,7 @@ import jsonargparse
 
 from market_regimes.commands.parser import Parser
 from market_regimes.commands.refusals import refusals
-from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.config import MarketConfig, PortfolioConfig, TradingCosts
 from market_regimes.market.describe import SHOWN, absent, described, lines_of, table_of, warnings_of
 from market_regimes.market.segments import read_data
 
@@ -23,7 +23,8 @@ def data(parser: Parser, config: jsonargparse.Namespace) -> None:
     with refusals(parser):
         keys = config.market.as_dict()
         trading = TradingCosts(**keys.pop("trading"))
-        read = read_data(MarketConfig(data=config.files, trading=trading, **keys))
+        portfolio = PortfolioConfig(**keys.pop("portfolio"))
+        read = read_data(MarketConfig(data=config.files, trading=trading, portfolio=portfolio, **keys))
     symbols = described(read)
     if config.json:
         print(json.dumps(symbols, indent=2))

@@ -17,6 +17,7 @@ from market_regimes.commands.refusals import UNREADABLE, refusals
 from market_regimes.commands.resume import leave_fill_to_the_data
 from market_regimes.config import seeds_of
 from market_regimes.evaluate.evaluation import name_of
+from market_regimes.market.describe import without_group
 from market_regimes.market.segments import Segments
 from market_regimes.run.agent import Agent
 from market_regimes.run.folder import acting_device
@@ -119,6 +120,7 @@ def _evaluate_on_bars(
         *notes_on_training_days(segments, agent.trained),
         *notes_on_missing_targets(segments, agent.configured.market),
         *filled_otherwise(segments, agent.trading),
+        *without_group(agent.limits, [segment.market.symbol for segment in segments]),
     ]
     first = first_day(segments) if agent.plays_bars() else None
     print_evaluated(Evaluated(results, name, group, True, notes, first))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import jsonargparse
-from docstring_parser import parse as parse_docstring
-from stable_baselines3.common.vec_env import VecEnv
 
 from market_regimes.commands.arguments import check_sections
 from market_regimes.commands.explanations import explained
@@ -109,33 +106,6 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]  # it comes wit
                 self._note_fields(hint, f"{prefix}{name}.", skip)
             elif name not in skip:
                 self.types[prefix + name] = hint
-
-    def add_constructor(
-        self, prefix: str, constructor: Any, docstring: str, skip: set[str], types: dict[str, Any]
-    ) -> None:
-        """
-        One flag per parameter of a constructor, typed and described by its signature and docstring.
-
-        :param prefix: of the flags' names
-        :param constructor: function whose parameters they are
-        :param docstring: describes them
-        :param skip: parameters that get no flag
-        :param types: of parameters that are written in another form than they are passed
-        """
-        documented = parse_docstring(docstring).params
-        helps = {param.arg_name: " ".join((param.description or "").split()) for param in documented}
-
-        # SB3's type of an environment names VecEnv, which its module imports for type checkers only.
-        hints = {**get_type_hints(constructor, localns={"VecEnv": VecEnv}), **types}
-
-        for name, parameter in inspect.signature(constructor).parameters.items():
-            if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                continue
-
-            # A class is written by its name.
-            default = "MlpPolicy" if parameter.default is parameter.empty else parameter.default
-            default = getattr(default, "__name__", default)
-            self.add_flag(f"--{prefix}.{name}", hints[name], default, help=helps.get(name, ""))
 
     def _note(
         self,

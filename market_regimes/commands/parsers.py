@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
-from stable_baselines3.common.policies import ActorCriticPolicy
 
-from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy, __version__
+from market_regimes.commands.algorithm_flags import ALGORITHM_FLAGS
 from market_regimes.commands.parser import Parser, Reading
 from market_regimes.commands.program import program
 from market_regimes.config import (
@@ -26,7 +25,7 @@ from market_regimes.config import (
     TuneConfig,
     seeds_of,
 )
-from market_regimes.run.algorithm import ACTIVATIONS, FEED_FORWARD, OPTIMIZERS, RECURRENT, recurrent_types, schedule
+from quantile_critic.version import __version__
 
 HERE = Path(__file__).parents[2]
 # In a checkout the configurations lie beside the command line, in an installed wheel inside the package.
@@ -48,41 +47,6 @@ HELP = {
     "tune": "search for good values by validation that walks forward",
     "compare": "train variants x seeds x folds and answer with statistics",
     "regimes": "compare kappa x mode: which treats calm and stormy days alike?",
-}
-# Parameters that the run or the algorithm provides, and those that name a class, which a file must not import.
-SKIPPED = {
-    *("self", "env", "policy_kwargs", "tensorboard_log", "verbose", "_init_setup_model"),
-    *("rollout_buffer_class", "rollout_buffer_kwargs"),
-}
-SKIPPED_POLICY = {
-    *("self", "observation_space", "action_space", "lr_schedule", "use_sde", "n_critics"),
-    *("features_extractor_class", "features_extractor_kwargs"),
-}
-TYPES: dict[str, Any] = {
-    "policy": Literal[(*FEED_FORWARD, *RECURRENT)],
-    "learning_rate": schedule,
-    "clip_range": schedule,
-    "clip_range_vf": schedule,
-    "device": str,
-    "activation_fn": Literal[tuple(ACTIVATIONS)],
-    "optimizer_class": Literal[tuple(OPTIMIZERS)],
-}
-# Of parameters that only recurrent policies have; null stands for the constructor's default.
-RECURRENT_HELP = {
-    "sequence_length": (
-        "cut longer sequences of a minibatch into chunks of this many steps; null: sequences end with the episode and "
-        "the minibatch"
-    ),
-    "policy_kwargs.lstm_hidden_size": "units of each LSTM; null: 256",
-    "policy_kwargs.n_lstm_layers": "layers of each LSTM; null: 1",
-    "policy_kwargs.shared_lstm": "whether the critic reads the actor's LSTM, which it does not train; null: false",
-    "policy_kwargs.enable_critic_lstm": (
-        "whether the critic has an LSTM of its own; null: true, unless shared_lstm is"
-    ),
-    "policy_kwargs.lstm_kwargs.dropout": (
-        "share of each LSTM layer's outputs that training drops before the next layer; null: 0"
-    ),
-    "policy_kwargs.lstm_kwargs.bias": "whether the LSTMs have biases; null: true",
 }
 
 
@@ -204,30 +168,8 @@ def _add_study(parser: Parser) -> None:
     parser.add_section(MarketConfig, "market")
 
     # The algorithm's keys are the parameters of its constructors.
-    parser.add_constructor(
-        "algorithm",
-        DistributionalPPO.__init__,
-        DistributionalPPO.__doc__ or "",
-        SKIPPED,
-        TYPES,
-    )
-    for policy in (QuantileActorCriticPolicy, ActorCriticPolicy):
-        docstring = policy.__doc__ or ""
-        parser.add_constructor(
-            "algorithm.policy_kwargs",
-            policy.__init__,
-            docstring,
-            SKIPPED_POLICY,
-            TYPES,
-        )
-
-    # Where they are null, the constructor chooses.
-    for name, hint in recurrent_types().items():
-        parser.add_flag(
-            f"--algorithm.{name}",
-            hint | None,
-            help=f"recurrent policies: {RECURRENT_HELP.get(name, '')}",
-        )
+    for flag in ALGORITHM_FLAGS:
+        parser.add_flag(f"--algorithm.{flag.name}", flag.type, flag.default, help=flag.help)
 
 
 def _evaluate_parser(reading: Reading | None = None) -> Parser:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-from market_regimes.commands.torchrun import n_started
+TORCHRUN_ID = "TORCHELASTIC_RUN_ID"  # torchrun sets it; torch.distributed.is_torchelastic_launched looks for it
+
+
+def n_started() -> int:
+    """:return: number of processes that ``torchrun`` started, 1 without it"""
+    if TORCHRUN_ID in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return 1
 
 
 def program() -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gymnasium.error import Error as GymnasiumError
-
 from market_regimes.commands.parser import Parser
 from market_regimes.config import ArgumentError
 
 # What constructors raise on values they refuse; anything else is a mistake of ours and shows its traceback.
-REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError, GymnasiumError)
+REFUSALS = (ValueError, TypeError, AssertionError, ArithmeticError, OSError, RuntimeError, ImportError)
 UNREADABLE = (ValueError, OSError)  # what reading a run or a file raises
 
 # Arguments of the Python interface by their flags.
@@ -33,7 +31,8 @@ def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> I
     End the program in one sentence where the code within raises; a closed pipe is passed on.
 
     :param parser: prints the sentence
-    :param kinds: of exceptions whose message is the sentence; of ``REFUSALS`` all but a ValueError are named in it
+    :param kinds: of exceptions whose message is the sentence; among all of ``REFUSALS`` all but a ValueError are
+        named in it
     """
     try:
         yield
@@ -42,5 +41,5 @@ def refusals(parser: Parser, kinds: tuple[type[Exception], ...] = REFUSALS) -> I
     except ArgumentError as error:
         parser.error(error.sentence(lambda argument: FLAGS[argument]))
     except kinds as error:
-        is_sentence = str(error) and (kinds is not REFUSALS or isinstance(error, ValueError))
+        is_sentence = str(error) and (isinstance(error, ValueError) or not set(REFUSALS) <= set(kinds))
         parser.error(str(error) if is_sentence else f"{type(error).__name__}: {error}")

@@ -12,14 +12,8 @@ import torch
 import torch.distributed as dist
 
 from market_regimes.commands.parser import Parser
+from market_regimes.commands.program import n_started
 from quantile_critic.processes import rank
-
-
-def n_started() -> int:
-    """:return: number of processes that ``torchrun`` started, 1 without it"""
-    if dist.is_available() and dist.is_torchelastic_launched():
-        return int(os.environ["WORLD_SIZE"])
-    return 1
 
 
 @contextmanager

@@ -9,9 +9,10 @@ import jsonargparse
 from market_regimes.commands.configured_study import segments_of, study_of
 from market_regimes.commands.evaluation_report import Runs, print_scores
 from market_regimes.commands.parser import Parser
+from market_regimes.commands.program import n_started
 from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import check_unchanged, leave_fill_to_the_data, start_or_resume
-from market_regimes.commands.torchrun import n_started, together
+from market_regimes.commands.torchrun import together
 from market_regimes.config import seeds_of
 from market_regimes.files import new_folder, write_file
 from market_regimes.market.segments import Segments

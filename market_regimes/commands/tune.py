@@ -20,7 +20,8 @@ from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import leave_fill_to_the_data, start_or_resume
 from market_regimes.config import TuneConfig
 from market_regimes.files import new_folder, write_file
-from market_regimes.tune.folds import ValidationFold, folds_before_test
+from market_regimes.market.walk_forward import Fold
+from market_regimes.tune.folds import folds_before_test
 from market_regimes.tune.search import Search, conclude, run_search
 from market_regimes.tune.space import check_key, distribution_of, ends_of, nested
 
@@ -79,7 +80,7 @@ def _tune(
     _report(conclude(search), train_parser, config, folder)
 
 
-def _print_folds(folds: Sequence[ValidationFold]) -> None:
+def _print_folds(folds: Sequence[Fold]) -> None:
     """Print what was assumed about the files, and the days of every fold."""
     for sentence in dict.fromkeys(sentence for fold in folds for sentence in fold.notes):
         print(sentence)
@@ -116,7 +117,7 @@ def _report(
 def _check_space(
     parser: Parser,
     config: jsonargparse.Namespace,
-    fold: ValidationFold,
+    fold: Fold,
 ) -> None:
     """Try the ends of every range and every choice, so that nothing is trained before all can be."""
     if not config.space:

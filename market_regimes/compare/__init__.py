@@ -1,1 +1,1 @@
-"""Variants x seeds x folds, with statistics and a report."""
+"""Comparison of variants over seeds and folds, with statistics and a report."""

@@ -1,7 +1,7 @@
 """
-The figures of a comparison: name, label, unit and direction of each, in one table; and its trading rules in another.
+Tables of a comparison's figures, with name, label, unit and direction, and of its trading rules.
 
-A new figure needs its entry here and the line that computes it, in ``cell.py`` or ``measurements.py``. Effects,
+A new figure needs an entry here and the line that computes it, in ``cell.py`` or ``measurements.py``. Effects,
 verdicts, hypotheses and the HTML report then show it.
 """
 
@@ -24,14 +24,14 @@ class Figure:
     """
     One figure of a cell.
 
-    :param label: in words
-    :param better: which values are better; "near 1" and "neither" have no verdict
-    :param unit: behind the label of an axis, where it says something
+    :param label: name in words
+    :param better: direction of better values; "near 1" and "neither" have no verdict
+    :param unit: unit on the label of an axis, if any
     :param short: label of a column on a page; "": ``label``
     :param heading: label of a narrow column in a terminal; "": ``label``
-    :param undefined: why a cell may lack the figure
-    :param source: figure that this one is the distance from the ideal of; "": a cell has computed it
-    :param distance: distance from the ideal, of values of ``source``
+    :param undefined: reason why a cell may lack the figure
+    :param source: figure whose distance from the ideal this one is; "": the cell computes it
+    :param distance: function from values of ``source`` to their distance from the ideal
     """
 
     label: str
@@ -49,7 +49,7 @@ class Figure:
 
     @property
     def is_compared(self) -> bool:
-        """Whether variants can be better or worse by it."""
+        """Return whether the figure can call variants better or worse."""
         return self.better in ("higher", "lower")
 
     @property
@@ -59,7 +59,7 @@ class Figure:
 
 
 def _factor_from_one(ratios: pd.Series) -> pd.Series:
-    """Four times as large and a quarter as large are equally far."""
+    """Return the distance from 1, in which four times and a quarter are equally far."""
     logarithms: pd.Series = np.log(ratios)
     return logarithms.abs()
 
@@ -68,9 +68,9 @@ def _difference_from_one(values: pd.Series) -> pd.Series:
     return (values - 1).abs()
 
 
-# The order is that of effects.csv and of the report's tables.
+# Order of effects.csv and of the report's tables.
 FIGURES: dict[str, Figure] = {
-    # Training, by the common probe.
+    # Figures of training, by the common probe.
     "value_loss_spread": Figure("value-loss spread", "lower"),
     "value_loss": Figure("value loss", "lower", unit="no unit"),
     "value_loss_outliers_stormy": Figure("value-loss outliers, stormy", "lower"),
@@ -132,7 +132,7 @@ FIGURES: dict[str, Figure] = {
     ),
     "value_error_gap_stormy": Figure("gap of the value error, calm to stormy", "lower"),
     "value_error_gap_crash": Figure("gap of the value error, calm to crash", "lower"),
-    # The test period.
+    # Figures of the test period.
     "test_mean_reward": Figure("mean reward, test", "higher"),
     "test_sharpe": Figure(
         "Sharpe ratio of a cell, test",
@@ -154,26 +154,26 @@ FIGURES: dict[str, Figure] = {
     "test_sharpe_gap_stormy": Figure("gap of the Sharpe ratio, calm to stormy, test", "lower"),
 }
 
-# A cell has these once per regime and period, as ``test_NAME_REGIME``.
+# Figures per regime and period, named ``test_NAME_REGIME``.
 BY_REGIME: dict[str, Figure] = {
     "value_error": Figure("error / standard deviation", "lower"),
     "sharpe": Figure("Sharpe ratio per year", "higher"),
 }
 
 
-# The trading rules beside the agents, by their columns in the tables of days and of Sharpe ratios.
+# Trading rules beside the agents, by their columns in the tables of days and of Sharpe ratios.
 RULES = {strategy.key: strategy for strategy in COMPARED}
 
 
 def compared_figures() -> dict[str, Figure]:
-    """:return: by name, the figures by which variants can be better or worse, in the order of the tables"""
+    """:return: figures that can call variants better or worse, by name, in the order of the tables"""
     return {name: figure for name, figure in FIGURES.items() if figure.is_compared}
 
 
 def check_regimes(names: Sequence[str]) -> None:
     """
-    :param names: of the regimes of a comparison
-    :raises ValueError: if a figure by regime would have the name of another figure, as ``value_error_gap_crash`` is one
+    :param names: regimes of a comparison
+    :raises ValueError: if a figure by regime would have another figure's name, as ``value_error_gap_crash`` would
     """
     for name in names:
         taken = [figure for figure in FIGURES if figure.endswith(f"_{name}")]
@@ -186,8 +186,8 @@ def check_regimes(names: Sequence[str]) -> None:
 def with_distances(cells: pd.DataFrame) -> pd.DataFrame:
     """
     :param cells: one row per cell
-    :return: also with the distances from the ideal: of a ratio of gradients from 1, of a predicted spread from that of
-        the returns
+    :return: the cells with distances from the ideal: of a ratio of gradients from 1, of a predicted spread from the
+        returns' spread
     """
     distances = {}
     for name, figure in FIGURES.items():

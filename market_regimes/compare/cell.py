@@ -1,4 +1,4 @@
-"""One cell of a comparison: a variant trained on one fold with one seed, and measured as every other variant is."""
+"""A cell of a comparison: one variant trained on one fold with one seed, and measured like all others."""
 
 from __future__ import annotations
 
@@ -40,16 +40,18 @@ from market_regimes.run.study import Study
 @dataclass(frozen=True)
 class Cell:
     """
-    :param label: of the market
-    :param fold: name
-    :param variant: name
-    :param seed: seed
-    :param run: the run around the algorithm
-    :param market: with the fold's periods for training and test
-    :param algorithm: keyword arguments of ``DistributionalPPO`` as YAML has them
-    :param vf_coef_of: variant whose mean weight, in the cell of the same fold and seed, multiplies ``vf_coef``
+    Settings of a cell.
+
+    :param label: name of the market
+    :param fold: name of the fold
+    :param variant: name of the variant
+    :param seed: seed of the run
+    :param run: settings of the run
+    :param market: data with the fold's training and test periods
+    :param algorithm: keyword arguments of ``DistributionalPPO`` as in YAML
+    :param vf_coef_of: variant whose mean weight multiplies ``vf_coef``, in the cell of the same fold and seed
     :param adaptive_kl: see ``KLAdaptiveRate``
-    :param segments: of the fold's training and test period; None: they are read
+    :param segments: the fold's training and test period, None: read from the market
     """
 
     label: str
@@ -66,9 +68,9 @@ class Cell:
 
 class KLAdaptiveRate(BaseCallback):
     """
-    A learning rate that falls when the policy moved too far in an update and rises when it hardly moved, as in rsl_rl.
+    Adapt the learning rate as rsl_rl does: lower it after large moves of the policy, raise it after small ones.
 
-    :param desired: ``train/approx_kl`` beyond twice of which the rate falls, below half of which it rises
+    :param desired: target of ``train/approx_kl``. The rate falls above twice the target and rises below half of it
     """
 
     FACTOR = 1.5
@@ -81,7 +83,7 @@ class KLAdaptiveRate(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         kl = self.logger.name_to_value.get("train/approx_kl")
-        if kl is None:  # nothing was updated yet
+        if kl is None:  # before the first update
             return
 
         rate = self.model.lr_schedule(1.0)
@@ -106,7 +108,7 @@ TEST_FIGURES = {
 
 
 def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
-    """Figures of an account, overall and of the days of each regime, one after the other."""
+    """Compute figures of an account, overall and for the days of each regime."""
     parts = {"": account.joint}
     names = account.regimes
     for group, members in groups_of(names).items():
@@ -124,11 +126,11 @@ def _trading(account: Account, rows_per_year: float, prefix: str) -> Figures:
 
 
 def _critic(evaluation: Evaluation) -> Figures:
-    """How well the critic foretold what the agent earned: overall and by regime."""
+    """Measure how well the critic predicted the agent's returns, overall and by regime."""
     quantiles, realised = evaluation.predicted_and_realised
-    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.separate.values()])
+    regime = np.concatenate([frame["regime"].to_numpy() for frame in evaluation.predicted_frames.values()])
 
-    # Nothing is realised after ruin.
+    # Returns are undefined after ruin.
     defined_rows = np.isfinite(realised)
     quantiles = quantiles[defined_rows].astype(np.float64)
     realised = realised[defined_rows]
@@ -148,7 +150,7 @@ def _critic(evaluation: Evaluation) -> Figures:
 
 
 def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
-    """Figures of the test period, and its days."""
+    """Compute figures of the test period, and collect its days."""
     evaluation = evaluate(
         study.agent(),
         study.segments["test"],
@@ -160,14 +162,14 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     result = _trading(evaluation.agent, evaluation.rows_per_year, "test")
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
 
-    # Buy-and-hold in full, of the other strategies the Sharpe ratio.
+    # Buy-and-hold gets all figures, other strategies only the Sharpe ratio.
     result |= _trading(evaluation.strategies[HOLD], evaluation.rows_per_year, HOLD.key)
     for strategy, sharpe_ratio in evaluation.sharpe_ratios.items():
         result[f"{strategy.key}_sharpe"] = sharpe_ratio
     result["test_attained"] = evaluation.share_of_attainable
     result |= _critic(evaluation)
 
-    # The days of all.
+    # Collect the days of all strategies.
     days = evaluation.agent.joint[["return", "position", "index"]]
     returns = {each.key: account.joint["return"] for each, account in evaluation.strategies.items()}
     return result, days.assign(**returns)
@@ -175,30 +177,36 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
 
 def fixed_std(study: Study) -> float:
     """
+    Compute the unit of the common loss, which compares all variants.
+
     :param study: a run on the market
-    :return: standard deviation of the discounted rewards of buy-and-hold over the training period, in raw units: what
-        one is in the loss by which all variants are compared
+    :return: standard deviation of buy-and-hold's discounted rewards over the training period, in raw units
     """
     frames = backtest(study.segments["train"], study.trading, buy_and_hold)
-    return float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+    std = float(np.nanstd(discounted(frames, np.zeros(len(frames)), study.model.gamma)))
+
+    # A symbol has 1/K of an account.
+    if study.portfolio.training == "account":
+        return std / len(frames)
+    return std
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """
-    Train and measure.
+    Train and measure a cell.
 
-    :param cell: which
-    :return: for JSON: "figures", "curves" and "daily", each by name, "bars_per_year" and "seconds"
+    :param cell: its settings
+    :return: "figures", "curves" and "daily", each by name, "bars_per_year" and "seconds", for JSON
     """
     torch.set_num_threads(1)
     start = time.perf_counter()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # said once, when the cells were made
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # shown once, when cells were made
         warnings.simplefilter("ignore")
 
-        # The run, and what measures it.
+        # Build the run and its measurements.
         segments = cell.segments or segments_of(cell.market, ("train", "test"))
         study = Study(cell.run, cell.market, {**cell.algorithm, "seed": cell.seed}, segments)
-        probe = Probe(study.segments["train"], study.trading, study.model.gamma)
+        probe = Probe(study.segments["train"], study.trading, study.model.gamma, study.portfolio)
         measurements = Measurements(study.core, probe, fixed_std(study))
         callbacks: list[BaseCallback] = [measurements]
         if cell.adaptive_kl is not None:

@@ -1,4 +1,4 @@
-"""Many cells, and the files that make a stopped comparison go on."""
+"""Runs of many cells, and the files from which a stopped comparison resumes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.executors import EXECUTORS, run_all
-from market_regimes.compare.folds import Fold, check_chosen_before, why_not
+from market_regimes.compare.folds import check_chosen_before, why_not
 from market_regimes.config import CompareConfig, RunConfig, Variants, seeds_of
 from market_regimes.files import read_json, write_file
+from market_regimes.market.walk_forward import Fold
 from market_regimes.run.provenance import DATA_VERSION, check_data_version, versions
 
-MAX_REASONS = 3  # that a refusal lists
+MAX_REASONS = 3  # reasons in an error message
 
 
 def cells_of(
@@ -28,12 +29,12 @@ def cells_of(
 ) -> list[Cell]:
     """
     :param compare: seeds and baseline
-    :param run: the run around the algorithm
+    :param run: settings of each run
     :param algorithms: keyword arguments of every variant
-    :param variants: as configured, for the keys in ``RESERVED``
-    :param folds: from ``folds_of``
-    :return: all cells of usable folds, seed by seed, so that a stopped comparison has all variants of some seeds
-    :raises ValueError: if a variant refers to none, there is no baseline, or no fold can be used
+    :param variants: configured variants, for the keys in ``RESERVED``
+    :param folds: folds from ``folds_of``
+    :return: cells of usable folds, seed by seed, so that a stopped comparison has all variants for some seeds
+    :raises ValueError: if a variant refers to an unknown one, the baseline is missing, or no fold is usable
     """
     if compare.baseline not in variants:
         raise ValueError(f"compare.baseline={compare.baseline} is none of the variants {', '.join(variants)}")
@@ -64,7 +65,7 @@ def cells_of(
 
 
 def _check_variant(variants: Variants, name: str) -> None:
-    """:raises ValueError: if one of the keys in ``RESERVED`` cannot be used"""
+    """:raises ValueError: if a key in ``RESERVED`` has an invalid value"""
     keys = variants[name]
 
     lender = keys.get("vf_coef_of")
@@ -79,7 +80,7 @@ def _check_variant(variants: Variants, name: str) -> None:
 
 
 def _no_cell(variants: Variants, folds: Sequence[Fold]) -> str:
-    """Why no variant can be run on any fold."""
+    """Explain why no variant can run on any fold."""
     reasons = dict.fromkeys(
         f"{fold.label}, {fold.name}: {why_not(fold, keys)}" for fold, keys in product(folds, variants.values())
     )
@@ -94,13 +95,13 @@ def _no_cell(variants: Variants, folds: Sequence[Fold]) -> str:
 
 class Comparison:
     """
-    The cells and the folder of their results.
+    Cells and the folder of their results.
 
-    :param folder: where they lie, one JSON file per cell, each whole or not there
-    :param cells: all of them
-    :param data: fingerprints of the data by market, None: they are not looked at
-    :param function: what runs one
-    :raises ValueError: if the folder's cells are of other data
+    :param folder: folder with one JSON file per cell, each complete or absent
+    :param cells: all cells
+    :param data: fingerprints of the data by market, None: no check
+    :param function: function that runs a cell
+    :raises ValueError: if the folder's cells used other data
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Comparison:
             self._check_or_note(data)
 
     def _check_or_note(self, data: dict[str, str]) -> None:
-        """Refuse a folder whose cells are of other data; note the data of a new one."""
+        """Refuse a folder whose cells used other data. Record the data in a new folder."""
         provenance = self.folder / "run.json"
         if not provenance.exists():
             facts = {**versions(), "data_version": DATA_VERSION, "data": data}
@@ -135,13 +136,15 @@ class Comparison:
 
     def run(self, executor: str, workers: int, progress_bar: bool = True) -> None:
         """
-        Run what has no result. A cell that fails or is killed is tried once more; then its error is its result. Those
-        that need another's result come after all others.
+        Run the cells without a result.
+
+        A cell that fails or is killed runs once more. After that its error is its result. Cells that need another's
+        result come last.
 
         :param executor: key of ``EXECUTORS``
-        :param workers: cells at a time
-        :param progress_bar: whether to show one
-        :raises ValueError: if another process does, or the executor cannot be had
+        :param workers: number of cells at a time
+        :param progress_bar: whether to show a progress bar
+        :raises ValueError: if another process runs the comparison, or the executor is not available
         """
         try:
             with FileLock(self.folder / ".lock", timeout=0):
@@ -161,7 +164,7 @@ class Comparison:
                 write_file(self.paths[i], json.dumps(result))
                 progress.advance(task)
 
-            # First the cells that need nothing of others, then those that take a weight from them.
+            # Run independent cells first, then those that take a weight from them.
             pool = EXECUTORS[executor](workers)
             try:
                 independent = {i: self.cells[i] for i in todo if self.cells[i].vf_coef_of is None}
@@ -183,7 +186,7 @@ class Comparison:
                 pool.shutdown()
 
     def result(self, i: int) -> dict[str, Any]:
-        """:return: what the cell's file holds; nothing if it is not there or torn"""
+        """:return: content of the cell's file, {} if the file is missing or damaged"""
         try:
             result = json.loads(self.paths[i].read_text("utf-8"))
         except (OSError, ValueError):
@@ -191,23 +194,21 @@ class Comparison:
         return result if isinstance(result, dict) else {}
 
     def _mean_weight(self, cell: Cell, variant: str) -> float | None:
-        """The mean weight of a variant in the cell of the same market, fold and seed, None if that has none."""
+        """Return a variant's mean weight in the cell of the same market, fold and seed, None: no such figure."""
         key = (cell.label, cell.fold, cell.seed, variant)
-        lender = next(
-            i for i, other in enumerate(self.cells) if (other.label, other.fold, other.seed, other.variant) == key
-        )
+        lender = next(i for i, peer in enumerate(self.cells) if (peer.label, peer.fold, peer.seed, peer.variant) == key)
         weight: float | None = self.result(lender).get("figures", {}).get("weight_mean")
         return weight
 
 
 def _with_weight(cell: Cell, weight: float) -> Cell:
-    """The cell with its ``vf_coef`` times a weight."""
+    """Return the cell with its ``vf_coef`` multiplied by a weight."""
     algorithm = {**cell.algorithm, "vf_coef": cell.algorithm["vf_coef"] * weight}
     return replace(cell, algorithm=algorithm)
 
 
 def _file_name(cell: Cell) -> str:
-    """Of a cell's file; names are the user's, so they are told apart by a digest of what is replaced."""
+    """Name a cell's file. A digest distinguishes names of the user whose characters are replaced."""
     parts = (cell.label, cell.fold, cell.variant, str(cell.seed))
     plain = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts)
     return f"{plain[:120]}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""What runs many cells: processes of this machine, or Ray."""
+"""Executors of many cells: processes of this machine, or Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from market_regimes.compare.cell import Cell
 
 
 class Executor(Protocol):
-    """What runs cells: it starts with the first one, and again with the next one after ``shutdown``."""
+    """Executor of cells. It starts with the first cell, and again with the next one after ``shutdown``."""
 
     def submit(self, function: Callable[[Cell], dict[str, Any]], cell: Cell) -> Future[dict[str, Any]]: ...
 
@@ -26,7 +26,7 @@ class Executor(Protocol):
 
 class Processes:
     """
-    Processes of this machine that are used again (loky).
+    Reusable processes of this machine (loky).
 
     :param workers: number of processes
     """
@@ -42,7 +42,7 @@ class Processes:
         return future
 
     def shutdown(self) -> None:
-        """End the processes, whatever they are doing."""
+        """End the processes, whatever they run."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
@@ -50,9 +50,9 @@ class Processes:
 
 class Ray:
     """
-    The Ray cluster that RAY_ADDRESS names, or a local one.
+    The Ray cluster in RAY_ADDRESS, or a local one.
 
-    :param workers: CPUs of a local one
+    :param workers: CPUs of a local cluster
     :raises ValueError: if Ray is not installed
     """
 
@@ -68,13 +68,13 @@ class Ray:
         if not self._ray.is_initialized():
             self._connect()
 
-        # Tried again by us, so that processes and Ray treat a cell alike.
+        # We retry, so that processes and Ray treat a cell alike.
         remote = self._ray.remote(num_cpus=1, max_retries=0)(function)
         future: Future[dict[str, Any]] = remote.remote(cell).future()
         return future
 
     def _connect(self) -> None:
-        """To the cluster, or start a local one."""
+        """Connect to the cluster, or start a local one."""
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         cluster = os.environ.get("RAY_ADDRESS")
         if cluster:
@@ -83,7 +83,7 @@ class Ray:
             self._ray.init(num_cpus=self._workers, include_dashboard=False, **quiet)
 
     def shutdown(self) -> None:
-        """Leave the cluster; a local one ends."""
+        """Disconnect from the cluster, and end a local one."""
         self._ray.shutdown()
 
 
@@ -98,14 +98,16 @@ def run_all(
     finish: Callable[[int, dict[str, Any]], None],
 ) -> None:
     """
-    Never more cells are handed over than run, so that those whose process was killed are known. Whoever was running
-    beside a killed one may be innocent: what failed is tried again alone.
+    Run all cells, and retry failures.
 
-    :param cells: by number
-    :param function: what runs one
-    :param executor: what runs it where
-    :param workers: cells at a time
-    :param finish: takes the number of a cell and its result
+    No more cells are submitted than can run, so that the cells of a killed process are known. Cells that ran beside a
+    killed one may be innocent. So each failed cell is retried alone.
+
+    :param cells: cells by number
+    :param function: function that runs a cell
+    :param executor: executor of the function
+    :param workers: number of cells at a time
+    :param finish: callback for the number of a cell and its result
     """
     waiting = list(cells)
     again: list[int] = []
@@ -131,23 +133,24 @@ def _run_until_broken(
     width: int,
 ) -> Iterator[tuple[int, BaseException | None, dict[str, Any]]]:
     """
-    Run the queue, whose cells leave it as they are handed over, until it is empty or a process is killed; then all that
-    run still end, and the executor is shut down.
+    Run the queue until it is empty or a process is killed. Submitted cells leave the queue.
 
-    :return: number, error and result of each cell, in the order of their ends
+    After a kill the running cells still end, and the executor shuts down.
+
+    :return: number, error and result of each cell, in the order of completion
     """
     running: dict[Future[dict[str, Any]], int] = {}
     broken = False
     while running or (queue and not broken):
-        # Hand over as many as may run.
+        # Submit as many cells as may run.
         while queue and len(running) < width and not broken:
             try:
                 future = executor.submit(function, cells[queue[0]])
                 running[future] = queue.pop(0)
-            except BrokenProcessPool:  # a cell that is running was killed: its future has the error
+            except BrokenProcessPool:  # a running cell was killed; its future has the error
                 broken = True
 
-        # Take those that have ended.
+        # Collect the finished cells.
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             i = running.pop(future)
             error = future.exception()
@@ -159,7 +162,7 @@ def _run_until_broken(
 
 
 def _sentence(error: BaseException) -> str:
-    """What went wrong, and where."""
+    """Describe an error and its place."""
     error = getattr(error, "cause", None) or error  # Ray wraps it
     lines = str(error).strip().splitlines() or [""]
 

@@ -1,60 +1,26 @@
-"""Folds that walk forward by date: each tests on what follows its training period."""
+"""Folds that walk forward by date. Each tests on the days after its training period."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from market_regimes.config import SHIPPED, CompareConfig, MarketConfig, Variants
 from market_regimes.market.data import read_bars
-from market_regimes.market.describe import assumed, observed, warnings_of
-from market_regimes.market.segments import Segments, segments_of
-from market_regimes.market.walk_forward import (
-    MIN_SCORED_BARS,
-    MIN_TRAIN_BARS,
-    Days,
-    WalkForward,
-    day_of,
-    digest_until,
-    middle_of,
-    shortage,
-    span_of,
-)
+from market_regimes.market.walk_forward import Days, Fold, WalkForward, day_of, fold_of, label_of, middle_of, span_of
 from market_regimes.prices import Bars, check_zones
-
-
-@dataclass(frozen=True)
-class Fold:
-    """
-    :param label: of the market
-    :param name: of the test period
-    :param market: with the fold's training and test period
-    :param missing: reason for skipping the fold, or None
-    :param fingerprint: of the market's data
-    :param segments: of both periods; none if it is skipped
-    :param notes: what was assumed about the market's files, and what may be wrong with them
-    """
-
-    label: str
-    name: str
-    market: MarketConfig
-    missing: str | None
-    fingerprint: str
-    segments: Segments = field(default_factory=dict, compare=False, repr=False)
-    notes: tuple[str, ...] = ()
 
 
 def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None = None) -> list[Fold]:
     """
-    :param compare: how to divide
+    :param compare: settings of the comparison
     :param market: the data
-    :param read: the bars, where there is one market and they are read already
-    :return: the folds of every market, in time
-    :raises ValueError: if a date is none, no test period fits into the data, or the data cannot be used
+    :param read: bars already read, for a single market
+    :return: folds of every market, in order of time
+    :raises ValueError: if a date is invalid, no test period fits into the data, or the data cannot be used
     """
     markets = [market]
     if compare.markets is not None:
@@ -67,36 +33,23 @@ def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] 
 
 
 def _folds(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] | None) -> Iterator[Fold]:
-    """Of one market, whose files are read once."""
+    """Yield the folds of one market, whose files are read once."""
     if read is None:
         read = read_bars(market)
         check_zones(market.zone, read)
-    label = "+".join(Path(entry).stem for entry in market.entries)
-    warnings = [f"warning: {sentence}" for sentence in warnings_of(read)]
-    notes = (*assumed(read), *observed(market), *warnings)
 
     dates = _test_dates(compare, market)
-    for train, test in _periods(compare, dates, read, label):
-        fold = replace(market, train=train, test=test)
-        missing = shortage(read, train, "training", MIN_TRAIN_BARS) or shortage(read, test, "test", MIN_SCORED_BARS)
-        yield Fold(
-            label=label,
-            name=f"{test[0][:7]} to {test[1][:7]}",
-            market=fold,
-            missing=missing,
-            fingerprint=digest_until(read, market, test[1]),
-            segments={} if missing else segments_of(fold, ("train", "test"), read),
-            notes=notes,
-        )
+    for train, test in _periods(compare, dates, read, label_of(market)):
+        yield fold_of(read, replace(market, train=train, test=test), scored_by="test")
 
 
 @dataclass(frozen=True)
 class _TestDates:
     """
-    What is stated of the test periods, each with the key that states it.
+    Stated ends of the test periods, each with its key.
 
     :param first: first day, None: half of the data
-    :param last: last day, None: that of the data
+    :param last: last day, None: the last day of the data
     """
 
     first: tuple[str, pd.Timestamp] | None
@@ -104,7 +57,7 @@ class _TestDates:
 
 
 def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
-    """The dates that are given for all data, else those of data that ship, where the market is of these alone."""
+    """Return the dates for all data, else those for shipped data if the market has no other."""
     ships = all(entry in SHIPPED for entry in market.entries)
 
     def stated(name: str) -> tuple[str, pd.Timestamp] | None:
@@ -118,7 +71,7 @@ def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
     first = stated("first_test")
     last = stated("last_test")
 
-    # Who tests on later days than those of the configuration that ships wants all of them.
+    # A first test after the shipped configuration's last day means that all later days count.
     if compare.first_test and not compare.last_test and first and last and first[1] > last[1]:
         last = None
     return _TestDates(first, last)
@@ -127,7 +80,7 @@ def _test_dates(compare: CompareConfig, market: MarketConfig) -> _TestDates:
 def _periods(
     compare: CompareConfig, dates: _TestDates, read: Sequence[Bars], label: str
 ) -> Iterator[tuple[Days, Days]]:
-    """First and last days of training and test, fold by fold."""
+    """Yield first and last days of training and test, fold by fold."""
     begin, end = span_of(read)
     middle = middle_of(begin, end)
     start = middle if dates.first is None else dates.first[1]
@@ -145,8 +98,8 @@ def _periods(
 def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
     """
     :param fold: a fold
-    :param keys: of a variant
-    :return: why the variant is not run on it, None: it is
+    :param keys: keys of a variant
+    :return: reason why the variant does not run on the fold, None: it runs
     """
     chosen_before = _chosen_before(keys, fold.market)
     if fold.missing is None and chosen_before is not None and fold.market.days("test")[0] < chosen_before:
@@ -155,7 +108,7 @@ def why_not(fold: Fold, keys: dict[str, Any]) -> str | None:
 
 
 def _chosen_before(keys: dict[str, Any], market: MarketConfig) -> str | None:
-    """The day until which a variant was chosen by its tests on a market's data, None: it was not."""
+    """Return the day until which tests on a market's data selected a variant, None: no selection."""
     stated = keys.get("chosen_before")
     if stated is None:
         return None
@@ -167,9 +120,9 @@ def _chosen_before(keys: dict[str, Any], market: MarketConfig) -> str | None:
 
 def check_chosen_before(keys: dict[str, Any], name: str) -> None:
     """
-    :param keys: of a variant
-    :param name: of the variant
-    :raises ValueError: if ``chosen_before`` is neither a day nor a day for each of some data that ship
+    :param keys: keys of a variant
+    :param name: name of the variant
+    :raises ValueError: if ``chosen_before`` is neither a day nor a day per shipped data set
     """
     stated = keys.get("chosen_before")
     key = f"variants.{name}.chosen_before"
@@ -185,10 +138,10 @@ def check_chosen_before(keys: dict[str, Any], name: str) -> None:
 
 def chosen_elsewhere(folds: Sequence[Fold], variants: Variants) -> list[str]:
     """
-    :param folds: of all markets
-    :param variants: as configured
-    :return: a sentence for each market and variant that was chosen by tests on other data of the same days: where its
-        prices move with theirs, the variant's figures of these days are too good
+    :param folds: folds of all markets
+    :param variants: configured variants
+    :return: a warning for each market and variant selected by tests on other data of the same days. Where prices move
+        together, the variant's figures for these days are too good
     """
     sentences = []
     for name, keys in variants.items():
@@ -196,7 +149,7 @@ def chosen_elsewhere(folds: Sequence[Fold], variants: Variants) -> list[str]:
         if not isinstance(stated, dict):
             continue
 
-        # Markets that the choice did not see, tested on days that it did.
+        # Find markets outside the selection, tested on its days.
         last = max(str(day) for day in stated.values())
         unseen = [fold for fold in folds if fold.missing is None and _chosen_before(keys, fold.market) is None]
         for label in dict.fromkeys(fold.label for fold in unseen if fold.market.days("test")[0] < last):

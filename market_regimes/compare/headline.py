@@ -1,4 +1,4 @@
-"""What a comparison showed, in the few sentences that a reader of ten seconds takes away."""
+"""Results of a comparison in the few sentences that a reader remembers after ten seconds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from market_regimes.evaluate.robustness import is_too_short
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.evaluate.tables import median
 
-# Per metric the words for a better and a worse value than the baseline's, in the order of the sentences.
+# Words per metric for a better and a worse value than the baseline's, in the order of the sentences.
 CLAIMS = {
     "test_sharpe": ("Higher Sharpe ratio on the test days than {}", "lower"),
     "value_loss_spread": ("Value loss that spreads less than that of {}", "more"),
 }
-ALIKE = (0.8, 1.25)  # ratio of the gradients on stormy and on calm days within which both pull alike
+ALIKE = (0.8, 1.25)  # ratios of stormy to calm gradients that count as alike
 
 
 def headline(effects: pd.DataFrame, sharpe: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> list[str]:
@@ -24,9 +24,9 @@ def headline(effects: pd.DataFrame, sharpe: pd.DataFrame, daily: pd.DataFrame, b
     :param effects: one row per market, variant and metric, with ``difference``, ``low``, ``high`` and ``verdict``
     :param sharpe: one row per market and variant
     :param daily: one row per cell and test day
-    :param baseline: the variant that the others are compared with
-    :return: whether any variant pays, whether any lets the value loss spread less, and per market its test days and the
-        best variant beside buy-and-hold and what is attainable
+    :param baseline: variant that the others are compared with
+    :return: sentences on variants that pay and on variants whose value loss spreads less. Each market's sentence has
+        its test days, and the best variant beside buy-and-hold and the attainable Sharpe ratio
     """
     sentences = [
         _of_metric(effects, metric, claim.format(baseline), worse) for metric, (claim, worse) in CLAIMS.items()
@@ -38,7 +38,7 @@ def headline(effects: pd.DataFrame, sharpe: pd.DataFrame, daily: pd.DataFrame, b
 
 
 def _of_metric(effects: pd.DataFrame, metric: str, claim: str, worse: str) -> str:
-    """Which variants a metric calls better or worse, over all markets."""
+    """Name the variants that a metric calls better or worse, over all markets."""
     if not {"market", "metric", "verdict"} <= set(effects):
         return ""
     rows = effects[(effects["market"] == ALL) & (effects["metric"] == metric)]
@@ -47,15 +47,15 @@ def _of_metric(effects: pd.DataFrame, metric: str, claim: str, worse: str) -> st
     if (rows["verdict"] == "n/a").all():
         return f"{claim}: cannot be told, since fewer than {MIN_SEEDS} seeds have a value."
 
-    sentence = f"{claim}: {_named(rows, 'better') or 'no variant'}"
-    names_of_worse = _named(rows, "worse")
+    sentence = f"{claim}: {_variants_with(rows, 'better') or 'no variant'}"
+    names_of_worse = _variants_with(rows, "worse")
     if names_of_worse:
         sentence += f"; {worse}: {names_of_worse}"
     return sentence + "."
 
 
-def _named(rows: pd.DataFrame, verdict: str) -> str:
-    """The variants of a verdict, each with its difference."""
+def _variants_with(rows: pd.DataFrame, verdict: str) -> str:
+    """List the variants of a verdict, each with its difference."""
     texts = [
         f"{row.variant} ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
         for row in rows[rows["verdict"] == verdict].itertuples()
@@ -64,21 +64,21 @@ def _named(rows: pd.DataFrame, verdict: str) -> str:
 
 
 def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
-    """A market's test days, and its best variant beside buy-and-hold and the rule that knows the law."""
+    """Describe a market's test days, and its best variant beside buy-and-hold and the rule that knows the law."""
     defined = rows.dropna(subset=["sharpe_seeds_together"])
     if defined.empty:
         return ""
     days = daily.loc[daily["market"] == market, "date"]
     text = f"{market}, tested on {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}, each variant's seeds together: "
 
-    # A variant beats buy-and-hold where the interval of the difference leaves out 0.
+    # A variant beats buy-and-hold if the interval of the difference excludes 0.
     years = float(defined["years"].iloc[0])
     if is_too_short(years):
         text += f"too short to tell, {years:.2f} years of bars"
     else:
         text += f"{int((defined['lead_low'] > 0).sum())} of {len(defined)} variants beat buy-and-hold"
 
-    # The best of them, and how far its lead carries.
+    # Describe the best variant and the certainty of its lead.
     best = defined.loc[defined["sharpe_seeds_together"].idxmax()]
     text += (
         f"; best is {best['variant']}, Sharpe ratio {best['sharpe_seeds_together']:.2f} against {best[HOLD.key]:.2f}"
@@ -93,9 +93,9 @@ def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
 
 def alike(cells: pd.DataFrame) -> list[str]:
     """
-    :param cells: of a comparison
-    :return: per market a sentence on which variants treat calm and stormy days alike, by the median ratio of the
-        gradients of the value loss over seeds and folds, the closest first; or that none does
+    :param cells: cells of a comparison
+    :return: a sentence per market on the variants that treat calm and stormy days alike, closest first, or that none
+        does. The measure is the median ratio of the value loss's gradients over seeds and folds
     """
     used = cells[cells["status"] == "ok"]
     return [_alike_in(str(market), rows) for market, rows in used.groupby("market", sort=False)]
@@ -108,7 +108,7 @@ def _alike_in(market: str, cells: pd.DataFrame) -> str:
         why = "stormy or calm days are too few, or all policies recurrent"
         return f"{market}: no ratio of gradients, because {why}."
 
-    # The closest first: four times as large and a quarter as large are equally far from alike.
+    # Sort by distance from 1, where four times and a quarter are equally far.
     order = sorted(ratios, key=lambda name: abs(np.log(ratios[name])))
     texts = [f"{name} ({ratios[name]:.2f})" for name in order if low <= ratios[name] <= high]
     about = f"{market}: calm and stormy days pull the critic alike (a ratio of {low:g} to {high:g})"
@@ -118,7 +118,7 @@ def _alike_in(market: str, cells: pd.DataFrame) -> str:
 
 
 def _median_gradient_ratios(cells: pd.DataFrame) -> dict[str, float]:
-    """By variant, of those that have a positive one."""
+    """Return the positive median ratios by variant."""
     ratios: dict[str, float] = {}
     if "grad_ratio_stormy" in cells:
         for variant, rows in cells.groupby("variant", sort=False):

@@ -1,4 +1,4 @@
-"""One HTML file, with its pictures inside, that says what a comparison showed to someone who was not there."""
+"""A self-contained HTML file that explains a comparison's results to a stranger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from market_regimes.compare.tables import ALL, Tables
 from market_regimes.files import write_file
 from market_regimes.run.provenance import versions
 
-# Figures of the first table and of the picture of effects, in their order there.
+# Figures of the first table and of the picture of effects, in order.
 MAIN = (
     "value_loss_spread",
     "explained_variance",
@@ -27,10 +27,10 @@ MAIN = (
     "test_value_error_gap_stormy",
     "grad_imbalance_stormy",
 )
-# Columns of ``Tables.sharpe`` that a report shows in any case.
+# Columns of ``Tables.sharpe`` that a report always shows.
 SEEDS_TOGETHER = ("sharpe_seeds_together", "lead_over_hold", "lead_low", "lead_high", "attained_seeds_together")
-DIGITS = ".3g"  # of numbers in tables
-ROUNDING = 1e-6  # below which a number is 0
+DIGITS = ".3g"  # format of numbers in tables
+ROUNDING = 1e-6  # smaller numbers count as 0
 
 
 def write_report(
@@ -44,12 +44,12 @@ def write_report(
 ) -> None:
     """
     :param path: HTML file to write or replace
-    :param tables: what is shown
+    :param tables: tables to show
     :param title: heading
-    :param baseline: the variant that the others are compared with
-    :param config_text: the configuration, shown as it is
-    :param facts: versions, seconds and the like by name
-    :param headline: sentences for a reader who has ten seconds
+    :param baseline: variant that the others are compared with
+    :param config_text: configuration, shown verbatim
+    :param facts: versions, seconds and similar facts by name
+    :param headline: sentences for a reader with ten seconds
     """
     cells = with_columns(tables.cells, ("market", "fold", "variant", "seed", "status", "error"))
     effects = with_columns(tables.effects, ("market", "variant", "metric"))
@@ -79,7 +79,7 @@ def write_report(
 
 
 def facts_of(tables: Tables) -> dict[str, str]:
-    """:return: versions of the libraries, and how long all cells took"""
+    """:return: versions of the libraries, and the duration of all cells"""
     seconds = tables.cells.get("seconds", pd.Series(dtype=float)).sum()
     return {**versions(), "seconds of all cells": f"{seconds:,.0f}"}
 
@@ -93,13 +93,13 @@ def _template() -> Any:
 
 
 def _main_metrics(effects: pd.DataFrame) -> list[str]:
-    """Those of ``MAIN`` that there are, else the first ones."""
+    """Return the metrics of ``MAIN`` that exist, else the first ones."""
     measured = list(effects["metric"].unique())
     return [name for name in MAIN if name in measured] or measured[: len(MAIN)]
 
 
 def _number(value: Any, form: str = DIGITS) -> str:
-    """A number as a person writes it, of three digits and without an exponent; "n/a" where there is none."""
+    """Format a number with three digits and no exponent, "n/a" if undefined."""
     if pd.isna(value) or not np.isfinite(value):
         return "n/a"
     if not form.endswith(DIGITS):
@@ -112,7 +112,7 @@ def _number(value: Any, form: str = DIGITS) -> str:
 
 
 def _effect_table(effects: pd.DataFrame, market: str) -> dict[str, Any]:
-    """A market's metrics, each with its label and direction, and per variant its effects by metric."""
+    """Return a market's metrics with label and direction, and each variant's effects by metric."""
     rows = effects[effects["market"] == market].to_dict("records")
     by_variant: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The hypotheses of a configuration put to the test."""
+"""Tests of the hypotheses in a configuration."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ANSWER = ["hope", "variant", "against", "metric", "hoped", "measured", "verdict"
 
 def check_hypotheses(hypotheses: Sequence[Hypothesis]) -> None:
     """
-    :param hypotheses: of a configuration
-    :raises ValueError: if one is about a metric that is not measured
+    :param hypotheses: hypotheses of a configuration
+    :raises ValueError: if one names an unknown metric
     """
     names = list(compared_figures())
     for i, hypothesis in enumerate(hypotheses):
         if hypothesis.metric in names:
             continue
 
-        # Name the nearest figure, or all of them.
+        # Suggest the nearest figure, or list all.
         near = difflib.get_close_matches(hypothesis.metric, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(names)}"
         raise ValueError(f"hypotheses[{i}].metric={hypothesis.metric} is not measured; {hint}")
@@ -34,9 +34,9 @@ def check_hypotheses(hypotheses: Sequence[Hypothesis]) -> None:
 
 def left_out(hypotheses: Sequence[Hypothesis], variants: Collection[str]) -> list[str]:
     """
-    :param hypotheses: of a configuration
-    :param variants: names
-    :return: a sentence for each hypothesis that names a variant which is not compared, and so cannot be answered
+    :param hypotheses: hypotheses of a configuration
+    :param variants: names of the compared variants
+    :return: a sentence for each hypothesis that names another variant, and so has no answer
     """
     sentences = []
     for hypothesis in hypotheses:
@@ -50,25 +50,25 @@ def left_out(hypotheses: Sequence[Hypothesis], variants: Collection[str]) -> lis
 
 def answered(cells: pd.DataFrame, hypotheses: Sequence[Hypothesis], baseline: str) -> pd.DataFrame:
     """
-    :param cells: those with results
-    :param hypotheses: of a configuration
-    :param baseline: the variant that the others are compared with, unless a hypothesis names another
-    :return: one row per hypothesis and variant that it is asked of: what was hoped, what was measured, the verdict.
-        Hypotheses about variants or figures that no cell has are left out
+    :param cells: cells with results
+    :param hypotheses: hypotheses of a configuration
+    :param baseline: variant that the others are compared with, unless a hypothesis names another
+    :return: one row per hypothesis and variant: expected change, measured change, verdict. Hypotheses about variants or
+        figures without cells are omitted
     """
     rows: list[dict[str, Any]] = []
     variants = list(dict.fromkeys(cells["variant"]))
     for hypothesis in hypotheses:
-        # Leave out what no cell can answer.
+        # Skip questions that no cell can answer.
         against = hypothesis.against or baseline
         measured = hypothesis.metric in cells and cells[hypothesis.metric].notna().any()
         if against not in variants or not measured:
             continue
 
-        # One answer for each variant that the question is about.
+        # Answer for each variant of the question.
         values = by_variant(cells, hypothesis.metric)
-        asked = [name for name in variants if hypothesis.variant in (EACH, name) and name != against]
-        rows += [_answer(hypothesis, values, name, against) for name in asked]
+        compared = [name for name in variants if hypothesis.variant in (EACH, name) and name != against]
+        rows += [_answer(hypothesis, values, name, against) for name in compared]
 
     return pd.DataFrame(rows, columns=ANSWER)
 
@@ -91,9 +91,9 @@ def _answer(hypothesis: Hypothesis, values: pd.DataFrame, variant: str, against:
 
 def by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
-    :param cells: those with results
+    :param cells: cells with results
     :param metric: key of ``FIGURES``
-    :return: a row per seed; columns by variant, market and fold
+    :return: one row per seed; columns by variant, market and fold
     """
     return cells.pivot_table(
         index="seed",
@@ -105,16 +105,16 @@ def by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def paired(values: pd.DataFrame, variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param values: from ``by_variant``
-    :param variant: name
-    :param baseline: the variant compared with
-    :return: the values of both, shape (n_seeds, n_folds), for every market and fold of either; NaN where one lacks it
+    :param values: table from ``by_variant``
+    :param variant: name of the variant
+    :param baseline: name of the variant compared with
+    :return: values of both, shape (n_seeds, n_folds), over all markets and folds; NaN where missing
     """
     absent = pd.DataFrame(index=values.index)
     of_variant = values.get(variant, absent)
     of_baseline = values.get(baseline, absent)
 
-    # The same columns for both, NaN where a fold is missing.
+    # Give both the same columns, NaN where a fold is missing.
     folds = of_variant.columns.union(of_baseline.columns)
     of_variant = of_variant.reindex(columns=folds)
     of_baseline = of_baseline.reindex(columns=folds)
@@ -123,11 +123,11 @@ def paired(values: pd.DataFrame, variant: str, baseline: str) -> tuple[np.ndarra
 
 def effect_of(values: pd.DataFrame, variant: str, baseline: str, metric: str) -> Effect:
     """
-    :param values: from ``by_variant``, of the metric
-    :param variant: name
-    :param baseline: the variant compared with
+    :param values: table of the metric from ``by_variant``
+    :param variant: name of the variant
+    :param baseline: name of the variant compared with
     :param metric: key of ``FIGURES``
-    :return: the effect, of the seeds, markets and folds that both have
+    :return: effect over the seeds, markets and folds that both have
     """
     of_variant, of_baseline = paired(values, variant, baseline)
     return effect(of_variant, of_baseline, FIGURES[metric].higher_is_better)
@@ -143,19 +143,19 @@ def _hoped_text(hoped: tuple[float, float]) -> str:
 
 
 def _measured_text(measured: Effect) -> str:
-    """Write the effect as a relative change where there is one, with its interval."""
+    """Format an effect as a relative change if possible, with its interval."""
     if measured.difference is None:
         return "n/a"
 
-    # Without an interval the two values are all there is.
+    # Without an interval show only the two values.
     text = f"{measured.baseline:.3g} became {measured.variant:.3g}"
     if measured.low is None:
         return text
 
-    # The baseline may be 0: then there is a difference and no relative change.
+    # A baseline of 0 allows a difference but no relative change.
     if measured.relative is None or measured.relative_low is None or measured.relative_high is None:
         return f"{text}: {measured.difference:+.3g} [{measured.low:+.3g}, {measured.high:+.3g}]"
 
-    # In percent, the smaller end first.
+    # Format percentages, the smaller end first.
     low, high = sorted((measured.relative_low, measured.relative_high))
     return f"{text}: {100 * measured.relative:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"

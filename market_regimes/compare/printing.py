@@ -1,4 +1,4 @@
-"""What a terminal shows of a comparison: answers to the hypotheses, cells that failed, calm beside stormy days."""
+"""Terminal output of a comparison: answers to hypotheses, failed cells, calm beside stormy days."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LEARNING = (
 
 def print_verdicts(tables: Tables, title: str, sentences: Sequence[str] = ()) -> None:
     """
-    :param tables: of the comparison
-    :param title: what was compared
+    :param tables: tables of the comparison
+    :param title: name of the comparison
     :param sentences: the headline
     """
     print(f"\n{title}:")
@@ -48,7 +48,7 @@ def print_verdicts(tables: Tables, title: str, sentences: Sequence[str] = ()) ->
 
 
 def _print_answers(question: str, metric: str, hoped: str, rows: Iterable[dict[Any, Any]]) -> None:
-    """A question, and a line for each variant that it is asked of."""
+    """Print a question, and a line for each variant with an answer."""
     print(f"- {question} ({metric}; hoped: {hoped})")
     for row in rows:
         seeds = seeds_needed_text(row["seeds_needed"], row["verdict"])
@@ -60,17 +60,19 @@ def _print_answers(question: str, metric: str, hoped: str, rows: Iterable[dict[A
 
 def print_by_regime(cells: pd.DataFrame) -> None:
     """
-    Print how alike calm and stormy days are treated, per market and variant: medians over seeds and folds of the
-    gradient of the value loss on stormy samples over that on calm ones, and of the predicted spread over the true one.
+    Print per market and variant how alike calm and stormy days are treated.
 
-    :param cells: of a comparison
+    The figures are medians of two ratios over seeds and folds: stormy to calm gradient of the value loss, and predicted
+    to true spread.
+
+    :param cells: cells of a comparison
     """
     names = [Column(name, no_wrap=True) for name in ("market", "variant")]
     numbers = [Column(FIGURES[name].heading, justify="right") for name in LEARNING]
     title = "calm and stormy days, medians over the cells; 1 is ideal for the first four"
     table = Table(*names, *numbers, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
 
-    # A row per market and variant.
+    # Print one row per market and variant.
     undefined = set()
     used = cells[cells["status"] == "ok"]
     for keys, rows in used.groupby(["market", "variant"], sort=False):
@@ -80,7 +82,7 @@ def print_by_regime(cells: pd.DataFrame) -> None:
         table.add_row(*(escape(str(key)) for key in keys), *texts)
     Console().print(table)
 
-    # Why a figure may lack.
+    # Explain missing figures.
     for name in LEARNING:
         if name in undefined:
             figure = FIGURES[name]

@@ -1,4 +1,4 @@
-"""Is a variant better than the baseline, and how sure is that? Paired effects, intervals, Sharpe ratios."""
+"""Paired effects, intervals and Sharpe ratios: is a variant better than the baseline, and how certain is that?"""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from market_regimes.evaluate import robustness
 from market_regimes.evaluate.figures import sharpe_ratio
 
 RESAMPLES = 2000
-TRIM = 0.25  # the interquartile mean leaves a quarter away at either end (Agarwal et al. 2021)
+TRIM = 0.25  # share that the interquartile mean drops at either end (Agarwal et al. 2021)
 POWER = 0.8
 SIGNIFICANCE = 0.05
-MIN_SEEDS = 5  # with fewer no bootstrap covers what it says
-MAX_SEEDS_NEEDED = MAX_SEEDS  # stands for all larger numbers, which nobody can run
+MIN_SEEDS = 5  # with fewer no bootstrap reaches its nominal coverage
+MAX_SEEDS_NEEDED = MAX_SEEDS  # represents all larger numbers, which are impractical
 MIN_DAYS = robustness.MIN_BARS
-NO_SCALE = 1e-12  # size that is 0 but for rounding
+NO_SCALE = 1e-12  # sizes that are 0 up to rounding
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Effect:
     """
     Variant minus baseline of one metric, over paired cells. None: undefined.
 
-    :param pairs: cells in which both are defined
+    :param pairs: number of cells with both defined
     :param baseline: interquartile mean of the baseline's cells
-    :param variant: the same of the variant's
+    :param variant: interquartile mean of the variant's cells
     :param difference: interquartile mean of the paired differences
     :param low: lower end of its 95 % interval
-    :param high: upper end
+    :param high: upper end of the interval
     :param relative: difference over the size of ``baseline``
-    :param relative_low: ``low`` likewise
-    :param relative_high: ``high`` likewise
+    :param relative_low: ``low`` over the same size
+    :param relative_high: ``high`` over the same size
     :param improvement: probability that a cell of the variant is better than one of the baseline in the same fold
-    :param seeds_needed: seeds with which a t test would show a difference of this size, with a power of 0.8; None with
-        fewer than ``MIN_SEEDS`` seeds, whose spread says nothing of others
+    :param seeds_needed: seeds with which a t test would show a difference of this size, with a power of 0.8. None with
+        fewer than ``MIN_SEEDS`` seeds, whose spread is uninformative
     """
 
     pairs: int
@@ -60,18 +60,18 @@ class Effect:
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """
-    :param values: shape (..., M); those not finite are left out
-    :return: mean of the middle half of each row, as ``scipy.stats.trim_mean``, shape (...); NaN where there is none
+    :param values: shape (..., M); non-finite values are ignored
+    :return: mean of the middle half of each row, as ``scipy.stats.trim_mean``, shape (...); NaN without values
     """
-    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=-1)  # NaN come last
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=-1)  # NaN are last
     count = np.isfinite(ordered).sum(axis=-1, keepdims=True)
 
-    # Leave the same number of values away at either end.
+    # Drop the same number of values at either end.
     cut = (TRIM * count).astype(int)
     place = np.arange(values.shape[-1])
     is_middle = (place >= cut) & (place < count - cut)
 
-    # Mean of the rest, NaN where nothing is left.
+    # Average the rest, NaN where nothing remains.
     total = np.where(is_middle, ordered, 0.0).sum(axis=-1)
     number = (count - 2 * cut)[..., 0]
     means: np.ndarray = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
@@ -80,16 +80,18 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 
 def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, seed: int = 0) -> Effect:
     """
-    Seeds are drawn again with replacement, each with all its folds: folds are what they are, seeds could be others. The
-    percentiles are expanded for few seeds (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 4.2).
+    Compute a paired effect with its bootstrap interval.
+
+    The bootstrap resamples seeds, each with all its folds: folds are fixed, seeds are random. Its percentiles are
+    expanded for few seeds (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 4.2).
 
     :param variant: shape (n_seeds, n_folds), NaN where undefined
-    :param baseline: likewise, of the same seeds and folds
+    :param baseline: values of the same seeds and folds, same shape
     :param higher_is_better: direction of the metric
-    :param seed: of the bootstrap
+    :param seed: seed of the bootstrap
     :return: the effect
     """
-    # Cells in which both are defined.
+    # Select cells with both defined.
     is_paired = np.isfinite(variant) & np.isfinite(baseline)
     pairs = int(is_paired.sum())
     if not pairs:
@@ -98,7 +100,7 @@ def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, se
     baseline = np.where(is_paired, baseline, np.nan)
     differences = variant - baseline
 
-    # The difference and its interval, in the unit of the metric and relative to the baseline.
+    # Compute the difference and its interval, in the unit of the metric and relative to the baseline.
     of_baseline = float(interquartile_mean(baseline.reshape(-1)))
     difference = float(interquartile_mean(differences.reshape(-1)))
     low, high = interval(differences, seed) or (None, None)
@@ -120,7 +122,7 @@ def effect(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool, se
 
 
 def _relative(number: float | None, scale: float) -> float | None:
-    """Over the scale, None where that is 0."""
+    """Divide by the scale, None if that is 0."""
     if number is None or scale <= NO_SCALE:
         return None
     return number / scale
@@ -129,18 +131,18 @@ def _relative(number: float | None, scale: float) -> float | None:
 def interval(differences: np.ndarray, seed: int) -> tuple[float, float] | None:
     """
     :param differences: shape (n_seeds, n_folds), NaN where undefined
-    :param seed: of the bootstrap
+    :param seed: seed of the bootstrap
     :return: 95 % interval of the interquartile mean, as in ``effect``; None with fewer than ``MIN_SEEDS`` seeds
     """
     used = differences[np.isfinite(differences).any(axis=1)]
     if len(used) < MIN_SEEDS:
         return None
 
-    # Seeds drawn again, each with all its folds.
+    # Resample seeds, each with all its folds.
     drawn = used[_resampled(len(used), seed)]
     means = interquartile_mean(drawn.reshape(RESAMPLES, -1))
 
-    # Percentiles that are expanded for few seeds.
+    # Expand the percentiles for few seeds.
     expanded = stats.t.ppf(1 - SIGNIFICANCE / 2, len(used) - 1) * math.sqrt(len(used) / (len(used) - 1))
     low, high = np.nanquantile(means, stats.norm.cdf([-expanded, expanded]))
     return float(low), float(high)
@@ -154,7 +156,7 @@ def _resampled(seeds: int, seed: int) -> np.ndarray:
 
 
 def _improvement(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bool) -> float | None:
-    """The statistic of Mann and Whitney over its maximum, mean over the folds."""
+    """Compute the statistic of Mann and Whitney over its maximum, averaged over the folds."""
     shares = []
     for of_variant, of_baseline in zip(variant.T, baseline.T, strict=True):
         of_variant = of_variant[np.isfinite(of_variant)]
@@ -170,7 +172,7 @@ def _improvement(variant: np.ndarray, baseline: np.ndarray, higher_is_better: bo
 
 
 def _seeds_needed(differences: np.ndarray) -> int | None:
-    """By the t test of the mean over the folds, which the seeds repeat."""
+    """Solve the t test of the mean over the folds, which the seeds repeat."""
     used = differences[np.isfinite(differences).any(axis=1)]
     per_seed = np.nanmean(used, axis=1)
     if len(per_seed) < MIN_SEEDS:
@@ -181,10 +183,10 @@ def _seeds_needed(differences: np.ndarray) -> int | None:
 
     size = abs(float(per_seed.mean() / spread))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where it does not converge it says so and gives NaN
+        warnings.simplefilter("ignore")  # it warns and gives NaN if it does not converge
         needed = float(np.ravel(TTestPower().solve_power(effect_size=size, alpha=SIGNIFICANCE, power=POWER))[0])
 
-    # The normal approximation, where the t test's own has no solution.
+    # Use the normal approximation if the t test has no solution.
     if not np.isfinite(needed):
         needed = float((stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)) / size) ** 2
     return max(2, min(math.ceil(needed), MAX_SEEDS_NEEDED))
@@ -192,9 +194,9 @@ def _seeds_needed(differences: np.ndarray) -> int | None:
 
 def seeds_needed_text(needed: float | None, answer: str) -> str:
     """
-    :param needed: as of an ``Effect``, or NaN
-    :param answer: from ``verdict``
-    :return: as a person writes it, or why there is no number
+    :param needed: number in an ``Effect``, or NaN
+    :param answer: result of ``verdict``
+    :return: the number as text, or the reason why it is undefined
     """
     if needed is not None and math.isfinite(needed):
         if needed >= MAX_SEEDS_NEEDED:
@@ -209,7 +211,7 @@ def verdict(measured: Effect, higher_is_better: bool) -> str:
     """
     :param measured: the effect
     :param higher_is_better: direction of the metric
-    :return: "better", "worse", "no difference shown" where the interval holds 0, "n/a" where there is none
+    :return: "better", "worse", "no difference shown" if the interval contains 0, "n/a" without an interval
     """
     if measured.low is None or measured.high is None:
         return "n/a"
@@ -222,14 +224,14 @@ def verdict(measured: Effect, higher_is_better: bool) -> str:
 def against_hope(measured: Effect, hoped: tuple[float, float]) -> str:
     """
     :param measured: the effect
-    :param hoped: range of the relative change; its modest end is the one nearer 0
-    :return: "reached" where the whole interval is beyond the modest end, "not reached" where it falls short of it,
-        "cannot tell" else, "n/a" without an interval
+    :param hoped: hypothesis: range of the relative change, whose modest end is nearer 0
+    :return: "reached" if the whole interval is beyond the modest end, "not reached" if it falls short of it, "cannot
+        tell" otherwise, "n/a" without an interval
     """
     if measured.relative_low is None or measured.relative_high is None:
         return "n/a"
 
-    # Distances of the interval's ends from the modest end, in the direction of the hope.
+    # Measure the ends of the interval from the modest end, in the direction of the hypothesis.
     modest, bold = sorted(hoped, key=abs)
     sign = 1.0 if bold > modest else -1.0
     near, far = sorted(sign * (end - modest) for end in (measured.relative_low, measured.relative_high))
@@ -245,13 +247,13 @@ def sharpe_difference(
     variant: np.ndarray, baseline: np.ndarray, bars_per_year: float, seed: int = 0
 ) -> tuple[float, float, float] | None:
     """
-    By the stationary block bootstrap of evaluations (``market_regimes.evaluate.robustness``).
+    Compare Sharpe ratios by the stationary block bootstrap of evaluations (``market_regimes.evaluate.robustness``).
 
     :param variant: simple returns, shape (T,)
-    :param baseline: of the same days
-    :param bars_per_year: what annualises
-    :param seed: of the bootstrap
-    :return: difference of the Sharpe ratios, lower and upper end of its 95 % interval; None where one is undefined
+    :param baseline: simple returns of the same days
+    :param bars_per_year: annualisation factor
+    :param seed: seed of the bootstrap
+    :return: difference of the Sharpe ratios, lower and upper end of its 95 % interval; None if one is undefined
     """
     difference = robustness.sharpe_difference(variant, baseline, bars_per_year, seed)
     if difference is None:
@@ -261,11 +263,11 @@ def sharpe_difference(
 
 def expected_maximum_sharpe(variance: float, trials: int) -> float:
     """
-    What the best of many trials without skill is expected to show (Bailey & Lopez de Prado 2014, eq. 1).
+    Compute the expected best Sharpe ratio of many trials without skill (Bailey & Lopez de Prado 2014, eq. 1).
 
-    :param variance: of the trials' Sharpe ratios
-    :param trials: their number, at least 2
-    :return: Sharpe ratio, per bar as the trials'
+    :param variance: variance of the trials' Sharpe ratios
+    :param trials: number of trials, at least 2
+    :return: Sharpe ratio, per bar as the trials' ratios
     """
     lower = stats.norm.ppf(1 - 1 / trials)
     upper = stats.norm.ppf(1 - 1 / (trials * math.e))
@@ -278,10 +280,10 @@ def deflated_sharpe_of_moments(
     """
     :param sharpe: Sharpe ratio per bar
     :param bars: number of returns
-    :param skewness: of the returns
-    :param kurtosis: of the returns, 3 for normal ones
-    :param benchmark: Sharpe ratio per bar to be exceeded
-    :return: probability that the true Sharpe ratio exceeds it (eq. 2); None where the moments allow none
+    :param skewness: skewness of the returns
+    :param kurtosis: kurtosis of the returns, 3 for a normal distribution
+    :param benchmark: Sharpe ratio per bar to exceed
+    :return: probability that the true Sharpe ratio exceeds it (eq. 2), None if the moments allow none
     """
     spread = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
     if not spread > 0:
@@ -291,11 +293,11 @@ def deflated_sharpe_of_moments(
 
 def deflated_sharpe(returns: np.ndarray, trial_sharpes: np.ndarray) -> float | None:
     """
-    Probability that the true Sharpe ratio exceeds what the best of the trials would show by luck.
+    Compute the probability that the true Sharpe ratio exceeds the lucky best of the trials.
 
     :param returns: simple returns, shape (T,)
-    :param trial_sharpes: Sharpe ratios per bar of all that was tried; those not finite are left out
-    :return: None with fewer than two trials, or without spread in the returns
+    :param trial_sharpes: Sharpe ratios per bar of all trials; non-finite values are ignored
+    :return: the probability, None with fewer than two trials or without spread in the returns
     """
     trials = trial_sharpes[np.isfinite(trial_sharpes)]
     sharpe = float(sharpe_ratio(returns, 1.0))

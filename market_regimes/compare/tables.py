@@ -1,4 +1,4 @@
-"""From the cells of a comparison to its tables: figures, effects against the baseline, Sharpe ratios of the seeds."""
+"""Tables of a comparison: figures, effects against the baseline, Sharpe ratios of the seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from market_regimes.compare.catalogue import RULES, Figure, compared_figures, with_distances
 from market_regimes.compare.comparison import Comparison
-from market_regimes.compare.folds import Fold, why_not
+from market_regimes.compare.folds import why_not
 from market_regimes.compare.hypotheses import answered, by_variant, effect_of
 from market_regimes.compare.statistics import Effect, deflated_sharpe, sharpe_difference, verdict
 from market_regimes.config import Hypothesis, Variants
@@ -22,21 +22,22 @@ from market_regimes.evaluate.figures import share_of_attainable, sharpe_ratio
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import write_file
 from market_regimes.market.regimes import DEFAULT_REGIMES, regimes_of
+from market_regimes.market.walk_forward import Fold
 
-ALL = "all"  # the markets together, in ``Tables.effects``
+ALL = "all"  # all markets together, in ``Tables.effects``
 Key = dict[str, Any]  # market, fold, variant and seed of a cell
 
 
 @dataclass
 class Tables:
     """
-    What a comparison gave. NaN and None: undefined.
+    Results of a comparison. NaN and None: undefined.
 
     :param cells: one row per cell: ``market``, ``fold``, ``variant``, ``seed``, ``status``, ``error`` and its figures
     :param curves: one row per cell and rollout of training
     :param daily: one row per cell and test day
     :param effects: one row per market, variant and metric: the paired difference, its interval and verdict
-    :param hopes: one row per hope: what was hoped, what was measured
+    :param hopes: one row per hypothesis: expected and measured change
     :param sharpe: one row per market and variant
     :param regimes: names of the regimes, from the calmest to the wildest
     """
@@ -58,12 +59,12 @@ def tables_of(
     hypotheses: Sequence[Hypothesis] = (),
 ) -> Tables:
     """
-    :param comparison: with its results
-    :param folds: of all markets
-    :param variants: as configured
-    :param baseline: the variant that the others are compared with
-    :param hypotheses: of the configuration
-    :return: everything the report shows
+    :param comparison: comparison with its results
+    :param folds: folds of all markets
+    :param variants: configured variants
+    :param baseline: variant that the others are compared with
+    :param hypotheses: hypotheses of the configuration
+    :return: all data of the report
     """
     results = [comparison.result(i) for i in range(len(comparison.cells))]
     keys: list[Key] = [
@@ -71,12 +72,12 @@ def tables_of(
         for cell in comparison.cells
     ]
 
-    # A row for each cell, and one for each variant that a fold leaves out.
+    # Add a row for each cell, and one for each variant that a fold omits.
     rows = [_cell_row(key, result) for key, result in zip(keys, results, strict=True)]
     rows += _rows_left_out(folds, variants)
     cells = with_distances(pd.DataFrame(rows))
 
-    # Curves and days of the cells that have results, one after the other.
+    # Stack curves and days of the cells with results.
     curves = _stacked("curves", keys, results)
     if len(curves):
         curves = curves.astype({"step": float})
@@ -101,7 +102,7 @@ def _cell_row(key: Key, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows_left_out(folds: Sequence[Fold], variants: Variants) -> Iterator[dict[str, Any]]:
-    """A row for each fold and variant that is not run on it."""
+    """Yield a row for each fold and variant that does not run on it."""
     for fold, (variant, keys) in product(folds, variants.items()):
         reason = why_not(fold, keys)
         if reason is not None:
@@ -109,7 +110,7 @@ def _rows_left_out(folds: Sequence[Fold], variants: Variants) -> Iterator[dict[s
 
 
 def _stacked(name: str, keys: Sequence[Key], results: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A part of all results as one table; empty if none has it."""
+    """Stack a part of all results into one table, empty if none has it."""
     frames = [
         pd.DataFrame(result[name]).assign(**key) for key, result in zip(keys, results, strict=True) if name in result
     ]
@@ -125,18 +126,18 @@ def analysed(
     regimes: tuple[str, ...] = DEFAULT_REGIMES.names,
 ) -> Tables:
     """
-    :param cells: from ``with_distances``
-    :param curves: of training
-    :param daily: of the test days
-    :param baseline: the variant that the others are compared with
-    :param hypotheses: of the configuration
+    :param cells: table from ``with_distances``
+    :param curves: curves of training
+    :param daily: test days
+    :param baseline: variant that the others are compared with
+    :param hypotheses: hypotheses of the configuration
     :param regimes: names of the regimes, from the calmest to the wildest
-    :return: with effects, answers to the hypotheses and Sharpe ratios
+    :return: tables with effects, answers to the hypotheses and Sharpe ratios
     """
     used = cells[cells["status"] == "ok"]
     variants = [name for name in dict.fromkeys(cells["variant"]) if name != baseline]
 
-    # All markets together, then each alone where there are several.
+    # Analyse all markets together, then each alone if there are several.
     effects = _effects(used, ALL, variants, baseline)
     markets = list(dict.fromkeys(cells["market"]))
     if len(markets) > 1:
@@ -149,7 +150,7 @@ def analysed(
 
 
 def _effects(cells: pd.DataFrame, market: str, variants: Sequence[str], baseline: str) -> list[dict[str, Any]]:
-    """A row for each figure that the cells have and each variant."""
+    """List a row for each figure of the cells and each variant."""
     rows = []
     for metric, figure in compared_figures().items():
         if metric not in cells:
@@ -173,7 +174,7 @@ def _effect_row(effect: Effect, figure: Figure) -> dict[str, Any]:
 
 
 def _sharpe_ratios(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """One row per market and variant."""
+    """Return one row per market and variant."""
     rows: list[dict[str, Any]] = []
     if len(daily):
         for market, days in daily.groupby("market", sort=False):
@@ -184,35 +185,37 @@ def _sharpe_ratios(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> p
 
 def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline: str) -> Iterator[dict[str, Any]]:
     """
-    Of the seeds of each variant together, on the days that all variants were tested on: a day's return is the mean over
-    the seeds. Seeds that err apart make it steadier than a cell's, so that its Sharpe ratio is the higher one.
+    Compute Sharpe ratios of each variant's seeds together, on the days that all variants were tested on.
+
+    A day's return is the mean over the seeds. Seeds with different errors make it steadier than a cell's return, which
+    raises its Sharpe ratio.
     """
-    # Returns by day, a column per variant in the order of the cells.
+    # Compute returns by day, a column per variant in the order of the cells.
     returns = days.pivot_table(index=["fold", "date"], columns="variant", values="return", aggfunc="mean")
     order = [name for name in dict.fromkeys(days["variant"]) if name in returns]
     returns = returns[order].dropna()
     ratios_per_bar = np.array([_sharpe_ratio(returns[name], 1.0) for name in returns])
 
-    # Returns of the trading rules on the same days.
+    # Read the trading rules' returns on the same days.
     rules = days.groupby(["fold", "date"])[_rules_in(days)].first().reindex(returns.index)
     rule_ratios = {name: _sharpe_ratio(column, bars_per_year) for name, column in rules.items()}
 
     for variant in returns:
-        own = returns[variant].to_numpy()
+        variant_returns = returns[variant].to_numpy()
         together = _sharpe_ratio(returns[variant], bars_per_year)
         attained = share_of_attainable(together, rule_ratios[HOLD.key], rule_ratios.get(INFORMED.key))
 
-        lead = sharpe_difference(own, rules[HOLD.key].to_numpy(float), bars_per_year)
+        lead = sharpe_difference(variant_returns, rules[HOLD.key].to_numpy(float), bars_per_year)
         lead_value, lead_low, lead_high = lead or (np.nan, np.nan, np.nan)
         difference = None
         if baseline in returns and variant != baseline:
-            difference = sharpe_difference(own, returns[baseline].to_numpy(), bars_per_year)
+            difference = sharpe_difference(variant_returns, returns[baseline].to_numpy(), bars_per_year)
         value, low, high = difference or (None, None, None)
 
         yield {
             "market": market,
             "variant": variant,
-            "years": len(own) / bars_per_year,
+            "years": len(variant_returns) / bars_per_year,
             "sharpe_seeds_together": together,
             **rule_ratios,
             "lead_over_hold": lead_value,
@@ -222,24 +225,24 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
             "difference": value,
             "low": low,
             "high": high,
-            "deflated": deflated_sharpe(own, ratios_per_bar),
+            "deflated": deflated_sharpe(variant_returns, ratios_per_bar),
         }
 
 
 def _rules_in(days: pd.DataFrame) -> list[str]:
-    """Columns of the trading rules that have returns on these days."""
+    """List the columns of the trading rules with returns on these days."""
     return [name for name in RULES if name in days and days[name].notna().any()]
 
 
 def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
-    """NaN where the returns do not vary."""
+    """Compute the ratio, NaN if the returns do not vary."""
     return float(sharpe_ratio(returns.to_numpy(float), bars_per_year))
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
     """
-    :param folder: of the comparison
-    :param tables: written there as CSV, and the long ones as Parquet
+    :param folder: folder of the comparison
+    :param tables: tables to write as CSV, and the long ones as Parquet
     """
     for name in ("cells", "effects", "hopes", "sharpe"):
         write_file(folder / f"{name}.csv", getattr(tables, name).to_csv(index=False, float_format="%.6g"))

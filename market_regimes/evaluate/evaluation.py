@@ -25,9 +25,11 @@ from market_regimes.evaluate.figures import (
 )
 from market_regimes.evaluate.pictures import picture_of_equity, picture_of_weights, tear_sheet
 from market_regimes.evaluate.play import (
+    RUINED,
     Decision,
     Episode,
     discounted,
+    discounted_sums,
     fill_times,
     frames_of,
     play_period,
@@ -36,6 +38,7 @@ from market_regimes.evaluate.play import (
     trades,
 )
 from market_regimes.evaluate.portfolio import (
+    AccountAgent,
     Bench,
     Played,
     account_table,
@@ -45,6 +48,7 @@ from market_regimes.evaluate.portfolio import (
     positions_of_account,
     shifted_accounts,
     shifted_in_the_middle,
+    traded_again,
     trades_of_account,
 )
 from market_regimes.evaluate.portfolio import frames_of as frames_in_account
@@ -82,20 +86,22 @@ class Evaluation:
 
     :param segments: what was traded
     :param trading: what trading costs and what the agent may hold; strategies may hold ``TradingCosts.of_rules``
-    :param episode: the agent's pass over the period
+    :param episode: the agent's pass over the period, with an account for each symbol; None: it decided for one account
     :param critic: what predicts its returns; None: nothing does
     :param seed: of the random timings
     :param table: strategies to stand beside the agent where they apply, ``HOLD`` among them
     :param portfolio: whether the symbols share their cash, and the limits of their account
+    :param decided_together: the account of an agent that decided for all symbols; None: it decided symbol by symbol
     """
 
     segments: Sequence[Segment]
     trading: TradingCosts
-    episode: Episode
+    episode: Episode | None
     critic: Critic | None = None
     seed: int = 0
     table: Sequence[Strategy] = STRATEGIES
     portfolio: PortfolioConfig = SEPARATE
+    decided_together: Played | None = None
 
     @property
     def rows_per_year(self) -> float:
@@ -104,7 +110,8 @@ class Evaluation:
 
     @cached_property
     def separate(self) -> Frames:
-        """The agent's trades with an account for each symbol, whose returns the critic predicts."""
+        """The agent's trades with an account for each symbol."""
+        assert self.episode is not None
         return frames_of(self.episode.columns(), self.segments, self.trading)
 
     @cached_property
@@ -115,6 +122,8 @@ class Evaluation:
     @cached_property
     def played(self) -> Played | None:
         """The agent's account with shared cash, None: each symbol has its own."""
+        if self.decided_together is not None:
+            return self.decided_together
         if self.portfolio.cash == "separate":
             return None
         return in_shared_cash(self.separate, self.bench, self.portfolio)
@@ -210,15 +219,29 @@ class Evaluation:
         if cost_bp is not None:
             costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
             bench = Bench.of(self.segments, costs)
-        return frames_in_account(in_shared_cash(self.separate, bench, self.portfolio, delay), bench)
+        if self.decided_together is not None:
+            played = traded_again(self.decided_together, bench, self.portfolio, delay)
+        else:
+            played = in_shared_cash(self.separate, bench, self.portfolio, delay)
+        return frames_in_account(played, bench)
+
+    @property
+    def predicted_frames(self) -> Frames:
+        """The frames whose rows the critic predicts: an account for each symbol, or the parts of one account."""
+        if self.decided_together is not None:
+            return self.agent.frames
+        return self.separate
 
     @cached_property
     def predicted_and_realised(self) -> tuple[np.ndarray, np.ndarray]:
         """
-        The critic's quantiles before each of the M rows of all frames, shape (M, N), and the realised discounted
-        rewards, shape (M,), NaN after ruin.
+        The critic's quantiles before each of the M rows of ``predicted_frames``, shape (M, N), and the realised
+        discounted rewards, shape (M,), NaN after ruin. Rewards of one account are the contributions of the symbols.
         """
         assert self.critic is not None
+        if self.decided_together is not None:
+            return predicted_contributions(self.critic, self.decided_together, self.bench)
+        assert self.episode is not None
         frames = self.separate
 
         # The last prediction of a symbol completes its rewards.
@@ -262,7 +285,7 @@ class Evaluation:
 
 
 def evaluate(
-    agent: Decision,
+    agent: Decision | AccountAgent,
     segments: Sequence[Segment],
     trading: TradingCosts,
     critic: Critic | None = None,
@@ -273,7 +296,7 @@ def evaluate(
     """
     Let an agent trade over a period, from a flat start to its last bar.
 
-    :param agent: its trading rule
+    :param agent: its trading rule, of one symbol or of an account
     :param segments: what it trades
     :param trading: what trading costs and what it may hold
     :param critic: what predicts its returns; None: nothing does
@@ -284,8 +307,50 @@ def evaluate(
     """
     if portfolio.cash == "shared":
         check_portfolio(segments, trading, portfolio)
+    if isinstance(agent, AccountAgent):
+        bench = Bench.of(segments, trading)
+        played = play_account(bench, agent.on(bench), portfolio)
+        return Evaluation(segments, trading, None, critic, seed, table, portfolio, played)
+
     episode = play_period(segments, trading, agent)
     return Evaluation(segments, trading, episode, critic, seed, table, portfolio)
+
+
+def predicted_contributions(critic: Critic, played: Played, bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param critic: predicts the returns of the account's rows
+    :param played: an account whose agent decided for all symbols
+    :param bench: what it traded
+    :return: symbol by symbol, of the rows in which it was listed, M in all: the critic's quantiles, shape (M, N), and
+        the discounted contributions that came, in per cent of log growth, shape (M,), NaN after ruin
+    """
+    # What the rows observed, from the first close to the last.
+    rows = len(played.account)
+    weights = np.concatenate([np.zeros((1, len(bench.segments))), played.closing_weights.to_numpy()])
+    observations = bench.observations.at(np.arange(rows + 1), weights)
+
+    # The rewards up to ruin, after which nothing comes.
+    rewards = played.rewards
+    equity = played.account["equity"].to_numpy()
+    ruined = np.flatnonzero(equity <= RUINED)
+    end = rows
+    if len(ruined):
+        end = int(ruined[0]) + 1
+
+    predicted = []
+    realised = []
+    for k in range(len(bench.segments)):
+        quantiles = critic.quantiles(observations[:, k])
+        last_value = 0.0
+        if end == rows:
+            last_value = float(quantiles[-1].mean())
+
+        sums = np.full(rows, np.nan)
+        sums[:end] = discounted_sums(rewards[:end, k], last_value, critic.gamma)
+        listed = bench.quotes.listed[:, k]
+        predicted.append(quantiles[:-1][listed])
+        realised.append(sums[listed])
+    return np.concatenate(predicted), np.concatenate(realised)
 
 
 def check_portfolio(segments: Sequence[Segment], trading: TradingCosts, portfolio: PortfolioConfig) -> None:

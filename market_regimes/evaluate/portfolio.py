@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +15,10 @@ from market_regimes.evaluate.account import Frames, before
 from market_regimes.evaluate.figures import sharpe_ratio
 from market_regimes.evaluate.play import RANDOM_RUNS, RUINED, Decision, backtest
 from market_regimes.evaluate.strategies import fitted, informed_in_account
+from market_regimes.market.account_environment import AccountObservations
 from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.costs import NO_ORDER
-from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes
+from market_regimes.market.portfolio import AccountStep, PortfolioCore, Quotes, in_log_growth
 from market_regimes.market.segment import Segment
 
 LOOKBACK = 252  # rows that a walk-forward estimate sees
@@ -63,9 +65,18 @@ class Bench:
 
     @classmethod
     def of(cls, segments: Sequence[Segment], costs: TradingCosts) -> Bench:
-        """:param segments: what is traded; ``costs``: what trading costs and what may be held"""
+        """
+        :param segments: what is traded, one symbol each
+        :param costs: what trading costs and what may be held
+        """
         quotes = Quotes.of(segments, costs)
-        return cls(segments, costs, quotes, PastRisk.of(segments, quotes.stamps))
+        risk = PastRisk.of(segments, quotes.stamps)
+        return cls(segments, costs, quotes, risk)
+
+    @cached_property
+    def observations(self) -> AccountObservations:
+        """What the rows of an account observe."""
+        return AccountObservations(self.segments, self.quotes)
 
     def account(self, config: PortfolioConfig, n_accounts: int = 1) -> PortfolioCore:
         """
@@ -80,16 +91,35 @@ class Bench:
         return PortfolioCore(self.quotes, self.costs, allocation, n_accounts)
 
     def state(self, account: PortfolioCore) -> AccountState:
-        """:return: what the first of the accounts knows"""
-        row = int(account.next_row[0])
+        """
+        :param account: of these quotes
+        :return: what the first of its copies knows
+        """
+        row = int(account.row[0])
+
+        # The end of a symbol is known a row after its last bar.
         listed = self.quotes.listed
+        row_before = max(row - 1, 0)
+        last = len(listed) - 1
+        available = listed[min(row, last)] | listed[row_before]
         return AccountState(
             row=row,
             equity=float(account.equity[0]),
             weights=account.weights[0].copy(),
-            available=listed[row] | listed[max(row - 1, 0)],
+            available=available,
             volatility=self.risk.volatility[row],
         )
+
+
+@dataclass(frozen=True)
+class AccountAgent:
+    """
+    An agent that decides for all symbols of an account from what their rows observe.
+
+    :param on: gives its rule for what it is to trade
+    """
+
+    on: Callable[[Bench], WeightRule]
 
 
 @dataclass(frozen=True)
@@ -118,10 +148,19 @@ class Played:
     closing_weights: pd.DataFrame
 
     @property
+    def rewards(self) -> np.ndarray:
+        """Part of the growth of log equity, in per cent, that each symbol earned, shape (R, K)."""
+        growth = 1 + self.account["return"].to_numpy()
+        return in_log_growth(self.contributions.to_numpy(), growth)
+
+    @property
     def limits(self) -> dict[str, int]:
         """Rows in which each limit cut the weights."""
-        names = self.account["limits"].str.split("+").explode()
-        counts = names[names != ""].value_counts()
+        of_rows = self.account["limits"].str.split("+")
+        names = of_rows.explode()
+        is_limit = names != ""
+
+        counts = names[is_limit].value_counts()
         return {str(name): int(count) for name, count in counts.items()}
 
 
@@ -132,12 +171,36 @@ def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Pla
     :param config: which weights they become
     :return: the account's rows
     """
+    played, _ = _play(bench, rule, config)
+    return played
+
+
+def play_to_last_close(
+    bench: Bench,
+    rule: WeightRule,
+    config: PortfolioConfig,
+) -> tuple[Played, AccountState, np.ndarray]:
+    """
+    :param bench: what is traded
+    :param rule: gives the targets
+    :param config: which weights they become
+    :return: the account's rows; what it knows at the last close; and the targets that the rule then gives, shape (K,)
+    """
+    played, account = _play(bench, rule, config)
+    state = bench.state(account)
+    return played, state, rule(state)
+
+
+def _play(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> tuple[Played, PortfolioCore]:
+    """The account's rows, and the account after them."""
     account = bench.account(config)
     steps: list[AccountStep] = []
     targets = []
     closing = []
     for _ in range(account.rows):
-        target = rule(bench.state(account))
+        # The orders of a row follow from the close before it.
+        state = bench.state(account)
+        target = rule(state)
         step = account.step(target[None, :])
 
         targets.append(target)
@@ -145,7 +208,7 @@ def play_account(bench: Bench, rule: WeightRule, config: PortfolioConfig) -> Pla
         closing.append(account.weights[0])
         if step.terminated[0]:
             break
-    return _tables(bench, steps, np.array(targets), np.array(closing))
+    return _tables(bench, steps, np.array(targets), np.array(closing)), account
 
 
 def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing: np.ndarray) -> Played:
@@ -160,7 +223,8 @@ def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing
     index = pd.DatetimeIndex(stamps, name="date")
     after_ruin = len(stamps) - len(steps)
 
-    def table(values: np.ndarray, later: float = 0.0) -> pd.DataFrame:
+    def table(rows: list[np.ndarray], later: float = 0.0) -> pd.DataFrame:
+        values = np.array(rows)
         padded = np.pad(values, ((0, after_ruin), (0, 0)), constant_values=later)
         return pd.DataFrame(padded, index=index, columns=bench.quotes.symbols)
 
@@ -168,11 +232,11 @@ def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing
         return np.pad(np.array(values), (0, after_ruin))
 
     # By symbol.
-    weights = table(np.array([step.weights[0] for step in steps]))
-    trades = table(np.array([step.trade[0] for step in steps]))
-    costs = table(np.array([step.cost[0] for step in steps]))
-    contributions = table(np.array([step.contribution[0] for step in steps]))
-    closing_weights = table(closing)
+    weights = table([step.weights[0] for step in steps])
+    trades = table([step.trade[0] for step in steps])
+    costs = table([step.cost[0] for step in steps])
+    contributions = table([step.contribution[0] for step in steps])
+    closing_weights = table(list(closing))
 
     # The account, with the columns of ``joint`` first.
     account = pd.DataFrame(index=index)
@@ -185,13 +249,32 @@ def _tables(bench: Bench, steps: list[AccountStep], targets: np.ndarray, closing
     account["trade"] = trades.abs().sum(axis=1)
     account["cost"] = costs.sum(axis=1)
     account["index"] = _mean_index(bench)
-    account["cash"] = 1 - closing_weights.sum(axis=1)
+
+    # At the close.
+    net = closing_weights.sum(axis=1)
+    account["cash"] = 1 - net
     account["gross"] = account["position"]
-    account["net"] = closing_weights.sum(axis=1)
+    account["net"] = net
     account["cash_contribution"] = column([step.cash_contribution[0] for step in steps])
-    limits = ["+".join(name for name, cut in step.bound.items() if cut[0]) for step in steps]
+
+    # What cut the weights.
+    limits = [_limits_of(step) for step in steps]
     account["limits"] = limits + [""] * after_ruin
-    return Played(account, weights, table(targets, np.nan), contributions, trades, costs, closing_weights)
+    return Played(
+        account=account,
+        weights=weights,
+        targets=table(list(targets), np.nan),
+        contributions=contributions,
+        trades=trades,
+        costs=costs,
+        closing_weights=closing_weights,
+    )
+
+
+def _limits_of(step: AccountStep) -> str:
+    """Names of the limits that cut the weights of one account, joined by "+"."""
+    names = [name for name, cut in step.bound.items() if cut[0]]
+    return "+".join(names)
 
 
 def frames_of(played: Played, bench: Bench) -> dict[str, pd.DataFrame]:
@@ -203,14 +286,18 @@ def frames_of(played: Played, bench: Bench) -> dict[str, pd.DataFrame]:
         cash's interest shared alike, so that ``joint`` of them is the account
     """
     account = played.account
+    count = bench.quotes.listed.sum(axis=1)
+    listed = np.maximum(count, 1)
 
     # What belongs to no symbol is shared by those that are listed.
-    listed = np.maximum(bench.quotes.listed.sum(axis=1), 1)
     shared = account["cash_contribution"].to_numpy() / listed
-    of_costs = (account["gross_return"] - account["return"]).to_numpy() / listed
-    return {
-        segment.market.symbol: _part(played, bench, k, shared, of_costs) for k, segment in enumerate(bench.segments)
-    }
+    costs = account["gross_return"] - account["return"]
+    of_costs = costs.to_numpy() / listed
+
+    parts = {}
+    for k, segment in enumerate(bench.segments):
+        parts[segment.market.symbol] = _part(played, bench, k, shared, of_costs)
+    return parts
 
 
 def _part(played: Played, bench: Bench, k: int, shared: np.ndarray, of_costs: np.ndarray) -> pd.DataFrame:
@@ -234,7 +321,8 @@ def _part(played: Played, bench: Bench, k: int, shared: np.ndarray, of_costs: np
     # What it earned and is worth, as shares of 1/K of the account before the row.
     profit = times_symbols(played.contributions) + symbols * shared[rows]
     gross_profit = profit + symbols * of_costs[rows]
-    worth = times_symbols(played.closing_weights) * (1 + account["return"].to_numpy()[rows])
+    growth = 1 + account["return"].to_numpy()[rows]
+    worth = times_symbols(played.closing_weights) * growth
     capital = before(account["equity"].to_numpy())[rows]
     gross_capital = before(account["gross_equity"].to_numpy())[rows]
 
@@ -285,11 +373,14 @@ def targets_of(frames: dict[str, pd.DataFrame], bench: Bench) -> np.ndarray:
     """
     quotes = bench.quotes
     targets = np.full(quotes.listed.shape, np.nan)
-    for k, (segment, frame) in enumerate(zip(bench.segments, frames.values(), strict=True)):
+    tables = list(frames.values())
+    for k, segment in enumerate(bench.segments):
+        of_bars = tables[k]["target"].to_numpy()
+
+        # The decision of each row, counted from the first one of the symbol.
         decision = quotes.order_bar[:, k] - segment.first
-        decided = (decision >= 0) & (decision < len(frame))
-        of_bars = frame["target"].to_numpy()
-        targets[decided, k] = of_bars[decision[decided]]
+        is_made = (decision >= 0) & (decision < len(of_bars))
+        targets[is_made, k] = of_bars[decision[is_made]]
     return targets
 
 
@@ -309,13 +400,16 @@ def in_one_account(bench: Bench, decide: Decision, config: PortfolioConfig) -> P
     return play_account(bench, replay(targets_of(frames, bench)), config)
 
 
-def backtest_in(bench: Bench, decide: Decision, config: PortfolioConfig) -> dict[str, pd.DataFrame]:
+def backtest_in(bench: Bench, decide: Decision | AccountAgent, config: PortfolioConfig) -> dict[str, pd.DataFrame]:
     """
     :param bench: what is traded
-    :param decide: gives the target of each symbol
+    :param decide: gives the target of each symbol, by itself or from what the rows of the account observe
     :param config: whether the symbols share their cash, and which weights the targets become
     :return: per symbol the frame of ``backtest``, or of its part of one account (``frames_of``)
     """
+    if isinstance(decide, AccountAgent):
+        played = play_account(bench, decide.on(bench), config)
+        return frames_of(played, bench)
     if config.cash == "separate":
         return backtest(bench.segments, bench.costs, decide)
     return frames_of(in_one_account(bench, decide, config), bench)
@@ -330,9 +424,34 @@ def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay:
     :return: the account that follows their targets
     """
     targets = targets_of(frames, bench)
-    if delay:
-        targets = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)[: len(targets)]
-    return play_account(bench, replay(targets), config)
+    return play_account(bench, replay(later(targets, delay)), config)
+
+
+def traded_again(
+    played: Played,
+    bench: Bench,
+    config: PortfolioConfig,
+    delay: int = 0,
+) -> Played:
+    """
+    :param played: an account
+    :param bench: what is traded, perhaps at other costs
+    :param config: which weights the targets become
+    :param delay: rows by which every order is given later
+    :return: the account that follows the same targets
+    """
+    targets = played.targets.to_numpy()
+    return play_account(bench, replay(later(targets, delay)), config)
+
+
+def later(targets: np.ndarray, delay: int) -> np.ndarray:
+    """
+    :param targets: targets of each row, shape (R, K)
+    :param delay: number of rows
+    :return: the targets so many rows later, NaN before, shape (R, K)
+    """
+    padded = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)
+    return padded[: len(targets)]
 
 
 def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:
@@ -344,36 +463,46 @@ def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:
         fill, within the limits), ``price`` of the fill, ``shares`` held after it where ``start_equity`` is stated,
         ``regime`` and ``volatility_index`` at the decision
     """
+    parts = [_positions_of(played, bench, k) for k in range(len(bench.segments))]
+    table = pd.concat(parts)
+    return table.sort_values("date", kind="stable", ignore_index=True)
+
+
+def _positions_of(played: Played, bench: Bench, k: int) -> pd.DataFrame:
+    """The rows of one symbol, by its number, as ``positions_of_account`` describes them."""
     quotes = bench.quotes
-    closing = played.closing_weights.to_numpy()
-    held = np.concatenate([np.zeros_like(closing[:1]), closing[:-1]])
+    market = bench.segments[k].market
     equity = played.account["equity"].to_numpy()
     solvent = before(equity) > RUINED
 
-    parts = []
-    for k, segment in enumerate(bench.segments):
-        market = segment.market
-        rows = quotes.listed[:, k] & solvent & (quotes.order_bar[:, k] >= 0)
-        bars = quotes.order_bar[rows, k]
-        part = pd.DataFrame(
-            {
-                "date": market.dates[bars],
-                "symbol": market.symbol,
-                "position": held[rows, k],
-                "target": played.targets.to_numpy()[rows, k],
-                "weight": played.weights.to_numpy()[rows, k],
-                "price": quotes.fill_price[rows, k],
-                "regime": market.regime_names(bars),
-                "volatility_index": market.index[bars],
-            }
-        )
-        if bench.costs.start_equity is not None:
-            # Nothing is traded between the fill and the close.
-            capital = bench.costs.start_equity * len(quotes.symbols)
-            worth = closing[rows, k] * equity[rows] * capital
-            part.insert(6, "shares", worth / quotes.close[rows, k])
-        parts.append(part)
-    return pd.concat(parts).sort_values("date", kind="stable", ignore_index=True)
+    # Rows in which an order can be given, and the bars at whose close it is.
+    rows = quotes.listed[:, k] & solvent & (quotes.order_bar[:, k] >= 0)
+    bars = quotes.order_bar[rows, k]
+
+    # Held from the close before.
+    closing = played.closing_weights.iloc[:, k].to_numpy()
+    held = np.concatenate([[0.0], closing[:-1]])
+    table = pd.DataFrame(
+        {
+            "date": market.dates[bars],
+            "symbol": market.symbol,
+            "position": held[rows],
+            "target": played.targets.iloc[:, k].to_numpy()[rows],
+            "weight": played.weights.iloc[:, k].to_numpy()[rows],
+            "price": quotes.fill_price[rows, k],
+            "regime": market.regime_names(bars),
+            "volatility_index": market.index[bars],
+        }
+    )
+    if bench.costs.start_equity is None:
+        return table
+
+    # Nothing is traded between the fill and the close.
+    capital = bench.costs.start_equity * len(quotes.symbols)
+    worth = closing[rows] * equity[rows] * capital
+    shares = worth / quotes.close[rows, k]
+    table.insert(6, "shares", shares)
+    return table
 
 
 def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:
@@ -383,19 +512,18 @@ def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:
     :return: a row per order filled, as ``trades`` gives it: shares count of the equity of the account
     """
     quotes = bench.quotes
-    rows, columns = np.nonzero(np.abs(played.trades.to_numpy()) > NO_ORDER)
+    all_trades = played.trades.to_numpy()
+    is_order = np.abs(all_trades) > NO_ORDER
+    rows, columns = np.nonzero(is_order)
+    trade = all_trades[rows, columns]
 
-    # An order at a close was filled at the bar of its decision.
+    # An order at a close was filled at the bar of its decision, with the equity then.
     stamps = quotes.stamps[rows]
-    if not quotes.at_open:
-        order_bars = quotes.order_bar[rows, columns]
-        stamps = np.array(
-            [bench.segments[int(k)].market.dates[bar] for k, bar in zip(columns, order_bars, strict=True)]
-        )
     equity = played.account["equity"].to_numpy()
     if not quotes.at_open:
+        stamps = _decisions_of(bench, rows, columns)
         equity = before(equity)
-    trade = played.trades.to_numpy()[rows, columns]
+
     table = pd.DataFrame(
         {
             "symbol": np.array(quotes.symbols)[columns],
@@ -411,6 +539,16 @@ def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:
     return table.sort_index(kind="stable")
 
 
+def _decisions_of(bench: Bench, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Times of the bars at whose close the orders of rows and symbols were given, shape (n,)."""
+    bars = bench.quotes.order_bar[rows, columns]
+    times = []
+    for k, bar in zip(columns, bars, strict=True):
+        market = bench.segments[int(k)].market
+        times.append(market.dates[bar])
+    return np.array(times)
+
+
 def account_table(played: Played) -> pd.DataFrame:
     """
     :param played: an account
@@ -424,15 +562,25 @@ def account_table(played: Played) -> pd.DataFrame:
 def bought_once(bench: Bench) -> WeightRule:
     """:return: the rule that buys each symbol with 1/K of the first equity when it is listed, and lets it be"""
     listed = bench.quotes.listed
-    begins = listed & ~np.concatenate([np.zeros_like(listed[:1]), listed[:-1]])
     symbols = listed.shape[1]
-    return lambda state: np.where(begins[state.row], 1 / (symbols * state.equity), np.nan)
+
+    # The first row of each symbol.
+    before_row = np.zeros_like(listed)
+    before_row[1:] = listed[:-1]
+    begins = listed & ~before_row
+
+    def rule(state: AccountState) -> np.ndarray:
+        part = 1 / (symbols * state.equity)
+        return np.where(begins[state.row], part, np.nan)
+
+    return rule
 
 
 def equal_weights_every(bench: Bench, every: int = 1) -> WeightRule:
     """:return: the rule that brings each symbol to 1/K of the equity every so many rows"""
     symbols = len(bench.quotes.symbols)
-    return _every(every, lambda state: np.full(symbols, 1 / symbols))
+    equal = np.full(symbols, 1 / symbols)
+    return _every(every, lambda state: equal)
 
 
 def inverse_volatility(bench: Bench, every: int = 1) -> WeightRule:
@@ -442,10 +590,12 @@ def inverse_volatility(bench: Bench, every: int = 1) -> WeightRule:
         usable = state.available & (state.volatility > 0)
         inverse = np.zeros(len(usable))
         inverse[usable] = 1 / state.volatility[usable]
-        if not usable.any():
-            return inverse
-        weights: np.ndarray = inverse / inverse.sum()
-        return weights
+
+        # Without a symbol that is listed all is cash.
+        total = inverse.sum()
+        if total > 0:
+            inverse = inverse / total
+        return inverse
 
     return _every(every, rule)
 
@@ -468,12 +618,15 @@ def optimised(
         from skfolio.optimization import MeanRisk, RiskBudgeting
     except ImportError as error:
         raise ImportError(f"the benchmark {kind} needs skfolio: pip install 'distributional-ppo[portfolio]'") from error
-    estimator: Any = MeanRisk if kind == "minimum variance" else RiskBudgeting
+    estimators: dict[str, Any] = {"minimum variance": MeanRisk, "risk parity": RiskBudgeting}
+    estimator = estimators[kind]
+    quotes = bench.quotes
     risk = bench.risk
 
     def rule(state: AccountState) -> np.ndarray:
         # Symbols with a past.
-        usable = state.available & (bench.quotes.order_bar[state.row] >= lookback)
+        has_past = quotes.order_bar[state.row] >= lookback
+        usable = state.available & has_past
         weights = np.zeros(len(usable))
         if usable.sum() < 2:
             weights[usable] = 1.0
@@ -482,9 +635,12 @@ def optimised(
         # Returns up to this close.
         stop = risk.stop[state.row]
         start = max(stop - lookback, 0)
-        names = np.array(bench.quotes.symbols)[usable]
+        names = np.array(quotes.symbols)[usable]
         returns = pd.DataFrame(risk.returns[start:stop, usable], columns=names)
-        weights[usable] = estimator().fit(returns).weights_
+
+        # The portfolio of these returns.
+        fitted_estimator = estimator().fit(returns)
+        weights[usable] = fitted_estimator.weights_
         return weights
 
     return _every(every, rule)
@@ -511,6 +667,8 @@ def account_benchmarks(bench: Bench, config: PortfolioConfig) -> dict[str, Playe
     """
     every = config.rebalance_every
     plain = PortfolioConfig(cash="shared")
+
+    # Allocations that need no forecast.
     rules = {
         "bought once": bought_once(bench),
         "equal weights": equal_weights_every(bench, every),
@@ -524,6 +682,7 @@ def account_benchmarks(bench: Bench, config: PortfolioConfig) -> dict[str, Playe
         pass  # an extra
     played = {name: play_account(bench, rule, plain) for name, rule in rules.items()}
 
+    # Rules that decide symbol by symbol.
     decisions = {
         "fitted rule": fitted(bench.segments, bench.costs),
         "informed rule": informed_in_account(bench.segments, bench.costs, config),
@@ -555,7 +714,8 @@ def shifted_accounts(
     if len(circle) < 2:
         return np.zeros(0)
     shifts = _shifts(circle, seed, runs)
-    return sharpe_ratio(_returns_of_shifts(bench, played, config, circle, shifts), 1.0)
+    returns = _returns_of_shifts(bench, played, config, circle, shifts)
+    return sharpe_ratio(returns, 1.0)
 
 
 def shifted_in_the_middle(
@@ -576,21 +736,27 @@ def shifted_in_the_middle(
     shifts = _shifts(circle, seed, runs)
 
     # Undefined ratios are sorted to the end.
-    middle = (np.isfinite(ratios).sum() - 1) // 2
+    defined = np.isfinite(ratios).sum()
+    middle = (defined - 1) // 2
     median = int(np.argsort(ratios)[middle])
-    targets = _shifted_targets(played, circle, shifts[median : median + 1])
+    shift = shifts[median : median + 1]
+    targets = _shifted_targets(played, circle, shift)
     return play_account(bench, lambda state: targets(state.row)[0], _free(config))
 
 
 def _circle(bench: Bench, played: Played) -> np.ndarray:
     """Rows in which all symbols that the account ever holds are listed, shape (L,)."""
-    held = (played.weights.to_numpy() != 0).any(axis=0)
-    return np.flatnonzero(bench.quotes.listed[:, held].all(axis=1))
+    is_held = played.weights.to_numpy() != 0
+    symbols = is_held.any(axis=0)
+    all_listed = bench.quotes.listed[:, symbols].all(axis=1)
+    return np.flatnonzero(all_listed)
 
 
 def _shifts(circle: np.ndarray, seed: int, runs: int) -> np.ndarray:
     """Different numbers of rows, none of them 0, shape (n,)."""
-    shifts: np.ndarray = 1 + np.random.default_rng(seed).permutation(len(circle) - 1)[:runs]
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(circle) - 1)
+    shifts: np.ndarray = 1 + order[:runs]
     return shifts
 
 
@@ -615,12 +781,15 @@ def _shifted_targets(played: Played, circle: np.ndarray, shifts: np.ndarray) -> 
     :return: from a row to the targets of each copy, NaN: no order, shape (n, K)
     """
     weights = played.weights.to_numpy()
-    orders = np.where(played.trades.to_numpy() != 0, weights, np.nan)
+    has_order = played.trades.to_numpy() != 0
+    orders = np.where(has_order, weights, np.nan)
 
     # The row that each copy takes its orders from, (R, n).
-    source = np.repeat(np.arange(len(weights))[:, None], len(shifts), axis=1)
+    rows = np.arange(len(weights))
+    source = np.repeat(rows[:, None], len(shifts), axis=1)
     place = np.arange(len(circle))
-    source[circle] = circle[0] + (place[:, None] - shifts) % len(circle)
+    shifted = place[:, None] - shifts
+    source[circle] = circle[0] + shifted % len(circle)
 
     # Where a row does not follow the one before, all weights are ordered.
     follows = np.zeros(source.shape, dtype=bool)
@@ -628,7 +797,8 @@ def _shifted_targets(played: Played, circle: np.ndarray, shifts: np.ndarray) -> 
 
     def targets(row: int) -> np.ndarray:
         origin = source[row]
-        of_row: np.ndarray = np.where(follows[row][:, None], orders[origin], weights[origin])
+        is_next = follows[row][:, None]
+        of_row: np.ndarray = np.where(is_next, orders[origin], weights[origin])
         return of_row
 
     return targets
@@ -644,11 +814,15 @@ def _returns_of_shifts(
     """
     targets = _shifted_targets(played, circle, shifts)
     rows = len(played.account)
-    account = bench.account(_free(config), len(shifts))
-    returns = np.zeros((rows, len(shifts)))
-    alive = np.ones(len(shifts), dtype=bool)
+    copies = len(shifts)
+    account = bench.account(_free(config), copies)
+    returns = np.zeros((rows, copies))
+
+    # A copy that is ruined earns nothing more.
+    is_solvent = np.ones(copies, dtype=bool)
     for row in range(rows):
         step = account.step(targets(row))
-        returns[row] = np.where(alive, step.growth - 1, 0.0)
-        alive &= ~step.terminated
+        simple = step.growth - 1
+        returns[row] = np.where(is_solvent, simple, 0.0)
+        is_solvent &= ~step.terminated
     return returns

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.market import fills_at_open, prices_of_fills
+from market_regimes.market.market import Market, fills_at_open, prices_of_fills
 from market_regimes.market.periods import date_text
 from market_regimes.market.segment import Segment
 
@@ -243,11 +243,14 @@ def _per_share(segment: Segment, fill: np.ndarray, costs: TradingCosts) -> np.nd
     return rate
 
 
-def _impact(segment: Segment, costs: TradingCosts) -> np.ndarray:
-    """Impact of an order worth 1, shape (T,)."""
-    market = segment.market
-    if not costs.impact_coefficient:
-        return np.zeros(len(market.close))
+def impact_of(market: Market, coefficient: float) -> np.ndarray:
+    """
+    :param market: with a volume
+    :param coefficient: ``market.trading.impact_coefficient``
+    :return: cost of an order of each close that is worth 1, as a share of its value; infinite or NaN where the bar has
+        no volume, shape (T,)
+    :raises ValueError: if no bar has one
+    """
     if market.volume is None:
         raise ValueError(f"{market.source} has no volume, which impact_coefficient needs")
 
@@ -255,7 +258,16 @@ def _impact(segment: Segment, costs: TradingCosts) -> np.ndarray:
     volatility = market.volatility / 100 / np.sqrt(market.bars_per_year)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = market.volume * market.close
-        impact = costs.impact_coefficient * volatility / np.sqrt(value)
+        impact: np.ndarray = coefficient * volatility / np.sqrt(value)
+    return impact
+
+
+def _impact(segment: Segment, costs: TradingCosts) -> np.ndarray:
+    """Impact of an order worth 1, shape (T,)."""
+    market = segment.market
+    if not costs.impact_coefficient:
+        return np.zeros(len(market.close))
+    impact = impact_of(market, costs.impact_coefficient)
 
     # Bars at which no order is given may lack a volume.
     is_finite = np.isfinite(impact)

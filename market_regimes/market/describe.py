@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from market_regimes.config import SHIPPED, MarketConfig, PeriodName
+from market_regimes.config import SHIPPED, MarketConfig, PeriodName, PortfolioConfig
 from market_regimes.market.columns import described_features
 from market_regimes.market.law import law_of
 from market_regimes.market.market import Market, fills_at_open, uses_index_of_data
@@ -31,6 +31,7 @@ def notes_of(data: Data, stated: MarketConfig) -> list[str]:
     """
     lines = assumed(data.read)
     lines += observed(stated)
+    lines += without_group(stated.portfolio, [bars.symbol for bars in data.read])
 
     # Periods of the user's data that nobody stated.
     is_shipped = all(entry in SHIPPED for entry in stated.entries)
@@ -116,6 +117,14 @@ def observed(config: MarketConfig) -> list[str]:
     if config.benchmark_positions:
         lines.append(f"own rule: targets of {config.benchmark_positions}, each known at the close of its row")
     return lines
+
+
+def without_group(portfolio: PortfolioConfig, symbols: Sequence[str]) -> list[str]:
+    """:return: a line on the symbols that no cap of ``market.portfolio.group_max`` binds, where there are caps"""
+    free = [symbol for symbol in symbols if symbol not in portfolio.groups]
+    if not portfolio.groups or not free:
+        return []
+    return [f"market.portfolio.groups: {len(free)} of {len(symbols)} symbols have no group: {names_of(free)}"]
 
 
 def absent(data: Data) -> list[str]:

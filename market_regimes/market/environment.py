@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -88,6 +88,8 @@ class MarketCore:
     :param cost_model: costs of orders and positions; None: the model of ``costs``
     :raises ValueError: if episodes have no bars, prices do not move, or costs need a volume that is not there
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("symbol", "bar", "end", "position", "equity")
 
     def __init__(
         self,
@@ -175,6 +177,15 @@ class MarketCore:
         # Flat, with equity 1.
         self.position[which] = 0.0
         self.equity[which] = 1.0
+
+    @property
+    def agents(self) -> MarketCore:
+        """The holder of the arrays of ``STATE``."""
+        return self
+
+    def spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
+        """:return: observation and action space of an agent"""
+        return spaces_of(self.costs, len(self.features))
 
     def start_at(self, bar: np.ndarray, position: np.ndarray) -> None:
         """
@@ -275,13 +286,20 @@ def _returns(market: Market, at_open: bool) -> tuple[np.ndarray, np.ndarray]:
     return before, after
 
 
-def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, spaces.Space[Any]]:
+def spaces_of(
+    costs: TradingCosts,
+    features: int = 0,
+    in_account: bool = False,
+) -> tuple[spaces.Box, spaces.Space[Any]]:
     """
     :param costs: bounds or list of positions
     :param features: number of ``MarketConfig.features``
+    :param in_account: whether the agent sees the other symbols of an account (``rows_of_account``)
     :return: observation and action space of both interfaces
     """
     size = observation_size(features)
+    if in_account:
+        size = 2 * size + 1
     observation = spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
     # Positions of a list are chosen by their number.
@@ -298,9 +316,48 @@ def spaces_of(costs: TradingCosts, features: int = 0) -> tuple[spaces.Box, space
     return observation, action
 
 
+class Step(Protocol):
+    """The results of one step, arrays of shape (n_envs,)."""
+
+    @property
+    def reward(self) -> np.ndarray: ...
+
+    @property
+    def terminated(self) -> np.ndarray: ...
+
+    @property
+    def truncated(self) -> np.ndarray: ...
+
+
+class Core(Protocol):
+    """What trades in an environment: agents of one symbol each, or the rows of accounts (``AccountRows``)."""
+
+    STATE: ClassVar[tuple[str, ...]]  # arrays of ``agents`` that a resumed run goes on from
+    n_envs: int
+    costs: TradingCosts
+    markets: list[Market]
+    rows_per_year: float
+    regime: np.ndarray  # of all bars of all markets
+    index: np.ndarray
+
+    @property
+    def bar(self) -> np.ndarray: ...
+
+    @property
+    def agents(self) -> Any: ...
+
+    def spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]: ...
+
+    def reset(self, which: np.ndarray, generator: np.random.Generator) -> None: ...
+
+    def observations(self) -> np.ndarray: ...
+
+    def step(self, targets: np.ndarray) -> Step: ...
+
+
 class MarketVecEnv(VecEnv):
     """
-    ``MarketCore`` as a vectorised environment of Stable-Baselines3.
+    Agents of a market as a vectorised environment of Stable-Baselines3.
 
     :param core: the markets and their agents
     :param seed: seed of the starts of the episodes
@@ -308,8 +365,8 @@ class MarketVecEnv(VecEnv):
 
     render_mode = None
 
-    def __init__(self, core: MarketCore, seed: int | None = None):
-        observation_space, action_space = spaces_of(core.costs, len(core.features))
+    def __init__(self, core: Core, seed: int | None = None):
+        observation_space, action_space = core.spaces()
         super().__init__(core.n_envs, observation_space, action_space)
 
         self.core = core

@@ -59,6 +59,30 @@ class Observations:
         return observations
 
 
+def rows_of_account(
+    observations: np.ndarray,
+    available: np.ndarray,
+) -> np.ndarray:
+    """
+    Observations of an agent that trades one of several symbols of an account: the layout of its numbers, everywhere.
+
+    :param observations: observations of each symbol, its weight in the account last, shape (..., K, F)
+    :param available: whether each symbol can be traded, shape (..., K)
+    :return: of each symbol its observation, the mean over the symbols that can be traded (0 where there are none), and
+        1 where it can be traded itself, else 0; float32, shape (..., K, 2 F + 1)
+    """
+    own = observations.astype(np.float32)
+    mask = available[..., None].astype(np.float32)
+
+    # The mean over the symbols that can be traded.
+    counted = np.where(available[..., None], own, np.float32(0))
+    count = np.maximum(mask.sum(axis=-2, keepdims=True), 1.0)
+    mean = counted.sum(axis=-2, keepdims=True) / count
+
+    rows: np.ndarray = np.concatenate([own, np.broadcast_to(mean, own.shape), mask], axis=-1)
+    return rows
+
+
 def _scaled_returns(market: Market, scaling: Scaling) -> np.ndarray:
     """Scaled log returns, float32, shape (T,)."""
     returns = log_returns(market.close)

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from market_regimes.config import TradingCosts
-from market_regimes.market.allocation import Allocation
+from market_regimes.market.allocation import Allocation, any_of
 from market_regimes.market.costs import CurrencyCosts
 from market_regimes.market.environment import REWARD_SCALE, RUIN_EQUITY
 from market_regimes.market.market import fills_at_open, prices_of_fills
@@ -216,10 +216,21 @@ class AccountStep:
         last. The log growth of the account is the sum of a row.
         """
         parts = np.concatenate([self.contribution, self.cash_contribution[:, None]], axis=1)
-        simple = self.growth - 1
-        factor = np.divide(np.log(self.growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
-        split: np.ndarray = REWARD_SCALE * parts * factor[:, None]
-        return split
+        return in_log_growth(parts, self.growth)
+
+
+def in_log_growth(contributions: np.ndarray, growth: np.ndarray) -> np.ndarray:
+    """
+    :param contributions: parts of the simple return of each row, shape (n, M)
+    :param growth: equity after the row over equity before it, shape (n,)
+    :return: the growth of log equity in per cent, split in the proportions of the contributions, shape (n, M)
+    """
+    simple = growth - 1
+
+    # Without a return the logarithm's slope is 1.
+    factor = np.divide(np.log(growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
+    split: np.ndarray = REWARD_SCALE * contributions * factor[:, None]
+    return split
 
 
 class PortfolioCore:
@@ -246,10 +257,10 @@ class PortfolioCore:
         if episode_rows is not None and episode_rows < 1:
             raise ValueError(f"episode_rows must be at least 1, got {episode_rows}")
         most = float(quotes.rate.max())
-        if allocation.gross * most >= 1:
+        if allocation.bounds.gross * most >= 1:
             raise ValueError(
                 f"costs of {1e4 * most:g} basis points take all equity of an order of "
-                f"market.portfolio.gross={allocation.gross:g}"
+                f"market.portfolio.gross={allocation.bounds.gross:g}"
             )
         self.quotes = quotes
         self.costs = costs
@@ -298,9 +309,13 @@ class PortfolioCore:
         quotes = self.quotes
         row = self.next_row
         tradable = quotes.tradable.take(row, axis=0)
+        rate = quotes.rate.take(row, axis=0)
+        first_return = quotes.before_fill.take(row, axis=0)
+        second_return = quotes.after_fill.take(row, axis=0)
 
         # A symbol that has left the market is cash.
-        held = np.where(quotes.listed.take(row, axis=0), self.weights, 0.0)
+        listed = quotes.listed.take(row, axis=0)
+        held = np.where(listed, self.weights, 0.0)
 
         # The orders, as given at the close.
         desired = self.allocation.desired(targets, row, held, self.age, self.since_trade)
@@ -308,89 +323,94 @@ class PortfolioCore:
         if not quotes.at_open:
             overnight = self.allocation.project(desired, held, tradable, row).weights
 
-        # Until the fill the old weights earn, and what is borrowed costs.
-        first_return = quotes.before_fill.take(row, axis=0)
+        # Until the fill the old weights earn, and so does the cash.
         earned = held * first_return
-        financed, interest = self._interest(overnight)
+        invested = _sums(np.maximum(overnight, 0.0))
         gross_equity = 1 + _sums(earned)
         if self.cash_rate:
-            gross_equity = gross_equity + interest
+            gross_equity = gross_equity + self.cash_rate * np.maximum(1 - invested, 0.0)
         gross_equity = np.maximum(gross_equity, LEAST_EQUITY)
-        equity = np.maximum(gross_equity - _sums(financed), LEAST_EQUITY)
-        drifted = held * (1 + first_return) / equity[:, None]
 
-        # The fill.
-        rate = quotes.rate.take(row, axis=0)
+        # What is borrowed costs.
+        equity = gross_equity
+        financed = self._financing(overnight, invested)
+        if financed is not None:
+            equity = np.maximum(gross_equity - _sums(financed), LEAST_EQUITY)
+        of_equity = equity[:, None]
+        drifted = held * (1 + first_return) / of_equity
+
+        # The fill; the account starts with K times ``start_equity``.
         more_costs = None
         if quotes.in_currency is not None:
-            more_costs = partial(self._in_currency, row, self.equity * equity, drifted)
+            bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
+            in_starts = self.equity * equity * held.shape[1]
+            more_costs = partial(with_all_costs, quotes.in_currency, bars, in_starts, drifted)
         fill = filled(self.allocation, desired, drifted, tradable, row, rate, more_costs)
 
         # The new weights earn the rest of the row.
-        second_return = quotes.after_fill.take(row, axis=0)
         earned_after = fill.weights * second_return
         after_fill = np.maximum(1 + _sums(earned_after), LEAST_EQUITY)
         left = equity * (1 - fill.cost)
         growth = np.maximum(left * after_fill, RUIN_EQUITY / self.equity)
 
         # Who earned it, and who paid.
-        paid = fill.cost_of_symbols * equity[:, None] + financed
+        paid = fill.cost_of_symbols * of_equity
+        if financed is not None:
+            paid = paid + financed
         contribution = earned + left[:, None] * earned_after - paid
         cash_contribution = growth - 1 - _sums(contribution)
 
         # Time goes on.
         self.equity = self.equity * growth
         self.weights = fill.weights * (1 + second_return) / after_fill[:, None]
-        self.since_trade = np.where(fill.trade == 0, self.since_trade + 1, 1)
-        self.age = self.age + 1
-        self.row = np.minimum(self.row + 1, self.end)
-        terminated = self.equity <= RUIN_EQUITY * (1 + 1e-12)
+        self._count(fill.trade)
+        is_ruined = self.equity <= RUIN_EQUITY * (1 + 1e-12)
+        is_at_end = self.row >= self.end
         return AccountStep(
             growth=growth,
             gross_growth=gross_equity * after_fill,
             weights=fill.weights,
-            trade=fill.trade * equity[:, None],
+            trade=fill.trade * of_equity,
             cost=paid,
             contribution=contribution,
             cash_contribution=cash_contribution,
             bound=fill.bound,
-            terminated=terminated,
-            truncated=(self.row >= self.end) & ~terminated,
+            terminated=is_ruined,
+            truncated=is_at_end & ~is_ruined,
         )
 
-    def _interest(self, overnight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _financing(self, overnight: np.ndarray, invested: np.ndarray) -> np.ndarray | None:
         """
         :param overnight: weights until the fill, shape (n, K)
-        :return: financing that each symbol pays, shape (n, K), and interest that the cash earns, shape (n,). Long
-            weights share the borrowed cash, short weights pay for the borrowed stock
+        :param invested: sums of the long ones, shape (n,)
+        :return: financing that each symbol pays, shape (n, K): long weights share the borrowed cash, short weights pay
+            for the borrowed stock; None: no account borrows
         """
+        borrows_stock = any_of(overnight < 0)
+        borrows_cash = any_of(invested > 1)
+        if not borrows_stock and not borrows_cash:
+            return None
+
         long = np.maximum(overnight, 0.0)
-        short = long - overnight
-        invested = _sums(long)
-        interest = self.cash_rate * np.maximum(1 - invested, 0.0)
-        borrowed = short
-        borrowed_cash = np.maximum(invested - 1, 0.0)
-        if borrowed_cash.any():
-            share_of_long = long / np.where(invested > 0, invested, 1.0)[:, None]
-            borrowed = short + borrowed_cash[:, None] * share_of_long
-        return self.financing_rate * borrowed, interest
+        borrowed = long - overnight
+        if borrows_cash:
+            cash = np.maximum(invested - 1, 0.0)
+            whole = np.where(invested > 0, invested, 1.0)
+            share_of_long = long / whole[:, None]
+            borrowed = borrowed + cash[:, None] * share_of_long
+        financing: np.ndarray = self.financing_rate * borrowed
+        return financing
 
-    def _in_currency(
-        self, row: np.ndarray, equity: np.ndarray, drifted: np.ndarray, weights: np.ndarray, orders: Orders
-    ) -> Orders:
-        """Orders with least fees and impact; the account starts with K times ``start_equity``."""
-        quotes = self.quotes
-        assert quotes.in_currency is not None
-        symbols = weights.shape[1]
-        bars = quotes.offset + quotes.order_bar.take(row, axis=0).clip(0)
-        total = quotes.in_currency.total(bars, np.abs(orders.trade), orders.cost, (equity * symbols)[:, None])
-        total = np.where(orders.traded, total, 0.0)
+    def _count(self, trade: np.ndarray) -> None:
+        """
+        Count the rows since each account began, since each symbol was traded, and to the end.
 
-        # No account pays more than it has.
-        total = total / np.maximum(_sums(total), 1.0)[:, None]
-        left = 1 - _sums(total)
-        trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
-        return Orders(orders.traded, trade, total)
+        :param trade: of the row, shape (n, K)
+        """
+        self.since_trade += 1
+        np.copyto(self.since_trade, 1, where=trade != 0)
+        self.age += 1
+        self.row = np.minimum(self.row + 1, self.end)
 
 
 @dataclass
@@ -451,18 +471,61 @@ def filled(
     """
     desired = allocation.outside_band(desired, drifted, tradable, row)
     without_order = np.isnan(desired) | ~tradable
-    depends_on_costs = bool((without_order & (drifted != 0)).any())
-    cost = np.zeros(len(row))
+    depends_on_costs = any_of(without_order) and any_of(without_order & (drifted != 0))
+
+    # The costs of the orders are 0 at first.
+    before_costs = drifted
+    cost = None
     for _ in range(MAX_ROUNDS):
-        projection = allocation.project(desired, drifted / (1 - cost)[:, None], tradable, row)
+        projection = allocation.project(desired, before_costs, tradable, row)
         orders = _orders(projection.weights, drifted, projection.traded, rate)
         if more_costs is not None:
             orders = more_costs(projection.weights, orders)
+
+        # Only holdings without an order make the limits depend on the costs.
         previous = cost
         cost = _sums(orders.cost)
-        if not depends_on_costs or (np.abs(cost - previous) <= CONVERGED).all():
+        if not depends_on_costs or not _has_moved(cost, previous):
             break
+        before_costs = drifted / (1 - cost)[:, None]
+    assert cost is not None
     return Fill(projection.weights, orders.trade, orders.cost, cost, projection.bound)
+
+
+def with_all_costs(
+    in_currency: CurrencyCosts,
+    bars: np.ndarray,
+    equity: np.ndarray,
+    drifted: np.ndarray,
+    weights: np.ndarray,
+    orders: Orders,
+) -> Orders:
+    """
+    :param in_currency: least fees and impact
+    :param bars: close at which each order is given, in the order of ``in_currency``, shape (n, K)
+    :param equity: at the fill, as a multiple of ``start_equity``, shape (n,)
+    :param drifted: weights at the fill, shape (n, K)
+    :param weights: that the orders are to leave, shape (n, K)
+    :param orders: with the costs in proportion to their value
+    :return: orders with all costs, which leave the weights of the rest
+    """
+    traded = np.abs(orders.trade)
+    total = in_currency.total(bars, traded, orders.cost, equity[:, None])
+    total = np.where(orders.traded, total, 0.0)
+
+    # No account pays more than it has.
+    total = total / np.maximum(_sums(total), 1.0)[:, None]
+    left = 1 - _sums(total)
+    trade = np.where(orders.traded, weights * left[:, None] - drifted, 0.0)
+    return Orders(orders.traded, trade, total)
+
+
+def _has_moved(cost: np.ndarray, previous: np.ndarray | None) -> bool:
+    """Whether the costs of any account differ from those before, None: from 0."""
+    change = np.abs(cost)
+    if previous is not None:
+        change = np.abs(cost - previous)
+    return any_of(change > CONVERGED)
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
@@ -483,22 +546,25 @@ def _orders(weights: np.ndarray, drifted: np.ndarray, traded: np.ndarray, rate: 
     :param rate: cost of an order as a share of its value, shape (n, K)
     :return: the orders with their costs
     """
-    trade = np.where(traded, weights - drifted, 0.0)
+    # Only what is traded counts.
+    if np.count_nonzero(traded) < traded.size:
+        weights = np.where(traded, weights, 0.0)
+        drifted = np.where(traded, drifted, 0.0)
+    difference = weights - drifted
 
     # One symbol: the closed form of ``MarketCore``.
     if weights.shape[1] == 1:
-        trade = trade / (1 + np.sign(trade) * weights * rate)
+        trade = difference / (1 + np.sign(difference) * weights * rate)
         return Orders(traded, trade, rate * np.abs(trade))
 
-    rate_of_traded = np.where(traded, rate, 0.0)
-    difference = weights - drifted
-    sign = np.sign(trade)
-    for _ in range(MAX_ROUNDS):  # a kink within rounding may change its sign for ever
-        signed = rate_of_traded * sign
+    # Newton's steps, up to a number: a kink within rounding may change its sign for ever.
+    sign = np.sign(difference)
+    for _ in range(MAX_ROUNDS):
+        signed = rate * sign
         cost = _sums(signed * difference) / (1 + _sums(signed * weights))
-        trade = np.where(traded, weights * (1 - cost)[:, None] - drifted, 0.0)
+        trade = weights * (1 - cost)[:, None] - drifted
         previous = sign
         sign = np.sign(trade)
-        if (sign == previous).all():
+        if not any_of(sign != previous):
             break
     return Orders(traded, trade, rate * np.abs(trade))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from market_regimes.config import SYNTHETIC, MarketConfig, PeriodName
+from market_regimes.market.allocation import check_groups
 from market_regimes.market.columns import check_features, check_traded
 from market_regimes.market.data import read_bars
 from market_regimes.market.features import HISTORY
@@ -41,6 +42,7 @@ def segments_of(
         config = with_periods(config, read)
     check_periods(config, periods, read)
     _check_stated(config, read)
+    check_groups(config.portfolio, [bars.symbol for bars in read])
 
     # Each symbol takes part where it has bars.
     is_alone = len(read) == 1

@@ -1,17 +1,21 @@
-"""Periods that walk forward by date: each trains on the past and scores on the days that follow."""
+"""Periods and folds that walk forward by date: each trains on the past and scores on the days that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from market_regimes.config import MarketConfig
 from market_regimes.market.columns import column_of
+from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.market import digest
 from market_regimes.market.periods import period_of
+from market_regimes.market.segments import Segments, segments_of
 from market_regimes.prices import Bars
 
 Days = tuple[str, str]  # first and last day, ISO dates
@@ -146,3 +150,68 @@ def digest_until(
         used = [array[:stop] for array in arrays]
         digests.append(digest(bars.symbol, *used))
     return " ".join(digests)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """
+    A training period of a market and the period that scores it.
+
+    :param label: name of the market
+    :param name: first and last month of the period that scores
+    :param market: configuration with both periods
+    :param missing: reason for skipping the fold, None: it is used
+    :param fingerprint: digest of the market's data up to the fold's last day
+    :param segments: bars of both periods; none if the fold is skipped
+    :param notes: what was assumed about the market's files, and what may be wrong with them
+    """
+
+    label: str
+    name: str
+    market: MarketConfig
+    missing: str | None
+    fingerprint: str
+    segments: Segments = field(default_factory=dict, compare=False, repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def fold_of(
+    read: Sequence[Bars],
+    market: MarketConfig,
+    scored_by: Literal["validation", "test"],
+) -> Fold:
+    """
+    :param read: the bars of every symbol
+    :param market: configuration of the data with the days of both periods
+    :param scored_by: name of the period that scores
+    :return: the fold
+    """
+    train = market.days("train")
+    scored = market.days(scored_by)
+
+    # Too few bars in a period.
+    missing = shortage(read, train, "training", MIN_TRAIN_BARS)
+    missing = missing or shortage(read, scored, scored_by, MIN_SCORED_BARS)
+    segments: Segments = {}
+    if missing is None:
+        segments = segments_of(market, ("train", scored_by), read)
+
+    # What the reader of a report wants to know of the files.
+    warnings = [f"warning: {sentence}" for sentence in warnings_of(read)]
+    return Fold(
+        label=label_of(market),
+        name=f"{scored[0][:7]} to {scored[1][:7]}",
+        market=market,
+        missing=missing,
+        fingerprint=digest_until(read, market, scored[1]),
+        segments=segments,
+        notes=(*assumed(read), *observed(market), *warnings),
+    )
+
+
+def label_of(market: MarketConfig) -> str:
+    """
+    :param market: configuration of the data
+    :return: the names of its entries, without folders and suffixes
+    """
+    return "+".join(Path(entry).stem for entry in market.entries)

@@ -1,5 +1,5 @@
 """
-From paths to the bars of every symbol. All other packages import from here.
+Reading of price files into the bars of every symbol. All other packages import from here.
 
     from market_regimes.prices import ReadOptions, read_prices
 

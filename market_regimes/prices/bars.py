@@ -15,38 +15,38 @@ from market_regimes.prices.rows import Rows, is_missing
 from market_regimes.prices.symbols import SymbolRows
 from market_regimes.prices.years import DAYS_PER_YEAR, bars_per_year
 
-MIN_BARS = 60  # of a symbol: 20 returns of history in an observation, and something to train, validate and test on
-MAX_BAR_RATIO = 1e4  # of a price to the close before: beyond it a mistake in the file, not a market
+MIN_BARS = 60  # per symbol: 20 returns of history in an observation, and periods to train, validate and test
+MAX_BAR_RATIO = 1e4  # ratio of a price to the close before. A larger one is a mistake in the file, not a market
 RANGE_SLACK = 0.01  # share by which open and close may lie outside low and high: sources round and adjust
-NEAR = 5  # rows: no more of them, farther from their places, have mistyped dates
+NEAR = 5  # rows. At most this many, farther than this from their places, have mistyped dates
 MAX_CLOCK_CHANGE = 3600  # seconds by which summer time moves a clock
-CHANGES_A_YEAR = 4  # of a clock; most have two
+CHANGES_A_YEAR = 4  # changes of a clock; most clocks have two
 YEAR_SECONDS = 365.2425 * 86_400
-MAX_INDEX = 1e6  # observations are float32, in which 1e39 is infinite; no market is near the bound
+MAX_INDEX = 1e6  # observations are float32, where 1e39 is infinite. No market comes near this limit
 
 
 @dataclass(frozen=True)
 class Bars:
     """
-    T bars of one symbol. The arrays, of shape (T,), are not to be written to.
+    T bars of one symbol. The arrays have shape (T,) and are read-only.
 
-    :param symbol: from the file, or the file's name
-    :param source: where the bars come from, for error messages
-    :param dates: times of the bars by the clock the file is written in, datetime64[s], strictly increasing; in UTC
-        where that clock shows an hour twice
-    :param open: opening prices, adjusted as the close is; the close where ``fill`` is "close"
-    :param close: closing prices, adjusted where the file has an adjusted close
-    :param volatility_index: at the bar's close, in points, NaN where missing; None if the file has none
-    :param volume: as the file has it, NaN where missing; None if the file has none
+    :param symbol: symbol in the file, or the file's name
+    :param source: origin of the bars, for error messages
+    :param dates: times of the bars by the file's clock, datetime64[s], strictly increasing. They are in UTC if that
+        clock shows an hour twice
+    :param open: opening prices, adjusted as the close is; the close if ``fill`` is "close"
+    :param close: closing prices, adjusted if the file has an adjusted close
+    :param volatility_index: points at the bar's close, NaN where missing; None: the file has none
+    :param volume: volume as in the file, NaN where missing; None: the file has none
     :param extra: other columns of numbers, by the file's names
-    :param bars_per_year: annualises figures and accrues interest
-    :param zone: of ``dates``, as the file states it: "+02:00", "UTC", "America/New_York"; None if it states none
-    :param fill: "close" where the file has no opening prices
-    :param notes: what was assumed about the file, and the columns that are not used
-    :param rows: of the bars in their file, for refusals; None where they are of no file
-    :param instants: ``dates`` in UTC, datetime64[s]; equal to them where no zone of known offset is stated
+    :param bars_per_year: number that annualises figures and accrues interest
+    :param zone: zone of ``dates`` as the file states it: "+02:00", "UTC", "America/New_York"; None: not stated
+    :param fill: "close" if the file has no opening prices
+    :param notes: assumptions about the file, and unused columns
+    :param rows: rows of the bars in their file, for error messages; None: no file
+    :param instants: ``dates`` in UTC, datetime64[s]; equal to ``dates`` without a zone of known offset
     :param has_instants: whether ``instants`` are in UTC
-    :param rows_per_year: of the account that holds all symbols read together; None: as many as bars
+    :param rows_per_year: rows of the account that holds all symbols read together, None: ``bars_per_year``
     """
 
     symbol: str
@@ -73,9 +73,9 @@ class Bars:
     def refuse(self, bad: np.ndarray, problem: str, values: np.ndarray | None = None) -> None:
         """
         :param bad: mask of the bars, shape (T,)
-        :param problem: what is wrong with them
-        :param values: of the column at fault, to be quoted, shape (T,)
-        :raises ValueError: if a bar is bad: names the first one by row and date, and how many more there are
+        :param problem: description of the fault
+        :param values: values of the faulty column to quote, shape (T,)
+        :raises ValueError: if a bar is bad. The message has row and date of the first and the number of others
         """
         rows = self.rows
         if rows is None:
@@ -89,9 +89,9 @@ class Bars:
 
 def bars_before(bars: Bars, day: str) -> Bars:
     """
-    :param bars: of one symbol
+    :param bars: bars of one symbol
     :param day: ISO date
-    :return: the bars before that day, perhaps none
+    :return: bars before that day, possibly empty
     """
     # Cut every array to the bars before the day.
     count = int(np.searchsorted(bars.dates, np.datetime64(day, "D")))
@@ -104,18 +104,18 @@ def bars_before(bars: Bars, day: str) -> Bars:
 
 def check_bars(rows: SymbolRows, off_grid: str | None = None) -> Bars:
     """
-    :param rows: of one symbol
-    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped; None: refused
+    :param rows: rows of one symbol
+    :param off_grid: "drop" or "keep" rows between the usual times of bars, None: refuse them
     :return: its bars
-    :raises ValueError: in one sentence with file, row and date, if they cannot be used
+    :raises ValueError: if the rows cannot be used; a sentence with file, row and date
     """
-    # Order the rows, and leave out those that are no bars.
+    # Order the rows and drop those that are not bars.
     rows = _in_order(rows)
     _check_offsets(rows)
     rows = _on_grid(rows, off_grid)
     dates, zone, rows = _dates(rows)
 
-    # Check the prices as they are written, then adjust them.
+    # Check the prices as written, then adjust them.
     _check_prices(rows)
     opens, close = _adjusted(rows)
     _check_count(rows)
@@ -147,8 +147,8 @@ def check_bars(rows: SymbolRows, off_grid: str | None = None) -> Bars:
 
 
 def _in_order(rows: SymbolRows) -> SymbolRows:
-    """Oldest first by instant; disorder is refused where it may show that dates are misread or mistyped."""
-    # Newest first is an order; another disorder may be a sign of misread dates.
+    """Sort by instant, oldest first. Refuse disorder that suggests misread or mistyped dates."""
+    # Newest first is an order. Other disorder may come from misread dates.
     step = np.diff(rows.times.instant).astype(int)
     if (step < 0).any() and (step <= 0).all():
         rows = rows.take(np.arange(len(step), -1, -1)).noting("newest first: sorted")
@@ -157,7 +157,7 @@ def _in_order(rows: SymbolRows) -> SymbolRows:
         order = np.argsort(rows.times.instant, kind="stable")
         rows = rows.take(order).noting("rows not in the order of their dates: sorted")
 
-    # No two bars share a time.
+    # Two bars must not share a time.
     times = rows.times
     problem = f"{rows.symbol} has the bar before at the same date"
     if not times.has_instants and (times.clock != times.clock.astype("M8[D]")).any():
@@ -171,7 +171,7 @@ def _in_order(rows: SymbolRows) -> SymbolRows:
 
 def _check_disorder(rows: SymbolRows, step: np.ndarray) -> None:
     """
-    Refuse rows whose order contradicts dates that may be read in another way.
+    Refuse rows whose order contradicts dates with several readings.
 
     :param step: seconds from each row to the next, shape (T - 1,)
     """
@@ -182,7 +182,7 @@ def _check_disorder(rows: SymbolRows, step: np.ndarray) -> None:
         problem += ", or state the order of day and month by market.date_format"
         rows.rows.refuse(backwards, problem)
 
-    # 09:30 to 12:30 and then 01:30 is an afternoon without its pm.
+    # 09:30 to 12:30 and then 01:30 is an afternoon without pm.
     days = times.clock.astype("M8[D]")
     hours = (times.clock - days).astype("m8[h]").astype(int)
     within_day = np.concatenate([[False], np.diff(days).astype(int) == 0])
@@ -192,7 +192,7 @@ def _check_disorder(rows: SymbolRows, step: np.ndarray) -> None:
             f"{problem}; a clock of twelve hours needs am and pm",
         )
 
-    # One row far from its place has a mistyped date rather than a wrong place; two neighbours may be swapped.
+    # One row far from its place has a mistyped date. Two neighbours may only be swapped.
     rank = np.argsort(np.argsort(times.instant, kind="stable"), kind="stable")
 
     far = np.abs(rank - np.arange(len(rank))) > NEAR
@@ -204,7 +204,7 @@ def _check_disorder(rows: SymbolRows, step: np.ndarray) -> None:
 
 
 def _check_offsets(rows: SymbolRows) -> None:
-    """Summer time moves a clock by an hour, at most four times a year (Morocco). Other changes mix two zones."""
+    """Allow changes by an hour, at most four a year (Morocco), as summer time. Others mix two zones."""
     times = rows.times
     zones = times.zones
     if zones is None:
@@ -214,7 +214,7 @@ def _check_offsets(rows: SymbolRows) -> None:
     if not times.has_instants:
         changed = zones[1:] != zones[:-1]
 
-    # More changes than those of summer time are all refused, else those of more than an hour.
+    # Too many changes are refused as a whole. Otherwise refuse those of more than an hour.
     years = float((times.instant[-1] - times.instant[0]).astype(np.int64)) / YEAR_SECONDS
     if changed.sum() <= CHANGES_A_YEAR * (years + 1):
         changed = step > MAX_CLOCK_CHANGE
@@ -226,12 +226,12 @@ def _check_offsets(rows: SymbolRows) -> None:
 
 
 def _on_grid(rows: SymbolRows, option: str | None) -> SymbolRows:
-    """The rows that are stamped as bars are; the others are refused, dropped or kept."""
+    """Select the rows at the usual times of bars. Others are refused, dropped or kept."""
     dates, _, _ = _dates(rows)
     if len(dates) < MIN_BARS:
         return rows
 
-    # The option decides about rows off the grid.
+    # The option decides on rows off the grid.
     bad, grid = off_grid(dates)
     if not bad.any():
         return rows
@@ -242,7 +242,7 @@ def _on_grid(rows: SymbolRows, option: str | None) -> SymbolRows:
             "market.off_grid=keep takes it for a bar",
         )
 
-    # Name the first of them, and the option.
+    # Report the first of them and the option.
     first = rows.rows.day(int(np.argmax(bad)))
     where = f"{bad.sum()} row(s) between {grid}, the first {first}: market.off_grid says so"
     if option == "drop":
@@ -252,7 +252,7 @@ def _on_grid(rows: SymbolRows, option: str | None) -> SymbolRows:
 
 def _dates(rows: SymbolRows) -> tuple[np.ndarray, str | None, SymbolRows]:
     """
-    The written clock and its zone; UTC where the clock goes back, as it does when summer time ends.
+    Return the written clock and its zone, or UTC if the clock goes back at the end of summer time.
 
     :return: dates, datetime64[s], shape (T,); their zone; and the rows, with a note if the clock goes back
     """
@@ -270,7 +270,7 @@ def _dates(rows: SymbolRows) -> tuple[np.ndarray, str | None, SymbolRows]:
 
 
 def _check_prices(rows: SymbolRows) -> None:
-    """Refuse prices that are no positive numbers, or that contradict one another within a bar."""
+    """Refuse prices that are not positive numbers or contradict each other within a bar."""
     numbers = rows.numbers
     refuse = rows.rows.refuse
 
@@ -301,10 +301,10 @@ def _check_prices(rows: SymbolRows) -> None:
 
 
 def _adjusted(rows: SymbolRows) -> tuple[np.ndarray, np.ndarray]:
-    """Opening and closing prices, both multiplied by the factor that adjusts the close."""
+    """Return opening and closing prices, multiplied by the factor that adjusts the close."""
     numbers = rows.numbers
 
-    # A file may have adjusted closes alone.
+    # A file may only have adjusted closes.
     raw = numbers.get("close", numbers.get("adjusted_close"))
     assert raw is not None, "a layout has one of the two"
     opens = numbers.get("open", raw)
@@ -315,18 +315,18 @@ def _adjusted(rows: SymbolRows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_count(rows: SymbolRows) -> None:
-    """Refuse a symbol that has too few bars."""
+    """Refuse a symbol with too few bars."""
     count = len(rows.rows.number)
     if count >= MIN_BARS:
         return
-    which = ""
+    period = ""
     if count:
-        which = f", from {rows.rows.day(0)} to {rows.rows.day(count - 1)}"
-    raise ValueError(f"{rows.rows.source} has {count} row(s) of {rows.symbol}{which}: at least {MIN_BARS} are needed")
+        period = f", from {rows.rows.day(0)} to {rows.rows.day(count - 1)}"
+    raise ValueError(f"{rows.rows.source} has {count} row(s) of {rows.symbol}{period}: at least {MIN_BARS} are needed")
 
 
 def _check_ratios(rows: SymbolRows, opens: np.ndarray, close: np.ndarray) -> None:
-    """Refuse a price that is far from the close before."""
+    """Refuse a price far from the close before."""
     # The first bar has no close before it.
     before = np.concatenate([close[:1], close[:-1]])
     for name, prices in (("open", opens), ("close", close)):
@@ -340,11 +340,11 @@ def _check_ratios(rows: SymbolRows, opens: np.ndarray, close: np.ndarray) -> Non
 
 
 def _oddities(rows: SymbolRows, dates: np.ndarray) -> list[str]:
-    """Unusual but usable prices and dates, a sentence each."""
+    """List unusual but usable prices and dates, one sentence each."""
     numbers = rows.numbers
     sentences = []
 
-    # Prices at which orders fill.
+    # Report the prices at which orders fill.
     if "adjusted_close" in numbers:
         sentences.append("the adjusted close is traded, and open is scaled as it is")
     if "open" not in numbers:
@@ -354,20 +354,20 @@ def _oddities(rows: SymbolRows, dates: np.ndarray) -> list[str]:
     if "open" in numbers and not {"high", "low"} <= numbers.keys():
         sentences.append("no high and low: open and close are not checked against them")
 
-    # A short file does not show how many bars a year has.
+    # A short file does not reveal the bars per year.
     if dates[-1] - dates[0] < np.timedelta64(7, "D"):
         sentences.append("less than a week of bars: market.bars_per_year states their number in a year")
     return sentences
 
 
 def _index(rows: SymbolRows) -> np.ndarray | None:
-    """The file's volatility index, NaN where it has none; None if it has none at all."""
+    """Return the file's volatility index, NaN where missing; None: the file has none."""
     values = rows.numbers.get("volatility_index")
     if values is None:
         return None
     name = f"volatility_index of {rows.symbol}"
 
-    # Missing values may stay, others must be positive numbers.
+    # Values may be missing. All others must be positive numbers.
     cells = rows.cells["volatility_index"]
     rows.rows.refuse(np.isnan(values) & ~is_missing(cells), f"{name} is not a number", cells)
     rows.rows.refuse(values <= 0, f"{name} is not positive")

@@ -1,4 +1,4 @@
-"""What a column means by its name."""
+"""Meaning of a column by its name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ PRICES = ("open", "high", "low", "close")
 CLOSES = ("close", "adjusted_close")
 TRADED = (*PRICES, "adjusted_close")
 FIELDS = (*TRADED, "volatility_index", "volume")
-COLUMNS = ("date", "time", "symbol", *FIELDS)  # those that ``market.columns`` states
+COLUMNS = ("date", "time", "symbol", *FIELDS)  # names in ``market.columns``
 
-# Names in lower case with underscores. The first group that a file has decides, so that "last" is the close only where
-# there is no "close".
+# Names in lower case with underscores. The first group with a match decides, so "last" is the close only without a
+# "close".
 MAYBE_DATES = (
     "day",
     "index",
     "unnamed_0",
     "level_0",
-)  # where they hold dates: others hold weekdays or row numbers
+)  # only if they hold dates: others hold weekdays or row numbers
 ALIASES: dict[str, tuple[str, ...]] = {
     "date": (
         "date datetime timestamp date_time time_stamp gmt_time utc_time local_time unix unix_timestamp epoch open_time "
@@ -49,7 +49,7 @@ TIERS = {role: [group.split() for group in groups] for role, groups in ALIASES.i
 
 TICKER = re.compile(r"[A-Z0-9^$#.=:/\-]{1,15}")
 
-# Kinds of names rather than lists of them: a column of adjusted closes that is overlooked turns splits into crashes.
+# Patterns of names. An overlooked column of adjusted closes would turn splits into crashes.
 PATTERNS = {
     "adjusted_close": re.compile(
         r"adj(usted)?|(adj|adjusted|split_adjusted)_?(clos(e|ing)|last|price|prc)(_price|_last)?"
@@ -61,21 +61,22 @@ PATTERNS = {
 
 def plain(name: object) -> str:
     """
-    :param name: a column's name in a file
-    :return: in lower case with underscores, without brackets, units and numbering: "<DATE>" and "1. date" are "date"
+    :param name: column name in a file
+    :return: name in lower case with underscores, without brackets, units and numbering: "<DATE>" and "1. date" give
+        "date"
     """
     text = re.sub(r"\([^)]*\)", " ", str(name))
     text = text.strip(" <>[]\"'*#\ufeff")
     text = re.sub(r"^\d+[a-z]?\.\s*", "", text)
 
-    # Words that capitals or other marks separate.
+    # Split words at capitals and other marks.
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text)
 
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def role_of(name: object) -> str | None:
-    """:return: what a column of this name may stand for; None if the name is unknown"""
+    """:return: possible role of a column with this name, None: the name is unknown"""
     text = plain(name)
     for role, tiers in TIERS.items():
         if any(text in tier for tier in tiers):
@@ -89,12 +90,12 @@ def role_of(name: object) -> str | None:
 
 
 def unnumbered(name: str) -> str:
-    """:return: the name without the number that tells equal names apart: "close" for "close.1" """
+    """:return: name without the number that distinguishes equal names: "close" for "close.1" """
     return re.sub(r"(?<=[a-z])\.\d+$", "", name)
 
 
 def candidates(role: str, names: Iterable[str]) -> list[str]:
-    """:return: the names that stand for the role with the strongest claim, in order; several are a conflict"""
+    """:return: names with the strongest claim to the role, in order; several are a conflict"""
     texts = {name: plain(unnumbered(name)) for name in names}
     if role in PATTERNS:
         return [name for name, text in texts.items() if PATTERNS[role].fullmatch(text)]
@@ -108,7 +109,7 @@ def candidates(role: str, names: Iterable[str]) -> list[str]:
 
 
 def split_pair(name: str) -> tuple[str, str] | None:
-    """:return: (field, symbol) of names like SPY.Open, Close_SPY or ('Close', 'SPY'); None if it is no such name"""
+    """:return: (field, symbol) of names like SPY.Open, Close_SPY or ('Close', 'SPY'), None: no such name"""
     tuple_text = re.fullmatch(r"\(['\"]([^'\"]*)['\"], ['\"]([^'\"]*)['\"]\)", name)
     if tuple_text:
         parts = [(tuple_text[1], tuple_text[2])]
@@ -116,7 +117,7 @@ def split_pair(name: str) -> tuple[str, str] | None:
         marks = re.finditer(r"[._ :|/-]", name)
         parts = [(name[: mark.start()], name[mark.end() :]) for mark in marks]
 
-    # The longest field of those that stand on either side of a mark.
+    # Take the longest field on either side of a mark.
     pairs = [(right, left) for left, right in parts if left and role_of(right) in FIELDS]
     pairs += [(left, right) for left, right in parts if right and role_of(left) in FIELDS]
 

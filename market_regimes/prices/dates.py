@@ -1,4 +1,4 @@
-"""From the cells of a file to times: written dates, epochs, serial days of a spreadsheet, times of the day."""
+"""Conversion of cells to times: written dates, epochs, serial days of a spreadsheet, times of day."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from market_regimes.prices.zones import (
 )
 
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,:]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
-# In the syntax of RE2, which Arrow uses, and of Python. Times without colons need a T or a day of eight digits before
-# them, since "Jan 04 2021" ends in four digits.
+# Patterns in the syntax of RE2, which Arrow uses, and of Python. Times without colons must follow a T or a day of eight
+# digits, since "Jan 04 2021" ends in four digits.
 PARTS = (
     r"^ *(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*\.?,? +)?"
     r"(?:(?:(?P<day1>\d{8})[ T:]?(?P<time1>\d{4}|\d{6})(?:[.,]?\d{3})?|"
@@ -42,12 +42,12 @@ EPOCHS = (
     (1e11, 3, "milliseconds"),
     (0.0, 0, "seconds"),
 )
-EPOCH_1973 = 1e8  # seconds; a smaller number may be anything
+EPOCH_1973 = 1e8  # seconds; a smaller number may mean anything
 EPOCH_2100 = 4.1e9  # seconds
-SERIAL_DAYS = (15_000, 80_000)  # of a spreadsheet: 1941 to 2119
-SERIAL_EPOCH = 25_569  # 1970-01-01 in the days of a spreadsheet
+SERIAL_DAYS = (15_000, 80_000)  # days of a spreadsheet: 1941 to 2119
+SERIAL_EPOCH = 25_569  # 1970-01-01 in days of a spreadsheet
 DAY_SECONDS = 86_400
-FIRST_CELLS = 20  # of a column, that show what it holds
+FIRST_CELLS = 20  # cells of a column that reveal its content
 
 NOT_ISO = (
     "the date is not in ISO form, like 2011-03-04 or 2011-03-04 15:30, nor in that of the other rows; "
@@ -57,7 +57,7 @@ NO_TIME_OF_DAY = "the time is not one of a day, like 09:30 or 09:30:00; market.c
 
 
 def is_day(text: str) -> bool:
-    """:return: whether a cell can be a date by itself: a written day, with or without a time, or an epoch"""
+    """:return: whether a cell can be a complete date: a written day, with or without a time, or an epoch"""
     if re.fullmatch(EPOCH_CELL, text):
         return True
     parts = re.match(PARTS, text)
@@ -79,7 +79,7 @@ def holds_days(column: pd.Series) -> bool:
 
 
 def holds_times_of_day(column: pd.Series) -> bool:
-    """:return: whether one of a column's first cells is a time of the day"""
+    """:return: whether one of a column's first cells is a time of day"""
     if not is_text(column):
         return False
     seconds, _ = time_of_day(column.iloc[:FIRST_CELLS])
@@ -88,11 +88,11 @@ def holds_times_of_day(column: pd.Series) -> bool:
 
 def parse_dates(rows: Rows, cells: pd.Series, date_format: str | None = None) -> Times:
     """
-    :param rows: the rows, for refusals
+    :param rows: the rows, for error messages
     :param cells: dates as text, numbers or times, shape (T,)
     :param date_format: "day_first", "month_first", a format of ``strptime``, or None
     :return: their times
-    :raises ValueError: in one sentence with row and date, if a row has none or nothing decides how it is written
+    :raises ValueError: if a row has no date or its format is ambiguous; a sentence with row and date
     """
     if date_format is not None and "%" in date_format:
         return _by_format(rows, cells.astype(str), date_format)
@@ -117,7 +117,7 @@ def parse_dates(rows: Rows, cells: pd.Series, date_format: str | None = None) ->
 
 def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
     """
-    :param cells: times of the day, as 09:30, 9:30:00 PM, 093000 or 930, with or without a zone, shape (T,)
+    :param cells: times of day, as 09:30, 9:30:00 PM, 093000 or 930, with or without a zone, shape (T,)
     :return: seconds since midnight, NaN where there is no such time, and the zones as text, "" for none
     """
     texts = cells.astype(str).str.strip().str.replace(r"\.0$", "", regex=True)
@@ -125,7 +125,7 @@ def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
     clock = texts.str.replace(pattern, r"\1", regex=True)
     zones = texts.str.replace(pattern, r"\2", regex=True)
 
-    # Digits alone lack the zeros before them.
+    # Digits alone lack leading zeros.
     if ":" not in str(clock.iloc[0]):
         longest = int(clock.str.len().max())
         width = 4
@@ -140,16 +140,16 @@ def time_of_day(cells: pd.Series) -> tuple[np.ndarray, pd.Series]:
 
 def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
     """
-    :param rows: the rows, for refusals
-    :param days: times of the other column: midnights, or the same times of the day
-    :param cells: the time of the day of each, shape (T,)
-    :return: the times of both columns together
-    :raises ValueError: if a cell is no time of the day, or not that which the other column has
+    :param rows: the rows, for error messages
+    :param days: times of the other column: midnights, or the same times of day
+    :param cells: time of day of each row, shape (T,)
+    :return: times of both columns combined
+    :raises ValueError: if a cell is not a time of day, or differs from that of the other column
     """
     seconds, zones = time_of_day(cells)
     rows.refuse(np.isnan(seconds), NO_TIME_OF_DAY, cells)
 
-    # The other column may have the time as well.
+    # The other column may include the time as well.
     added = seconds.astype("m8[s]")
     present = days.clock - days.clock.astype("M8[D]")
     if present.astype(int).any():
@@ -167,7 +167,7 @@ def add_time_of_day(rows: Rows, days: Times, cells: pd.Series) -> Times:
 
 
 def _from_times(rows: Rows, cells: pd.Series) -> Times:
-    """Times that the file holds as such, with or without a zone."""
+    """Convert a column of times, with or without a zone."""
     rows.refuse(cells.isna().to_numpy(), NOT_ISO)
     if not isinstance(cells.dtype, pd.DatetimeTZDtype):
         return Times(seconds_of(cells), seconds_of(cells))
@@ -178,14 +178,14 @@ def _from_times(rows: Rows, cells: pd.Series) -> Times:
 
 
 def _looks_numeric(texts: pd.Series) -> bool:
-    """Whether all cells are numbers. 1.42016e12 may be rounded, and is none."""
+    """Return whether all cells are numbers. 1.42016e12 may be rounded and does not count."""
     number = r"[-+]?\d+(?:\.\d+)?"
     head = texts.iloc[:100]
     return bool(head.str.fullmatch(number).all() and texts.str.fullmatch(number).all())
 
 
 def _are_digits_of_dates(numbers: pd.Series) -> bool:
-    """Whether the digits spell 20110304, 201103041530 or 20110304153000, perhaps with milliseconds."""
+    """Return whether the digits spell 20110304, 201103041530 or 20110304153000, perhaps with milliseconds."""
     values = numbers.to_numpy(dtype=np.float64)
     if np.isnan(values).any() or (values % 1).any():
         return False
@@ -201,7 +201,7 @@ def _are_digits_of_dates(numbers: pd.Series) -> bool:
 
 
 def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
-    """Times of epochs or of a spreadsheet's serial days."""
+    """Convert epochs or serial days of a spreadsheet."""
     rows.refuse(numbers.isna().to_numpy(), NOT_ISO)
 
     sizes = np.abs(numbers.to_numpy(dtype=np.float64))
@@ -220,8 +220,8 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
         "the date is a number of an unknown kind; market.date_format states its format",
     )
 
-    # An exchange may change its unit in the middle of a history. Then each number shows its unit, from 1973 to 2099;
-    # else the largest shows that of all, since milliseconds of 1970 look like seconds of a later year.
+    # An exchange may change its unit within a history. From 1973 to 2099 each number reveals its unit. Otherwise the
+    # largest decides for all, since milliseconds of 1970 look like seconds of a later year.
     digits = np.select([sizes >= least for least, _, _ in EPOCHS], [digits for _, digits, _ in EPOCHS])
     in_seconds = sizes / 10.0**digits
     shown = sizes
@@ -250,7 +250,7 @@ def _from_numbers(rows: Rows, numbers: pd.Series) -> Times:
 
 
 def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
-    """Times in a format that the user states; zones are kept apart, so that the clock stays."""
+    """Parse times in the user's format. Zones are parsed separately, so that the clock stays."""
     zones = pd.Series("", texts.index, dtype=texts.dtype)
     if "%z" in date_format or "%Z" in date_format:
         pattern = rf"^(.*?) ?({ZONE})$"
@@ -269,7 +269,7 @@ def _by_format(rows: Rows, texts: pd.Series, date_format: str) -> Times:
 
 
 def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
-    """Times of written dates: their days, clocks and zones apart."""
+    """Parse written dates, with days, clocks and zones separate."""
     parts = pc.extract_regex(pa.array(texts, pa.large_string()), PARTS)
     days, notes = numbers_of_days(rows.source, _joined(parts, "day"), date_format)
     seconds = by_unique(_joined(parts, "time"), _seconds_of_clock)
@@ -282,27 +282,27 @@ def _from_text(rows: Rows, texts: pd.Series, date_format: str | None) -> Times:
 
 
 def _joined(parts: pa.Array, name: str) -> pd.Series:
-    """The groups of one kind, of which at most one holds text; "" where the text has no parts."""
+    """Join the groups of one kind, of which at most one matched; "" for a text without them."""
     groups = [pc.struct_field(parts, field.name) for field in parts.type if field.name.startswith(name)]
     joined = pc.binary_join_element_wise(*groups, pa.scalar("", pa.large_string()))
     return pd.Series(pc.fill_null(joined, "").to_pandas())
 
 
 def _seconds_of_clock(text: str) -> float:
-    """Seconds since midnight, 0 where a date has no time."""
+    """Return seconds since midnight, 0 for a date without a time."""
     if not text:
         return 0.0
     return _seconds_of_day(text)
 
 
 def _seconds_of_day(text: str) -> float:
-    """Seconds since midnight of 9:30, 09:30:00.5, 9:30 PM, 09, 0930 or 093000; NaN if it is no time of the day."""
+    """Return seconds since midnight of 9:30, 09:30:00.5, 9:30 PM, 09, 0930 or 093000, NaN for anything else."""
     match = re.fullmatch(WITH_COLONS, text) or re.fullmatch(WITHOUT_COLONS, text)
     if not match:
         return np.nan
     hour, minute, second = (int(part or 0) for part in match.groups()[:3])
 
-    # A clock of twelve hours begins with 12.
+    # A clock of twelve hours starts with 12.
     half = (match[4] or "").lower()
     if half and not 1 <= hour <= 12:
         return np.nan

@@ -1,4 +1,4 @@
-"""Written days, and which of their numbers is the month."""
+"""Written days, and the order of their day and month."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WITH_MONTH_NAMES = (
 
 
 class Day(NamedTuple):
-    """A written day. Rows of one ``form`` belong together. The order of the rest is open where the year is last."""
+    """A written day. Rows of one ``form`` belong together. A year at the end leaves the order of the rest open."""
 
     form: str
     year: int
@@ -48,7 +48,7 @@ class Day(NamedTuple):
 
 
 def read_day(text: str) -> Day | None:
-    """:return: the parts of a written day; None if it has none of the forms"""
+    """:return: parts of a written day, None: no form matches"""
     match = re.fullmatch(YEAR_FIRST, text)
     if match:
         return Day(f"Y{match[2]}", int(match[1]), int(match[3]), int(match[4]))
@@ -71,17 +71,17 @@ def read_day(text: str) -> Day | None:
 
 def numbers_of_days(source: str, texts: pd.Series, date_format: str | None) -> tuple[np.ndarray, Notes]:
     """
-    :param source: the file, for refusals
+    :param source: the file, for error messages
     :param texts: written days, shape (T,)
-    :param date_format: "day_first" or "month_first" as the user states it, or None
-    :return: days since 1970-01-01, NaN where there is none in the form of most rows, shape (T,); and what decided
-    :raises ValueError: if nothing decides whether the day or the month comes first
+    :param date_format: the user's "day_first" or "month_first", or None
+    :return: days since 1970-01-01, shape (T,), NaN where the form differs from that of most rows; notes on the decision
+    :raises ValueError: if nothing decides the order of day and month
     """
     # Parse each text once.
     codes, uniques = pd.factorize(texts)
     written = {str(text): read_day(str(text)) for text in uniques}
 
-    # The form of most rows is that of the file.
+    # The form of most rows is the file's.
     counts = np.bincount(codes[codes >= 0], minlength=len(uniques))
 
     weights: dict[str, int] = {}
@@ -92,7 +92,7 @@ def numbers_of_days(source: str, texts: pd.Series, date_format: str | None) -> t
     form = max(weights, key=lambda form: weights[form], default="")
     of_form = {text: day for text, day in written.items() if day is not None and day.form == form}
 
-    # Decide the order of day and month where the form leaves it open.
+    # Decide the order of day and month if the form leaves it open.
     month_first = False
     notes = Notes()
     if any(day.is_open for day in of_form.values()):
@@ -105,7 +105,7 @@ def numbers_of_days(source: str, texts: pd.Series, date_format: str | None) -> t
 
 
 def _read_month_name(text: str) -> Day | None:
-    """A day whose month is a name."""
+    """Parse a day whose month is a name."""
     for pattern in WITH_MONTH_NAMES:
         match = re.fullmatch(pattern, text)
         if not match:
@@ -118,11 +118,11 @@ def _read_month_name(text: str) -> Day | None:
 
 
 def _number_of(written: Day | None, month_first: bool) -> float:
-    """Days since 1970-01-01; NaN if there is no such day."""
+    """Return days since 1970-01-01, NaN: no such day."""
     if written is None:
         return np.nan
 
-    # Years of two digits as strptime's %y reads them.
+    # Two-digit years have the meaning of strptime's %y.
     year = written.year
     if year < 69:
         year += 2000
@@ -142,8 +142,8 @@ def _number_of(written: Day | None, month_first: bool) -> float:
 
 
 def _order(source: str, days: dict[str, Day], date_format: str | None) -> tuple[bool, str]:
-    """Whether the month comes first where the year comes last, and the sentence that says what decided it."""
-    # The user decides; years of two digits leave even a day above 12 open.
+    """Return whether the month comes first if the year comes last, and a sentence with the reason."""
+    # The user decides. With two-digit years even a day above 12 decides nothing.
     text = next(iter(days))
     if date_format is not None:
         return (
@@ -156,7 +156,7 @@ def _order(source: str, days: dict[str, Day], date_format: str | None) -> tuple[
             "to %d/%m/%y or %m/%d/%y"
         )
 
-    # A number above 12 is a day.
+    # A number above 12 must be a day.
     day_first = next((text for text, day in days.items() if day.day > 12 >= day.month), None)
 
     month_first = next((text for text, day in days.items() if day.month > 12 >= day.day), None)

@@ -1,4 +1,4 @@
-"""Rows that stand between the times at which a file's bars are stamped: a snapshot of today after daily bars."""
+"""Detection of rows between a file's usual times of bars, such as a snapshot of today after daily bars."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from market_regimes.prices.length import DAY, SINCE_MONDAY, BarLength, bar_length
 
 HOUR = 3600  # seconds
-OFTEN = 3  # rows from which a time of the day belongs to the grid
-REGULAR = 0.9  # share of the rows that lie on a grid, if there is one
-MORNING = 8 * HOUR  # before it no session ends
-ROUND = 300  # seconds: sessions end at whole five minutes
-WEEK_GAP = 4  # days: holidays bring the stamps of two weeks no nearer
-MONTH_GAP = 20  # days: the Chinese New Year brings the stamps of two months no nearer than 23
-SLACK = 1  # days by which a stamp may lie farther from a month's end than any before
+OFTEN = 3  # rows from which a time of day belongs to the grid
+REGULAR = 0.9  # share of rows on a grid, if there is a grid
+MORNING = 8 * HOUR  # no session ends before it
+ROUND = 300  # seconds: sessions end at multiples of five minutes
+WEEK_GAP = 4  # days: holidays bring the stamps of two weeks no closer
+MONTH_GAP = 20  # days: the Chinese New Year brings the stamps of two months no closer than 23
+SLACK = 1  # days by which a stamp's distance from a month's end may exceed all earlier ones
 SATURDAY = 5  # from Monday, 0
 
 
 def off_grid(dates: np.ndarray) -> tuple[np.ndarray, str]:
     """
     :param dates: times of the bars by their file's clock, datetime64[s], increasing, shape (T,) with T >= 2
-    :return: mask of the rows off the grid, shape (T,), and what the grid is: "1 day, stamped at 00:00"; no row is off
-        where the bars have no regular times
+    :return: mask of the rows off the grid, shape (T,), and a description of the grid: "1 day, stamped at 00:00".
+        Without regular times no row is off the grid
     """
     length = bar_length(dates)
     grid = f"bars of {length}"
@@ -34,7 +34,7 @@ def off_grid(dates: np.ndarray) -> tuple[np.ndarray, str]:
         bad = _at_odd_times(dates)
         grid += f", stamped at {_clock(_most_frequent(_seconds_of_day(dates)))}"
 
-    # With many rows elsewhere there is no grid of times; days may still have one.
+    # Many rows elsewhere mean that times have no grid. Days may still have one.
     if bad.mean() > 1 - REGULAR:
         bad = np.zeros(len(dates), dtype=bool)
     return bad | _in_odd_days(dates, length), grid
@@ -51,13 +51,13 @@ def _most_frequent(values: np.ndarray) -> int:
 
 
 def _frequent(values: np.ndarray) -> list[int]:
-    """The values of three rows and more."""
+    """Return the values of at least three rows."""
     different, counts = np.unique(values, return_counts=True)
     return [int(value) for value in different[counts >= OFTEN]]
 
 
 def _clock(second: int) -> str:
-    """A second of the day as 09:30, or 09:30:15."""
+    """Format a second of the day as 09:30, or 09:30:15."""
     minutes, seconds = divmod(second, 60)
     text = f"{minutes // 60:02d}:{minutes % 60:02d}"
     if seconds:
@@ -67,10 +67,10 @@ def _clock(second: int) -> str:
 
 def _between_bars(dates: np.ndarray, length: int) -> np.ndarray:
     """
-    Rows shorter than a day whose remainder by the bar's length is rare.
+    Return a mask of bars shorter than a day whose remainder by the bar's length is rare.
 
-    A session from 9:30 has bars at half past and a last one at 16:00, when it ends: so the grid is that of the largest
-    number that divides the length and the usual remainder, if it is no small part of a bar.
+    A session from 9:30 has bars at half past and a last bar at its end, 16:00. So the grid's step is the greatest
+    common divisor of the length and the usual remainder, unless it is a small part of a bar.
     """
     remainder = dates.astype("M8[s]").astype(np.int64) % length
     usual = _most_frequent(remainder)
@@ -85,10 +85,10 @@ def _between_bars(dates: np.ndarray, length: int) -> np.ndarray:
 
 def _at_odd_times(dates: np.ndarray) -> np.ndarray:
     """
-    Rows of a day or more at a time of the day that is rare.
+    Return a mask of bars of a day or more at a rare time of day.
 
-    Summer time moves midnights that are stamped in UTC by an hour. Half days end early, where bars are stamped at the
-    close; where they are stamped at midnight, no row has a time.
+    Summer time moves midnights in UTC by an hour. Half days end early, so bars stamped at the close may differ. Bars
+    stamped at midnight never have another time.
     """
     seconds = _seconds_of_day(dates)
     moved = [(second + shift) % DAY for second in _frequent(seconds) for shift in (0, HOUR, -HOUR)]
@@ -98,7 +98,7 @@ def _at_odd_times(dates: np.ndarray) -> np.ndarray:
 
 
 def _in_odd_days(dates: np.ndarray, length: BarLength) -> np.ndarray:
-    """Rows that come too soon after the one before, and a last one on a day on which no bar is stamped."""
+    """Return a mask of rows too soon after the row before, and of a last row on a day that never has a bar."""
     days = dates.astype("M8[D]")
     gap = np.diff(days).astype(np.int64)
     bad = np.zeros(len(days), dtype=bool)
@@ -106,7 +106,7 @@ def _in_odd_days(dates: np.ndarray, length: BarLength) -> np.ndarray:
         bad[1:] = gap < MONTH_GAP * length.count
         bad[-1] |= _is_odd_in_month(days) or _is_odd_month(days, length.count)
 
-    # A daily bar may be the first on its weekday, unless that is of the weekend.
+    # A daily bar may be the first on its weekday, except at a weekend.
     weekday = (days.astype(np.int64) + SINCE_MONDAY) % 7
     is_new_weekday = bool((weekday[:-1] != weekday[-1]).all())
     if length == BarLength("day", 7):
@@ -118,12 +118,12 @@ def _in_odd_days(dates: np.ndarray, length: BarLength) -> np.ndarray:
 
 
 def _is_odd_in_month(days: np.ndarray) -> bool:
-    """Whether the last stamp is farther from its month's start, or end, than those before."""
+    """Return whether the last stamp is farther from its month's start, or end, than all before."""
     months = days.astype("M8[M]")
     since_start = (days - months.astype("M8[D]")).astype(np.int64)
     until_end = ((months + 1).astype("M8[D]") - days).astype(np.int64)
 
-    # Stamps keep their distance from the one or from the other.
+    # Stamps keep their distance from one of the two.
     distance = since_start
     if np.ptp(since_start[:-1]) > np.ptp(until_end[:-1]):
         distance = until_end
@@ -133,6 +133,6 @@ def _is_odd_in_month(days: np.ndarray) -> bool:
 
 
 def _is_odd_month(days: np.ndarray, count: int) -> bool:
-    """Whether the last bar of a quarter or a year is stamped in another month of it than all before."""
+    """Return whether the last bar of a quarter or year falls into another month of it than all before."""
     phase = days.astype("M8[M]").astype(np.int64) % count
     return bool((phase[:-1] != phase[-1]).all())

@@ -1,4 +1,4 @@
-"""Where a file's data begin, and how its header names the columns: in one row, in two, or not at all."""
+"""Start of a file's data, and form of its header: one row, two rows, or none."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from market_regimes.prices.notes import NO_NOTES, Notes
 from market_regimes.prices.rows import MISSING
 
 NUMBER = re.compile(r"[-+=]*\W{0,3}\d[\d.,'\u2019\s]*(?:[eE][-+]?\d+)?\s?(?:[%KMBT]|\W)?")
-UNNAMED = "Unnamed: "  # as pandas calls a column without a name
-FIRST_ROWS = 20  # of the data, that show what a column holds
+UNNAMED = "Unnamed: "  # pandas' prefix for a column without a name
+FIRST_ROWS = 20  # rows of data that reveal a column's content
 EVENTS = (
     "dividends",
     "stock_splits",
     "capital_gains",
-)  # beside fields in the files of yfinance
+)  # columns beside fields in the files of yfinance
 
 
 @dataclass(frozen=True)
 class Head:
     """
-    What the first rows of a file show.
+    Structure of a file, from its first rows.
 
     :param names: names of the columns, all different
-    :param skip: rows before the first row of data
+    :param skip: number of rows before the data
     :param has_header: whether the file names its columns
-    :param pairs: of columns named by two header rows: column -> (field, symbol)
+    :param pairs: columns that two header rows name: column -> (field, symbol)
     :param texts: positions of columns that must be read as text
-    :param notes: what was assumed
+    :param notes: assumptions
     """
 
     names: list[str]
@@ -43,15 +43,15 @@ class Head:
 
 
 class EmptyFileError(Exception):
-    """The file has no cell that holds anything."""
+    """The file has no filled cell."""
 
 
 def read_head(rows: list[list[str]], stated: set[str]) -> Head:
     """
-    :param rows: the first rows of a file, cells stripped
+    :param rows: first rows of a file, cells stripped
     :param stated: names of columns that the user states
-    :return: what they show
-    :raises EmptyFileError: if no cell holds anything
+    :return: the file's structure
+    :raises EmptyFileError: if all cells are empty
     """
     if not any(any(row) for row in rows):
         raise EmptyFileError
@@ -59,7 +59,7 @@ def read_head(rows: list[list[str]], stated: set[str]) -> Head:
     if header is None:
         return _headless(rows)
 
-    # One row of names, or two.
+    # Read one row of names, or two.
     levels, skip = _levels(rows, header)
     data = rows[skip:]
     width = max((len(row) for row in data[:FIRST_ROWS]), default=0)
@@ -71,7 +71,7 @@ def read_head(rows: list[list[str]], stated: set[str]) -> Head:
             notes = Notes((f"{header} line(s) before the header skipped",))
         return Head(names, skip, texts=_text_columns(names, data, stated), notes=notes)
 
-    # Two rows name columns by a field and a symbol.
+    # Two rows name a field and a symbol per column.
     labels = list(zip(levels[0][1:], levels[1][1:], strict=True))
     names[1:] = unique_names([f"{field} {symbol}" for field, symbol in labels])
     pairs = dict(zip(names[1:], labels, strict=True))
@@ -81,12 +81,12 @@ def read_head(rows: list[list[str]], stated: set[str]) -> Head:
 
 
 def unique_names(names: list[str]) -> list[str]:
-    """:return: the names, numbered where they repeat, as pandas does: close, close.1; "Unnamed: 3" for no name"""
+    """:return: names, numbered as pandas does where they repeat: close, close.1; "Unnamed: 3" for an empty name"""
     result: list[str] = []
     for position, name in enumerate(names):
         name = name or f"{UNNAMED}{position}"
 
-        # Count up to the first free name.
+        # Count up to the first unused name.
         copies = 0
         unique = name
         while unique in result:
@@ -104,7 +104,7 @@ def fields_come_second(first: Sequence[str], second: Sequence[str]) -> bool:
 
 def _names_of_fields(labels: Sequence[str]) -> tuple[int, int]:
     """
-    How many different labels name a field: words first, then also single letters, since C, T and V are tickers.
+    Count the labels that name a field: words first, then also single letters, since C, T and V are tickers.
 
     :param labels: one level of names
     """
@@ -118,27 +118,27 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_data(row: list[str]) -> bool:
-    """Whether a row can only be one of data: a date and a number, or words for missing ones."""
+    """Return whether a row is certainly data: a date and a number, or words for missing values."""
     filled = [cell for cell in row if cell.lower() not in MISSING]
     has_day = any(is_day(cell) for cell in filled)
     return has_day and sum(_is_number(cell) or is_day(cell) for cell in filled) > 1
 
 
 def _first_of_data(rows: list[list[str]]) -> int:
-    """Position of the first row of data; the number of rows if there is none."""
+    """Return the position of the first row of data, or the number of rows without one."""
     return next((position for position, row in enumerate(rows) if _is_data(row)), len(rows))
 
 
 def _row_of_names(rows: list[list[str]], stated: set[str]) -> int | None:
-    """Position of the row that names the columns; None if there is none."""
-    # No number is a name, and to look for the role of each takes most of the time of reading.
+    """Return the position of the row that names the columns, None: no such row."""
+    # Skip numbers, which are no names: finding each cell's role takes most of the reading time.
     names = [[cell for cell in row if cell in stated or not _is_number(cell)] for row in rows]
     familiar = [sum(cell in stated or role_of(cell) is not None for cell in row) for row in names]
     best = max(range(len(rows)), key=lambda position: (familiar[position], -position))
     if familiar[best] >= 2:
         return best
 
-    # Names that are in no list stand above the first row of data.
+    # Unknown names stand above the first row of data.
     first = _first_of_data(rows)
     if first == len(rows):
         return 0
@@ -148,7 +148,7 @@ def _row_of_names(rows: list[list[str]], stated: set[str]) -> int | None:
 
 
 def _headless(rows: list[list[str]]) -> Head:
-    """A file whose columns have no names: they are numbered."""
+    """Number the columns of a file without names."""
     first = _first_of_data(rows)
     width = max(len(row) for row in rows[first:])
     names = [str(position + 1) for position in range(width)]
@@ -157,13 +157,14 @@ def _headless(rows: list[list[str]]) -> Head:
 
 def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     """
-    One header row, or the two of yfinance (fields and tickers, in either order, then perhaps a row with the name of the
-    index), and the number of rows up to the data.
+    Read one header row, or the two of yfinance, and count the rows before the data.
+
+    The two rows hold fields and tickers in either order. A third row may name the index.
     """
     names = rows[header]
     skip = header + 1
 
-    # The second row of names stands below the fields, or above them.
+    # The second row of names is below or above the fields.
     second = None
     if _are_fields(names):
         if _names_symbols_below(rows, header):
@@ -174,7 +175,7 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
     if second is None:
         return [names], skip
 
-    # A third row may name the index alone.
+    # A third row may only name the index.
     if skip < len(rows) and _names_index(rows[skip]):
         names = [rows[skip][0], *names[1:]]
         skip += 1
@@ -184,13 +185,13 @@ def _levels(rows: list[list[str]], header: int) -> tuple[list[list[str]], int]:
 
 
 def _are_fields(row: list[str]) -> bool:
-    """Whether all names of a row, but for the first, are fields."""
+    """Return whether all names of a row, except the first, are fields."""
     cells = [cell for cell in row[1:] if cell]
     return bool(cells) and all(role_of(cell) in FIELDS or plain(cell) in EVENTS for cell in cells)
 
 
 def _names_symbols_below(rows: list[list[str]], header: int) -> bool:
-    """Whether the row below the header names the symbols of its fields."""
+    """Return whether the row below the header has the symbols of its fields."""
     below = header + 1
     if below == len(rows) or len(rows[below]) != len(rows[header]):
         return False
@@ -198,7 +199,7 @@ def _names_symbols_below(rows: list[list[str]], header: int) -> bool:
 
 
 def _names_symbols_above(rows: list[list[str]], header: int) -> bool:
-    """Whether the row above the header names the symbols of its fields."""
+    """Return whether the row above the header has the symbols of its fields."""
     if header == 0 or len(rows[header]) == 1:
         return False
     above = rows[header - 1]
@@ -206,13 +207,13 @@ def _names_symbols_above(rows: list[list[str]], header: int) -> bool:
 
 
 def _names_index(row: list[str]) -> bool:
-    """Whether a row has a name in its first cell, and no other cell."""
+    """Return whether only the first cell of a row has a name."""
     return len(row) > 1 and bool(row[0]) and not any(row[1:]) and not is_day(row[0])
 
 
 def _are_symbols(row: list[str]) -> bool:
-    """Whether a row of a header holds symbols; 600519 is one where the row's name is that of symbols."""
-    # The name of the row decides, else its cells.
+    """Return whether a header row has symbols. 600519 is a symbol if the row is named so."""
+    # The row's name decides, else its cells.
     if plain(row[0]) in ("ticker", "tickers", "symbol", "symbols"):
         return True
     if any(_is_number(cell) or is_day(cell) for cell in row):
@@ -221,11 +222,11 @@ def _are_symbols(row: list[str]) -> bool:
 
 
 def _names_of_width(names: list[str], width: int, data: list[list[str]]) -> list[str]:
-    """The names, all different, and one more where the rows of data have a cell more."""
+    """Make the names different, and add a name if rows of data have one cell more."""
     if width != len(names) + 1:
         return unique_names(names)
 
-    # An empty last cell is one that a separator at the end of each row makes.
+    # A separator at the end of each row causes an empty last cell.
     longer = any(row[-1] for row in data if len(row) == width)
     if not longer:
         return unique_names([*names, ""])
@@ -235,7 +236,7 @@ def _names_of_width(names: list[str], width: int, data: list[list[str]]) -> list
 
 
 def _text_columns(names: list[str], data: list[list[str]], stated: set[str]) -> tuple[int, ...]:
-    """Positions of dates, symbols and all else that must not lose its leading zeros."""
+    """Return positions of dates, symbols and other columns that must keep their leading zeros."""
     return tuple(
         position
         for position, name in enumerate(names)
@@ -247,10 +248,10 @@ def _text_columns(names: list[str], data: list[list[str]], stated: set[str]) -> 
 
 
 def _holds_unnamed_days(name: str, position: int, data: list[list[str]]) -> bool:
-    """Whether a column whose name tells no role has days in the first rows."""
+    """Return whether a column with an unknown name has days in the first rows."""
     if not name.isdecimal() and role_of(name) is not None:
         return False
 
-    # Cells of the column in the first rows; short rows lack it.
+    # Collect the column's cells in the first rows. Short rows lack it.
     cells = [row[position] for row in data[:FIRST_ROWS] if position < len(row) and row[position]]
     return bool(cells) and all(is_day(cell) for cell in cells)

@@ -1,4 +1,4 @@
-"""What the columns of a file stand for: by their names, by what a user states, or by what they hold."""
+"""Roles of a file's columns: by their names, by the user's options, or by their contents."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from market_regimes.prices.sides import Quote, quotes_of
 from market_regimes.prices.table import Table
 from market_regimes.prices.unnamed import contents_of, extremes_of
 
-NAMED_SYMBOLS = 5  # in a note
+NAMED_SYMBOLS = 5  # symbols that a note names
 Fields = dict[str, str]  # field -> column
 
 
 @dataclass(frozen=True)
 class Layout:
     """
-    What the columns of a table stand for, by the table's names.
+    Roles of a table's columns, by the table's names.
 
-    :param table: the file's rows
-    :param dates: columns of dates, which must agree; the first is the one that is read
-    :param symbol: the column of symbols; None if there is none
-    :param fields: symbol, or "" for those of the column ``symbol`` or of the whole file -> {field: column}
-    :param time: the column of times of the day; None if there is none
-    :param own: columns that are read because an option names them
-    :param notes: what was assumed
+    :param table: rows of the file
+    :param dates: columns of dates, which must agree; the first is read
+    :param symbol: column of symbols, None: no such column
+    :param fields: symbol -> {field: column}; "" stands for the symbols of column ``symbol`` or for the whole file
+    :param time: column of times of day, None: no such column
+    :param option_columns: columns that an option names
+    :param notes: assumptions
     """
 
     table: Table
@@ -55,55 +55,55 @@ class Layout:
     symbol: str | None
     fields: dict[str, Fields]
     time: str | None = None
-    own: tuple[str, ...] = ()
+    option_columns: tuple[str, ...] = ()
     notes: Notes = NO_NOTES
 
     @property
     def columns(self) -> list[str]:
-        """The columns of all fields and symbols."""
+        """Columns of all fields and symbols."""
         return [column for fields in self.fields.values() for column in fields.values()]
 
     def columns_of(self, *roles: str) -> list[str]:
-        """:return: the columns of these fields, of all symbols"""
+        """:return: columns of these fields for all symbols"""
         columns = [(role, column) for fields in self.fields.values() for role, column in fields.items()]
         return [column for role, column in columns if role in roles]
 
     @property
     def names_symbols(self) -> bool:
-        """Whether the file tells whose its bars are."""
+        """Return whether the file names the symbols of its bars."""
         return self.symbol is not None or list(self.fields) != [""]
 
 
 def layout_of(table: Table, options: ReadOptions) -> Layout:
     """
-    :param table: a file's rows
-    :param options: what the user states about them
-    :return: what its columns stand for
-    :raises ValueError: in one sentence, if a column is missing or two may stand for the same
+    :param table: rows of a file
+    :param options: the user's options
+    :return: roles of its columns
+    :raises ValueError: if a column is missing, or two compete for a role
     """
     if table.frame.empty:
         raise ValueError(f"{table.source} has {'a header and ' * table.has_header}no rows")
     stated = options.stated
 
-    # Columns that the user names must be there.
+    # Columns in options must exist.
     absent = sorted({name for name in stated.values() if name and name not in table.names})
     if absent:
         raise ValueError(
             f"{table.source} has no column {', '.join(absent)}, which market.columns names: {_columns_of(table)}"
         )
 
-    # Names or contents, then the columns that neither tells.
+    # Find roles by names or contents, then the columns of options.
     layout = _by_names(table, options) if table.has_header else _by_contents(table, options)
 
-    # Dates and closes must be there; one of several dates may be the time of the day.
+    # Dates and closes are required. One of several columns of dates may be the time of day.
     _check_complete(layout)
     layout = _with_time_of_day(layout)
 
-    return replace(layout, own=tuple(_own_columns(layout, options.own)))
+    return replace(layout, option_columns=tuple(_option_columns(layout, options.own)))
 
 
 def _by_contents(table: Table, options: ReadOptions) -> Layout:
-    """The layout of a file without a header."""
+    """Find the roles in a file without a header."""
     contents = contents_of(table, options)
     numbers = ", ".join(f"{field} is column {column}" for field, column in contents.fields.items())
     notes = table.notes.and_assumed(f"no header: {numbers}")
@@ -118,16 +118,16 @@ def _by_contents(table: Table, options: ReadOptions) -> Layout:
 
 
 def _by_names(table: Table, options: ReadOptions) -> Layout:
-    """The layout of a file whose columns have names."""
+    """Find the roles in a file whose columns have names."""
     stated = options.stated
     names = [name for name in table.names if name not in stated.values()]
 
-    # Columns of one side of a quote are no fields, nor are single letters.
+    # Columns of one side of a quote are not fields, nor are single letters.
     quotes = quotes_of(names, table.pairs)
     free = _without_tickers([name for name in names if name not in table.pairs and name not in quotes])
     dates, notes = _dates(table, stated, free)
 
-    # A column that is stated, or the only one of such a name.
+    # Take a stated column, or the only one with a matching name.
     symbol = _only(table, "symbol", {name: name for name in free})
     if "symbol" in stated:
         symbol = stated["symbol"] or None
@@ -137,7 +137,7 @@ def _by_names(table: Table, options: ReadOptions) -> Layout:
 
 
 def _without_tickers(names: list[str]) -> list[str]:
-    """The names without single letters, unless all of o, h, l and c are there: C, T and V alone are tickers."""
+    """Drop single letters unless all of o, h, l and c exist: C, T and V alone are tickers."""
     if {"o", "h", "l", "c"} <= {plain(name) for name in names}:
         return names
     return [name for name in names if len(plain(name)) != 1]
@@ -145,72 +145,72 @@ def _without_tickers(names: list[str]) -> list[str]:
 
 def _with_fields(layout: Layout, fields: Fields, quotes: dict[str, Quote], options: ReadOptions) -> Layout:
     """
-    The layout with the fields of each symbol.
+    Add the fields of each symbol to a layout.
 
-    :param layout: with dates and symbols
-    :param fields: of the columns that are named after a field alone
-    :param quotes: the columns that hold one side of a quote
-    :param options: what the user states
+    :param layout: layout with dates and symbols
+    :param fields: fields of columns named after a field alone
+    :param quotes: columns of one side of a quote
+    :param options: the user's options
     """
     table = layout.table
 
-    # What the user states comes first, then quotes, then names of a field and a symbol.
+    # The user's options come first, then quotes, then names of a field and a symbol.
     if options.closes is not None:
         return replace(layout, fields=_stated_closes(layout, options))
     if quotes and (options.side is not None or not any(field in fields for field in CLOSES)):
-        return _of_one_side(layout, fields, quotes, options.side)
+        return _of_stated_side(layout, fields, quotes, options.side)
     if table.pairs:
         return replace(layout, fields=_paired(table, options.stated, table.pairs))
     if layout.symbol is not None or any(field in fields for field in TRADED):
         return replace(layout, fields={"": fields})
 
-    # No column is named after a price: names may be of a field and a symbol, or of symbols alone.
+    # No column is named after a price. Names may combine a field and a symbol, or be symbols.
     taken = [*layout.dates, *options.stated.values(), *options.own, *quotes]
-    others = [name for name in table.names if name not in taken]
-    pairs = {name: pair for name in others if (pair := split_pair(name)) is not None}
+    remaining = [name for name in table.names if name not in taken]
+    pairs = {name: pair for name in remaining if (pair := split_pair(name)) is not None}
     paired = _paired(table, options.stated, pairs)
     if paired:
         return replace(layout, fields=paired)
-    return _wide(layout, others) or replace(layout, fields={"": fields})
+    return _wide(layout, remaining) or replace(layout, fields={"": fields})
 
 
 def _with_time_of_day(layout: Layout) -> Layout:
-    """The layout with the column of times of the day apart from those of dates, where there are two and more."""
+    """Separate the column of times of day from those of dates, if there are several."""
     time = layout.time
     if time is None and len(layout.dates) > 1:
         frame = layout.table.frame
 
-        # A column of dates whose name has a time in it may hold times of the day.
-        named = [name for name in layout.dates if "time" in name.lower()]
-        time = next((name for name in named if holds_times_of_day(frame[name])), None)
+        # A column of dates with "time" in its name may have times of day.
+        candidates_by_name = [name for name in layout.dates if "time" in name.lower()]
+        time = next((name for name in candidates_by_name if holds_times_of_day(frame[name])), None)
 
     dates = [name for name in layout.dates if name != time]
-    if not dates:  # the only column of dates is no column of times
+    if not dates:  # the only column of dates cannot be the column of times
         return replace(layout, time=None)
     return replace(layout, dates=dates, time=time)
 
 
-def _own_columns(layout: Layout, own: Mapping[str, str]) -> list[str]:
+def _option_columns(layout: Layout, options_by_name: Mapping[str, str]) -> list[str]:
     """
-    :param layout: what the columns stand for
-    :param own: names that options give -> the option; "volume" is the field of that name, whatever the file calls it
-    :return: the table's columns of these names, one per symbol where names consist of a field and a symbol
-    :raises ValueError: in one sentence, if there is no such column, it stands for something else, or several differ
+    :param layout: roles of the columns
+    :param options_by_name: name in an option -> the option; "volume" is always the field, whatever its column's name
+    :return: columns of these names, one per symbol where names combine a field and a symbol
+    :raises ValueError: if a column is missing, has another role, or several differ
     """
     table = layout.table
 
-    # What each column is read as.
+    # Find each column's role.
     roles: dict[str | None, str] = dict.fromkeys(layout.dates, "date")
     roles |= {layout.symbol: "symbol", layout.time: "time"}
     roles |= {column: role for fields in layout.fields.values() for role, column in fields.items()}
     fields = {name: table.pairs.get(name, (name, ""))[0] for name in table.names}
 
     result: list[str] = []
-    for name, option in own.items():
+    for name, option in options_by_name.items():
         if name == "volume" and "volume" in roles.values():
             continue
 
-        # An option may name a column, or the field of every symbol.
+        # An option may name a column, or a field of all symbols.
         columns = [column for column, field in fields.items() if name in (column, field)]
         _check_meaning(table, name, option, columns, roles)
         if not columns:
@@ -219,9 +219,9 @@ def _own_columns(layout: Layout, own: Mapping[str, str]) -> list[str]:
                 f"{table.source} has no column {name}, which {option} names: {_columns_of(table)}{_nearest(name, free)}"
             )
 
-        # Two columns of one name must be equal.
+        # Two columns with one name must be equal.
         copy = f"{name}.1"
-        if copy in fields and not _are_same(table, [name, copy]):
+        if copy in fields and not _are_equal(table, [name, copy]):
             raise ValueError(f"{table.source} has two columns {name}, which {option} names: give them two names")
         result += columns
 
@@ -235,7 +235,7 @@ def _check_meaning(
     columns: list[str],
     roles: dict[str | None, str],
 ) -> None:
-    """:raises ValueError: if columns that an option names stand for something else"""
+    """:raises ValueError: if columns that an option names have another role"""
     role = next((roles[column] for column in columns if column in roles), None)
     if role is None and name in FIELDS:
         role = name
@@ -253,8 +253,8 @@ def _check_meaning(
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    """The end of a sentence on the nearest of the names, "" if none is near."""
-    # Capitals make no difference.
+    """Return the end of a sentence with the nearest of the names, "" if none is similar."""
+    # Ignore case.
     by_lower = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     if not near:
@@ -263,12 +263,12 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _columns_of(table: Table) -> str:
-    """The part of a sentence that names the columns of a file."""
+    """Return the part of a sentence that lists a file's columns."""
     return f"it has {', '.join(table.names)}"
 
 
 def _check_complete(layout: Layout) -> None:
-    """:raises ValueError: if there is no date, or no close"""
+    """:raises ValueError: if a date or a close is missing"""
     table = layout.table
     missing = []
     if not layout.dates:
@@ -282,7 +282,7 @@ def _check_complete(layout: Layout) -> None:
     if not missing:
         return
 
-    # A table without prices may be one of closes under the names of symbols.
+    # A table without prices may have a column of closes per symbol.
     hint = ""
     if not layout.columns_of(*TRADED):
         names = [name for name in table.names if name not in layout.dates]
@@ -298,24 +298,24 @@ def _check_complete(layout: Layout) -> None:
     )
 
 
-def _are_same(table: Table, names: Sequence[str]) -> bool:
-    """Whether columns have equal cells."""
+def _are_equal(table: Table, names: Sequence[str]) -> bool:
+    """Return whether columns have equal cells."""
     first = table.frame[names[0]]
     return all(table.frame[name].equals(first) for name in names[1:])
 
 
 def _only(table: Table, role: str, columns: Mapping[str, str]) -> str | None:
     """
-    The column of a role, None if there is none.
+    Return the column of a role, None: no such column.
 
-    :param columns: name that tells the role -> the table's name of the column
-    :raises ValueError: if two columns that differ may have the role
+    :param columns: name that shows the role -> the table's name of the column
+    :raises ValueError: if two different columns compete for the role
     """
-    # Equal columns are no conflict.
+    # Equal columns do not conflict.
     names = candidates(role, columns)
     if not names:
         return None
-    if len(names) > 1 and not _are_same(table, [columns[name] for name in names]):
+    if len(names) > 1 and not _are_equal(table, [columns[name] for name in names]):
         raise ValueError(
             f"{table.source} has two columns for {role}: {names[0]} and {names[1]}; market.columns states which to use"
         )
@@ -325,10 +325,10 @@ def _only(table: Table, role: str, columns: Mapping[str, str]) -> str | None:
 
 def _fields(table: Table, stated: Mapping[str, str], columns: Mapping[str, str]) -> Fields:
     """
-    The column of each field.
+    Return the column of each field.
 
-    :param stated: field -> column, "" if no column is to be used
-    :param columns: name that tells the field -> the table's name of the column
+    :param stated: field -> column, "": use no column
+    :param columns: name that shows the field -> the table's name of the column
     """
     fields = {}
     for role in FIELDS:
@@ -342,8 +342,8 @@ def _fields(table: Table, stated: Mapping[str, str], columns: Mapping[str, str])
     return fields
 
 
-def _of_one_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], stated: str | None) -> Layout:
-    """Fields of every symbol by the only side that the file has, or by the one that is stated."""
+def _of_stated_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], stated: str | None) -> Layout:
+    """Add the fields of every symbol from the file's only side, or from the stated side."""
     table = layout.table
     closing = {name: quote for name, quote in quotes.items() if quote.is_close}
     sides = list(dict.fromkeys(quote.side for quote in closing.values()))
@@ -358,7 +358,7 @@ def _of_one_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], state
             f"market.side to {' or '.join(sides)}, or name another close in market.columns"
         )
 
-    # Columns without a side serve every symbol.
+    # Columns without a side belong to every symbol.
     side = stated or sides[0]
     shared = {role: name for role, name in fields.items() if role in ("volume", "volatility_index")}
 
@@ -367,7 +367,7 @@ def _of_one_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], state
         columns = {quote.field: name for name, quote in quotes.items() if (quote.side, quote.symbol) == (side, symbol)}
         of_symbols[symbol] = shared | _fields(table, {}, columns)
 
-    # Say which side is traded.
+    # Note the traded side.
     note = f"prices are those of the {side}"
     if stated:
         note += ": market.side says so"
@@ -375,12 +375,12 @@ def _of_one_side(layout: Layout, fields: Fields, quotes: dict[str, Quote], state
 
 
 def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
-    """One symbol per column that ``market.closes`` names, or per column of numbers."""
+    """Return one symbol per column in ``market.closes``, or per column of numbers."""
     table = layout.table
     names = [name for name in table.names if name not in layout.dates and name not in options.own]
     index = candidates("volatility_index", names)
 
-    # All columns of numbers, but for an index, volumes and dates.
+    # Take all columns of numbers except an index, volumes and dates.
     closes = options.closes or []
     if closes == "all":
         possible = [name for name in names if name not in index and not name.startswith(UNNAMED)]
@@ -389,7 +389,7 @@ def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
     if isinstance(closes, str):
         closes = [closes]
 
-    # Columns that the user names must be there.
+    # Columns in options must exist.
     absent = [name for name in closes if name not in names]
     if absent or not closes:
         raise ValueError(
@@ -403,7 +403,7 @@ def _stated_closes(layout: Layout, options: ReadOptions) -> dict[str, Fields]:
 
 
 def _paired(table: Table, stated: Mapping[str, str], pairs: Mapping[str, tuple[str, str]]) -> dict[str, Fields]:
-    """Fields of every symbol that has a close, where names consist of a field and a symbol."""
+    """Return the fields of every symbol with a close, where names combine a field and a symbol."""
     stated_fields = {role: name for role, name in stated.items() if role in FIELDS and name}
 
     of_symbols = {}
@@ -417,13 +417,13 @@ def _paired(table: Table, stated: Mapping[str, str], pairs: Mapping[str, tuple[s
 
 
 def _wide(layout: Layout, names: list[str]) -> Layout | None:
-    """The layout of a table of closes with one column per symbol; None if it is no such table."""
+    """Return the layout of a table with one column of closes per symbol, None: no such table."""
     frame = layout.table.frame
     index = candidates("volatility_index", names)
     volumes = [name for name in names if plain(name) == "volume"]
     possible = [name for name in names if name not in index and name not in volumes]
 
-    # Names in capitals that hold numbers are symbols.
+    # Names in capitals over numbers are symbols.
     symbols = [
         name
         for name in possible
@@ -432,13 +432,13 @@ def _wide(layout: Layout, names: list[str]) -> Layout | None:
     if not symbols or len(symbols) < len(possible):
         return None
 
-    # Four columns of which one is always the highest are the prices of one symbol under unknown names.
+    # Four columns, one of them always the highest, are prices of one symbol under unknown names.
     if len(symbols) >= 4:
         prices = np.column_stack([numbers_of(frame[name], ".") for name in symbols[:4]])
         if extremes_of(prices):
             return None
 
-    # Say which symbols these are.
+    # Note the symbols.
     note = f"one column of closes per symbol: {', '.join(symbols[:NAMED_SYMBOLS])}"
     if len(symbols) > NAMED_SYMBOLS:
         note += ", ..."
@@ -451,20 +451,20 @@ def _wide(layout: Layout, names: list[str]) -> Layout | None:
 
 
 def _dates(table: Table, stated: Mapping[str, str], free: list[str]) -> tuple[list[str], Notes]:
-    """Columns that may be the date, and what was assumed."""
+    """Return columns that may be the date, and the assumptions."""
     if stated.get("date"):
         return [stated["date"]], Notes()
     frame = table.frame
-    named = [name for name in candidates("date", free) if frame[name].dtype != bool]
+    by_name = [name for name in candidates("date", free) if frame[name].dtype != bool]
 
-    # A name that is a date's decides.
-    if named and plain(named[0]) not in MAYBE_DATES:
-        return named, Notes()
+    # An unambiguous name decides.
+    if by_name and plain(by_name[0]) not in MAYBE_DATES:
+        return by_name, Notes()
 
-    # Names that leave it open: the contents decide.
+    # Otherwise the contents decide.
     holding = [name for name in free if holds_days(frame[name])]
     if len(holding) != 1:
-        return [name for name in named if name in holding], Notes()
-    if holding == named:
+        return [name for name in by_name if name in holding], Notes()
+    if holding == by_name:
         return holding, Notes()
     return holding, Notes((f"dates are in {holding[0]}, the only column that holds some",))

@@ -1,4 +1,4 @@
-"""What the reader assumed about a file, and what it left unused."""
+"""The reader's assumptions about a file, and unused columns."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True)
 class Notes:
     """
-    Notes on one symbol of a file, collected from step to step. Each step returns new notes.
+    Notes on one symbol of a file. Each step of reading returns new notes.
 
-    :param assumptions: what was assumed about the file and what is odd in it, a sentence each, in the steps' order
-    :param unused_columns: columns that are no date, symbol, price or volatility index, and that no option names
-    :param unused_zone: zone that the user states although the file itself states another; None if there is no such
+    :param assumptions: assumptions about the file and oddities in it, a sentence each, in the order of the steps
+    :param unused_columns: columns without a role as date, symbol, price or volatility index, and in no option
+    :param unused_zone: the user's zone if the file itself states another, else None
     """
 
     assumptions: tuple[str, ...] = ()
     unused_columns: tuple[str, ...] = ()
     unused_zone: str | None = None
 
-    def __add__(self, others: Notes) -> Notes:
-        """:return: these notes, followed by the others"""
+    def __add__(self, later: Notes) -> Notes:
+        """:return: these notes, followed by the later ones"""
         return Notes(
-            self.assumptions + others.assumptions,
-            self.unused_columns + others.unused_columns,
-            self.unused_zone or others.unused_zone,
+            self.assumptions + later.assumptions,
+            self.unused_columns + later.unused_columns,
+            self.unused_zone or later.unused_zone,
         )
 
     def and_assumed(self, *sentences: str) -> Notes:

@@ -1,4 +1,4 @@
-"""From the cells of the columns to numbers, of the rows that have prices."""
+"""Conversion of cells to numbers, for the rows with prices."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from market_regimes.prices.numerals import (
 from market_regimes.prices.options import ReadOptions
 from market_regimes.prices.rows import Rows, is_missing
 
-FIRST_CELLS = 100  # of a column, that show whether it can hold numbers
-TARGETS = "market.benchmark_positions"  # the option whose columns are shares: half a position is 0.5
+FIRST_CELLS = 100  # cells of a column that reveal whether it has numbers
+TARGETS = "market.benchmark_positions"  # option whose columns are shares: half a position is 0.5
 
 
 @dataclass(frozen=True)
 class Numbers:
     """
-    The T rows of a file that have prices, with their numbers.
+    The T rows of a file with prices, and their numbers.
 
-    :param layout: what the columns stand for
-    :param rows: numbers and dates of the rows, for refusals
+    :param layout: roles of the columns
+    :param rows: row numbers and dates, for error messages
     :param frame: their cells
-    :param has_price: column of prices -> where it has a price, shape (T,)
-    :param of_fields: column of a field -> numbers, NaN where there is none, shape (T,)
-    :param extra: other columns of numbers: those that options name, then those that nothing uses
+    :param has_price: column of prices -> mask of its prices, shape (T,)
+    :param of_fields: column of a field -> numbers, NaN where missing, shape (T,)
+    :param extra: other columns of numbers: columns of options, then unused ones
     :param uses_volume: whether an option names the volume
-    :param notes: what was assumed, and the columns that are not used
+    :param notes: assumptions and unused columns
     """
 
     layout: Layout
@@ -52,41 +52,42 @@ class Numbers:
 
 def read_numbers(layout: Layout, options: ReadOptions) -> Numbers:
     """
-    :param layout: what the columns of a file stand for
-    :param options: what the user states about them
-    :return: the rows that have prices, with their numbers
-    :raises ValueError: in one sentence, if nothing decides how numbers are written, no row has prices, or a cell that
-        an option needs holds no number
+    :param layout: roles of a file's columns
+    :param options: the user's options
+    :return: rows with prices, and their numbers
+    :raises ValueError: if the format of numbers is ambiguous, no row has prices, or a cell of an option's column is no
+        number
     """
     table = layout.table
 
-    # A file writes all its numbers alike.
-    names = dict.fromkeys([*layout.columns, *layout.own])
+    # A file uses one format for all numbers.
+    names = dict.fromkeys([*layout.columns, *layout.option_columns])
     columns = [table.frame[name] for name in names]
     convention = convention_of(table.source, columns, options.decimal, table.decimal)
     decimal = convention.decimal
     frame = table.frame
     if table.read_by is not None and decimal != table.decimal:
-        frame = table.read_by(decimal)  # a point of thousands was taken for a decimal one
+        frame = table.read_by(decimal)  # the first reading took a thousands point for a decimal point
 
-    # Leave out the rows without prices.
+    # Drop rows without prices.
     has_price = {name: ~is_missing(frame[name]) for name in layout.columns_of(*TRADED)}
     priced = np.logical_or.reduce(list(has_price.values()))
     rows = Rows(table.source, frame.index.to_numpy(), frame[layout.dates[0]], table.has_header)
-    notes = layout.notes + convention.notes + _notes_on_dropped(rows, priced, _own_values(layout, frame, ~priced))
+    filled = _filled_option_columns(layout, frame, ~priced)
+    notes = layout.notes + convention.notes + _notes_on_dropped(rows, priced, filled)
 
     if not priced.all():
         rows = rows.take(priced)
         frame = frame.loc[priced]
         has_price = {name: present[priced] for name, present in has_price.items()}
 
-    # Read the columns of fields, those that options name, and whatever else holds numbers.
-    own = {name: _own_numbers(layout, rows, frame[name], decimal, options) for name in layout.own}
+    # Read the columns of fields, those of options, and all others with numbers.
+    of_options = {name: _option_numbers(layout, rows, frame[name], decimal, options) for name in layout.option_columns}
     uses_volume = "volume" in options.own
     of_fields = _numbers_of_fields(layout, rows, frame, decimal, uses_volume)
     unused = _unused_columns(layout, frame)
     possible = {name: _numbers_if_any(frame[name], decimal) for name in unused if name not in layout.dates}
-    extra = own | {name: values for name, values in possible.items() if values is not None}
+    extra = of_options | {name: values for name, values in possible.items() if values is not None}
 
     notes = replace(notes, unused_columns=tuple(name for name in unused if name != layout.dates[0]))
 
@@ -96,8 +97,8 @@ def read_numbers(layout: Layout, options: ReadOptions) -> Numbers:
 def _notes_on_dropped(rows: Rows, priced: np.ndarray, lost: list[str]) -> Notes:
     """
     :param rows: all rows of the file
-    :param priced: which of them have prices
-    :param lost: columns that have values in the others
+    :param priced: mask of the rows with prices
+    :param lost: columns with values in the dropped rows
     :raises ValueError: if no row has prices
     """
     dropped = np.flatnonzero(~priced)
@@ -115,22 +116,22 @@ def _notes_on_dropped(rows: Rows, priced: np.ndarray, lost: list[str]) -> Notes:
     return Notes((f"dropped {len(dropped)} row(s) without prices, the first {first}{values}",))
 
 
-def _own_values(layout: Layout, frame: pd.DataFrame, dropped: np.ndarray) -> list[str]:
-    """The columns that options name and that have values in the dropped rows."""
-    return [name for name in layout.own if (~is_missing(frame[name]) & dropped).any()]
+def _filled_option_columns(layout: Layout, frame: pd.DataFrame, dropped: np.ndarray) -> list[str]:
+    """List the columns of options with values in the dropped rows."""
+    return [name for name in layout.option_columns if (~is_missing(frame[name]) & dropped).any()]
 
 
 def _unused_columns(layout: Layout, frame: pd.DataFrame) -> list[str]:
-    """The columns that no field and no option uses; further dates are among them."""
-    used = {*layout.columns, *layout.own, layout.symbol, layout.time}
+    """List the columns that neither a field nor an option uses, including further dates."""
+    used = {*layout.columns, *layout.option_columns, layout.symbol, layout.time}
     return [str(name) for name in frame if name not in used]
 
 
-def _own_numbers(layout: Layout, rows: Rows, cells: pd.Series, decimal: str, options: ReadOptions) -> np.ndarray:
-    """The numbers of a column that an option names, in which each cell must be one or be missing."""
+def _option_numbers(layout: Layout, rows: Rows, cells: pd.Series, decimal: str, options: ReadOptions) -> np.ndarray:
+    """Read an option's column. Each cell must be a number or missing."""
     name = str(cells.name)
     field = layout.table.pairs.get(name, (name, ""))[0]
-    is_share = options.own.get(field) == TARGETS  # 50 % would be read as 50 times the equity
+    is_share = options.own.get(field) == TARGETS  # 50 % would become 50 times the equity
     checked = numbers_of(cells, decimal, multiples=True, percent=not is_share)
     rows.refuse(unreadable(cells, checked), f"{name} is not a finite number", cells)
 
@@ -140,7 +141,7 @@ def _own_numbers(layout: Layout, rows: Rows, cells: pd.Series, decimal: str, opt
 def _numbers_of_fields(
     layout: Layout, rows: Rows, frame: pd.DataFrame, decimal: str, uses_volume: bool
 ) -> dict[str, np.ndarray]:
-    """The numbers of all fields: volumes alone may be in thousands or millions."""
+    """Read the numbers of all fields. Only volumes may be in thousands or millions."""
     volumes = layout.columns_of("volume")
     prices = set(layout.columns) - set(volumes)
     numbers = {name: numbers_of(frame[name], decimal) for name in prices}
@@ -156,7 +157,7 @@ def _numbers_of_fields(
 
 
 def _numbers_if_any(cells: pd.Series, decimal: str) -> np.ndarray | None:
-    """A column's numbers, None if it holds something else."""
+    """Return a column's numbers, None: it has other content."""
     if str(cells.name).startswith(UNNAMED) or not is_number_or_text(cells):
         return None
     if is_text(cells):

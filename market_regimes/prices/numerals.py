@@ -1,4 +1,4 @@
-"""How cells spell numbers: currency signs, thousands separators, decimal commas, 1.2M."""
+"""Formats of numbers in cells: currency signs, thousands separators, decimal commas, 1.2M."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from market_regimes.prices.rows import is_missing
 
 CURRENCY = r"(?:(?:US|R|A|C|HK|NT|S|NZ)?[$€£¥₹₩₽₺₿฿]|Rs\.?)"
 SIGN = r"^[-+]?"
-SPACE = " \t\u00a0\u202f\u2009"  # as characters: pandas hands \s to Python's regular expressions, which are slow
+SPACE = " \t\u00a0\u202f\u2009"  # characters, since pandas passes \s to Python's slow regular expressions
 APOSTROPHE = "'\u2019"
-LAKHS = r"\d{1,2}(?:,\d{2})+,\d{3}"  # the Indian grouping: 85,94,000
+LAKHS = r"\d{1,2}(?:,\d{2})+,\d{3}"  # Indian grouping: 85,94,000
 
-# What only one convention can have written, by the mark before its decimals.
+# Numbers that only one convention can produce, by the decimal mark.
 POINT_ONLY = SIGN + rf"(?:\d{{1,3}}(?:,\d{{3}})+\.\d*|\d{{1,3}}(?:,\d{{3}}){{2,}}|{LAKHS}(?:\.\d*)?)$"
 COMMA_ONLY = SIGN + r"(?:\d{1,3}(?:\.\d{3})+,\d*|\d{1,3}(?:\.\d{3}){2,}|\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+|,\d+)$"
 EITHER = SIGN + r"\d{1,3},\d{3}$"
@@ -31,13 +31,13 @@ GROUPED = {
     ",": SIGN + r"(?:\d{1,3}(?:\.\d{3})+(?:,\d*)?|\d*,\d+)$",
 }
 
-# Spaces and apostrophes separate groups of three digits, or Indian ones; elsewhere between digits they mean nothing.
+# Spaces and apostrophes separate groups of three digits, or Indian groups. Elsewhere between digits they are invalid.
 MARKS = f"[{SPACE}{APOSTROPHE}]"
 SPACED = SIGN + (
     rf"(?:\d{{1,3}}(?:{MARKS}\d{{3}})+|\d{{1,2}}(?:{MARKS}\d{{2}})+{MARKS}\d{{3}})(?:[.,]\d*)?[{SPACE}]*[A-Za-z%]*$"
 )
 
-# Words behind a number that multiply it.
+# Words after a number that multiply it.
 MULTIPLES = {
     1e3: "k|thousand",
     1e5: "lakh|lakhs|lac|lacs",
@@ -57,10 +57,10 @@ IN_PARENTHESES = r"^[ $]*\([^()]*\d[^()]*\)[ %]*$"
 @dataclass(frozen=True)
 class Convention:
     """
-    How a file writes numbers.
+    A file's format of numbers.
 
-    :param decimal: the mark before the decimals, "." or ","
-    :param notes: what was assumed
+    :param decimal: decimal mark, "." or ","
+    :param notes: assumptions
     """
 
     decimal: str
@@ -68,12 +68,12 @@ class Convention:
 
 
 def is_text(column: pd.Series) -> bool:
-    """:return: whether the column holds neither numbers nor times"""
+    """:return: whether the column is text, neither numbers nor times"""
     return not pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM"
 
 
 def is_number_or_text(column: pd.Series) -> bool:
-    """:return: whether the column may hold numbers: pandas would count truth values and times as such"""
+    """:return: whether the column may have numbers: pandas would count booleans and times as numbers"""
     return column.dtype != bool and column.dtype.kind not in "mM"
 
 
@@ -84,11 +84,11 @@ def convention_of(
     read_by: str = ".",
 ) -> Convention:
     """
-    :param source: the file, for refusals
-    :param columns: the columns of prices and volumes: a file writes all numbers alike
-    :param decimal: the mark before the decimals as the user states it, or None
-    :param read_by: the mark by which columns that are numbers already were read
-    :return: what the cells show
+    :param source: the file, for error messages
+    :param columns: columns of prices and volumes, which share a format
+    :param decimal: the user's decimal mark, or None
+    :param read_by: decimal mark with which numeric columns were read
+    :return: format of the cells
     :raises ValueError: if nothing decides whether 1,234 is a thousand or has three decimals
     """
     cells = [column for column in columns if is_text(column)]
@@ -107,17 +107,17 @@ def convention_of(
 def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent: bool = True) -> np.ndarray:
     """
     :param column: numbers, or text
-    :param decimal: the mark before the decimals
+    :param decimal: decimal mark
     :param multiples: whether 1.2M and 3 lakh are numbers
-    :param percent: whether 3 % is a number beside multiples, and is then 3
-    :return: float64, NaN where there is no number, shape (T,)
+    :param percent: whether 3 % counts as the number 3, if ``multiples`` is set
+    :return: float64, NaN for cells without a number, shape (T,)
     """
     if not is_number_or_text(column):
         return np.full(len(column), np.nan)
     if not is_text(column):
         return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
-    # Take away all but digits and the marks between them.
+    # Remove everything but digits and the marks between them.
     text = _bare(column)
 
     factor: np.ndarray | float = 1.0
@@ -126,16 +126,16 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent
             text = text.str.removesuffix("%")
         text, factor = _without_multiples(text)
 
-    # Write every number with a decimal point and without thousands.
+    # Rewrite every number with a decimal point and without thousands separators.
     grouped = text.str.contains(GROUPED[decimal], regex=True)
     if grouped.any():
         pointed = text.str.replace(THOUSANDS_MARK[decimal], "", regex=False)
         pointed = pointed.str.replace(",", ".", regex=False)
         text = text.where(~grouped, pointed)
-    if decimal == ",":  # 1.5 is no number where decimals follow a comma
+    if decimal == ",":  # 1.5 is not a number with decimal commas
         text = text.mask(text.str.contains(".", regex=False) & ~grouped, "")
 
-    # Whatever else is left is no number.
+    # Any other text is not a number.
     text = text.mask(~text.str.contains(r"^[-+]?[\d.]+(?:[eE][-+]?\d+)?$", regex=True), "")
     numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
@@ -144,28 +144,28 @@ def numbers_of(column: pd.Series, decimal: str, multiples: bool = False, percent
 
 def unreadable(cells: pd.Series, values: np.ndarray) -> np.ndarray:
     """
-    :param cells: of a file
-    :param values: the numbers that were read from them
-    :return: where a cell holds a text that is no finite number, shape (T,)
+    :param cells: cells of a file
+    :param values: numbers read from them
+    :return: mask of texts that are no finite number, shape (T,)
     """
     bad: np.ndarray = ~np.isfinite(values) & ~is_missing(cells)
     return bad
 
 
 def holds_numbers(column: pd.Series) -> bool:
-    """:return: whether a column holds numbers, or mostly text that spells them"""
+    """:return: whether a column has numbers, or mostly text that spells them"""
     if not is_number_or_text(column):
         return False
     return not is_text(column) or spells_numbers(column)
 
 
 def spells_numbers(column: pd.Series) -> bool:
-    """:return: whether most cells of a column are numbers by one of the two marks before decimals"""
+    """:return: whether most cells of a column are numbers with one of the two decimal marks"""
     return any(np.isfinite(numbers_of(column, decimal)).mean() > 0.5 for decimal in (".", ","))
 
 
 def _assumed_of_cells(columns: list[pd.Series], texts: list[pd.Series], decimal: str) -> list[str]:
-    """Sentences on signs, separators and parentheses of the cells of text."""
+    """List sentences on signs, separators and parentheses in cells of text."""
     sentences = []
     signs = sorted({sign for column in columns for sign in _signs(column)})
     if signs:
@@ -185,7 +185,7 @@ def _assumed_of_cells(columns: list[pd.Series], texts: list[pd.Series], decimal:
 
 
 def _assumed_of_words(texts: list[pd.Series], decimal: str) -> list[str]:
-    """Sentences on words and signs behind the numbers."""
+    """List sentences on words and signs after the numbers."""
     sentences = []
     multiple = _first_of(texts, MULTIPLE)
     if multiple:
@@ -198,7 +198,7 @@ def _assumed_of_words(texts: list[pd.Series], decimal: str) -> list[str]:
 
 
 def _without_multiples(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
-    """Numbers without their K, M, lakh, ..., and the multiples for which these stand."""
+    """Remove K, M, lakh and similar words from numbers. Return the numbers and the multiples."""
     factor = np.ones(len(text))
     words = text.str.extract(rf"(?i)[0-9.]({ANY_WORD})$", expand=False).str.lower()
     present = words.notna().to_numpy(dtype=bool)
@@ -210,18 +210,18 @@ def _without_multiples(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
 
 
 def _bare(column: pd.Series) -> pd.Series:
-    """Without currency signs, quotes, and spaces and apostrophes between thousands; "" where there is no value."""
+    """Remove currency signs, quotes, and separators of thousands. Return "" where no value remains."""
     text = column.astype("str").mask(is_missing(column), "")
     edges = f'^[="{SPACE}]+|["{SPACE}]+$'
     if _any(text, edges):
         text = text.str.replace(edges, "", regex=True)
 
-    # (5) is -5 to an accountant, and there is another sign for minus.
+    # Accountants write -5 as (5), and a second minus sign exists.
     if _any(text, r"^\(.*\)$|\u2212"):
         text = text.str.replace(r"^\((.*)\)$", r"-\1", regex=True)
         text = text.str.replace("\u2212", "-", regex=False)
 
-    # A currency stands before or behind the number.
+    # A currency may precede or follow the number.
     if _any(text, CURRENCY):
         signs = rf"^([-+]?)[{SPACE}]*{CURRENCY}[{SPACE}]*|[{SPACE}]*{CURRENCY}$"
         text = text.str.replace(signs, r"\1", regex=True)
@@ -233,20 +233,20 @@ def _bare(column: pd.Series) -> pd.Series:
 
 
 def _decimal_of(source: str, columns: list[pd.Series], texts: list[pd.Series], read_by: str) -> str:
-    """The mark before the decimals."""
+    """Return the decimal mark."""
     has_decimals = any(not is_text(column) and _has_decimals(column) for column in columns)
     point = _first_of(texts, POINT_ONLY)
     comma = _first_of(texts, COMMA_ONLY)
     if comma is None and read_by == "," and has_decimals:
         comma = "one of the first rows"
 
-    # A cell that only one convention can have written decides.
+    # A cell that only one convention can produce decides.
     if point and comma:
         raise ValueError(f"{source}: {point} has a decimal point and {comma} a decimal comma: write all alike")
     if comma:
         return ","
 
-    # Then 1,234 is a thousand if decimals follow a point elsewhere.
+    # Otherwise 1,234 is a thousand if decimals follow a point elsewhere.
     either = _first_of(texts, EITHER)
     if point or either is None or has_decimals or any(_any(text, r"^[-+]?\d*\.\d+$") for text in texts):
         return "."
@@ -260,7 +260,7 @@ def _any(text: pd.Series, pattern: str) -> bool:
 
 
 def _first_of(texts: Iterable[pd.Series], pattern: str) -> str | None:
-    """The first cell of the columns that has the pattern."""
+    """Return the first cell of the columns that matches the pattern."""
     for text in texts:
         matches = text.str.contains(pattern, regex=True).to_numpy(dtype=bool)
         if matches.any():
@@ -270,7 +270,7 @@ def _first_of(texts: Iterable[pd.Series], pattern: str) -> str | None:
 
 
 def _signs(column: pd.Series) -> set[str]:
-    """The currency signs of a column."""
+    """Return the currency signs of a column."""
     text = column.astype("str")
     signed = text.str.contains(CURRENCY, regex=True, na=False).to_numpy(dtype=bool)
     signs = text[signed].str.extract(rf"({CURRENCY})", expand=False)

@@ -1,4 +1,4 @@
-"""What a user states about files that do not decide it themselves."""
+"""The user's options for files that leave something open."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from market_regimes.prices.columns import COLUMNS
 @dataclass(frozen=True)
 class ReadOptions:
     """
-    What a user states about files that do not decide it themselves.
+    The user's options for files that leave something open.
 
-    :param columns: name of this program (``COLUMNS``) -> name in the file; "" if the file's column is not to be used;
-        the columns of a file without a header are numbered from "1"
-    :param date_format: a format of ``datetime.strptime``, or "day_first" or "month_first"
-    :param decimal: "." or ",", the mark before the decimals
-    :param own: columns that are read because an option names them -> that option
-    :param closes: columns of a table that has one column of closes per symbol; "all": every column of numbers
-    :param side: "bid", "ask" or "mid", which is traded where a file has prices of several
-    :param zone: of files that state none, a name like America/New_York or an offset like -05:00; or file -> zone
-    :param off_grid: "drop" or "keep", what becomes of rows between the times at which bars are stamped
+    :param columns: role (``COLUMNS``) -> name in the file; "": do not use the file's column. Columns of a file without
+        a header are numbered from "1"
+    :param date_format: a format of ``datetime.strptime``, "day_first" or "month_first"
+    :param decimal: decimal mark, "." or ","
+    :param own: column that an option names -> that option
+    :param closes: columns of a table with one column of closes per symbol; "all": every column of numbers
+    :param side: traded side, "bid", "ask" or "mid", of a file with prices of several
+    :param zone: zone of files that state none, a name like America/New_York or an offset like -05:00; or file -> zone
+    :param off_grid: "drop" or "keep" rows between the usual times of bars
     """
 
     columns: dict[str, str] | None = None
@@ -33,16 +33,16 @@ class ReadOptions:
     off_grid: str | None = None
 
     def __post_init__(self) -> None:
-        # Names that this program does not have.
+        # Refuse unknown roles.
         unknown = [name for name in self.stated if name not in COLUMNS]
         if unknown:
             raise ValueError(f"market.columns: {', '.join(unknown)} is none of {', '.join(COLUMNS)}")
 
-        # A mark before decimals.
+        # Check the decimal mark.
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"market.decimal is '.' or ',', got {self.decimal!r}")
 
-        # An order of day and month, or a format.
+        # Check the order of day and month, or the format.
         orders = (None, "day_first", "month_first")
         if self.date_format not in orders and "%" not in str(self.date_format):
             raise ValueError(
@@ -51,5 +51,5 @@ class ReadOptions:
 
     @property
     def stated(self) -> dict[str, str]:
-        """``columns``, empty if the user states none."""
+        """``columns``, empty without the user's."""
         return self.columns or {}

@@ -1,4 +1,4 @@
-"""Which files can be read, and what their names tell."""
+"""Readable files, and the meaning of their names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = (*TEXT, *COMPRESSED, PARQUET, SPREADSHEET)
 
 
 def suffix_of(path: Path) -> str:
-    """:return: the end of a name without the compression's: ".csv" for prices.csv.gz"""
+    """:return: last suffix of a name without the compression's: ".csv" for prices.csv.gz"""
     # The compression is the last suffix.
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if not suffixes:
@@ -32,20 +32,20 @@ def suffix_of(path: Path) -> str:
     if suffixes[-1] not in COMPRESSED:
         return suffixes[-1]
 
-    # A compressed file without another suffix holds text.
+    # A compressed file without another suffix is text.
     if len(suffixes) == 1:
         return TEXT[0]
     return suffixes[-2]
 
 
 def is_readable(path: Path) -> bool:
-    """:return: whether a file's name ends as those that can be read"""
+    """:return: whether a file's suffix is that of a readable format"""
     readable = (*TEXT, PARQUET, SPREADSHEET)
     return suffix_of(path) in readable or path.suffix.lower() == ARCHIVE
 
 
 def stem_of(path: Path) -> str:
-    """:return: the name of a file without the suffixes that tell its format"""
+    """:return: name of a file without the suffixes of its format"""
     suffixes = path.suffix
     if path.suffix.lower() in COMPRESSED:
         suffixes = "".join(path.suffixes[-2:])
@@ -53,7 +53,7 @@ def stem_of(path: Path) -> str:
 
 
 def names_of(symbol: str, source: str) -> tuple[str, ...]:
-    """:return: the names by which ``market.zone`` may call a symbol of a file"""
+    """:return: names for a symbol of a file that ``market.zone`` may use"""
     path = Path(source)
     return symbol, source, path.name, stem_of(path)
 
@@ -61,14 +61,14 @@ def names_of(symbol: str, source: str) -> tuple[str, ...]:
 def files_in(entries: Sequence[str]) -> list[Path]:
     """
     :param entries: files, and folders of files
-    :return: the files, those of a folder by name
-    :raises ValueError: if a folder holds no readable file, or a name does not end as one
+    :return: the files; those of a folder by name
+    :raises ValueError: if a folder has no readable file, or a name lacks a readable suffix
     """
     files: list[Path] = []
     for entry in entries:
         path = Path(entry)
         if path.is_dir():
-            # A folder is read by the names of its files.
+            # Read a folder's files by name.
             readable = sorted(file for file in path.iterdir() if is_readable(file))
             if not readable:
                 raise ValueError(f"the folder {path} holds no file that ends in {', '.join(SUFFIXES)}")

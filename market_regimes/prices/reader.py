@@ -1,4 +1,4 @@
-"""From files, or a frame, to the bars of every symbol: table -> layout -> numbers -> times -> symbols -> bars."""
+"""Reading of files, or a frame: table -> layout -> numbers -> times -> symbols -> bars."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ DEFAULTS = ReadOptions()
 
 def read_prices(paths: Sequence[str], options: ReadOptions = DEFAULTS) -> list[Bars]:
     """
-    :param paths: files, and folders of files: CSV and its kin, perhaps compressed, Parquet, spreadsheets
-    :param options: what the user states about them
-    :return: the bars of each symbol, in the order of the files
-    :raises ValueError: in one sentence with file, rows, dates and the option that decides, if the data cannot be used
+    :param paths: files, and folders of files: CSV and similar text, perhaps compressed, Parquet, spreadsheets
+    :param options: the user's options
+    :return: bars of each symbol, in the order of the files
+    :raises ValueError: if the data cannot be used. A sentence names file, rows, dates and the option that decides
     """
     by_symbol: dict[str, Bars] = {}
     for path in files_in(paths):
         table = read_table(path, options)
         for bars in _bars_of(layout_of(table, options), options):
-            # No two files have the same symbol.
+            # Two files must not have the same symbol.
             first = by_symbol.setdefault(bars.symbol, bars)
             if first is not bars:
                 raise ValueError(f"the symbol {bars.symbol} is in {first.source} and in {bars.source}")
 
-    return _of_one_side(list(by_symbol.values()), options.side)
+    return _of_stated_side(list(by_symbol.values()), options.side)
 
 
 def read_frame(frame: pd.DataFrame, symbol: str | None, options: ReadOptions = DEFAULTS) -> list[Bars]:
     """
-    :param frame: with the columns that files have; the dates may be its index
-    :param symbol: whose bars they are where the frame names none; None: it must name them
-    :param options: what the user states about it
-    :return: the bars of every symbol, in the order of the frame
-    :raises ValueError: in one sentence with row and date, if the data cannot be used
+    :param frame: frame with the columns of a file; its index may have the dates
+    :param symbol: symbol of the bars if the frame names none, None: the frame must name it
+    :param options: the user's options
+    :return: bars of every symbol, in the order of the frame
+    :raises ValueError: if the data cannot be used; a sentence with row and date
     """
-    # A frame goes the way of a file from here on.
+    # From here on a frame is read as a file is.
     table = table_of_frame(str(Path(symbol or "the frame")), with_index_as_columns(frame))
     layout = layout_of(table, options)
     if layout.names_symbols:
@@ -61,18 +61,18 @@ def read_frame(frame: pd.DataFrame, symbol: str | None, options: ReadOptions = D
 
 def check_zones(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None:
     """
-    :param zone: as the user states it
-    :param read: the bars of every symbol
-    :raises ValueError: if it names a file or a symbol that is not there, or every file states another zone itself
+    :param zone: the user's zones
+    :param read: bars of every symbol
+    :raises ValueError: if a file or symbol in ``zone`` does not exist, or every file states another zone
     """
-    # A zone for all files must serve one of them.
+    # A zone for all files must apply to at least one.
     if isinstance(zone, str) and read and all(bars.notes.unused_zone == zone for bars in read):
         raise ValueError(
             f"market.zone={zone} states the zone of files without one, and {read[0].source} states {read[0].zone} "
             "itself: leave market.zone away"
         )
 
-    # Every file and symbol that the user names must be there.
+    # Every file and symbol that the user names must exist.
     if isinstance(zone, dict):
         names = {name for bars in read for name in names_of(bars.symbol, bars.source)}
         absent = [name for name in zone if name not in names]
@@ -81,16 +81,16 @@ def check_zones(zone: str | dict[str, str] | None, read: Sequence[Bars]) -> None
 
 
 def _bars_of(layout: Layout, options: ReadOptions) -> list[Bars]:
-    """The bars of each symbol in a table whose columns are known."""
-    # Each step takes the result of the one before.
+    """Build each symbol's bars from a table with known columns."""
+    # Each step reads the result of the one before.
     numbers = read_numbers(layout, options)
     timed = read_times(numbers, options)
     return [check_bars(rows, options.off_grid) for rows in split_symbols(timed, options.zone)]
 
 
-def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
-    """EURUSD_BID.csv and EURUSD_ASK.csv are one instrument: the side that is stated is kept."""
-    # The sides of each instrument by their symbols.
+def _of_stated_side(read: list[Bars], side: str | None) -> list[Bars]:
+    """Keep the stated side of an instrument: EURUSD_BID.csv and EURUSD_ASK.csv are one."""
+    # Group the symbols by instrument and side.
     instruments: dict[str, dict[str, str]] = {}
     for bars in read:
         split = without_side(bars.symbol)
@@ -98,7 +98,7 @@ def _of_one_side(read: list[Bars], side: str | None) -> list[Bars]:
             name, instrument = split
             instruments.setdefault(instrument, {})[name] = bars.symbol
 
-    # Where there are several, the user says which is traded.
+    # With several sides the user states which is traded.
     left_out: set[str] = set()
     for symbols in instruments.values():
         if len(symbols) < 2:

@@ -1,4 +1,4 @@
-"""Rows of a file by number and date, and the sentence that refuses one of them."""
+"""Rows of a file by number and date, and error messages that name them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Words that stand for "no value" in the exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
+# Words for "no value" in exports of Yahoo, FRED, Bloomberg, databases, spreadsheets and pandas.
 MISSING = {
     "",
     "null",
@@ -25,17 +25,17 @@ MISSING = {
     "<na>",
 }
 MISSING |= {"-", "--", "\u2013", "\u2014", "."}
-QUOTED = 40  # characters of a cell in a refusal
+QUOTED = 40  # characters of a cell in an error message
 
 
 @dataclass(frozen=True)
 class Rows:
     """
-    Rows of a file by number and date, for sentences that name one of them.
+    Rows of a file by number and date, for error messages.
 
     :param source: the file
     :param number: positions in the file, counted from 1, shape (T,)
-    :param date: the dates as the file writes them, shape (T,)
+    :param date: dates as written in the file, shape (T,)
     :param has_header: whether rows are counted after a header
     """
 
@@ -44,32 +44,32 @@ class Rows:
     date: pd.Series
     has_header: bool = True
 
-    def take(self, wanted: np.ndarray) -> Rows:
-        """:return: the rows at these positions, or where a mask is True"""
-        return Rows(self.source, self.number[wanted], self.date.iloc[wanted], self.has_header)
+    def take(self, selection: np.ndarray) -> Rows:
+        """:return: rows at these positions, or where a mask is True"""
+        return Rows(self.source, self.number[selection], self.date.iloc[selection], self.has_header)
 
     def day(self, position: int) -> str:
-        """:return: the date of the row as it is written, shortened"""
+        """:return: the row's date as written, shortened"""
         text = " ".join(str(self.date.iloc[position]).split())
         return text.removesuffix(" 00:00:00")[:QUOTED]
 
     def refuse(self, bad: np.ndarray, problem: str, cells: pd.Series | None = None) -> None:
         """
         :param bad: mask, shape (T,)
-        :param problem: what is wrong with the rows
-        :param cells: the column at fault, to be quoted, shape (T,)
-        :raises ValueError: if a row is bad: names the first one, and how many more there are
+        :param problem: description of the fault
+        :param cells: cells of the faulty column to quote, shape (T,)
+        :raises ValueError: if a row is bad. The message names the first one and counts the rest
         """
         if not bad.any():
             return
 
-        # Name the first row as its file counts it.
+        # Name the first row with its number in the file.
         first = int(np.argmax(bad))
         row = f"row {self.number[first]}"
         if self.has_header:
             row += " after the header"
 
-        # Quote its cell, and count the rows that share the fault.
+        # Quote its cell, and count the rows with the same fault.
         if cells is not None:
             problem += f", it is {str(cells.iloc[first])[:QUOTED]!r}"
         more = int(bad.sum()) - 1
@@ -79,7 +79,7 @@ class Rows:
 
 
 def is_missing(cells: pd.Series) -> np.ndarray:
-    """:return: where a cell is empty or a word for "no value", shape (T,)"""
+    """:return: mask of cells that are empty or a word for "no value", shape (T,)"""
     missing: np.ndarray = cells.isna().to_numpy(dtype=bool)
     if not pd.api.types.is_numeric_dtype(cells) and cells.dtype.kind not in "mM":
         words = cells.astype(str).str.strip().str.lower()

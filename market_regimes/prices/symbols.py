@@ -1,4 +1,4 @@
-"""From the rows of a file to those of each symbol."""
+"""Splitting of a file's rows by symbol."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ QUOTED = 20  # characters of a cell in a note
 @dataclass(frozen=True)
 class SymbolRows:
     """
-    T rows of one symbol as a file has them, before they are checked.
+    T rows of one symbol as in the file, unchecked.
 
     :param symbol: its name
-    :param rows: numbers and dates for refusals
-    :param times: of the rows
-    :param numbers: field -> values, NaN where there is no number, shape (T,)
-    :param cells: field -> what the file has there, shape (T,)
+    :param rows: row numbers and dates, for error messages
+    :param times: times of the rows
+    :param numbers: field -> values, NaN where missing, shape (T,)
+    :param cells: field -> cells of the file, shape (T,)
     :param extra: other columns of numbers, shape (T,)
-    :param notes: what was assumed so far, and the columns that are not used
+    :param notes: assumptions so far, and unused columns
     """
 
     symbol: str
@@ -43,33 +43,33 @@ class SymbolRows:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     notes: Notes = NO_NOTES
 
-    def take(self, wanted: np.ndarray) -> SymbolRows:
-        """:return: the rows at these positions"""
+    def take(self, selection: np.ndarray) -> SymbolRows:
+        """:return: rows at these positions"""
         return replace(
             self,
-            rows=self.rows.take(wanted),
-            times=self.times.take(wanted),
-            numbers={name: values[wanted] for name, values in self.numbers.items()},
-            cells={name: cells.iloc[wanted] for name, cells in self.cells.items()},
-            extra={name: values[wanted] for name, values in self.extra.items()},
+            rows=self.rows.take(selection),
+            times=self.times.take(selection),
+            numbers={name: values[selection] for name, values in self.numbers.items()},
+            cells={name: cells.iloc[selection] for name, cells in self.cells.items()},
+            extra={name: values[selection] for name, values in self.extra.items()},
         )
 
     def noting(self, sentence: str) -> SymbolRows:
-        """:return: the same rows with a further note"""
+        """:return: the same rows with one more note"""
         return replace(self, notes=self.notes.and_assumed(sentence))
 
 
 def split_symbols(timed: TimedNumbers, zone: str | dict[str, str] | None) -> Iterator[SymbolRows]:
     """
-    :param timed: the rows of a file that have prices
-    :param zone: of files that state none, as the user states it; or file or symbol -> zone
-    :return: the rows of each symbol, with their instants
-    :raises ValueError: in one sentence, if a row has no symbol, or the zone contradicts the file's
+    :param timed: rows of a file with prices
+    :param zone: the user's zone for files that state none; or file or symbol -> zone
+    :return: rows of each symbol, with their instants
+    :raises ValueError: if a row has no symbol, or the zone contradicts the file's
     """
     numbers = timed.numbers
     for symbol, positions in _positions_of_symbols(numbers):
         for owner, fields in numbers.layout.fields.items():
-            # A symbol that has columns for itself may lack prices on some dates.
+            # A symbol with separate columns may lack prices on some dates.
             priced = positions
             if owner:
                 priced = positions[_has_price(numbers, fields)[positions]]
@@ -85,7 +85,7 @@ def split_symbols(timed: TimedNumbers, zone: str | dict[str, str] | None) -> Ite
                 _unused(numbers, fields) + times.notes,
             )
 
-            # What is odd about the symbol comes last.
+            # Add notes on the symbol last.
             absent = len(positions) - len(priced)
             if absent:
                 rows = rows.noting(f"{owner} has no prices on {absent} of the file's dates")
@@ -95,7 +95,7 @@ def split_symbols(timed: TimedNumbers, zone: str | dict[str, str] | None) -> Ite
 
 
 def _positions_of_symbols(numbers: Numbers) -> Iterator[tuple[str, np.ndarray]]:
-    """Each symbol of the column of symbols with the positions of its rows; the file's name where there is none."""
+    """Yield each symbol of the column of symbols, or the file's name, with the positions of its rows."""
     layout = numbers.layout
 
     # Without a column of symbols the file's name is the symbol.
@@ -105,7 +105,7 @@ def _positions_of_symbols(numbers: Numbers) -> Iterator[tuple[str, np.ndarray]]:
     cells = numbers.frame[layout.symbol]
     numbers.rows.refuse(cells.isna().to_numpy(), "symbol is missing")
 
-    # Spaces tell no symbols apart.
+    # Spaces do not distinguish symbols.
     codes, symbols = pd.factorize(cells.astype(str).str.split().str.join(" "))
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes))[:-1]
@@ -115,18 +115,18 @@ def _positions_of_symbols(numbers: Numbers) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _has_price(numbers: Numbers, fields: Fields) -> np.ndarray:
-    """Where one of a symbol's columns has a price, shape (T,)."""
+    """Return a mask of rows with a price in any of a symbol's columns, shape (T,)."""
     present = [numbers.has_price[column] for column in fields.values() if column in numbers.has_price]
     return np.asarray(np.logical_or.reduce(present))
 
 
 def _field_and_owner(numbers: Numbers, column: str, owner: str) -> tuple[str, str]:
-    """The field and the symbol of a column; a column without a symbol is every symbol's."""
+    """Return field and symbol of a column. A column without a symbol belongs to every symbol."""
     return numbers.layout.table.pairs.get(column, (column, owner))
 
 
 def _extra(numbers: Numbers, owner: str, priced: np.ndarray) -> dict[str, np.ndarray]:
-    """The other columns of numbers of a symbol."""
+    """Return a symbol's other columns of numbers."""
     extra = {}
     for column, values in numbers.extra.items():
         name, symbol = _field_and_owner(numbers, column, owner)
@@ -137,7 +137,7 @@ def _extra(numbers: Numbers, owner: str, priced: np.ndarray) -> dict[str, np.nda
 
 
 def _unused(numbers: Numbers, fields: Fields) -> Notes:
-    """The file's notes, with the symbol's volume among the columns that are not used unless an option names it."""
+    """Return the file's notes. The symbol's volume counts as unused unless an option names it."""
     notes = numbers.notes
     if numbers.uses_volume or "volume" not in fields:
         return notes
@@ -145,10 +145,10 @@ def _unused(numbers: Numbers, fields: Fields) -> Notes:
 
 
 def _columns_with_gaps(numbers: Numbers, owner: str, fields: Fields) -> dict[str, str]:
-    """The columns besides prices that may have gaps: the index, the volume, and those that options name."""
-    # The fields that may have gaps, then the columns of options.
+    """Return columns that may have gaps: the index, the volume, and those of options."""
+    # Collect the fields that may have gaps, then the columns of options.
     columns: dict[str, str] = {field: fields[field] for field in ("volatility_index", "volume") if field in fields}
-    for column in numbers.layout.own:
+    for column in numbers.layout.option_columns:
         name, symbol = _field_and_owner(numbers, column, owner)
         if symbol == owner:
             columns[name] = column
@@ -157,22 +157,22 @@ def _columns_with_gaps(numbers: Numbers, owner: str, fields: Fields) -> dict[str
 
 
 def _noting_gaps(rows: SymbolRows, numbers: Numbers, name: str, column: str, priced: np.ndarray) -> SymbolRows:
-    """The rows with a note on the cells of a column that hold no number, and one on those that hold nothing."""
+    """Add notes on a column's cells without a number, and on its empty cells."""
     cells = numbers.frame[column].iloc[priced]
 
-    # A field's numbers, or those of another column.
+    # Take a field's numbers, or those of another column.
     values = rows.numbers.get(name)
     if values is None:
         values = rows.extra[name]
 
-    # Texts that are no number.
+    # Count texts that are not numbers.
     bad = unreadable(cells, values)
     if bad.any():
         first = int(np.argmax(bad))
         where = f"{bad.sum()} row(s), the first {rows.rows.day(first)}, {str(cells.iloc[first])[:QUOTED]!r}"
         rows = rows.noting(f"{name} is no number in {where}: taken as missing")
 
-    # Empty cells and words for no value.
+    # Count empty cells and words for no value.
     missing = is_missing(cells)
     if missing.any():
         first = int(np.argmax(missing))

@@ -1,7 +1,7 @@
 """
-From a file to its rows: encodings, separators, CSV, Parquet and spreadsheets.
+Reading of a file's rows: encodings, separators, CSV, Parquet and spreadsheets.
 
-pandas reads; this module finds out what to ask of it.
+pandas reads. This module determines its arguments.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from market_regimes.prices.paths import (
     suffix_of,
 )
 
-DELIMITERS = "\t;|,"  # in this order: decimals may have commas where another mark separates columns
+DELIMITERS = "\t;|,"  # in this order: decimals may have commas if another mark separates columns
 HEAD_BYTES = 1 << 18
 HEAD_ROWS = 200
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -49,15 +49,15 @@ IS_EMPTY = "cannot be read as a table: it is empty"
 @dataclass(frozen=True)
 class Table:
     """
-    The rows of a file before their meaning is known.
+    Rows of a file before their meaning is known.
 
     :param source: the file, for error messages
-    :param frame: a column per column of the file, under the file's names; the index counts the rows from 1
-    :param pairs: of columns that the file names by a field and a symbol: column -> (field, symbol)
-    :param has_header: if False the columns are numbered from "1"
-    :param notes: what was assumed
-    :param decimal: the mark before the decimals by which numbers were read
-    :param read_by: reads the same columns by another mark; None where the file holds numbers as such
+    :param frame: columns under the file's names; the index counts the rows from 1
+    :param pairs: columns that the file names by a field and a symbol: column -> (field, symbol)
+    :param has_header: False: columns are numbered from "1"
+    :param notes: assumptions
+    :param decimal: decimal mark with which numbers were read
+    :param read_by: function that reads the columns with another mark, None: the file stores numbers
     """
 
     source: str
@@ -70,22 +70,22 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """The columns' names."""
+        """Names of the columns."""
         return [str(name) for name in self.frame.columns]
 
 
 class _NotATableError(Exception):
-    """The rest of a sentence that begins with the file."""
+    """The end of a sentence that starts with the file."""
 
 
 def read_table(path: Path, options: ReadOptions) -> Table:
     """
     :param path: a file of prices
-    :param options: what the user states about it
+    :param options: the user's options
     :return: its rows
-    :raises ValueError: in one sentence if it is no table
+    :raises ValueError: if the file is not a table
     """
-    # The suffix tells the format.
+    # The suffix shows the format.
     stated = set(options.stated.values()) - {""}
     try:
         if suffix_of(path) == PARQUET:
@@ -99,17 +99,17 @@ def read_table(path: Path, options: ReadOptions) -> Table:
         raise ValueError(f"{path} {IS_EMPTY}") from error
     except _NotATableError as error:
         raise ValueError(f"{path} {error}") from error
-    except Exception as error:  # parsers raise whatever their format met
+    except Exception as error:  # parsers raise any error of their format
         raise ValueError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
 
 
 def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
     """
     :param source: the frame's file or name, for error messages
-    :param frame: with one or two levels of names
+    :param frame: frame with one or two levels of names
     :return: its rows
     """
-    # Rows are counted from 1.
+    # Count rows from 1.
     counted = frame.set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0)
     if frame.columns.nlevels != 2:
         names = unique_names([str(name) for name in frame.columns])
@@ -127,13 +127,13 @@ def table_of_frame(source: str, frame: pd.DataFrame) -> Table:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """The file's bytes, decompressed."""
+    """Open the file and decompress its bytes."""
     suffix = path.suffix.lower()
     if suffix != ARCHIVE:
         opened: IO[bytes] = COMPRESSED.get(suffix, open)(path, "rb")
         return opened
 
-    # An archive may hold one file.
+    # An archive may contain one file.
     archive = zipfile.ZipFile(path)
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
     if len(names) != 1:
@@ -142,11 +142,11 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_text(path: Path, stated: set[str], decimal: str | None) -> Table:
-    """Rows of a file of text, whose first bytes tell its encoding."""
+    """Read a text file, whose first bytes show its encoding."""
     with _open(path) as file:
         start = file.read(HEAD_BYTES)
 
-    # The byte order mark tells the encoding.
+    # A byte order mark shows the encoding.
     encoding = next((name for bom, name in BOMS.items() if start.startswith(bom)), "utf-8")
 
     try:
@@ -155,19 +155,19 @@ def _read_text(path: Path, stated: set[str], decimal: str | None) -> Table:
         if encoding != "utf-8":
             raise
 
-    # A file that is no UTF-8 is one of Windows.
+    # A file that is not UTF-8 comes from Windows.
     table = _read_csv(path, stated, decimal, start, "cp1252")
     return replace(table, notes=table.notes.and_assumed("not UTF-8: read as Windows-1252"))
 
 
 def _read_csv(path: Path, stated: set[str], decimal: str | None, start: bytes, encoding: str) -> Table:
-    """Rows of a file of text, from the first rows and then from all."""
+    """Read a text file: its first rows, then all."""
     lines = io.StringIO(start.decode(encoding, errors="ignore"), newline="").readlines()
     if len(start) == HEAD_BYTES:  # the last line may be cut
         lines = lines[:-1]
     delimiter = _delimiter(lines)
 
-    # The first rows, and the line at which each ends.
+    # Parse the first rows, and the line at which each ends.
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = []
     ends = [0]
@@ -176,7 +176,7 @@ def _read_csv(path: Path, stated: set[str], decimal: str | None, start: bytes, e
         rows.append([cell.strip() for cell in row])
         ends.append(reader.line_num)
 
-    # All rows, with what the first ones tell.
+    # Read all rows with the structure of the first ones.
     head = read_head(rows, stated)
     decimal = decimal or _decimal(rows[head.skip :], delimiter)
     read_by = partial(_parse, path, head, ends[head.skip], delimiter, encoding)
@@ -193,7 +193,7 @@ def _read_csv(path: Path, stated: set[str], decimal: str | None, start: bytes, e
 
 
 def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, decimal: str) -> pd.DataFrame:
-    """All rows. Dates and symbols stay text, since NA and 000001 are tickers; numbers cost less memory as numbers."""
+    """Read all rows. Dates and symbols stay text, since NA and 000001 are tickers. Numbers take less memory."""
     with _open(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row with more fields than names
         try:
@@ -213,7 +213,7 @@ def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, dec
                 low_memory=False,
             )
         except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
-            # Other errors are told by the parser itself.
+            # The parser's own message explains other errors.
             if isinstance(error, pd.errors.ParserError) and "Expected" not in str(error):
                 raise
             hint = f"it separates columns by {delimiter!r}"
@@ -227,19 +227,19 @@ def _parse(path: Path, head: Head, skip: int, delimiter: str, encoding: str, dec
 
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows counted from 1, without the columns that a separator at the end of each row makes."""
+    """Count rows from 1, and drop columns caused by a separator at the end of each row."""
     frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1), axis=0)
     empty = [name for name in frame if str(name).startswith(UNNAMED) and frame[name].isna().all()]
     return frame.drop(columns=empty)
 
 
 def _decimal(data: list[list[str]], delimiter: str) -> str:
-    """A comma if the first rows show that decimals follow one, which saves reading the file twice."""
+    """Return a comma if the first rows show decimal commas, which avoids a second reading."""
     if delimiter == ",":
         return "."
     cells = [cell for row in data for cell in row]
 
-    # A cell that only one convention can have written decides.
+    # A cell that only one convention can produce decides.
     has_commas = any(re.fullmatch(COMMA_ONLY, cell) for cell in cells)
     has_points = any(re.fullmatch(POINT_ONLY, cell) for cell in cells)
     if has_commas and not has_points:
@@ -248,7 +248,7 @@ def _decimal(data: list[list[str]], delimiter: str) -> str:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """The first mark by which most rows have the same number of fields."""
+    """Return the first mark that splits most rows into the same number of fields."""
     for delimiter in DELIMITERS:
         counts = [len(row) for row in csv.reader(lines[-HEAD_ROWS:], delimiter=delimiter) if row]
         if counts and max(set(counts), key=counts.count) > 1:
@@ -258,18 +258,18 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _read_parquet(path: Path) -> Table:
-    """Rows of a Parquet file, with the levels of its index as columns."""
+    """Read a Parquet file, with the levels of its index as columns."""
     frame = pd.read_parquet(path)
     index = frame.index
 
     for number in range(index.nlevels):
-        # Leave out counts, and levels that a column repeats.
+        # Drop counts, and levels that repeat a column.
         level = index.get_level_values(number)
         is_count = isinstance(index, pd.RangeIndex) or (level.name is None and level.dtype.kind in "iu")
         if is_count or _stands_in_columns(frame, level):
             continue
 
-        # Beside two levels of names a column of the index has one name and an empty one.
+        # Beside two levels of names, a column from the index has a name and an empty one.
         name = _name_of(level)
         label: Any = name
         if frame.columns.nlevels == 2:
@@ -283,14 +283,14 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _name_of(level: pd.Index) -> str:
-    """The name of a level of the index."""
+    """Return the name of an index level."""
     if level.name is None:
         return "index"
     return str(level.name)
 
 
 def _stands_in_columns(frame: pd.DataFrame, level: pd.Index) -> bool:
-    """Whether a column repeats a level of the index, as ``set_index(drop=False)`` leaves it."""
+    """Return whether a column repeats an index level, as after ``set_index(drop=False)``."""
     if level.name is None:
         return False
     copies = [column for column in frame.columns if column in (level.name, (level.name, ""))]
@@ -298,14 +298,14 @@ def _stands_in_columns(frame: pd.DataFrame, level: pd.Index) -> bool:
 
 
 def _text_of(cell: Any) -> str:
-    """A cell of a spreadsheet as text, "" if it is empty."""
+    """Return a spreadsheet's cell as text, "" if it is empty."""
     if pd.isna(cell):
         return ""
     return str(cell).strip()
 
 
 def _read_sheet(path: Path, stated: set[str]) -> Table:
-    """Rows of the first sheet of a spreadsheet that holds any."""
+    """Read the first filled sheet of a spreadsheet."""
     try:
         opened = pd.ExcelFile(path, engine="openpyxl")
     except ImportError as error:
@@ -315,21 +315,21 @@ def _read_sheet(path: Path, stated: set[str]) -> Table:
     with opened as book:
         sheets = pd.read_excel(book, sheet_name=None, header=None, dtype=object)
 
-    # The first sheet that holds any cell.
+    # Find the first filled sheet.
     filled = {name: sheet for name, sheet in sheets.items() if not sheet.dropna(how="all").empty}
     if not filled:
         raise EmptyFileError
-    name, *others = filled
+    name, *unread = filled
     sheet = filled[name].dropna(how="all").dropna(how="all", axis=1)
 
-    # Its first rows as text show the header.
+    # Read the header from its first rows as text.
     first = sheet.head(HEAD_ROWS).to_numpy()
     rows = [[_text_of(cell) for cell in row] for row in first]
     head = read_head(rows, stated)
     frame = _counted(sheet.iloc[head.skip :].set_axis(head.names, axis=1).infer_objects())
 
-    # Name the sheet, and those that are left out.
+    # Note the sheet, and the unread ones.
     note = f"sheet {name}"
-    if others:
-        note += f"; not read: {', '.join(map(str, others))}"
+    if unread:
+        note += f"; not read: {', '.join(map(str, unread))}"
     return Table(str(path), frame, head.pairs, head.has_header, head.notes.and_assumed(note))

@@ -1,4 +1,4 @@
-"""Columns without names, which must show what they are."""
+"""Roles of columns without names, from their contents."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from market_regimes.prices.options import ReadOptions
 from market_regimes.prices.rows import Rows
 from market_regimes.prices.table import Table
 
-MAX_RANGE = 1.5  # of the highest to the lowest price of a bar
+MAX_RANGE = 1.5  # ratio of a bar's highest to its lowest price
 
 
 @dataclass(frozen=True)
 class Contents:
     """
-    What numbered columns stand for.
+    Roles of numbered columns.
 
-    :param date: the column of dates
-    :param time: the column of times of the day; None if there is none
-    :param symbol: the column of symbols; None if there is none
+    :param date: column of dates
+    :param time: column of times of day, None: no such column
+    :param symbol: column of symbols, None: no such column
     :param fields: field -> column
     """
 
@@ -36,26 +36,26 @@ class Contents:
 
 def contents_of(table: Table, options: ReadOptions) -> Contents:
     """
-    :param table: of a file without a header
-    :param options: what the user states about it
-    :return: what its columns stand for, by the user's words or else by their contents
-    :raises ValueError: in one sentence, if the contents leave it open
+    :param table: table of a file without a header
+    :param options: the user's options
+    :return: roles of its columns, by the options or else by their contents
+    :raises ValueError: if the contents leave them open
     """
     frame = table.frame
     stated = options.stated
     date = stated.get("date") or next((name for name in table.names if holds_days(frame[name])), None)
-    others = [name for name in table.names if name != date and name not in stated.values()]
+    remaining = [name for name in table.names if name != date and name not in stated.values()]
 
-    # Times of the day have colons, the only other text is a symbol.
-    texts = [name for name in others if is_text(frame[name])]
+    # Times of day have colons. Any other text is a symbol.
+    texts = [name for name in remaining if is_text(frame[name])]
     times = [name for name in texts if _has_colons(frame[name])]
     words = [name for name in texts if name not in times and not spells_numbers(frame[name])]
-    numbers = [name for name in others if name not in times and name not in words]
+    numbers = [name for name in remaining if name not in times and name not in words]
     symbol = None
     if len(words) == 1 and not stated:
         symbol = words[0]
 
-    # The user's columns, or those that show what they are.
+    # Take the user's columns, or those with clear contents.
     fields = {role: name for role, name in stated.items() if role in FIELDS and name}
     if date is not None and not fields:
         fields = _shown_fields(table, date, numbers, options)
@@ -65,7 +65,7 @@ def contents_of(table: Table, options: ReadOptions) -> Contents:
             "states which is which by number, from 1"
         )
 
-    # What the user states comes first.
+    # The user's options come first.
     time = stated.get("time") or next(iter(times), None)
 
     return Contents(date, time, stated.get("symbol", symbol) or None, fields)
@@ -73,8 +73,8 @@ def contents_of(table: Table, options: ReadOptions) -> Contents:
 
 def extremes_of(prices: np.ndarray) -> tuple[int, int] | None:
     """
-    :param prices: of one instrument at each bar, shape (T, columns)
-    :return: positions of the only high and the only low among the columns; None if they show no such two
+    :param prices: prices of one instrument, shape (T, columns)
+    :return: positions of the only high and the only low among the columns, None: not unique
     """
     with np.errstate(invalid="ignore"):
         high = prices.max(axis=1, keepdims=True)
@@ -82,7 +82,7 @@ def extremes_of(prices: np.ndarray) -> tuple[int, int] | None:
         if not (high < MAX_RANGE * low).all():
             return None
 
-    # A column that is the highest, or the lowest, in every bar.
+    # Find a column that is the highest, or the lowest, in every bar.
     highest = np.flatnonzero((prices == high).all(axis=0))
     lowest = np.flatnonzero((prices == low).all(axis=0))
     if len(highest) != 1 or len(lowest) != 1:
@@ -96,12 +96,14 @@ def _has_colons(column: pd.Series) -> bool:
 
 def _shown_fields(table: Table, date: str, numbers: list[str], options: ReadOptions) -> dict[str, str]:
     """
-    The only column of numbers is the close. Of four and more the first four are prices, if one is always the highest,
-    one the lowest, and opens follow closes; a fifth is the volume.
+    Find the fields of numbered columns.
 
-    :param date: the column of dates
-    :param numbers: the columns of numbers
-    :return: field -> column; {} if the columns show no fields
+    A single column of numbers is the close. Of four or more, the first four are prices if one is always the highest,
+    one the lowest, and opens follow closes. A fifth is the volume.
+
+    :param date: column of dates
+    :param numbers: columns of numbers
+    :return: field -> column, {}: no fields recognised
     """
     if len(numbers) == 1:
         return {"close": numbers[0]}
@@ -109,7 +111,7 @@ def _shown_fields(table: Table, date: str, numbers: list[str], options: ReadOpti
         return {}
     columns = [table.frame[name] for name in numbers[: len(PRICES)]]
 
-    # Numbers by the mark that the cells show.
+    # Read numbers with the decimal mark in the cells.
     has_commas = any(is_text(column) and column.str.contains(",").any() for column in columns)
     decimal = "."
     if has_commas:
@@ -119,7 +121,7 @@ def _shown_fields(table: Table, date: str, numbers: list[str], options: ReadOpti
     if extremes is None:
         return {}
 
-    # The two others in the file's order: the first is the open where each follows the second of the bar before.
+    # Take the other two in the file's order: the first is the open if it follows the second of the bar before.
     opens, closes = (position for position in range(len(PRICES)) if position not in extremes)
     if not _follow(prices[:, opens], prices[:, closes], _is_newest_first(table, date, options)):
         return {}
@@ -137,16 +139,16 @@ def _is_newest_first(table: Table, date: str, options: ReadOptions) -> bool:
 
 
 def _follow(opens: np.ndarray, closes: np.ndarray, is_newest_first: bool) -> bool:
-    """Whether opens lie nearer to the closes before than they would if the two columns were exchanged."""
+    """Return whether opens are closer to the closes before than after an exchange of the two columns."""
     log_opens = np.log(opens)
     log_closes = np.log(closes)
     if is_newest_first:
         log_opens = log_opens[::-1]
         log_closes = log_closes[::-1]
-    if len(opens) < 2:  # no bar before tells
+    if len(opens) < 2:  # no bar before to compare with
         return True
 
-    # Nights are calmer than two bars.
+    # Prices move less overnight than over two bars.
     overnight = np.median(np.abs(log_opens[1:] - log_closes[:-1]))
     exchanged = np.median(np.abs(log_closes[1:] - log_opens[:-1]))
 

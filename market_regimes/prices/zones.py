@@ -1,8 +1,8 @@
 """
 Times of rows, and the zones of their clocks.
 
-Two times matter: the clock the file is written in, since an exchange's day must not become another one in UTC, and the
-instant, by which bars are ordered. They differ where a zone is stated.
+Two times matter: the file's clock, since an exchange's day must not become another day in UTC, and the instant, which
+orders bars. They differ if a zone is stated.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from market_regimes.prices.notes import NO_NOTES, Notes
 from market_regimes.prices.paths import names_of
 from market_regimes.prices.rows import Rows
 
-# Hours east of Greenwich. RFC 2822 lists the American ones, the others have one meaning; of all other abbreviations the
-# instant is unknown, as IST is Indian, Irish or Israeli.
+# Hours east of Greenwich. RFC 2822 lists the American abbreviations, the others have one meaning. All other
+# abbreviations leave the instant unknown: IST is Indian, Irish or Israeli.
 ABBREVIATIONS = dict(z=0, utc=0, gmt=0, est=-5, edt=-4, cst=-6, cdt=-5, mst=-7, mdt=-6, pst=-8, pdt=-7)
 ABBREVIATIONS |= dict(
     wet=0,
@@ -37,7 +37,7 @@ ABBREVIATIONS |= dict(
     aedt=11,
 )
 ZONE = r"Z|z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2})?|[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Za-z_]+)+"
-MAX_OFFSET = 14 * 60  # minutes: Kiribati's is the largest
+MAX_OFFSET = 14 * 60  # minutes; Kiribati's is the largest
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Times:
     """
     Times of T rows.
 
-    :param clock: by the clock the file is written in, datetime64[s]
-    :param instant: in UTC, datetime64[s]; equal to ``clock`` where the file states no zone or one of unknown offset
-    :param zone: as the file states it; None if it does not
-    :param notes: what was assumed
+    :param clock: times by the file's clock, datetime64[s]
+    :param instant: times in UTC, datetime64[s]; equal to ``clock`` without a zone of known offset
+    :param zone: zone as the file states it, None: not stated
+    :param notes: assumptions
     :param has_instants: whether ``instant`` is in UTC
-    :param zones: of each row, where a file has several; else None
-    :param is_inferred: whether the rows decided if the day or the month comes first
+    :param zones: zone of each row if a file has several, else None
+    :param is_inferred: whether the rows decided the order of day and month
     """
 
     clock: np.ndarray
@@ -62,17 +62,17 @@ class Times:
     zones: np.ndarray | None = None
     is_inferred: bool = False
 
-    def take(self, wanted: np.ndarray) -> Times:
-        """:return: the times at these positions, or where a mask is True"""
+    def take(self, selection: np.ndarray) -> Times:
+        """:return: times at these positions, or where a mask is True"""
         zones = self.zones
         zone = self.zone
         if zones is not None:
-            zones = zones[wanted]
+            zones = zones[selection]
             zone = "/".join(dict.fromkeys(zones.tolist()))
         return replace(
             self,
-            clock=self.clock[wanted],
-            instant=self.instant[wanted],
+            clock=self.clock[selection],
+            instant=self.instant[selection],
             zone=zone,
             zones=zones,
         )
@@ -85,8 +85,8 @@ def seconds_of(times: pd.Series) -> np.ndarray:
 
 
 def by_unique(texts: pd.Series, parse: Callable[[str], float]) -> np.ndarray:
-    """:return: ``parse`` of every text, called once for each distinct text, NaN where there is none, shape (T,)"""
-    # Dates repeat: each text is parsed once.
+    """:return: ``parse`` of every text, NaN where there is none, shape (T,); each distinct text is parsed once"""
+    # Parse each text once, since dates repeat.
     codes, uniques = pd.factorize(texts)
     values = np.array([parse(str(text)) for text in uniques] + [np.nan])
     of_texts: np.ndarray = values[codes]
@@ -95,13 +95,13 @@ def by_unique(texts: pd.Series, parse: Callable[[str], float]) -> np.ndarray:
 
 def in_written_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, notes: Notes) -> Times:
     """
-    :param rows: the rows, for refusals
+    :param rows: the rows, for error messages
     :param clock: times of the rows, datetime64[s], shape (T,)
-    :param texts: the zones that stand beside them, "" for none, shape (T,)
-    :param notes: what was assumed so far
-    :return: their times; the instants of named zones are left to ``with_instants``, since a clock shows an hour twice
-        for each symbol
-    :raises ValueError: if some rows have a zone and others none
+    :param texts: zones written beside them, "" for none, shape (T,)
+    :param notes: assumptions so far
+    :return: their times. ``with_instants`` adds the instants of named zones, since a clock shows an hour twice for
+        each symbol
+    :raises ValueError: if only some rows have a zone
     """
     texts = texts.str.strip()
     zones = [str(zone) for zone in texts.unique()]
@@ -112,14 +112,14 @@ def in_written_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, notes: Not
         "the date has no time zone, and others have one",
     )
 
-    # Each row's zone, where there are several.
+    # Keep each row's zone if there are several.
     labels = {zone: _label(zone) for zone in zones}
     name = "/".join(dict.fromkeys(labels.values()))
     each = None
     if len(set(labels.values())) > 1:
         each = texts.map(labels).to_numpy(dtype=object)
 
-    # Offsets give the instants at once.
+    # Offsets give the instants directly.
     offsets = by_unique(texts, _offset)
     if np.isnan(offsets).any():
         return Times(clock, clock, name, notes, zones=each)
@@ -128,21 +128,21 @@ def in_written_zones(rows: Rows, clock: np.ndarray, texts: pd.Series, notes: Not
 
 def with_instants(times: Times, symbol: str, source: str, zone: str | dict[str, str] | None) -> Times:
     """
-    :param times: of one symbol
+    :param times: times of one symbol
     :param symbol: its name
     :param source: its file
-    :param zone: of files that state none, America/New_York or -05:00; or file or symbol -> zone; None: unknown
-    :return: the same with their instants, where the zones are known
-    :raises ValueError: if there is no zone of the stated name, its clock never showed the file's times, or the file
-        states another one although the user names it
+    :param zone: zone of files that state none, America/New_York or -05:00; or file or symbol -> zone; None: unknown
+    :return: the same times with their instants, if the zones are known
+    :raises ValueError: if no zone has the stated name, its clock never showed the file's times, or the file states
+        a zone other than the user's
     """
-    # The file's zone first, then the user's.
+    # The file's zone comes first, then the user's.
     stated = _stated_zone(symbol, source, zone)
     times = _in_named_zones(times)
     if not times.has_instants:
         return _in_stated_zone(times, stated)
 
-    # The file's zone is right; a zone that is stated for all files is meant for those without one.
+    # The file's zone is right. A zone for all files only means those without one.
     if stated is None or _agrees_with(times, stated):
         return times
     if isinstance(zone, dict):
@@ -153,7 +153,7 @@ def with_instants(times: Times, symbol: str, source: str, zone: str | dict[str, 
 
 
 def _stated_zone(symbol: str, source: str, zone: str | dict[str, str] | None) -> str | None:
-    """The zone that the user states for a symbol."""
+    """Return the user's zone for a symbol."""
     if not isinstance(zone, dict):
         return zone
     names = names_of(symbol, source)
@@ -161,7 +161,7 @@ def _stated_zone(symbol: str, source: str, zone: str | dict[str, str] | None) ->
 
 
 def _in_stated_zone(times: Times, stated: str | None) -> Times:
-    """The times with their instants by the user's zone, where the file states none, or one of unknown offset."""
+    """Add instants by the user's zone if the file states none, or one of unknown offset."""
     if stated is None:
         if times.zone is None:
             return times
@@ -188,13 +188,13 @@ def _in_stated_zone(times: Times, stated: str | None) -> Times:
 
 
 def _agrees_with(times: Times, stated: str) -> bool:
-    """Whether the clock of a zone shows the same times at the instants of the file's zone."""
+    """Return whether a zone's clock shows the same times at the instants of the file's zone."""
     offsets = _offsets_of(stated, times.clock)
     return offsets is not None and bool((times.clock - offsets == times.instant).all())
 
 
 def _in_named_zones(times: Times) -> Times:
-    """The times with their instants, where the file names zones that are known."""
+    """Add instants if the file names known zones."""
     if times.has_instants or times.zone is None:
         return times
     zones = times.zones
@@ -215,17 +215,17 @@ def _in_named_zones(times: Times) -> Times:
 
 def _check_skipped(clock: np.ndarray, offsets: np.ndarray, zone: str) -> None:
     """
-    Refuse a zone whose clock never showed the file's times. Midnight is the name of a day, which begins later there.
+    Refuse a zone whose clock never showed the file's times. Midnight only names a day, which may start later.
 
     :param clock: times of the rows, datetime64[s], shape (T,)
-    :param offsets: east of Greenwich by the stated zone, m8[s], shape (T,)
-    :param zone: as the user states it
-    :raises ValueError: if summer time skips one of the times: names the first
+    :param offsets: offsets east of Greenwich in the stated zone, m8[s], shape (T,)
+    :param zone: the user's zone
+    :raises ValueError: if summer time skips one of the times. The message names the first
     """
     if not np.isnan(_offset(zone)):
         return
 
-    # Times that come back changed were never shown.
+    # Conversion to UTC and back changes times that were never shown.
     instants = pd.Series(clock - offsets).dt.tz_localize("UTC")
     shown = instants.dt.tz_convert(ZoneInfo(zone)).dt.tz_localize(None)
 
@@ -239,8 +239,8 @@ def _check_skipped(clock: np.ndarray, offsets: np.ndarray, zone: str) -> None:
 
 
 def _offsets_of(zone: str, clock: np.ndarray) -> np.ndarray | None:
-    """East of Greenwich at each time of a zone's clock, m8[s]; None if the zone is unknown."""
-    # An offset is the same at all times.
+    """Return offsets east of Greenwich at each time of a zone's clock, m8[s], None: unknown zone."""
+    # A fixed offset applies at all times.
     fixed = _offset(zone)
     if not np.isnan(fixed):
         return np.full(len(clock), np.timedelta64(int(fixed), "s"))
@@ -251,10 +251,10 @@ def _offsets_of(zone: str, clock: np.ndarray) -> np.ndarray | None:
         ZoneInfoNotFoundError,
         ValueError,
         OSError,
-    ):  # OSError: the name of a folder of zones
+    ):  # OSError: a folder of zones has this name
         return None
 
-    # The hour that a clock shows twice comes first in summer time; a midnight that summer time skips is an hour later.
+    # An hour that a clock shows twice is first in summer time. A midnight that summer time skips is an hour later.
     forwards = len(clock) < 2 or clock[0] <= clock[-1]
     ordered = pd.Series(clock)
     if not forwards:
@@ -270,7 +270,7 @@ def _offsets_of(zone: str, clock: np.ndarray) -> np.ndarray | None:
 
 
 def _offset(zone: str) -> float:
-    """Seconds east of Greenwich; NaN if unknown."""
+    """Return seconds east of Greenwich, NaN: unknown."""
     if zone.lower() in ABBREVIATIONS:
         return 3600.0 * ABBREVIATIONS[zone.lower()]
     match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?", zone)
@@ -289,14 +289,14 @@ def _offset(zone: str) -> float:
 
 
 def _label(zone: str) -> str:
-    """An offset as +02:00, other zones as they are written."""
+    """Format an offset as +02:00. Other zones stay as written."""
     offset = _offset(zone)
     if np.isnan(offset) or zone.lower() in ABBREVIATIONS:
         if zone in ("Z", "z"):
             return "UTC"
         return zone
 
-    # An offset as +02:00.
+    # Format an offset as +02:00.
     sign = "-" if offset < 0 else "+"
     hours, seconds = divmod(int(abs(offset)), 3600)
 

@@ -21,9 +21,19 @@ from market_regimes.config import SHIPPED, ArgumentError, CheckpointName, Market
 from market_regimes.evaluate.account import Frames
 from market_regimes.evaluate.evaluation import Critic, Evaluation, evaluate, write_evaluation
 from market_regimes.evaluate.pictures import picture_of_returns
-from market_regimes.evaluate.play import Decision, backtest, frames_of, play_period, rows_of_bars
-from market_regimes.evaluate.portfolio import Bench, backtest_in, in_shared_cash
+from market_regimes.evaluate.play import RUINED, Decision, backtest, frames_of, play_period, rows_of_bars
+from market_regimes.evaluate.portfolio import (
+    AccountAgent,
+    AccountState,
+    Bench,
+    Played,
+    WeightRule,
+    backtest_in,
+    in_shared_cash,
+    play_to_last_close,
+)
 from market_regimes.market.allocation import Allocation
+from market_regimes.market.costs import impact_of
 from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.periods import date_text
@@ -88,6 +98,48 @@ def decision(model: DistributionalPPO, trading: TradingCosts) -> Decision:
     return decide
 
 
+def account_agent(model: DistributionalPPO, trading: TradingCosts) -> AccountAgent:
+    """
+    A recurrent policy carries the states of each row; they are zero at the first row of the account.
+
+    :param model: trained on the rows of accounts
+    :param trading: what its actions mean
+    :return: the deterministic policy, which decides for all symbols
+    """
+
+    def on(bench: Bench) -> WeightRule:
+        states: Any = None
+
+        def rule(state: AccountState) -> np.ndarray:
+            nonlocal states
+            is_first = state.row == 0
+            if is_first:
+                states = None
+
+            # A row for each symbol.
+            row = np.array([state.row])
+            observations = bench.observations.at(row, state.weights[None])[0]
+            starts = np.full(len(observations), is_first)
+            actions, states = model.predict(normalised(model, observations), states, starts, deterministic=True)
+            targets = trading.targets(actions)
+            return bench.observations.orders(row, targets[None])[0]
+
+        return rule
+
+    return AccountAgent(on)
+
+
+def rule_of(model: DistributionalPPO, market: MarketConfig) -> Decision | AccountAgent:
+    """
+    :param model: trained on the market
+    :param market: what it was trained on, and what its actions mean
+    :return: the deterministic policy as a trading rule, of one symbol or of an account, as it was trained
+    """
+    if market.portfolio.training == "account":
+        return account_agent(model, market.trading)
+    return decision(model, market.trading)
+
+
 def critic_of(model: DistributionalPPO) -> Critic:
     """
     :param model: trained on the market
@@ -108,7 +160,7 @@ def returns_picture(evaluation: Evaluation, period: str) -> Any:
     :return: the critic's quantiles beside the realised returns, as a figure
     """
     predicted, realised = evaluation.predicted_and_realised
-    return picture_of_returns(evaluation.separate, predicted, realised, f"discounted rewards, {period}")
+    return picture_of_returns(evaluation.predicted_frames, predicted, realised, f"discounted rewards, {period}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +180,7 @@ class Destination:
 
 def evaluate_on(
     model: DistributionalPPO,
-    rule: Decision,
+    rule: Decision | AccountAgent,
     segments: Sequence[Segment],
     market: MarketConfig,
     to: Destination,
@@ -308,10 +360,11 @@ class Agent:
         positions = positions_held(position, [segment.market.symbol for segment in segments])
 
         # The decisions at the last bars, alone or after all bars before.
+        rule = self.rule_of_symbol()
         trading = self.trading if plays else self.trading.without_currency  # no order is filled
         core = MarketCore(segments, len(segments), trading, episode_bars=None)
         decide = replayed if plays else at_last_bar
-        last = decide(core, positions, self.rule())
+        last = decide(core, positions, rule)
         last = replace(last, observations=[normalised(self.model, each) for each in last.observations])
 
         # What to beware of, per symbol.
@@ -358,15 +411,10 @@ class Agent:
                 "one account need a run with market.portfolio.cash=shared"
             )
 
-        # What the agent wants at the last close, after all that it did before; after ruin nothing.
-        episode = play_period(segments, self.trading, self.rule())
-        bars = np.array([segment.last - segment.first for segment in segments])
-        at_last = episode.decision[bars, np.arange(len(symbols))]
-        targets = np.where(episode.ruined < 0, at_last, 0.0)
-
-        # What its account did before.
+        # What the agent wants at the last close, after all that it and its account did before.
         bench = Bench.of(segments, self.trading)
-        played = in_shared_cash(frames_of(episode.columns(), segments, self.trading), bench, self.limits)
+        decided = self._decided(bench)
+        played = decided.played
         rows = len(played.account)
         traded = played.trades.to_numpy() != 0
         newest = traded[::-1].argmax(axis=0) + 1
@@ -377,18 +425,44 @@ class Agent:
         is_last = stamps == stamps.max()
         closes = {segment.market.symbol: float(segment.market.close[-1]) for segment in segments}
         prices_now = {symbol: closes[symbol] for symbol, has_bar in zip(symbols, is_last, strict=True) if has_bar}
-        wanted = {symbol: float(targets[i]) for i, symbol in enumerate(symbols) if is_last[i]}
+        wanted = {symbol: float(decided.targets[i]) for i, symbol in enumerate(symbols) if is_last[i]}
 
         # The orders, and what to beware of.
         held = read_held(Path(positions).expanduser()) if isinstance(positions, str | Path) else positions
         allocation = Allocation(self.limits, symbols, self.trading, bench.risk)
-        orders = order_list(allocation, self.trading, wanted, prices_now, equity, held, lots, past)
-        warnings = []
+        impact = {}
+        if self.trading.impact_coefficient:
+            for segment in segments:
+                of_bars = impact_of(segment.market, self.trading.impact_coefficient)
+                impact[segment.market.symbol] = float(of_bars[-1])
+        orders = order_list(allocation, self.trading, wanted, prices_now, equity, held, lots, past, impact)
+        warnings = list(orders.warnings)
         for i, segment in enumerate(segments):
             clock = clock_of(segment.market, now, zone)
-            sentences = self._warnings(segment, float(episode.held[bars[i], i]), like, clock)
+            sentences = self._warnings(segment, float(decided.positions[i]), like, clock)
             warnings += [f"{segment.market.symbol}: {sentence}" for sentence in sentences]
         return replace(orders, date=date_text(stamps.max()), warnings=warnings)
+
+    def _decided(self, bench: Bench) -> _Decided:
+        """
+        :param bench: what is traded
+        :return: the targets at the last close, and the account up to it; after ruin the targets are 0
+        """
+        rule = self.rule()
+        if isinstance(rule, AccountAgent):
+            played, state, targets = play_to_last_close(bench, rule.on(bench), self.limits)
+            if state.equity <= RUINED:
+                targets = np.zeros(len(targets))
+            return _Decided(played, targets, state.weights)
+
+        # Each symbol by itself.
+        segments = bench.segments
+        episode = play_period(segments, self.trading, rule)
+        bars = np.array([segment.last - segment.first for segment in segments])
+        symbols = np.arange(len(segments))
+        targets = np.where(episode.ruined < 0, episode.decision[bars, symbols], 0.0)
+        frames = frames_of(episode.columns(), segments, self.trading)
+        return _Decided(in_shared_cash(frames, bench, self.limits), targets, episode.held[bars, symbols])
 
     def _warnings(self, segment: Segment, held: float, like: str | None, clock: Clock) -> list[str]:
         """
@@ -428,8 +502,8 @@ class Agent:
         :raises ValueError: if the data cannot be used, or do not cover the days
         """
         segments = self.segments(prices, (first, last), like, own_rule=False)
-        if self.limits.cash == "separate":
-            return backtest(segments, self.trading, self.rule())
+        if self.limits.cash == "separate":  # the files may have several calendars
+            return backtest(segments, self.trading, self.rule_of_symbol())
         return backtest_in(Bench.of(segments, self.trading), self.rule(), self.limits)
 
     def evaluate(
@@ -458,11 +532,39 @@ class Agent:
         :return: path of the JSON
         :raises ValueError: if the path does not end in .onnx or its folder is not there, and without the extra ``onnx``
         """
-        return export_onnx(self.model, self.trading, self.trained, self.step, Path(path).expanduser())
+        return export_onnx(self.model, self.configured.market, self.trained, self.step, Path(path).expanduser())
 
-    def rule(self) -> Decision:
-        """:return: the deterministic policy as a trading rule"""
-        return decision(self.model, self.trading)
+    def rule(self) -> Decision | AccountAgent:
+        """:return: the deterministic policy as a trading rule, of one symbol or of an account, as it was trained"""
+        return rule_of(self.model, self.configured.market)
+
+    def rule_of_symbol(self) -> Decision:
+        """
+        :return: the deterministic policy as a trading rule of one symbol
+        :raises ValueError: if the agent decides for all symbols of an account
+        """
+        rule = self.rule()
+        if isinstance(rule, AccountAgent):
+            raise ValueError(
+                "the run was trained for one account (market.portfolio.training=account), and its agent decides for "
+                "all symbols together: signal --equity prints its orders, Agent.portfolio in Python"
+            )
+        return rule
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """
+    The decision of an agent at the last close of an account.
+
+    :param played: the account up to it
+    :param targets: target of each symbol, shape (K,)
+    :param positions: position that the agent observed before it, shape (K,)
+    """
+
+    played: Played
+    targets: np.ndarray
+    positions: np.ndarray
 
 
 def _entries_of(prices: Any) -> list[str]:
@@ -500,7 +602,8 @@ class _Shut(gym.Env[np.ndarray, Any]):
     """The spaces of a market whose prices are not there."""
 
     def __init__(self, market: MarketConfig):
-        self.observation_space, self.action_space = spaces_of(market.trading, len(market.features))
+        in_account = market.portfolio.training == "account"
+        self.observation_space, self.action_space = spaces_of(market.trading, len(market.features), in_account)
 
 
 def _acting_env(configured: Configured) -> VecEnv:

@@ -15,13 +15,13 @@ from torch import nn, optim
 
 import distributional_ppo
 from distributional_ppo import DistributionalPPO, QuantileActorCriticPolicy
+from market_regimes.run.schedule import FALLING
 from upgd import UPGD, AdaptiveUPGD
 
 ACTIVATIONS = {cls.__name__: cls for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU)}
 OPTIMIZERS = {cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, UPGD, AdaptiveUPGD)}
 FEED_FORWARD = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
 RECURRENT = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
-FALLING = "lin_"  # before the first value of a schedule that falls linearly to 0
 NOT_KEYS = ("flags", "lstm_kwargs")  # parameters that stand for others
 LSTM_ARGUMENTS = ("dropout", "bias")  # of policy_kwargs.lstm_kwargs; the others change shapes that a policy expects
 # Of the algorithm's numbers: lower and upper bound, both included. What is not here the constructor checks.
@@ -178,20 +178,6 @@ def check_device(device: str) -> None:
     """
     if not is_found(device):
         raise ValueError(f"algorithm.device={device}: torch finds no such GPU here; auto takes one where there is one")
-
-
-def schedule(value: str | float) -> str | float:
-    """
-    A number, or "lin_0.0003" for one that falls linearly to 0 over the run.
-
-    :raises ValueError: on anything else
-    """
-    if isinstance(value, bool):
-        raise ValueError("expected a number or lin_NUMBER, got a truth value")
-    if isinstance(value, str) and value.startswith(FALLING):
-        float(value.removeprefix(FALLING))
-        return value
-    return float(value)
 
 
 def check_ranges(algorithm: dict[str, Any]) -> None:

@@ -19,18 +19,15 @@ from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from distributional_ppo import DistributionalPPO
 from market_regimes.config import RunConfig
 from market_regimes.files import write_file
-from market_regimes.market.environment import MarketCore
+from market_regimes.market.environment import Core
 from market_regimes.run import checkpoint
 from market_regimes.run.log import PAGE, ProgressCsv, cut_events, event_sizes, market_page
 from market_regimes.run.probes import figures_by_regime_of_rollout
 from market_regimes.run.resume import capture, restore_generators, with_others
+from market_regimes.run.termination import Terminated
 from quantile_critic.processes import broadcast, gather
 
 Evaluation = tuple[dict[str, float | None], Any]  # scalars by name, and a picture or None
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM asked the program to end, where Ctrl-C raises ``KeyboardInterrupt``."""
 
 
 class StopRequest(threading.Event):
@@ -141,7 +138,7 @@ class RolloutBars(_Callback):
     :param core: the environment's, None: another environment, nothing is noted
     """
 
-    def __init__(self, core: MarketCore | None):
+    def __init__(self, core: Core | None):
         super().__init__()
         self.core = core
         self._noted: list[np.ndarray] = []
@@ -183,7 +180,7 @@ class Training(RolloutBars):
         self,
         run: RunConfig,
         folder: Path,
-        core: MarketCore | None,
+        core: Core | None,
         score: Callable[[], Evaluation],
         score_name: str,
         interrupted: threading.Event,

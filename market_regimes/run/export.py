@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,33 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from distributional_ppo import DistributionalPPO
-from market_regimes.config import TradingCosts
+from market_regimes.config import MarketConfig, TradingCosts
 from market_regimes.files import write_file
 from market_regimes.market.features import columns_of, layout, layout_of_scaling
 from market_regimes.market.regimes import decay_of
+from market_regimes.run.account_graph import ExportedAccount, ExportedLimits
 from market_regimes.run.inputs import is_recurrent
 from market_regimes.run.trained import Trained
 from quantile_critic.sequences import run_step
 
 TRACED = 2  # observations in the example that is traced: of 1 torch makes a constant
+TRACED_SYMBOLS = 3  # of each account in it: another number, so that torch takes neither for the other
+
+# The inputs of ``ExportedLimits``: their types, and their dimensions after that of the accounts.
+DTYPES_OF_LIMITS = {
+    "tradable": torch.bool,
+    "held": torch.float64,
+    "due": torch.bool,
+    "group": torch.int64,
+    "covariance": torch.float64,
+}
+SHAPES_OF_LIMITS = {
+    "tradable": ["symbols"],
+    "held": ["symbols"],
+    "due": ["symbols"],
+    "group": ["symbols"],
+    "covariance": ["symbols", "symbols"],
+}
 PARTS = ("actor_hidden", "actor_cell", "critic_hidden", "critic_cell")  # states of a recurrent policy
 
 
@@ -62,6 +81,14 @@ class ExportedStep(nn.Module):
             self.register_buffer("mean", torch.as_tensor(normalizer.obs_rms.mean))
             self.register_buffer("std", torch.as_tensor(np.sqrt(normalizer.obs_rms.var + normalizer.epsilon)))
         self.to(model.device)
+
+    @property
+    def shapes_of_states(self) -> dict[str, tuple[int, int]]:
+        """Layers and units of the states that a recurrent policy carries, by name; empty: it has no memory."""
+        if not self.states:
+            return {}
+        layers, _, units = self.policy.lstm_hidden_state_shape
+        return dict.fromkeys(self.states, (layers, units))
 
     def forward(
         self, observation: Tensor, episode_start: Tensor | None = None, states: Sequence[Tensor] = ()
@@ -134,13 +161,15 @@ def _state_names(model: DistributionalPPO) -> list[str]:
 
 
 def export_onnx(
-    model: DistributionalPPO, trading: TradingCosts, trained: Mapping[str, Trained], step: int, path: Path
+    model: DistributionalPPO, market: MarketConfig, trained: Mapping[str, Trained], step: int, path: Path
 ) -> Path:
     """
-    Write the step of the deterministic policy as ONNX, and beside it the layout of its inputs and outputs as JSON.
+    Write the step of the deterministic policy as ONNX, and beside it the layout of its inputs and outputs as JSON. With
+    ``market.portfolio.cash=shared`` the step is one of accounts: a row of symbols each, and the weights that the limits
+    leave.
 
     :param model: with its parameters
-    :param trading: what its actions mean
+    :param market: what its actions mean, and whether symbols share their cash
     :param trained: what the run knows of its symbols
     :param step: that the model was trained to
     :param path: of the ONNX file; the other one has the same name with .json
@@ -158,9 +187,18 @@ def export_onnx(
         raise ValueError(
             f'export needs {error.name}, which is not installed: pip install "distributional-ppo[onnx]"'
         ) from error
-    exported = ExportedStep(model, trading).eval()
+
+    # One agent, or an account of agents.
+    trading = market.trading
+    exported = ExportedStep(model, trading)
     description = {"step": step, **layout_of(trained, trading), **_outputs_of(exported, trading)}
-    write_file(path, _onnx_of(exported))
+    graph = graph_of_step(exported)
+    if market.portfolio.cash == "shared":
+        account = ExportedAccount(exported, ExportedLimits(market.portfolio, trading))
+        description = _of_accounts(description, account.limits)
+        graph = graph_of_account(account, _numbers_of(account, exported), exported.shapes_of_states)
+
+    write_file(path, onnx_of(graph))
     write_file(path.with_suffix(".json"), json.dumps(description, indent=2, allow_nan=False))
     return path.with_suffix(".json")
 
@@ -206,16 +244,57 @@ def _outputs_of(exported: ExportedStep, trading: TradingCosts) -> dict[str, Any]
     }
 
     if exported.states:
-        layers, _, units = exported.policy.lstm_hidden_state_shape
+        layers, units = exported.shapes_of_states[exported.states[0]]
         outputs["states"] = {"dtype": "float32", "shape": [layers, "batch", units], "names": exported.states}
     return outputs
 
 
-def _onnx_of(exported: ExportedStep) -> bytes:
-    """The step as a serialised ONNX model whose inputs may hold any number of observations."""
-    # What every policy reads and gives.
+def _of_accounts(description: dict[str, Any], limits: ExportedLimits) -> dict[str, Any]:
+    """
+    :param description: of the inputs and outputs of one agent
+    :param limits: of the account
+    :return: the same of accounts of K agents, with the inputs and the output of their limits
+    """
+    of_accounts = dict(description)
+    for name in ("observation", "position", "quantiles", "states"):
+        if name in description:
+            entry = description[name]
+            place = entry["shape"].index("batch") + 1
+            shape = [*entry["shape"][:place], "symbols", *entry["shape"][place:]]
+            of_accounts[name] = {**entry, "shape": shape}
+
+    # The limits, by the names of their keys, and what they read.
+    shapes = {name: ["batch", *SHAPES_OF_LIMITS[name]] for name in limits.inputs}
+    inputs = {name: {"dtype": str(DTYPES_OF_LIMITS[name])[6:], "shape": shape} for name, shape in shapes.items()}
+    weight = {"dtype": "float64", "shape": ["batch", "symbols"], "unit": "share of equity"}
+    portfolio = {**asdict(limits.portfolio), **asdict(limits.bounds)}
+    of_accounts["account"] = {"inputs": inputs, "weight": weight, "limits": portfolio}
+    return of_accounts
+
+
+@dataclass(frozen=True)
+class Graph:
+    """
+    A module and what torch traces it with.
+
+    :param module: to be exported
+    :param inputs: an example, as its ``forward`` takes them
+    :param shapes: dimensions that are free, as ``torch.export`` takes them, in the structure of the inputs
+    :param names: of the tensors among the inputs
+    :param outputs: names of the tensors that come out
+    """
+
+    module: nn.Module
+    inputs: list[Any]
+    shapes: list[Any]
+    names: list[str]
+    outputs: list[str]
+
+
+def graph_of_step(exported: ExportedStep) -> Graph:
+    """One agent's step, for any number of observations."""
     policy = exported.policy
-    states = exported.states
+    states = exported.shapes_of_states
     batch = torch.export.Dim("batch")
     inputs: list[Any] = [torch.zeros(TRACED, *policy.observation_space.shape)]
     shapes: list[Any] = [{0: batch}]
@@ -224,19 +303,61 @@ def _onnx_of(exported: ExportedStep) -> bytes:
 
     # What a recurrent one carries from step to step.
     if states:
-        layers, _, units = policy.lstm_hidden_state_shape
-        inputs += [torch.zeros(TRACED, dtype=torch.bool), [torch.zeros(layers, TRACED, units) for _ in states]]
+        examples = [torch.zeros(layers, TRACED, units) for layers, units in states.values()]
+        inputs += [torch.zeros(TRACED, dtype=torch.bool), examples]
         shapes += [{0: batch}, [{1: batch} for _ in states]]
         names += ["episode_start", *states]
         outputs += [f"next_{name}" for name in states]
+    return Graph(exported, inputs, shapes, names, outputs)
 
+
+def graph_of_account(account: ExportedAccount, numbers: int, states: Mapping[str, tuple[int, int]]) -> Graph:
+    """
+    The step of accounts, for any number of them and of their symbols.
+
+    :param account: to be exported
+    :param numbers: of a symbol's observation
+    :param states: that the policy carries from step to step, by name: layers and units
+    """
+    batch = torch.export.Dim("batch")
+    symbols = torch.export.Dim("symbols")
+    inputs: list[Any] = [torch.zeros(TRACED, TRACED_SYMBOLS, numbers)]
+    shapes: list[Any] = [{0: batch, 1: symbols}]
+    names = ["observation"]
+
+    # What the limits need; the others have no input.
+    needed = account.limits.inputs
+    for name, dtype in DTYPES_OF_LIMITS.items():
+        is_needed = name in needed
+        dimensions = len(SHAPES_OF_LIMITS[name])
+        example = torch.zeros(TRACED, *[TRACED_SYMBOLS] * dimensions, dtype=dtype)
+        free = {0: batch, **dict.fromkeys(range(1, dimensions + 1), symbols)}
+        inputs.append(example if is_needed else None)
+        shapes.append(free if is_needed else None)
+        names += [name] * is_needed
+
+    # What a recurrent policy carries from step to step.
+    outputs = ["position", "quantiles", "weight"]
+    if states:
+        of_symbols = [torch.zeros(layers, TRACED, TRACED_SYMBOLS, units) for layers, units in states.values()]
+        inputs += [torch.zeros(TRACED, dtype=torch.bool), of_symbols]
+        shapes += [{0: batch}, [{1: batch, 2: symbols} for _ in states]]
+        names += ["episode_start", *states]
+        outputs += [f"next_{name}" for name in states]
+    return Graph(account, inputs, shapes, names, outputs)
+
+
+def onnx_of(graph: Graph) -> bytes:
+    """A module as a serialised ONNX model."""
+    module = graph.module.eval()
+    device = next(module.parameters()).device
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            exported,
-            tree_map_only(Tensor, lambda tensor: tensor.to(policy.device), tuple(inputs)),
-            input_names=names,
-            output_names=outputs,
-            dynamic_shapes=tuple(shapes),
+            module.to(device),
+            tree_map_only(Tensor, lambda tensor: tensor.to(device), tuple(graph.inputs)),
+            input_names=graph.names,
+            output_names=graph.outputs,
+            dynamic_shapes=tuple(graph.shapes),
             dynamo=True,
             verbose=False,
         )
@@ -244,6 +365,14 @@ def _onnx_of(exported: ExportedStep) -> bytes:
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _numbers_of(account: ExportedAccount, exported: ExportedStep) -> int:
+    """Numbers of a symbol's observation; rows of an account, which the policy reads, are made of them in the graph."""
+    numbers: int = exported.policy.observation_space.shape[0]
+    if account.rows:
+        return (numbers - 1) // 2
+    return numbers
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ from market_regimes.market.environment import MarketVecEnv
 from market_regimes.run.checkpoint import CheckpointError, State, Tensors, load_agent, reason_of, statistics_of
 from quantile_critic.processes import n_processes, rank
 
-AGENT_ARRAYS = ("symbol", "bar", "end", "position", "equity")  # of the market's core: where every agent stands
 NOISE = ("exploration_mat", "exploration_matrices")  # of gSDE
 STATISTICS = ("mean", "var", "count")
 
@@ -51,7 +50,8 @@ def capture(model: DistributionalPPO) -> tuple[Tensors, State]:
     # Every agent in its episode, and what its LSTMs remember.
     market, monitor = _market_env(model)
     if market is not None and monitor is not None:
-        tensors["market"] = {name: torch.from_numpy(getattr(market.core, name).copy()) for name in AGENT_ARRAYS}
+        core = market.core
+        tensors["market"] = {name: torch.from_numpy(getattr(core.agents, name).copy()) for name in core.STATE}
         monitored = (monitor.episode_returns, monitor.episode_lengths)
         tensors["monitor"] = [torch.from_numpy(array.copy()) for array in monitored]
         tensors["last_obs"] = torch.from_numpy(np.array(model._last_obs))
@@ -180,8 +180,9 @@ def _restore_market(
     market, monitor = _market_env(model)
     if market is None or monitor is None:
         return
-    for name in AGENT_ARRAYS:
-        np.copyto(getattr(market.core, name), tensors["market"][name].numpy(), casting="no")
+    core = market.core
+    for name in core.STATE:
+        np.copyto(getattr(core.agents, name), tensors["market"][name].numpy(), casting="no")
     market.generator.bit_generator.state = state["market_rng"]
 
     returns, lengths = tensors["monitor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,17 @@ from market_regimes.evaluate.evaluation import benchmark_scores, check_portfolio
 from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.play import Decision
+from market_regimes.evaluate.portfolio import AccountAgent
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import found_from_anywhere, new_folder, write_file
-from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.account_environment import AccountRows
+from market_regimes.market.environment import Core, MarketCore, MarketVecEnv
 from market_regimes.market.market import with_fill
 from market_regimes.market.monitor import EpisodeMonitor
+from market_regimes.market.segment import Segment
 from market_regimes.market.segments import Segments, read_data
 from market_regimes.run import checkpoint
-from market_regimes.run.agent import Destination, critic_of, decision, evaluate_on, returns_picture, reward_figures
+from market_regimes.run.agent import Destination, critic_of, evaluate_on, returns_picture, reward_figures, rule_of
 from market_regimes.run.algorithm import model_of
 from market_regimes.run.callback import Evaluation, Following, Memory, Training, until_interrupted
 from market_regimes.run.checkpoint import CheckpointError, newest_first
@@ -73,16 +76,11 @@ class Study:
 
         # On a market there are segments, and a core that trades those of the training period.
         self.segments: Segments = {}
-        self.core: MarketCore | None = None
+        self.core: Core | None = None
         self.score_name = "mean_reward"
         if run.env_id == "market":
             market, self.segments = _with_segments(market, segments)
-            self.core = MarketCore(
-                self.segments["train"],
-                run.n_envs,
-                market.trading,
-                market.episode_bars,
-            )
+            self.core = _core(self.segments["train"], run, market)
             self.score_name = "sharpe_ratio"
             check_scalars_of_regimes(self.core.markets[0].regimes.names)
             if market.portfolio.cash == "shared":
@@ -274,9 +272,9 @@ class Study:
         check_provenance(folder, self.segments)
         self.step = checkpoint.load(self.model, folder, which)
 
-    def agent(self) -> Decision:
-        """:return: the deterministic policy as a trading rule"""
-        return decision(self.model, self.trading)
+    def agent(self) -> Decision | AccountAgent:
+        """:return: the deterministic policy as a trading rule, of one symbol or of an account as it was trained"""
+        return rule_of(self.model, self.configured.market)
 
     def score(self) -> Evaluation:
         """
@@ -325,6 +323,17 @@ class Study:
         model = self.model
         market = self.configured.market
         return evaluate_on(model, self.agent(), segments, market, to, self.seed, self.step)
+
+
+def _core(
+    segments: Sequence[Segment],
+    run: RunConfig,
+    market: MarketConfig,
+) -> Core:
+    """What trades in training: agents of one symbol each, or accounts with a row for each symbol."""
+    if market.portfolio.training == "account":
+        return AccountRows(segments, run.n_envs, market.trading, market.portfolio, market.episode_bars)
+    return MarketCore(segments, run.n_envs, market.trading, market.episode_bars)
 
 
 def _with_segments(

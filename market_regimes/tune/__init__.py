@@ -1,1 +1,1 @@
-"""The search for settings: trials, space, processes."""
+"""Hyperparameter search: trials, space, processes."""

@@ -1,58 +1,25 @@
-"""Folds of a search: each trains on the past and validates on the days that follow, all before the test period."""
+"""Folds of a search. Each trains on the past and validates on the days that follow, all before the test period."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from market_regimes.config import MarketConfig, TuneConfig
 from market_regimes.market.data import read_bars
-from market_regimes.market.describe import assumed, observed, warnings_of
 from market_regimes.market.periods import with_periods
-from market_regimes.market.segments import Segments, segments_of
-from market_regimes.market.walk_forward import (
-    MIN_SCORED_BARS,
-    MIN_TRAIN_BARS,
-    WalkForward,
-    day_of,
-    digest_until,
-    middle_of,
-    shortage,
-    span_of,
-)
+from market_regimes.market.walk_forward import Fold, WalkForward, day_of, fold_of, middle_of, span_of
 from market_regimes.prices import Bars, bars_before, check_zones
 
 
-@dataclass(frozen=True)
-class ValidationFold:
+def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
     """
-    :param label: of the market
-    :param name: of the validation period
-    :param market: with the fold's training and validation period
-    :param missing: reason for skipping the fold, None: it is used
-    :param fingerprint: of the market's data up to the fold's last day
-    :param segments: of both periods; none if it is skipped
-    :param notes: what was assumed about the market's files, and what may be wrong with them
-    """
+    Divide bars that end before the test period into folds. Later bars are not available.
 
-    label: str
-    name: str
-    market: MarketConfig
-    missing: str | None
-    fingerprint: str
-    segments: Segments = field(default_factory=dict, compare=False, repr=False)
-    notes: tuple[str, ...] = ()
-
-
-def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[ValidationFold]:
-    """
-    Folds from bars that end before the test period: later bars are not there to be read.
-
-    :param tune: how to divide
+    :param tune: settings of the search
     :param market: the data
-    :return: the folds in time
-    :raises ValueError: if none has bars enough, or the data cannot be used
+    :return: folds in order of time
+    :raises ValueError: if no fold has enough bars, or the data cannot be used
     """
     read = read_bars(market)
     check_zones(market.zone, read)
@@ -71,7 +38,7 @@ def _check_first_validation(
     read: Sequence[Bars],
     test: str,
 ) -> None:
-    """Raise unless validation begins after the first bar and before the test period."""
+    """Raise unless validation starts after the first bar and before the test period."""
     first = tune.first_validation
     if first is None:
         return
@@ -84,27 +51,15 @@ def _folds(
     tune: TuneConfig,
     market: MarketConfig,
     read: Sequence[Bars],
-) -> list[ValidationFold]:
-    """The folds of bars that end before the test period."""
-    label = "+".join(Path(entry).stem for entry in market.entries)
-    notes = (*assumed(read), *observed(market), *(f"warning: {sentence}" for sentence in warnings_of(read)))
-
-    # Validation begins where the user says, else halfway.
+) -> list[Fold]:
+    """Divide bars that end before the test period."""
+    # Validation starts on the user's date, else halfway.
     begin, end = span_of(read)
     first = middle_of(begin, end)
     if tune.first_validation is not None:
         first = day_of(tune.first_validation, "first_validation")
     division = WalkForward(tune.validation_years, tune.train_years, tune.embargo_days)
 
-    folds = []
-    for train, validation in division.periods(begin, first, end):
-        divided = replace(market, train=train, validation=validation)
-        missing = shortage(read, train, "training", MIN_TRAIN_BARS)
-        missing = missing or shortage(read, validation, "validation", MIN_SCORED_BARS)
-        segments: Segments = {}
-        if missing is None:
-            segments = segments_of(divided, ("train", "validation"), read)
-        name = f"{validation[0][:7]} to {validation[1][:7]}"
-        fingerprint = digest_until(read, market, validation[1])
-        folds.append(ValidationFold(label, name, divided, missing, fingerprint, segments, notes))
-    return folds
+    days = division.periods(begin, first, end)
+    divided = [replace(market, train=train, validation=validation) for train, validation in days]
+    return [fold_of(read, each, scored_by="validation") for each in divided]

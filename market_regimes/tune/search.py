@@ -1,4 +1,4 @@
-"""A search for good values of the configuration: trials in several processes, scored by validation that walks on."""
+"""Search for good values of the configuration: trials in several processes, scored by walk-forward validation."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from filelock import FileLock, Timeout
 from market_regimes.config import RunConfig, TuneConfig, seeds_of
 from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.files import leave_closed_pipe, write_file
+from market_regimes.market.walk_forward import Fold
 from market_regimes.run.study import Study
-from market_regimes.tune.folds import ValidationFold
 from market_regimes.tune.space import Space, distribution_of, nested
 
-NAME = "tune"  # of Optuna's study
+NAME = "tune"  # name of Optuna's study
 STORAGE = "study.db"
-FAILURES = (ValueError, ArithmeticError, RuntimeError, AssertionError)  # of values that do not go together, or diverge
-LINE_START = "\r\x1b[K"  # clears the line on which the terminal shows that the search goes on
-SEEDS_OF_SAMPLERS = 1000  # more than workers, so that no two samplers draw alike
+FAILURES = (ValueError, ArithmeticError, RuntimeError, AssertionError)  # errors of incompatible or divergent values
+LINE_START = "\r\x1b[K"  # clears the terminal line that shows progress
+SEEDS_OF_SAMPLERS = 1000  # more than the number of workers, so that no two samplers draw alike
 
 
 @dataclass(frozen=True)
 class Search:
     """
-    What a worker process must know.
+    Input of a worker process.
 
-    :param folder: where the search lies
-    :param tune: how it is run
-    :param run: the run around the algorithm
-    :param algorithm: keyword arguments as YAML has them, over which a trial's values lie
-    :param space: what is varied
-    :param folds: what trials are scored on, all with bars enough
+    :param folder: folder of the search
+    :param tune: settings of the search
+    :param run: settings of each run
+    :param algorithm: keyword arguments as in YAML, which a trial's values override
+    :param space: keys to vary
+    :param folds: folds that score trials, all with enough bars
     """
 
     folder: Path
@@ -48,10 +48,10 @@ class Search:
     run: RunConfig
     algorithm: dict[str, Any]
     space: Space
-    folds: list[ValidationFold]
+    folds: list[Fold]
 
     def study(self) -> Any:
-        """:return: Optuna's study in the folder, made if it is not there"""
+        """:return: Optuna's study in the folder, created if missing"""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,21 +67,21 @@ class Search:
     def score(
         self,
         params: Mapping[str, Any],
-        fold: ValidationFold,
+        fold: Fold,
         seed: int,
     ) -> float:
         """
-        :param params: of a trial, by keys of the configuration
-        :param fold: to train and to validate on
-        :param seed: of the training
-        :return: Sharpe ratio of validation, by which ``best`` checkpoints are chosen, too; 0 of an agent that never
-            holds anything: it neither earns nor loses
+        :param params: a trial's values, by keys of the configuration
+        :param fold: periods to train and to validate on
+        :param seed: seed of the training
+        :return: Sharpe ratio of validation, which also selects ``best`` checkpoints; 0 for an agent that never holds a
+            position, since it neither earns nor loses
         """
         values = nested(params)
         run = replace(self.run, **values.get("run", {}))
         algorithm = {**_merged(self.algorithm, values.get("algorithm", {})), "seed": seed}
 
-        # Many processes train at a time: none of them prints.
+        # Many processes train at once, so none of them prints.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             study = Study(run, fold.market, algorithm, fold.segments)
@@ -93,7 +93,7 @@ class Search:
 
 
 def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over a base, section by section."""
+    """Override a base with values, section by section."""
     merged = dict(base)
     for key, value in values.items():
         merged[key] = _merged(base.get(key) or {}, value) if isinstance(value, Mapping) else value
@@ -102,11 +102,11 @@ def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
 
 def run_search(search: Search, configuration: str | None = None) -> None:
     """
-    Run the trials that are left. A trial whose process is killed is lost, and another one takes its place.
+    Run the remaining trials. Another trial replaces one whose process was killed.
 
-    :param search: in a folder that is there
-    :param configuration: of the search, kept in its folder; None: it is not kept
-    :raises ValueError: if another process runs it, or it was begun on other data
+    :param search: search in an existing folder
+    :param configuration: configuration to write into the folder, None: none
+    :raises ValueError: if another process runs the search, or it started on other data
     """
     try:
         with FileLock(search.folder / ".lock", timeout=0):
@@ -121,7 +121,7 @@ def run_search(search: Search, configuration: str | None = None) -> None:
 
 
 def _begin(search: Search, configuration: str | None) -> Any:
-    """Optuna's study, on the data that it was begun on, without trials that no process will end."""
+    """Open Optuna's study on the data of its start, and fail trials that no process will finish."""
     study = search.study()
     data = {fold.name: fold.fingerprint for fold in search.folds}
     if study.user_attrs.get("data", data) != data:
@@ -134,7 +134,7 @@ def _begin(search: Search, configuration: str | None) -> Any:
 
 
 def _run_workers(search: Search, count: int) -> None:
-    """Run trials in processes until all have ended."""
+    """Run trials in processes until all have finished."""
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(
@@ -167,16 +167,16 @@ def _give_up_running(study: Any) -> None:
 
 
 def _counted(study: Any) -> list[Any]:
-    """Trials that ended by themselves, with an error or without, or are running."""
+    """List trials that are running, or finished with or without an error."""
     return [trial for trial in study.get_trials() if trial.state.name != "FAIL" or "error" in trial.user_attrs]
 
 
 def work(search: Search, number: int) -> None:
     """
-    Run trials until all have been given out.
+    Run trials until none remains.
 
-    :param search: to take part in
-    :param number: of this process, from 0 on
+    :param search: the search
+    :param number: index of this process, from 0
     """
     import optuna
 
@@ -185,12 +185,12 @@ def work(search: Search, number: int) -> None:
     sampler_seed = SEEDS_OF_SAMPLERS * len(study.get_trials(deepcopy=False)) + number
     study.sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=search.tune.workers > 1)
     study.pruner = optuna.pruners.MedianPruner()
-    distributions = {key: distribution_of(key, wanted) for key, wanted in search.space.items()}
+    distributions = {key: distribution_of(key, values) for key, values in search.space.items()}
 
     parent = multiprocessing.parent_process()
     with contextlib.suppress(KeyboardInterrupt):
         while parent is None or parent.is_alive():
-            with FileLock(search.folder / ".ask.lock"):  # else two processes would both take the last one
+            with FileLock(search.folder / ".ask.lock"):  # otherwise two processes would both take the last trial
                 if len(_counted(study)) >= search.tune.trials:
                     return
                 trial = study.ask(distributions)
@@ -212,12 +212,12 @@ def run_trial(
     trial: Any,
 ) -> str:
     """
-    Score a trial seed by seed, so that after each all trials have been scored alike; give up a poor one.
+    Score a trial seed by seed, and prune a poor one early. After each seed all trials compare alike.
 
-    :param search: with the folds
-    :param study: receives how the trial ended
-    :param trial: Optuna's, with its parameters
-    :return: that in words
+    :param search: the search with its folds
+    :param study: study that receives the outcome
+    :param trial: Optuna's trial with its parameters
+    :return: description of the outcome
     """
     from optuna.trial import TrialState
 
@@ -230,7 +230,7 @@ def run_trial(
             score = float(np.median([np.mean(of_seed) for of_seed in scores]))
             trial.report(score, step)
 
-            # After the last seed nothing would be spared.
+            # Pruning after the last seed would save nothing.
             if step + 1 < len(seeds) and trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
                 return f"given up after {step + 1} of {len(seeds)} seeds at {score:.3f}"
@@ -246,11 +246,11 @@ def run_trial(
 
 def conclude(search: Search) -> Any:
     """
-    Write ``trials.csv``, ``history.png`` and ``importance.png``, the last where enough trials were finished.
+    Write ``trials.csv``, ``history.png`` and, after enough trials, ``importance.png``.
 
-    :param search: that was run
+    :param search: a search that has run
     :return: Optuna's best trial
-    :raises ValueError: if no trial was finished
+    :raises ValueError: if no trial succeeded
     """
     from optuna.trial import TrialState
 
@@ -267,13 +267,13 @@ def conclude(search: Search) -> Any:
 
 
 def _draw(study: Any, folder: Path) -> None:
-    """Optuna's pictures, by its own functions for matplotlib."""
+    """Draw Optuna's pictures with its matplotlib functions."""
     import matplotlib.pyplot as plt
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     for name, plot in (("history", plot_optimization_history), ("importance", plot_param_importances)):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls them experimental
+            warnings.simplefilter("ignore")  # Optuna calls them experimental
             try:
                 figure: Any = plot(study).figure
             except (ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What a search varies: keys of the configuration, each with choices or a range."""
+"""Space of a search: keys of the configuration, each with choices or a range."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Of other sections than ``algorithm``; the market and the seeds are what a trial is judged on.
+# Keys outside ``algorithm``. Market and seeds are fixed, since they judge a trial.
 RUN_KEYS = ("run.n_envs", "run.total_timesteps", "run.normalize_observations")
 NOT_VARIED = ("algorithm.seed", "algorithm.device")
-Space = Mapping[str, Any]  # by key: a list of choices, or {low, high, log or step}
+Space = Mapping[str, Any]  # key -> list of choices, or {low, high, log or step}
 
 
 def check_key(key: str, keys: Collection[str]) -> None:
     """
-    :param key: of the space, like algorithm.gamma
-    :param keys: of ``train``
-    :raises ValueError: if there is no such key, or a search may not vary it
+    :param key: key of the space, like algorithm.gamma
+    :param keys: keys of ``train``
+    :raises ValueError: if the key does not exist, or a search cannot vary it
     """
     if key not in keys:
         raise ValueError(f"the space has a key that train has not, {key}")
@@ -26,33 +26,33 @@ def check_key(key: str, keys: Collection[str]) -> None:
         )
 
 
-def distribution_of(key: str, wanted: Any) -> Any:
+def distribution_of(key: str, values: Any) -> Any:
     """
-    :param key: of the space
-    :param wanted: a list of choices; or low and high, both included, with log (evenly in the logarithm) or step
-    :return: Optuna's distribution: of whole numbers where low and high are
-    :raises ValueError: on anything else
+    :param key: key of the space
+    :param values: a list of choices; or low and high, both included, with log (even in the logarithm) or step
+    :return: Optuna's distribution, of integers if low and high are integers
+    :raises ValueError: if the values have another form
     """
     from optuna import distributions
 
-    # A list is one of choices.
-    if isinstance(wanted, list):
-        if not wanted or not all(value is None or isinstance(value, bool | int | float | str) for value in wanted):
-            raise ValueError(f"space.{key}: choices are numbers, text, true, false or null, got {wanted}")
-        return distributions.CategoricalDistribution(wanted)
+    # A list has choices.
+    if isinstance(values, list):
+        if not values or not all(value is None or isinstance(value, bool | int | float | str) for value in values):
+            raise ValueError(f"space.{key}: choices are numbers, text, true, false or null, got {values}")
+        return distributions.CategoricalDistribution(values)
 
-    # All else is a range.
+    # Anything else must be a range.
     form = f"space.{key} wants a list of choices, or low and high, perhaps with log or step"
-    if not isinstance(wanted, dict) or not {"low", "high"} <= wanted.keys() <= {"low", "high", "log", "step"}:
-        raise ValueError(f"{form}, got {wanted}")
-    low = wanted["low"]
-    high = wanted["high"]
-    kinds = {type(low), type(high), type(wanted.get("step") or low)}
-    if not kinds <= {int, float} or not math.isfinite(low + high) or not isinstance(wanted.get("log", False), bool):
-        raise ValueError(f"{form}: finite numbers, and true or false for log, got {wanted}")
+    if not isinstance(values, dict) or not {"low", "high"} <= values.keys() <= {"low", "high", "log", "step"}:
+        raise ValueError(f"{form}, got {values}")
+    low = values["low"]
+    high = values["high"]
+    kinds = {type(low), type(high), type(values.get("step") or low)}
+    if not kinds <= {int, float} or not math.isfinite(low + high) or not isinstance(values.get("log", False), bool):
+        raise ValueError(f"{form}: finite numbers, and true or false for log, got {values}")
 
-    # Of whole numbers where all are whole.
-    options = {name: wanted[name] for name in ("log", "step") if name in wanted}
+    # Use integers if all numbers are integers.
+    options = {name: values[name] for name in ("log", "step") if name in values}
     try:
         if kinds == {int}:
             return distributions.IntDistribution(low, high, **options)
@@ -61,20 +61,20 @@ def distribution_of(key: str, wanted: Any) -> Any:
         raise ValueError(f"space.{key}: {error}") from error
 
 
-def ends_of(wanted: Any) -> list[Any]:
+def ends_of(values: Any) -> list[Any]:
     """
-    :param wanted: for which there is a ``distribution_of``
-    :return: the values that a constructor must take for it to take all: every choice, or low and high
+    :param values: values that ``distribution_of`` accepts
+    :return: values that represent the whole space for a constructor: every choice, or low and high
     """
-    if isinstance(wanted, list):
-        return list(wanted)
-    return [wanted["low"], wanted["high"]]
+    if isinstance(values, list):
+        return list(values)
+    return [values["low"], values["high"]]
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param values: by keys like algorithm.policy_kwargs.n_quantiles
-    :return: the same as sections within sections
+    :param values: values by keys like algorithm.policy_kwargs.n_quantiles
+    :return: the same values in nested sections
     """
     result: dict[str, Any] = {}
     for key, value in values.items():

@@ -35,7 +35,7 @@ def test_the_probe_asks_step_by_step_what_a_loop_asks(monkeypatch):
     study = Study(RunConfig(n_envs=2), MARKET, ALGORITHM, segments)
     model = study.model
     probe = Probe(segments["train"], study.trading, 0.9)
-    with probe_module._left_as_it_is(model), torch.no_grad():
+    with probe_module._without_side_effects(model), torch.no_grad():
         episode = probe._episodes(model)
         observations = probe_module.normalised(model, episode.observations[:-1])
     steps = np.repeat(np.arange(40), 3), np.tile(np.arange(3), 40)
@@ -58,7 +58,7 @@ def test_the_actor_remembers_from_bar_to_bar_of_the_probe(monkeypatch):
         model.policy.action_net.weight *= 100.0  # else all actions are near 0
         model.policy.action_net.bias[:] = 0.5
     probe = Probe(segments["train"], study.trading, 0.9)
-    with probe_module._left_as_it_is(model), torch.no_grad():
+    with probe_module._without_side_effects(model), torch.no_grad():
         episode = probe._episodes(model)
         observations = probe_module.normalised(model, episode.observations[:-1])
 

@@ -13,13 +13,14 @@ from scipy import stats
 from market_regimes.compare.catalogue import compared_figures
 from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.compare.comparison import Comparison, cells_of
-from market_regimes.compare.folds import Fold, folds_of
+from market_regimes.compare.folds import folds_of
 from market_regimes.compare.headline import headline
 from market_regimes.compare.html_report import facts_of, write_report
 from market_regimes.compare.printing import print_by_regime
 from market_regimes.compare.statistics import deflated_sharpe, effect, sharpe_difference
 from market_regimes.compare.tables import analysed, tables_of, write_tables
 from market_regimes.config import CompareConfig, MarketConfig, RunConfig, TradingCosts
+from market_regimes.market.walk_forward import Fold
 
 HIGHER_IS_BETTER = {
     "explained_variance",

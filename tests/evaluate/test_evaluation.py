@@ -305,6 +305,16 @@ class TestSharedCash:
 
     def test_limits_that_do_not_fit_the_symbols_are_refused_before_anything_is_played(self):
         segments = [segment_of(walking_market("A", 3))]
-        limits = PortfolioConfig(cash="shared", groups={"Z": "x"}, group_max={"x": 0.5})
-        with pytest.raises(ValueError, match="groups names Z"):
+        limits = PortfolioConfig(cash="shared", net=3.0)
+        with pytest.raises(ValueError, match=r"net=3 exceeds market\.portfolio\.gross=1"):
             evaluate(self.half_when_it_rose, segments, TradingCosts(), portfolio=limits)
+
+    def test_groups_may_name_more_symbols_than_are_evaluated(self):
+        """A alone may have 0.3; its group of two is cut as if the missing symbol held nothing."""
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AC")]
+        limits = PortfolioConfig(cash="shared", groups={"A": "x", "B": "x"}, group_max={"x": 0.3})
+        evaluation = evaluate(self.half_when_it_rose, segments, TradingCosts(fee_bp=5.0), portfolio=limits)
+
+        weights = evaluation.played.weights
+        assert weights["A"].max() == pytest.approx(0.3)
+        assert weights["C"].max() > 0.3

@@ -8,7 +8,7 @@ import pytest
 from builders import segment_of, walking_market
 
 from market_regimes.config import PortfolioConfig, TradingCosts
-from market_regimes.market.allocation import Allocation, PastRisk
+from market_regimes.market.allocation import Allocation, PastRisk, check_groups
 from market_regimes.market.portfolio import PortfolioCore, Quotes
 
 LONG_ONLY = TradingCosts()
@@ -18,11 +18,16 @@ ROW = np.zeros(1, dtype=np.int64)
 
 def projected(config, desired, held=None, tradable=None, costs=LONG_ONLY, risk=None):
     """Weights and names of the limits that bound, of one account."""
+    symbols = list("ABCDEFGHIJ"[: len(desired)])
+    allocation = Allocation(replace(config, cash="shared"), symbols, costs, risk)
+    return projected_of(allocation, desired, held, tradable)
+
+
+def projected_of(allocation, desired, held=None, tradable=None):
+    """Weights and names of the limits that bound, of one account."""
     desired = np.array([desired], dtype=float)
     held = np.zeros_like(desired) if held is None else np.array([held], dtype=float)
     tradable = np.ones(desired.shape, dtype=bool) if tradable is None else np.array([tradable])
-    symbols = list("ABCDEFGHIJ"[: desired.shape[1]])
-    allocation = Allocation(replace(config, cash="shared"), symbols, costs, risk)
     wanted = allocation.outside_band(desired, held, tradable, ROW)
     projection = allocation.project(wanted, held, tradable, ROW)
     return projection.weights[0].tolist(), [name for name, cut in projection.bound.items() if cut[0]]
@@ -251,6 +256,25 @@ class TestRandomDraws:
 
         assert attainable > 600
 
+    def test_accounts_of_one_projection_do_not_touch_each_other(self):
+        """Each of eight accounts has the weights that it has alone."""
+        for seed in range(1000):
+            allocation, desired, held, tradable = random_draw(seed)
+            rng = np.random.default_rng(seed)
+            shape = (8, desired.shape[1])
+            wanted = np.where(rng.random(shape) < 0.3, np.nan, rng.uniform(-1.2, 1.2, shape))
+            holdings = rng.uniform(-1.0, 1.0, shape)
+            filled = rng.random(shape) < 0.7
+            wanted[0] = desired
+            holdings[0] = held
+            filled[0] = tradable
+            together = allocation.project(wanted, holdings, filled, np.zeros(8, dtype=int)).weights
+
+            for k in range(8):
+                one = slice(k, k + 1)
+                alone = allocation.project(wanted[one], holdings[one], filled[one], ROW).weights
+                assert together[one] == pytest.approx(alone, abs=1e-13), seed
+
     def test_projecting_twice_is_once(self):
         for seed in range(1000):
             allocation, desired, held, tradable = random_draw(seed)
@@ -336,6 +360,10 @@ REFUSED = {
         {"cash": "shared", "groups": {"A": "x"}, "group_max": {"x": -1.0}},
         "market.portfolio.group_max of x",
     ),
+    "name that YAML takes for true": (
+        {"cash": "shared", "groups": {True: "x"}, "group_max": {"x": 1.0}},
+        "market.portfolio.groups and group_max: YAML reads a name as True: put it in quotes, as 'ON'",
+    ),
     "top_k": ({"cash": "shared", "top_k": 0}, "market.portfolio.top_k must be at least 1, got 0"),
     "volatility_limit": ({"cash": "shared", "volatility_limit": 0.0}, "market.portfolio.volatility_limit"),
     "no_trade_band": ({"cash": "shared", "no_trade_band": 1.0}, "market.portfolio.no_trade_band"),
@@ -362,7 +390,40 @@ def test_limits_that_contradict_what_may_be_held_are_refused():
         Allocation(PortfolioConfig(cash="shared", weight_max=0.1), ["A"], TradingCosts(0.5, 1.0))
     with pytest.raises(ValueError, match=r"market\.portfolio\.net=3 exceeds market\.portfolio\.gross=1"):
         Allocation(PortfolioConfig(cash="shared", net=3.0), ["A"], LONG_ONLY)
-    with pytest.raises(ValueError, match=r"market\.portfolio\.groups names Z, and the symbols are A, B"):
-        Allocation(PortfolioConfig(cash="shared", groups={"Z": "x"}, group_max={"x": 1.0}), ["A", "B"], LONG_ONLY)
     with pytest.raises(ValueError, match=r"market\.portfolio\.volatility_limit"):
         Allocation(PortfolioConfig(cash="shared", volatility_limit=9.0), ["A"], LONG_ONLY)
+
+
+class TestGroups:
+    """A mapping from symbols to groups that names other symbols than those at hand."""
+
+    config = PortfolioConfig(
+        cash="shared", groups={"AAPL": "tech", "JPM": "banks"}, group_max={"tech": 0.3, "banks": 1}
+    )
+
+    @pytest.mark.parametrize(
+        ("symbols", "sentence"),
+        [
+            (["APPL", "JPM"], "market.portfolio.groups names AAPL, which the data lack: APPL is nearest"),
+            (["aapl", "JPM"], "market.portfolio.groups names AAPL, which the data lack: aapl is nearest"),
+            (["X", "JPM"], "market.portfolio.groups names AAPL, which the data lack: the symbols are X, JPM"),
+        ],
+    )
+    def test_a_symbol_that_the_data_lack_is_refused_with_the_nearest_name(self, symbols, sentence):
+        with pytest.raises(ValueError, match=r"market\.portfolio\.groups") as refusal:
+            check_groups(self.config, symbols)
+
+        assert str(refusal.value) == sentence
+
+    def test_symbols_without_a_group_are_accepted_and_have_no_cap(self):
+        """0.9 of technology is 0.3; the rest of the symbols keep their weights."""
+        check_groups(self.config, ["JPM", "XOM", "AAPL"])
+        weights, _ = projected_of(Allocation(self.config, ["XOM", "AAPL"], LONG_ONLY), [0.6, 0.9])
+
+        assert weights == pytest.approx([0.6, 0.3])
+
+    def test_the_mapping_may_name_more_symbols_than_an_account_has(self):
+        weights, bound = projected_of(Allocation(self.config, ["AAPL"], LONG_ONLY), [0.9])
+
+        assert weights == pytest.approx([0.3])
+        assert bound == ["group"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from market_regimes.config import MarketConfig
+from market_regimes.config import MarketConfig, PortfolioConfig
 from market_regimes.market.describe import absent, notes_of
 from market_regimes.market.segments import read_data, segments_of
 from market_regimes.run.provenance import provenance
@@ -81,3 +81,17 @@ def test_the_last_bar_that_is_used_is_the_last_that_counts(write_days, bar, chan
     table.to_csv(path, index=False)
 
     assert (provenance(0, segments_of(config))["data"]["a"]["months"] != before) == changes
+
+
+def test_groups_of_symbols_that_the_data_lack_are_refused_and_those_without_a_group_are_noted(write_days):
+    data = [write_days("first", 600), write_days("second", 600), write_days("third", 600)]
+    groups = PortfolioConfig(cash="shared", groups={"first": "x"}, group_max={"x": 0.5})
+    stated = MarketConfig(data=data, portfolio=groups)
+
+    note = "market.portfolio.groups: 2 of 3 symbols have no group: second, third"
+    assert note in notes_of(read_data(stated), stated)
+    assert not any("groups" in line for line in notes_of(read_data(MarketConfig(data=data)), MarketConfig(data=data)))
+
+    typo = PortfolioConfig(cash="shared", groups={"secnod": "x"}, group_max={"x": 0.5})
+    with pytest.raises(ValueError, match=r"groups names secnod, which the data lack: second is nearest"):
+        read_data(replace(stated, portfolio=typo))

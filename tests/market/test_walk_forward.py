@@ -1,14 +1,18 @@
 """Days that walk forward. Oracle: a calendar; 31 days before 2004-01-01 is 2003-12-01."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from market_regimes.config import MarketConfig
+from market_regimes.market.data import read_bars
 from market_regimes.market.walk_forward import (
     WalkForward,
     day_of,
+    fold_of,
     middle_of,
     shortage,
     span_of,
@@ -66,3 +70,19 @@ def test_a_day_that_is_none_is_refused_with_its_key():
 
     with pytest.raises(ValueError, match="first_validation must be a day like 2007-01-01, got 'soon'"):
         day_of("soon", "first_validation")
+
+
+@pytest.mark.parametrize("scored_by", ["validation", "test"])
+def test_a_fold_takes_both_periods_of_its_market_and_says_which_is_too_short(scored_by):
+    """2005-2010 of a shipped index has over 252 bars; ten days of January 2011 have not the 60 that score."""
+    days = {"train": ("2005-01-01", "2010-12-31"), scored_by: ("2011-01-01", "2011-12-31")}
+    market = MarketConfig(data="sp500", **days)
+    read = read_bars(market)
+
+    fold = fold_of(read, market, scored_by)
+    short = fold_of(read, replace(market, **{scored_by: ("2011-01-01", "2011-01-14")}), scored_by)
+
+    assert (fold.label, fold.name, fold.missing) == ("sp500", "2011-01 to 2011-12", None)
+    assert set(fold.segments) == {"train", scored_by}
+    assert short.missing == f"its {scored_by} period has 10 bars, 60 are needed"  # two trading weeks
+    assert short.segments == {}

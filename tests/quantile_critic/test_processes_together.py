@@ -4,7 +4,6 @@ Two processes on one training stay together: what one of them draws, loses or st
 Every scenario runs in both processes, one after another, and returns what it saw or the error it met.
 """
 
-import multiprocessing
 import os
 import queue
 import signal
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from builders import in_two_processes, join_processes
+from builders import in_two_processes, join_processes, prepared_processes
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -523,7 +522,7 @@ def trained_until_the_end(rank, path, results):
 
 @pytest.mark.parametrize("signalled", [True, False], ids=["as torchrun ends it", "left alone"])
 def test_a_killed_process_is_a_sentence_in_its_peer(signalled, tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = prepared_processes()
     results = context.Queue()
     workers = [context.Process(target=trained_until_the_end, args=(rank, tmp_path, results)) for rank in (0, 1)]
     for worker in workers:

@@ -44,7 +44,7 @@ def test_layout_by_hand():
     assert layout.groups == [(3, 3)]
     assert first_rows.tolist() == [0, 4, 3]
     assert layout.places.tolist() == [0, 3, 6, 2, 1, 4]
-    assert layout.places_of_one.tolist() == [0, 1, 2, 6, 3, 4]
+    assert layout.single_group_places.tolist() == [0, 1, 2, 6, 3, 4]
     assert layout.episode_starts.tolist() == [0, 0, 0, 1, 0, 0]
 
 

@@ -1,14 +1,29 @@
 """Orders in shares and currency; oracles: hand arithmetic, and limits counted in plain sums."""
 
-import numpy as np
-import pytest
+from dataclasses import replace
 
-from market_regimes.config import PortfolioConfig, TradingCosts
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from builders import PERIODS_OF_600_BARS, segment_of, walking_market
+
+from market_regimes import Agent
+from market_regimes.config import MarketConfig, PortfolioConfig, RunConfig, TradingCosts
 from market_regimes.market.allocation import Allocation
+from market_regimes.market.costs import impact_of
+from market_regimes.market.environment import MarketCore, MarketVecEnv
+from market_regimes.market.portfolio import PortfolioCore, Quotes
+from market_regimes.market.regimes import decay_of
+from market_regimes.market.segments import segments_of
+from market_regimes.run.algorithm import model_of
+from market_regimes.run.folder import Configured
 from market_regimes.run.orders import order_list, print_orders, read_held
+from market_regimes.run.trained import trained_on
 
 FREE = TradingCosts(fee_bp=0.0)
 SHARED = PortfolioConfig(cash="shared")
+IMPACT = TradingCosts(fee_bp=0.0, start_equity=1000.0, impact_coefficient=0.1)
 
 
 def orders_of(targets, prices, equity, costs=FREE, config=SHARED, **options):
@@ -61,6 +76,65 @@ class TestByHand:
         assert orders.table["order"].tolist() == [10.0]
         assert orders.cost == pytest.approx(3.0)
         assert orders.cash_after == pytest.approx(100_000 - 1000 - 3)
+
+    def test_the_impact_on_prices_grows_with_the_root_of_the_order(self):
+        """
+        An order worth 1 costs 1e-5 of its value, so one of 90,000 in A costs 1e-5 * 300 * 90,000 = 270. In B, worth
+        10,000 at twice the impact, it is 2e-5 * 100 * 10,000 = 20. Both are a little smaller, as they pay for it.
+        """
+        prices = {"A": 100.0, "B": 10.0}
+        impact = {"A": 1e-5, "B": 2e-5}
+        orders = orders_of({"A": 0.9, "B": 0.1}, prices, 100_000.0, IMPACT, impact=impact)
+
+        first, second = orders.table["value"]
+        assert first == pytest.approx(9 * second)
+        assert orders.table["cost"].tolist() == pytest.approx([1e-5 * first**1.5, 2e-5 * second**1.5])
+        assert orders.cost == pytest.approx(290, abs=2)
+        assert first + second + orders.cost == pytest.approx(100_000)
+        assert orders.cash_after == pytest.approx(0.0, abs=1e-7)
+
+    def test_least_fees_are_paid_from_the_cash(self):
+        """Two orders of half of 1,000 cost 5 each: 990 are left for them, and no cash is owed."""
+        costs = TradingCosts(fee_bp=0.0, start_equity=50.0, min_fee=5.0)
+        orders = orders_of({"A": 0.5, "B": 0.5}, {"A": 10.0, "B": 20.0}, 1000.0, costs)
+
+        assert orders.table["value"].tolist() == pytest.approx([495.0, 495.0])
+        assert orders.table["cost"].tolist() == pytest.approx([5.0, 5.0])
+        assert orders.cash_after == pytest.approx(0.0)
+
+    def test_a_short_position_is_closed_and_its_cash_is_not_money_to_spend(self):
+        """-10 of A at 50 leave 1,500 in cash of 1,000; nothing may be short, so 10 are bought, and 500 of B fit."""
+        held = {"A": -10.0}
+        orders = orders_of({"A": np.nan, "B": 0.5}, {"A": 50.0, "B": 5.0}, 1000.0, held=held)
+
+        assert orders.cash == pytest.approx(1500.0)
+        assert orders.table["order"].tolist() == pytest.approx([10.0, 100.0])
+        assert orders.cash_after == pytest.approx(500.0)
+        assert orders.limits == ["weight"]
+
+    def test_shares_worth_more_than_the_equity_are_cut_to_the_limits_and_noted(self):
+        """150 of A at 10 of an equity of 1,000: 500 are borrowed. Of a gross limit of 1, 50 are sold."""
+        orders = orders_of({"A": 1.0}, {"A": 10.0}, 1000.0, held={"A": 150.0})
+
+        assert orders.cash == pytest.approx(-500.0)
+        assert orders.table["order"].tolist() == pytest.approx([-50.0])
+        assert orders.cash_after == pytest.approx(0.0)
+        assert orders.warnings[0].startswith("the shares held are worth 1500.00, more than the equity of 1000.00")
+
+    def test_fewer_shares_than_a_lot_that_exceed_a_limit_are_noted(self):
+        """60 of A at 10 of 1,000 where 0.4 is the limit: 20 of a lot of 100 cannot be sold."""
+        config = PortfolioConfig(cash="shared", weight_max=0.4)
+        orders = orders_of({"A": 1.0}, {"A": 10.0}, 1000.0, config=config, held={"A": 60.0}, lot=100.0)
+
+        assert orders.table["order"].tolist() == [0.0]
+        assert orders.warnings == [
+            "whole lots of 100 shares leave A beyond a limit: fewer shares than a lot remain",
+        ]
+
+    def test_a_symbol_of_which_nothing_is_held_needs_no_bars(self):
+        orders = orders_of({"A": 0.5}, {"A": 10.0}, 1000.0, held={"SOLD": 0.0})
+
+        assert orders.table["order"].tolist() == pytest.approx([50.0])
 
     def test_whole_lots_are_rounded_towards_no_trade(self):
         """33.3 % of 1,000 at 30 are 11.1 shares, one lot of 10. B: 25 of 50 shares to sell, two lots."""
@@ -155,8 +229,88 @@ def test_whole_lots_never_exceed_cash_or_a_limit(seed):
     assert orders.cash_after == pytest.approx(left - values.sum())
 
 
+@pytest.mark.parametrize("fees", [dict(impact_coefficient=0.5), dict(min_fee=20.0, impact_coefficient=0.1)])
+def test_orders_with_costs_in_currency_are_those_of_an_account_that_is_played(fees):
+    """Three symbols with volumes, 30 rows filled at the close: the same trades to 2e-5 of equity, with costs paid."""
+    segments = []
+    for seed, symbol in enumerate("ABC"):
+        market = walking_market(symbol, seed)
+        volume = np.random.default_rng(seed).uniform(1e3, 1e5, len(market.close))
+        segments.append(segment_of(replace(market, volume=volume)))
+    costs = TradingCosts(fee_bp=5.0, fill="close", start_equity=1e5, financing_rate=0.0, **fees)
+    allocation = Allocation(SHARED, list("ABC"), costs)
+    account = PortfolioCore(Quotes.of(segments, costs), costs, allocation)
+    rng = np.random.default_rng(7)
+
+    for row in range(30):
+        target = rng.uniform(0, 1, 3)
+        equity = 3e5 * account.equity[0]
+        bar = 20 + row
+        price = np.array([segment.market.close[bar] for segment in segments])
+        held = account.weights[0] * equity / price
+        impact = [impact_of(segment.market, costs.impact_coefficient)[bar] for segment in segments]
+
+        by_symbol = [dict(zip("ABC", values, strict=True)) for values in (target, price, held, impact)]
+        orders = order_list(allocation, costs, *by_symbol[:2], equity, by_symbol[2], impact=by_symbol[3])
+        step = account.step(target[None, :])
+
+        np.testing.assert_allclose(orders.table["value"] / equity, step.trade[0], atol=2e-5)
+        for segment, value, cost in zip(segments, orders.table["value"], orders.table["cost"], strict=True):
+            market = segment.market
+            share = abs(value) / (market.volume[bar] * market.close[bar])
+            of_root = costs.impact_coefficient * market.volatility[bar] / 100 / np.sqrt(252) * np.sqrt(share)
+            fee = max(5e-4 * abs(value), costs.min_fee)
+            assert cost == pytest.approx(fee + of_root * abs(value))
+        assert orders.cash_after >= -1e-9
+
+
+def test_an_agent_prices_the_impact_by_the_last_bar(tmp_path, make_prices):
+    """The square-root law on the file's last volume and volatility; without that volume nothing can be priced."""
+    table = pd.concat([make_prices(600, seed=seed).assign(symbol=symbol) for seed, symbol in enumerate("AB")])
+    table["volume"] = 1000.0 + 7 * np.arange(len(table))
+    table.to_csv(tmp_path / "prices.csv", index=False)
+    trading = TradingCosts(fee_bp=0.0, start_equity=1e4, impact_coefficient=0.2)
+    market = MarketConfig(str(tmp_path / "prices.csv"), trading=trading, portfolio=SHARED, **PERIODS_OF_600_BARS)
+    segments = segments_of(market)
+    model = model_of(dict(seed=0, device="cpu"), MarketVecEnv(MarketCore(segments["train"], 2, trading)))
+    with torch.no_grad():
+        model.policy.action_net.bias += 0.4
+    agent = Agent(model, Configured(RunConfig(), market, {}), trained_on(segments), 0)
+
+    decay = decay_of(agent.trained["A"].bars_per_year)
+    orders = agent.portfolio(table, equity=50_000.0)
+    for symbol, row in orders.table.iterrows():
+        bars = table[table["symbol"] == symbol]
+        last = bars.iloc[-1]
+        growth = np.diff(np.log(bars["close"]))
+        weights = decay ** np.arange(len(growth))[::-1]
+        volatility = np.sqrt(np.average(growth**2, weights=weights))
+        root = np.sqrt(row["value"] / (last["volume"] * last["close"]))
+        assert row["value"] > 1000
+        assert row["cost"] == pytest.approx(0.2 * volatility * root * row["value"], rel=1e-4)
+
+    table.iloc[-1, table.columns.get_loc("volume")] = np.nan
+    with pytest.raises(ValueError, match="B has no volume at its last bar"):
+        agent.portfolio(table, equity=50_000.0)
+
+
 REFUSED = {
     "no price of a target": (dict(targets={"A": 0.5}, prices={"A": np.nan}, equity=1.0), "A cannot be priced"),
+    "no volume for the impact": (
+        dict(targets={"A": 0.5}, prices={"A": 2.0}, equity=1.0, costs=IMPACT, impact={"A": np.inf}),
+        "A has no volume at its last bar, which market.trading.impact_coefficient needs",
+    ),
+    "no impact": (dict(targets={"A": 0.5}, prices={"A": 2.0}, equity=1.0, costs=IMPACT), "A has no volume"),
+    "held in another case": (
+        dict(targets={}, prices={"AAPL": 1.0, "JPM": 1.0}, equity=1.0, held={"aapl": 1.0}),
+        "aapl is held, and has no bars: AAPL is nearest",
+    ),
+    "shares that are no number": (
+        dict(targets={}, prices={"A": 1.0}, equity=1.0, held={"A": np.nan}),
+        "A: a target and the shares held must be finite",
+    ),
+    "equity that is no number": (dict(targets={}, prices={"A": 1.0}, equity=np.nan), "the equity must be"),
+    "negative price": (dict(targets={}, prices={"A": -1.0}, equity=1.0), "the price of A must be"),
     "no price of a holding": (
         dict(targets={"A": np.nan}, prices={"A": np.nan}, equity=1.0, held={"A": 1.0}),
         "A cannot be priced",
@@ -199,10 +353,38 @@ class TestHeld:
             ("symbol,shares\nA,1\nA,2\n", "the symbol A is there twice"),
             ("symbol,shares\nA,1\nB,many\n", "line 3 has no symbol with a number of shares"),
             ("symbol,shares\n,1\n", "line 2 has no symbol with a number of shares"),
+            ("", "the file is empty"),
+            ("symbol;shares\nA;1\n", "the columns must be symbol,shares, they are symbol;shares"),
+            ("symbol,shares\nA,1\n A ,2\n", "the symbol A is there twice"),
+            ("symbol,shares\nA,1,5\n", "line 2 has no symbol with a number of shares: A,1,5"),
+            ("symbol,shares\nA\n", "line 2 has no symbol with a number of shares: A"),
+            ("symbol,shares\nA,nan\n", "line 2 has no symbol"),
+            ("symbol,shares\nA,inf\n", "line 2 has no symbol"),
+            ("symbol,shares\nA,True\n", "line 2 has no symbol"),
+            ("symbol,shares\nA,1_000\n", "line 2 has no symbol"),
+            ('symbol,shares\nA,"1,000"\n', "line 2 has no symbol"),
         ],
     )
     def test_what_is_no_list_of_shares_is_refused(self, tmp_path, text, sentence):
         path = tmp_path / "held.csv"
         path.write_text(text, "utf-8")
         with pytest.raises(ValueError, match=sentence):
+            read_held(path)
+
+    def test_a_spreadsheet_may_write_a_mark_spaces_capitals_and_another_order(self, tmp_path):
+        path = tmp_path / "held.csv"
+        path.write_text("Shares, Symbol\n5, A\n\n-2 ,B\n", "utf-8-sig")
+
+        assert read_held(path) == {"A": 5.0, "B": -2.0}
+
+    def test_a_list_without_shares_is_all_cash(self, tmp_path):
+        path = tmp_path / "held.csv"
+        path.write_text("symbol,shares\n", "utf-8")
+
+        assert read_held(path) == {}
+
+    def test_a_file_in_another_encoding_is_refused(self, tmp_path):
+        path = tmp_path / "held.csv"
+        path.write_bytes("symbol,shares\nA,1\n".encode("utf-16"))
+        with pytest.raises(ValueError, match="the file is not encoded in UTF-8"):
             read_held(path)
