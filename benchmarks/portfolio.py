@@ -5,10 +5,10 @@ What is shared cash worth? Agents and rules in separate accounts and in one acco
     python benchmarks/portfolio.py              # runs what the CSV lacks, then writes the table of RESULTS.md
     python benchmarks/portfolio.py --seeds 0    # only the table of the rows there are
 
-Agents are trained with configs/train.yaml, 300,000 steps where the law is known and 100,000 on stocks. The best model
-by validation is played on the test period, once with separate accounts and once with shared cash. The stocks are 20 of
-the S&P 500 that ship with skfolio, closes of 1990 to 2022. They were chosen in 2022 among those that had survived, so
-their growth is no one's forecast.
+Agents are trained with configs/train.yaml: symbol by symbol for 100,000 steps, or in one account for 20,480 steps of
+it. The best model by validation is played on the test period; one of symbol by symbol with separate accounts, then with
+shared cash. The stocks are 20 of the S&P 500 that ship with skfolio, closes of 1990 to 2022. They were chosen in 2022
+among those that had survived, so their growth is no one's forecast.
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ SEEDS = 3
 SHARED = PortfolioConfig(cash="shared")
 SEPARATE = PortfolioConfig()
 STOCKS = "20 stocks of the S&P 500"
-STEPS = {"synthetic": 300_000, "synthetic_choice": 300_000, STOCKS: 100_000}
-MARKETS = list(STEPS)
+MARKETS = ("synthetic", "synthetic_choice", STOCKS)
 MEASURES = ("growth", "sharpe", "turnover")
 
 
@@ -72,13 +71,22 @@ class Variant(NamedTuple):
 
     :param training: the account that it is trained and validated in
     :param plays: the accounts that it is tested in, "separate" or "shared" cash
+    :param run: keys of ``run`` that lie over those of configs/train.yaml
     """
 
     training: PortfolioConfig
     plays: tuple[str, ...]
+    run: dict[str, Any]
 
 
-VARIANTS = {"agent, trained symbol by symbol": Variant(SEPARATE, ("separate", "shared"))}
+# 8 accounts of 20 symbols, a row each: 10 rollouts of 256 steps are 20,480 steps of an account.
+OF_ACCOUNTS = {"total_timesteps": 409_600, "eval_every": 40_960, "checkpoint_every": 409_600}
+VARIANTS = {
+    "agent, trained symbol by symbol": Variant(SEPARATE, ("separate", "shared"), {}),
+    "agent, trained in the account": Variant(
+        PortfolioConfig(cash="shared", training="account"), ("shared",), OF_ACCOUNTS
+    ),
+}
 
 # Allocations of one account, which need no forecast.
 ALLOCATIONS: dict[str, Callable[[Bench], WeightRule]] = {
@@ -141,9 +149,8 @@ def _of_agent(cell: Cell) -> dict[str, dict[str, float]]:
     market = config_of(cell.market)
     market.portfolio = variant.training
     algorithm = {**SETTINGS["algorithm"], "seed": cell.seed}
-    steps = STEPS[cell.market]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        settings = {**SETTINGS["run"], "total_timesteps": steps, "out": folder, "progress_bar": False}
+        settings = {**SETTINGS["run"], **variant.run, "out": folder, "progress_bar": False}
         study = Study(RunConfig(**settings), market, algorithm)
         study.start()
 

@@ -346,9 +346,9 @@ class MarketConfig:
     The data and their trading. Dates are included, and every bar's return belongs to one period.
 
     :param data: "sp500", "nasdaq", "synthetic", "synthetic_hidden", "synthetic_choice", price files, or folders of
-        them. "synthetic" has 20 series with a known law. "synthetic_hidden" has the same series, but only the last return is
-        observed. In "synthetic_choice" half of the series gain little. Several files train on all symbols, each while
-        it exists
+        them. "synthetic" has 20 series with a known law. "synthetic_hidden" has the same series, but only the last
+        return is observed. In "synthetic_choice" half of the series gain little. Several files train on all symbols,
+        each while it exists
     :param volatility_index: "auto": a file's column if it exists, else estimated from prices; "estimated"; or "real":
         the VIX from 2014 for the S&P 500, a file's column
     :param bars_per_year: number of bars in a year, None: inferred from the dates
@@ -438,12 +438,18 @@ class MarketConfig:
 
     def _check_law(self) -> None:
         """Refuse a seed of no law."""
-        if self.law_seed is None:
-            return
-        if self.law_seed < 0:
+        if self.law_seed is not None and self.law_seed < 0:
             raise ValueError(f"market.law_seed must be at least 0, got {self.law_seed}")
-        if not any(entry in SYNTHETIC for entry in self.entries):
-            raise ValueError(f"market.law_seed draws a law of {', '.join(SYNTHETIC)}: market.data names none of them")
+
+    def check_law_of(self, entries: Sequence[str]) -> None:
+        """
+        :param entries: all data of a command, whose laws ``law_seed`` may draw
+        :raises ValueError: if it draws a law and none of the data has one
+        """
+        if self.law_seed is not None and not any(entry in SYNTHETIC for entry in entries):
+            raise ValueError(
+                f"market.law_seed draws a law of {', '.join(SYNTHETIC)}: the data are {', '.join(entries)}"
+            )
 
     def _check_features(self) -> None:
         """Refuse columns that cannot be observed or traded."""

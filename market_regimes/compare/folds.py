@@ -25,6 +25,7 @@ def folds_of(compare: CompareConfig, market: MarketConfig, read: Sequence[Bars] 
     markets = [market]
     if compare.markets is not None:
         markets = [replace(market, data=data) for data in compare.markets]
+    market.check_law_of([entry for each in markets for entry in each.entries])
 
     folds: list[Fold] = []
     for each in markets:

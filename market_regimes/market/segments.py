@@ -136,6 +136,7 @@ def read_data(config: MarketConfig) -> Data:
     :raises ValueError: in one sentence, if the data cannot be used
     """
     # The bars, in zones that exist.
+    config.check_law_of(config.entries)
     read = read_bars(config)
     check_zones(config.zone, read)
 

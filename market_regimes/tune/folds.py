@@ -21,6 +21,7 @@ def folds_before_test(tune: TuneConfig, market: MarketConfig) -> list[Fold]:
     :return: folds in order of time
     :raises ValueError: if no fold has enough bars, or the data cannot be used
     """
+    market.check_law_of(market.entries)
     read = read_bars(market)
     check_zones(market.zone, read)
     test = with_periods(market, read).days("test")[0]

@@ -1,15 +1,20 @@
 """Laws of synthetic markets against closed forms, and the bars that are drawn from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from market_regimes.config import MarketConfig, TradingCosts
+from market_regimes.compare.folds import folds_of
+from market_regimes.config import CompareConfig, MarketConfig, TradingCosts, TuneConfig
 from market_regimes.evaluate.strategies import informed
+from market_regimes.market.data import read_bars
 from market_regimes.market.environment import MarketCore
 from market_regimes.market.law import LAW, Law, _bridge, _chain, _variance_given, drawn_bars, law_of
-from market_regimes.market.segments import segments_of
+from market_regimes.market.segments import read_data, segments_of
 from market_regimes.market.shipped import shipped, synthetic
+from market_regimes.tune.folds import folds_before_test
 
 THREE = Law(
     drift=(0.1, 0.02, -0.3),
@@ -253,16 +258,26 @@ class TestDrawnLaws:
                 assert rule(known).tolist() == [wanted[index] for index in known.index]
                 core.step(np.zeros(2))
 
-    @pytest.mark.parametrize(
-        ("data", "seed", "sentence"),
-        [
-            ("sp500", 3, "market.data names none of them"),
-            ("synthetic", -1, "market.law_seed must be at least 0, got -1"),
-        ],
-    )
-    def test_a_seed_of_no_law_is_refused(self, data, seed, sentence):
+    def test_a_seed_of_no_law_is_refused(self):
+        """By every command that reads data of its own: train and data, compare, tune."""
+        index = MarketConfig("sp500", law_seed=3)
+        sentence = "market.law_seed draws a law of synthetic, .*: the data are sp500"
+
         with pytest.raises(ValueError, match=sentence):
-            MarketConfig(data, law_seed=seed)
+            read_data(index)
+        with pytest.raises(ValueError, match=f"{sentence}, nasdaq"):
+            folds_of(CompareConfig(markets=["sp500", "nasdaq"]), index)
+        with pytest.raises(ValueError, match=sentence):
+            folds_before_test(TuneConfig(), index)
+        with pytest.raises(ValueError, match=r"market\.law_seed must be at least 0, got -1"):
+            MarketConfig("synthetic", law_seed=-1)
+
+    def test_an_agent_of_a_drawn_law_reads_other_data(self):
+        """As ``evaluate RUN --data FILES`` does with the configuration of its run."""
+        (bars,) = read_bars(replace(MarketConfig("synthetic", law_seed=3), data="sp500"))
+
+        assert bars.symbol == "S&P 500"
+        assert law_of(bars) is None
 
     def test_nobody_knows_the_law_of_an_index(self):
         (bars,) = shipped("sp500")
