@@ -465,7 +465,7 @@ class Allocation:
 
 def any_of(mask: np.ndarray) -> bool:
     """Whether any entry of a mask is true; several times as fast as ``mask.any()`` where arrays are small."""
-    return np.count_nonzero(mask) > 0
+    return bool(np.count_nonzero(mask))
 
 
 def _scaled(weights: np.ndarray, movable: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -77,31 +77,41 @@ class Quotes:
         """
         markets = [segment.market for segment in segments]
         at_open = all(fills_at_open(market, costs) for market in markets)
-        calendar = Calendar.of([market.dates for market in markets], [market.instants for market in markets])
+        dates = [market.dates for market in markets]
+        instants = [market.instants for market in markets]
+        calendar = Calendar.of(dates, instants)
 
         # A row of the account is one in which a symbol earns the return of a bar; a decision falls on the row before.
-        earned = [row[s.first + 1 : s.last + 1] for s, row in zip(segments, calendar.rows, strict=True)]
+        earned = []
+        for segment, row_of_bar in zip(segments, calendar.rows, strict=True):
+            earned.append(row_of_bar[segment.first + 1 : segment.last + 1])
         rows = np.unique(np.concatenate(earned))
         decisions = np.concatenate([rows[:1] - 1, rows[:-1]])
 
-        columns = [
-            _column(segment, row, rows, decisions, at_open)
-            for segment, row in zip(segments, calendar.rows, strict=True)
-        ]
-        arrays = {name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]}
+        # The columns of each symbol, side by side.
+        columns = []
+        for segment, row_of_bar in zip(segments, calendar.rows, strict=True):
+            columns.append(_column(segment, row_of_bar, rows, decisions, at_open))
+        arrays = {}
+        for name in columns[0]:
+            of_symbols = [column[name] for column in columns]
+            arrays[name] = np.stack(of_symbols, axis=1)
 
         # Costs in proportion to the value traded.
-        offset = np.cumsum([0, *(len(market.close) for market in markets[:-1])])
-        stated = {} if rates is None else dict(rates)
         usual = costs.fee_bp + costs.slippage_bp
-        rate = np.array([stated.get(market.symbol, usual) for market in markets]) / 1e4 + np.zeros(
-            arrays["listed"].shape
-        )
+        stated = dict(rates or {})
+        basis_points = np.array([stated.get(market.symbol, usual) for market in markets])
+        rate = np.zeros(arrays["listed"].shape) + basis_points / 1e4
+
+        # Fees per share are proportional, too.
+        bars = [len(market.close) for market in markets]
+        offset = np.cumsum([0, *bars[:-1]])
         in_currency = None
         if costs.in_currency:
             fills = [prices_of_fills(market, at_open) for market in markets]
             in_currency = CurrencyCosts.of(list(segments), costs, fills)
-            rate = rate + in_currency.per_share[offset + arrays["order_bar"].clip(0)]
+            orders = offset + arrays["order_bar"].clip(0)
+            rate = rate + in_currency.per_share[orders]
 
         return cls(
             symbols=[market.symbol for market in markets],
@@ -130,7 +140,8 @@ def _column(
     earned = np.arange(segment.first + 1, segment.last + 1)
 
     # First and last bar of each row that has one.
-    position, first = np.unique(np.searchsorted(rows, row_of_bar[earned]), return_index=True)
+    row_of_earned = np.searchsorted(rows, row_of_bar[earned])
+    position, first = np.unique(row_of_earned, return_index=True)
     last = np.append(first[1:], len(earned)) - 1
     opening = earned[first]
     closing = earned[last]
@@ -140,35 +151,43 @@ def _column(
     last_bar = np.searchsorted(row_of_bar, rows, side="right") - 1
 
     # Returns, and the rows in which orders are filled.
+    number = np.arange(len(rows))
     before = np.zeros(len(rows))
     after = np.zeros(len(rows))
     tradable = np.zeros(len(rows), dtype=bool)
     price = np.full(len(rows), np.nan)
-    whole = market.close[closing] / market.close[opening - 1]
+    close_before = market.close[opening - 1]
+    whole = market.close[closing] / close_before
     if at_open:
-        until_fill = market.open[opening] / market.close[opening - 1]
+        until_fill = market.open[opening] / close_before
         before[position] = until_fill - 1
         after[position] = whole / until_fill - 1
         tradable[position] = True
         price[position] = market.open[opening]
     else:
         after[position] = whole - 1
-        has_bar = (order_bar >= segment.first) & (order_bar < segment.last)
-        has_bar &= row_of_bar[order_bar.clip(0)] == decisions
-        tradable = has_bar | ((np.arange(len(rows)) == 0) & (position[0] == 0))
+        is_within = (order_bar >= segment.first) & (order_bar < segment.last)
+        has_bar = row_of_bar[order_bar.clip(0)] == decisions
+        is_first = (number == 0) & (position[0] == 0)
+        tradable = (is_within & has_bar) | is_first
         price[tradable] = market.close[order_bar[tradable]]
 
     # Held from the first order that can be filled to the last bar.
-    start = int(np.argmax(tradable)) if tradable.any() else len(rows)
-    number = np.arange(len(rows))
+    start = len(rows)
+    if tradable.any():
+        start = int(np.argmax(tradable))
     listed = (number >= start) & (number <= position[-1])
+
+    # The last close up to each row.
+    has_close = last_bar >= 0
+    close = np.where(has_close, market.close[last_bar.clip(0)], np.nan)
     return {
         "listed": listed,
         "tradable": tradable & listed,
         "before_fill": before,
         "after_fill": after,
         "fill_price": price,
-        "close": np.where(last_bar >= 0, market.close[last_bar.clip(0)], np.nan),
+        "close": close,
         "last_bar": last_bar,
         "order_bar": order_bar,
     }
@@ -215,7 +234,8 @@ class AccountStep:
         The reward, split over the symbols and the cash in proportion to their contributions, shape (n, K + 1), the cash
         last. The log growth of the account is the sum of a row.
         """
-        parts = np.concatenate([self.contribution, self.cash_contribution[:, None]], axis=1)
+        of_cash = self.cash_contribution[:, None]
+        parts = np.concatenate([self.contribution, of_cash], axis=1)
         return in_log_growth(parts, self.growth)
 
 
@@ -228,7 +248,9 @@ def in_log_growth(contributions: np.ndarray, growth: np.ndarray) -> np.ndarray:
     simple = growth - 1
 
     # Without a return the logarithm's slope is 1.
-    factor = np.divide(np.log(growth), simple, out=np.ones_like(simple), where=np.abs(simple) > 1e-12)
+    moves = np.abs(simple) > 1e-12
+    factor = np.divide(np.log(growth), simple, out=np.ones_like(simple), where=moves)
+
     split: np.ndarray = REWARD_SCALE * contributions * factor[:, None]
     return split
 
@@ -267,10 +289,15 @@ class PortfolioCore:
         self.allocation = allocation
         self.n_accounts = n_accounts
         self.rows = rows
-        self.episode_rows = rows if episode_rows is None else min(episode_rows, rows)
+        self.episode_rows = rows
+        if episode_rows is not None:
+            self.episode_rows = min(episode_rows, rows)
+
+        # Rates per year as rates per row.
         self.financing_rate = costs.financing_rate / quotes.rows_per_year
         self.cash_rate = costs.cash_rate / quotes.rows_per_year
 
+        # All in cash at the first row.
         self.row = np.zeros(n_accounts, dtype=np.int64)
         self.end = self.row + self.episode_rows
         self.weights = np.zeros((n_accounts, symbols))
@@ -285,7 +312,8 @@ class PortfolioCore:
         :param which: mask of the accounts to reset, shape (n,)
         :param generator: draws their first rows
         """
-        starts = generator.integers(self.rows - self.episode_rows + 1, size=int(which.sum()))
+        last_start = self.rows - self.episode_rows
+        starts = generator.integers(last_start + 1, size=int(which.sum()))
         self.row[which] = starts
         self.end[which] = starts + self.episode_rows
         self.weights[which] = 0.0
@@ -351,7 +379,8 @@ class PortfolioCore:
         earned_after = fill.weights * second_return
         after_fill = np.maximum(1 + _sums(earned_after), LEAST_EQUITY)
         left = equity * (1 - fill.cost)
-        growth = np.maximum(left * after_fill, RUIN_EQUITY / self.equity)
+        least = RUIN_EQUITY / self.equity
+        growth = np.maximum(left * after_fill, least)
 
         # Who earned it, and who paid.
         paid = fill.cost_of_symbols * of_equity

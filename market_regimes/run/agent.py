@@ -122,7 +122,8 @@ def account_agent(model: DistributionalPPO, trading: TradingCosts) -> AccountAge
             starts = np.full(len(observations), is_first)
             actions, states = model.predict(normalised(model, observations), states, starts, deterministic=True)
             targets = trading.targets(actions)
-            return bench.observations.orders(row, targets[None])[0]
+            orders: np.ndarray = bench.observations.orders(row, targets[None])[0]
+            return orders
 
         return rule
 
