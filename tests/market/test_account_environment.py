@@ -214,6 +214,7 @@ def test_the_last_observation_of_the_data_is_that_of_the_last_close():
         step = account.step(np.full(2, 0.4))
 
     seen = account.observations()
+    assert account.bar.tolist() == [109, 110 + 109]
     assert step.truncated.all()
     assert account.available.all()
     for k, segment in enumerate(segments):
