@@ -227,10 +227,14 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
     rate = (costs.fee_bp + costs.slippage_bp) / 1e4
     low, high = costs.bounds
     high = min(high, weight_max)
+
+    # The calendar.
     names = range(len(segments))
     bars = [{date: i for i, date in enumerate(s.market.dates.tolist())} for s in segments]
     rows = sorted({d for s in segments for d in s.market.dates[s.first + 1 : s.last + 1].tolist()})
     day_before = max(s.market.dates[s.first] for s in segments if s.market.dates[s.first + 1] == np.datetime64(rows[0]))
+
+    # What is held.
     shares = [0.0] * len(segments)
     last_price = [0.0] * len(segments)
     cash = 1.0
@@ -252,7 +256,8 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
         kept = [tradable[i] and not ordered[i] for i in names]
         amounts = [target[i] * equity if ordered[i] else holdings[i] for i in names]
         amounts = [min(max(a, low * equity), high * equity) if tradable[i] else a for i, a in enumerate(amounts)]
-        return cut(cut(amounts, ordered, equity), kept, equity)
+        amounts = cut(amounts, ordered, equity)
+        return cut(amounts, kept, equity)
 
     for number, day in enumerate(rows):
         previous = rows[number - 1] if number else day_before.tolist()
@@ -286,7 +291,9 @@ def ledger(segments, costs, targets, weight_max, gross, caps):
         paid = 0.0
         for _ in range(40):
             amounts = wanted(holdings, tradable, targets[number], equity - paid)
-            before, paid = paid, rate * sum(abs(a - h) for a, h in zip(amounts, holdings, strict=True))
+            before = paid
+            turnover = sum(abs(a - h) for a, h in zip(amounts, holdings, strict=True))
+            paid = rate * turnover
             if abs(before - paid) < 1e-17:
                 break
         for i in names:

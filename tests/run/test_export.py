@@ -85,8 +85,13 @@ def agent_of(segments, trading=None, normalize=False, **algorithm):
     """An agent whose parameters and statistics were drawn, so that no quantile and no critic equals another."""
     trading = trading or TradingCosts()
     env = MarketVecEnv(MarketCore(segments["train"], 2, trading))
-    model = model_of(dict(seed=0, device="cpu", **algorithm), VecNormalize(env, training=False) if normalize else env)
-    rng, torch_rng = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    if normalize:
+        env = VecNormalize(env, training=False)
+    model = model_of(dict(seed=0, device="cpu", **algorithm), env)
+
+    # Parameters and statistics.
+    rng = np.random.default_rng(0)
+    torch_rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.policy.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch_rng)
@@ -94,8 +99,10 @@ def agent_of(segments, trading=None, normalize=False, **algorithm):
         model.policy.value_net.set_statistics(-0.7, 1.9, popart=False)
     if normalize:
         rms = model.get_vec_normalize_env().obs_rms
-        rms.mean, rms.var = rng.normal(0, 0.5, 23), rng.uniform(0.2, 2, 23)
+        rms.mean = rng.normal(0, 0.5, 23)
+        rms.var = rng.uniform(0.2, 2, 23)
         rms.var[5] = 1e-4  # so that the clip at 10 bites
+
     configured = Configured(RunConfig(), MarketConfig(trading=trading), algorithm)
     return Agent(model, configured, trained_on(segments), 512)
 
@@ -123,23 +130,30 @@ def test_onnx_runtime_decides_what_the_agent_does(case, segments, tmp_path):
     agent = agent_of(segments, **CASES[case])
     session, layout = exported(agent, tmp_path)
     core = episodes(agent, segments, 1000)
+
     targets = np.clip(agent.rule()(core.known()), *agent.trading.bounds)  # as the environment fills them
     observations = core.observations()
     inputs = normalised(agent.model, observations)
     quantiles = agent.model.policy.predict_quantiles(inputs).detach().numpy()
     position, predicted = session.run(["position", "quantiles"], {"observation": observations})
+
     assert len(np.unique(targets)) > (2 if "some" in case else 50)
     np.testing.assert_allclose(position, targets, rtol=0, atol=0 if "some" in case else 1e-6)
     assert same(predicted, quantiles)
     assert quantiles.std(axis=1).min() > 0.02
-    for one in (0, 999):  # alone as among others
+
+    # Alone as among others.
+    for one in (0, 999):
         alone = session.run(None, {"observation": observations[one : one + 1]})
         assert alone[0] == pytest.approx(position[one], abs=1e-6)
+
+    # The layout.
     assert layout["step"] == 512
     assert layout["position"]["positions"] == agent.trading.positions
     assert [layout["position"]["low"], layout["position"]["high"]] == list(agent.trading.bounds)
     assert layout["quantiles"]["shape"][1] == predicted.shape[1] == len(layout["quantiles"]["probabilities"])
     assert layout["quantiles"]["probabilities"][0] == pytest.approx(0.5 / predicted.shape[1])
+
     if case == "VecNormalize":
         check_in_numpy(agent, observations, position, predicted)
 
@@ -149,6 +163,7 @@ def check_in_numpy(agent, observations, position, predicted):
     rms = agent.model.get_vec_normalize_env().obs_rms
     actor = critic = np.clip((observations - rms.mean) / np.sqrt(rms.var + 1e-8), -10, 10)
     assert (np.abs(actor) == 10).any()
+
     weights = {k: v.double().numpy() for k, v in agent.model.policy.state_dict().items()}
     for layer in (0, 2):
         actor, critic = (
@@ -157,6 +172,7 @@ def check_in_numpy(agent, observations, position, predicted):
         )
     action = actor @ weights["action_net.weight"].T + weights["action_net.bias"]
     quantiles = critic @ weights["value_net.net.weight"].T + weights["value_net.net.bias"]
+
     np.testing.assert_allclose(position, np.clip(action[:, 0], 0, 1), atol=1e-5)
     np.testing.assert_allclose(predicted, quantiles, rtol=1e-5, atol=1e-5)
 
@@ -169,13 +185,20 @@ def test_a_policy_with_memory_takes_and_gives_its_states(case, segments, tmp_pat
     agent = agent_of(segments, policy="MlpLstmPolicy", **kwargs)
     session, layout = exported(agent, tmp_path)
     names = layout["states"]["names"]
+
     assert names == ["actor_hidden", "actor_cell", "critic_hidden", "critic_cell"][:count]
     assert [output.name for output in session.get_outputs()[2:]] == [f"next_{name}" for name in names]
     layers, batch, units = layout["states"]["shape"]
     assert (layers, batch, units) == (kwargs["policy_kwargs"].get("n_lstm_layers", 1), "batch", 8)
+
+    # Bar by bar, beside the policy.
     states = {name: np.zeros((layers, 8, units), np.float32) for name in names}
-    policy, normalizer = agent.model.policy, agent.model.get_vec_normalize_env()
-    core, critic, actor, answers = episodes(agent, segments, 8), policy.initial_states(8), None, []
+    policy = agent.model.policy
+    normalizer = agent.model.get_vec_normalize_env()
+    core = episodes(agent, segments, 8)
+    critic = policy.initial_states(8)
+    actor = None
+    answers = []
     for bar in range(125):
         start = np.full(8, bar == 0) | ((bar == 60) & (np.arange(8) < 4))
         observations = core.observations()
@@ -201,20 +224,25 @@ def test_the_observation_is_made_of_prices_as_the_json_says(segments):
     layout = json.loads(json.dumps(layout_of(trained_on(segments), trading)))
     numbers = layout["observation"]["numbers"]
     names = [number["name"] for number in numbers]
+
     assert names[:2] == ["log_return_19_bars_ago", "log_return_18_bars_ago"]
     assert names[19:] == ["log_return_0_bars_ago", "ewma_volatility", "volatility_index", "position"]
     assert [number["unit"] for number in numbers[19:]] == ["log growth", "points", "points", "share of equity"]
+
     core = MarketCore(segments["train"], 2, trading, None)
     core.start_at(core.last, np.array([0.25, -1.5]))
     observations = core.observations()
     assert layout["observation"]["dtype"] == str(observations.dtype)
     assert layout["observation"]["shape"][1] == observations.shape[1] == len(numbers)
+
     for segment, position, row in zip(segments["train"], core.position, observations, strict=True):
-        market, last = segment.market, segment.last
+        market = segment.market
+        last = segment.last
         returns = np.diff(np.log(market.close[last - 20 : last + 1]))
         scaling = layout["scaling"][market.symbol]
         volatility = ewma(market.close[: last + 1], scaling["ewma_volatility"])
         assert scaling["volatility_index"]["own"] is False
+
         raw = [*returns, volatility, 6.517 + 0.7027 * volatility, position]
         by = [layout["scaling"][market.symbol][number["scaled_by"]] for number in numbers]
         assert [(x - s["mean"]) / s["std"] for x, s in zip(raw, by, strict=True)] == pytest.approx(row, abs=1e-5)
@@ -233,12 +261,15 @@ def test_features_stand_in_the_layout_before_the_position(tmp_path, make_prices)
     prices.assign(rsi=np.sin(np.arange(600)), volume=1000 + np.arange(600) % 7).to_csv(path, index=False)
     days = dict(train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-10-31"))
     config = MarketConfig(str(path), features=["rsi", "volume"], test=("2001-11-01", "2002-04-19"), **days)
-    (segment,) = (segments := segments_of(config))["train"]
+    segments = segments_of(config)
+    (segment,) = segments["train"]
     layout = layout_of(trained_on(segments), TradingCosts())
     numbers = layout["observation"]["numbers"]
     assert [number["name"] for number in numbers[-3:]] == ["feature_rsi", "feature_volume", "position"]
     assert [number["unit"] for number in numbers[-3:]] == ["as in the file", "log growth", "share of equity"]
-    row, last = MarketCore([segment], 1, TradingCosts(), None).observations()[0], segment.first
+
+    row = MarketCore([segment], 1, TradingCosts(), None).observations()[0]
+    last = segment.first
     raw = [np.sin(last), np.log((1000 + last % 7) / (1000 + (last - 1) % 7))]
     by = [layout["scaling"]["own"][number["scaled_by"]] for number in numbers[-3:-1]]
     assert [(x - s["mean"]) / s["std"] for x, s in zip(raw, by, strict=True)] == pytest.approx(row[-3:-1], abs=1e-5)
@@ -257,6 +288,7 @@ def test_an_entry_is_null_where_the_observation_holds_0():
     core = MarketCore(segments["train"], 1, TradingCosts(), None)
     core.position[:] = 0.5
     (row,) = core.observations()
+
     assert len(layout["scaling"]) == 20
     for scaling in layout["scaling"].values():
         by = [scaling[number["scaled_by"]] for number in layout["observation"]["numbers"]]
@@ -265,12 +297,14 @@ def test_an_entry_is_null_where_the_observation_holds_0():
 
 def test_the_command_writes_one_file_and_its_layout(run, segments, tmp_path, capfd):
     main(["export", str(run), "--format", "onnx", "--checkpoint", "last", "--out", str(tmp_path / "mine.onnx")])
-    said = capfd.readouterr()
-    assert said.err == ""
-    assert said.out == f"{run}, step 64: {tmp_path / 'mine.onnx'}, and the layout of its observation: " + (
+    printed = capfd.readouterr()
+
+    assert printed.err == ""
+    assert printed.out == f"{run}, step 64: {tmp_path / 'mine.onnx'}, and the layout of its observation: " + (
         f"{tmp_path / 'mine.json'}\n"
     )
     assert sorted(path.name for path in tmp_path.glob("*")) == ["mine.json", "mine.onnx"]  # the weights are inside
+
     agent = Agent.load(run, "last")
     core = episodes(agent, segments, 1000)
     (position, _) = onnxruntime.InferenceSession(str(tmp_path / "mine.onnx")).run(
