@@ -24,6 +24,10 @@ FLAGS = {
     "device": "--device",
     "zone": "--zone",
     "resume": "--resume",
+    "fee": "--fee",
+    "slippage": "--slippage",
+    "fill": "--fill",
+    "delay": "--delay",
 }
 
 

@@ -329,10 +329,17 @@ def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay:
     :param delay: rows by which every order is given later
     :return: the account that follows their targets
     """
-    targets = targets_of(frames, bench)
-    if delay:
-        targets = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)[: len(targets)]
+    targets = later(targets_of(frames, bench), delay)
     return play_account(bench, replay(targets), config)
+
+
+def later(targets: np.ndarray, delay: int) -> np.ndarray:
+    """
+    :param targets: of each row, shape (R, K)
+    :param delay: rows by which every order is given later
+    :return: the targets of each row then, NaN, no order, before the first
+    """
+    return np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)[: len(targets)]
 
 
 def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:

@@ -22,6 +22,7 @@ PERCENT = {
     "costs_per_year",
     "share_of_random_timings_below_agent",
     "share_of_attainable",
+    "share_of_attainable_growth",
 }
 COUNTS = {"bars"}
 LEAD = {  # figures of ``robustness`` by their short names in the table of several seeds
@@ -64,6 +65,9 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
+    name = "share_of_attainable_growth"
+    if result.get(name) is not None:
+        print(f"of the way from buy-and-hold's growth to the informed rule's: {figure_text(name, result[name])}")
     if "robustness" in result:
         _print_lead(result["robustness"])
 
@@ -183,6 +187,13 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
     if rules:
         texts = [f"{label} {_sharpe_text(strategies[label])}" for label in rules]
         print(f"Sharpe ratio of the {', of the '.join(texts)}")
+        growths = [
+            f"{label} {figure_text('growth_per_year', strategies[label]['growth_per_year'])}"
+            for label in rules
+            if "growth_per_year" in strategies[label]
+        ]
+        if growths:
+            print(f"growth a year of the {', of the '.join(growths)}")
 
 
 def median(values: list[float | None]) -> float | None:
