@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Account, Frames
+from market_regimes.evaluate.cost_curve import COSTS_BP, CostCurve
 from market_regimes.evaluate.figures import (
     Rank,
     figures,
@@ -233,6 +235,24 @@ class Evaluation:
         if self.played is not None:
             return Account(self._traded_again(delay=1))
         return Account(replayed(self.separate, self.segments, self.trading, 1))
+
+    def cost_curve(self, costs: Sequence[float] = COSTS_BP) -> CostCurve:
+        """
+        :param costs: fee and slippage together, in basis points of the traded value
+        :return: the agent's decisions and buy-and-hold at each. The policy is not asked again
+        """
+
+        def agent(cost: float) -> pd.DataFrame:
+            if self.played is not None:
+                return Account(self._traded_again(cost_bp=cost)).joint
+            return Account(replayed(self.separate, self.segments, self.trading, cost_bp=cost)).joint
+
+        def hold(cost: float) -> pd.DataFrame:
+            costs = replace(self.trading, fee_bp=cost, slippage_bp=0.0)
+            accounts = benchmarks(self.segments, costs, [HOLD], self.portfolio, self.question.bars_later)
+            return accounts[HOLD].joint
+
+        return CostCurve.of(agent, hold, costs, self.rows_per_year)
 
     @cached_property
     def rank(self) -> Rank | None:

@@ -13,7 +13,7 @@ from markets import market_of_prices
 from market_regimes.config import ArgumentError, PortfolioConfig, TradingCosts
 from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.evaluate.question import Question
-from market_regimes.evaluate.strategies import HOLD
+from market_regimes.evaluate.strategies import HOLD, INFORMED
 
 # After 20 bars of warm-up decisions fall on closes 100, 110, 121 and 110; the opens after them are 105, 110, 132, 99.
 WARM_UP = [100.0, 102.0] * 10
@@ -143,3 +143,34 @@ def test_a_question_has_a_name_for_files_and_a_sentence_for_headings():
     assert Question(fee=0).name == "fee-0"
     assert Question(fee=0).is_asked
     assert not Question().is_asked
+
+
+def test_without_opens_the_fill_at_the_next_close_stands_beside():
+    """Bought at 100, the close just seen: 0.99 in the end; bought at the next close, 110: 99 / 110."""
+    evaluation = evaluate(always_in, of_four_bars(closes_only=True), TradingCosts(fee_bp=0.0, fill="close"))
+    joint = evaluation.summary["joint"]
+
+    assert list(joint)[:2] == ["agent", "agent, filled at the next close"]
+    assert joint["agent"]["total_return"] == pytest.approx(-0.01, abs=1e-12)
+    assert joint["agent, filled at the next close"]["total_return"] == pytest.approx(99 / 110 - 1, abs=1e-12)
+
+    # With opens, and where a later fill is asked for, nothing needs to stand beside.
+    with_opens = evaluate(always_in, of_four_bars(), FREE)
+    asked = evaluate(always_in, of_four_bars(closes_only=True), FREE, question=Question(fill="next_close"))
+    assert "agent, filled at the next close" not in with_opens.summary["joint"]
+    assert "agent, filled at the next close" not in asked.summary["joint"]
+
+
+@pytest.mark.parametrize("portfolio", [PortfolioConfig(), SHARED], ids=["separate", "shared"])
+def test_the_share_of_the_attainable_growth_by_hand(portfolio):
+    evaluation = evaluate(in_turns, walks(), FREE, portfolio=portfolio)
+    years = len(evaluation.agent.joint) / evaluation.rows_per_year
+    growth = np.log(evaluation.agent.joint["equity"].iloc[-1]) / years
+
+    assert evaluation.growth == pytest.approx(growth, abs=1e-12)
+    assert evaluation.share_of_attainable_growth is None  # nobody knows the law of these walks
+
+    # 0.03 of the way from 0.01 to 0.05: a half.
+    known = replace(evaluation)
+    known.__dict__.update(growth=0.03, growths={HOLD: 0.01, INFORMED: 0.05})
+    assert known.share_of_attainable_growth == pytest.approx(0.5)
