@@ -38,7 +38,7 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
     """
     group = None if (options.folder / "run.json").exists() else options.folder
     with refusals(parser, UNREADABLE):
-        question = Question(options.fee, options.slippage, options.fill, options.delay)
+        question = Question(options.fee, options.slippage, options.fill, options.delay, tuple(options.costs))
     if options.data or options["from"] or options.to or options.like:
         _evaluate_on_bars(parser, options, group, question)
         return

@@ -257,6 +257,8 @@ def _add_question(parser: Parser) -> None:
         help="where orders are filled; close: the one just seen; not given: as the run fills",
     )
     parser.add_flag("--delay", int, 0, help="bars by which every order is filled later")
+    costs = "fee and slippage together, in basis points: growth and Sharpe ratio of the same decisions at each"
+    parser.add_flag("--costs", float, [], nargs="+", help=costs)
 
 
 def _data_parser(reading: Reading | None = None) -> Parser:

@@ -28,6 +28,7 @@ FLAGS = {
     "slippage": "--slippage",
     "fill": "--fill",
     "delay": "--delay",
+    "costs": "--costs",
 }
 
 

@@ -26,7 +26,7 @@ from market_regimes.evaluate.figures import (
     sharpe_of,
     summary,
 )
-from market_regimes.evaluate.pictures import picture_of_equity, picture_of_weights, tear_sheet
+from market_regimes.evaluate.pictures import picture_of_costs, picture_of_equity, picture_of_weights, tear_sheet
 from market_regimes.evaluate.play import (
     Decision,
     Episode,
@@ -323,6 +323,8 @@ class Evaluation:
         result["robustness"] = self.robustness
         if self.question.is_asked:
             result["question"] = self.question.to_json()
+        if self.question.costs:
+            result["costs"] = self.cost_curve(self.question.costs).to_json()
         if self.played is not None:
             contributions = self.played.contributions.sum()
             result["account"] = {
@@ -489,6 +491,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: di
         symbols = f"{len(frames)} symbols"
     title = f"{symbols}, {name}: {days}"
     picture_of_equity(accounts, folder / f"equity-{name}.png", title)
+
+    # Growth and Sharpe ratio over costs, where they were asked for.
+    if "costs" in result:
+        picture_of_costs(result["costs"], folder / f"costs-{name}.png", title)
 
     # Tables of the agent's orders and decisions.
     played = evaluation.played

@@ -23,6 +23,7 @@ class Question:
     :param fill: "next_open": at the next bar's open; "close": at the close just seen; "next_close": at the close of the
         next bar; None: as the run fills
     :param delay: bars by which every order is filled later than that
+    :param costs: fee and slippage together, in basis points, at which the same decisions are filled (``CostCurve``)
     :raises ArgumentError: if a cost, the fill or the delay makes no sense
     """
 
@@ -30,10 +31,13 @@ class Question:
     slippage: float | None = None
     fill: Literal["next_open", "close", "next_close"] | None = None
     delay: int = 0
+    costs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_cost("fee", self.fee)
         self._check_cost("slippage", self.slippage)
+        for cost in self.costs:
+            self._check_cost("costs", cost)
         if self.fill is not None and self.fill not in FILLS:
             raise ArgumentError(lambda name: f"{name('fill')}={self.fill} must be one of {', '.join(FILLS)}")
         if self.delay < 0:
@@ -83,6 +87,7 @@ class Question:
             "slippage": "slippage of {} bp",
             "fill": "orders filled at the {}",
             "delay": "every order {} bar(s) later",
+            "costs": "the same decisions at costs of {} bp",
         }
         words = [texts[key].format(value.replace("_", " ")) for key, value in self._stated.items()]
         return f"asked of the finished run: {', '.join(words)}; all strategies trade so"
@@ -94,13 +99,18 @@ class Question:
         for key, value in self.to_json().items():
             is_number = isinstance(value, int | float)
             is_left_out = value is None or (key == "delay" and not value)
-            if not is_left_out:
+            if key == "costs":
+                stated[key] = "-".join(f"{cost:g}" for cost in value)
+            elif not is_left_out:
                 stated[key] = f"{value:g}" if is_number else str(value)
         return stated
 
     def to_json(self) -> dict[str, Any]:
         """:return: the conditions by name, None: as the run has them"""
-        return asdict(self)
+        conditions = asdict(self)
+        if not self.costs:
+            del conditions["costs"]
+        return conditions
 
     def trading(self, trading: TradingCosts, segments: Sequence[Segment]) -> TradingCosts:
         """

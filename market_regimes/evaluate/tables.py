@@ -70,6 +70,26 @@ def print_summary(result: dict[str, Any], title: str) -> None:
         print(f"of the way from buy-and-hold's growth to the informed rule's: {figure_text(name, result[name])}")
     if "robustness" in result:
         _print_lead(result["robustness"])
+    if "costs" in result:
+        _print_costs(console, result["costs"])
+
+
+def _print_costs(console: Console, curve: dict[str, Any]) -> None:
+    """:param curve: from ``CostCurve.to_json``"""
+    names = [f"{AGENT}: growth", "Sharpe", f"{HOLD.label}: growth", "Sharpe"]
+    title = "the same decisions by fee and slippage, bp of the traded value"
+    table = _table(title, Column("cost, bp", no_wrap=True), strategies=names)
+    for i, cost in enumerate(curve["costs"]):
+        growths = [figure_text("growth_per_year", curve[key][i]) for key in ("growth", "growth_of_hold")]
+        ratios = [figure_text("sharpe_ratio", curve[key][i]) for key in ("sharpe", "sharpe_of_hold")]
+        table.add_row(f"{cost:g}", growths[0], ratios[0], growths[1], ratios[1])
+    console.print(table)
+
+    # The break-even costs.
+    texts = []
+    for cost in curve["break_even"].values():
+        texts.append(f"{cost:.1f} bp" if isinstance(cost, float) else cost)
+    print(f"cost at which its growth falls to that of buy-and-hold: {texts[0]}; to 0: {texts[1]}")
 
 
 def shared_cash_text(account: dict[str, Any], symbols: int) -> str:

@@ -199,5 +199,10 @@ def test_a_question_has_files_of_its_own_and_leaves_the_run_as_it_is(home, capsy
     # On other bars; and what cannot be answered.
     main(["evaluate", str(folder), "--data", "p.csv", "--from=2001-03-01", "--fee=5"])
     assert len(list(folder.glob("evaluation-p-2001-03-01-to-*-fee-5.json"))) == 1
+    main(["evaluate", str(folder), "--costs", "0", "5"])
+    assert "cost at which its growth falls to that of buy-and-hold:" in capsys.readouterr().out
+    assert (folder / "costs-test-costs-0-5.png").exists()
+    assert json.loads((folder / "evaluation-test-costs-0-5.json").read_text())["costs"]["costs"] == [0.0, 5.0]
+    assert "--costs=-2 must be" in refused(capsys, "evaluate", folder, "--costs", "-2")
     assert "--fee=-1 must be" in refused(capsys, "evaluate", folder, "--fee=-1")
     assert "--delay=9999: there are" in refused(capsys, "evaluate", folder, "--delay=9999")
