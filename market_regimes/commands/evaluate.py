@@ -17,6 +17,7 @@ from market_regimes.commands.refusals import UNREADABLE, refusals
 from market_regimes.commands.resume import leave_fill_to_the_data
 from market_regimes.config import seeds_of
 from market_regimes.evaluate.evaluation import name_of
+from market_regimes.evaluate.question import Question
 from market_regimes.market.describe import without_group
 from market_regimes.market.segments import Segments
 from market_regimes.run.agent import Agent
@@ -37,11 +38,13 @@ def evaluate(parser: Parser, options: jsonargparse.Namespace) -> None:
     :param options: of the command
     """
     group = None if (options.folder / "run.json").exists() else options.folder
+    with refusals(parser, UNREADABLE):
+        question = Question(options.fee, options.slippage, options.fill, options.delay, tuple(options.costs))
     if options.data or options["from"] or options.to or options.like:
-        _evaluate_on_bars(parser, options, group)
+        _evaluate_on_bars(parser, options, group, question)
         return
     runs = _runs_in(parser, options, options.folder)
-    print_scores(parser, runs, options.period or "test", group, options.progress_bar)
+    print_scores(parser, runs, options.period or "test", group, options.progress_bar, question)
 
 
 def _runs_in(
@@ -91,6 +94,7 @@ def _evaluate_on_bars(
     parser: Parser,
     options: jsonargparse.Namespace,
     group: Path | None,
+    question: Question,
 ) -> None:
     """Score runs on other bars or days than those of their periods and print."""
     if options.data and options.market.data is not None:
@@ -109,7 +113,7 @@ def _evaluate_on_bars(
             segments = agent.segments(entries, (options["from"], options.to), options.like)
             name = name_of(options.data, segments)
             with working(f"{folder.name}, {name}", options.progress_bar) as tell:
-                result = agent.evaluate(segments, folder, name, within(folder, tell))
+                result = agent.evaluate(segments, folder, name, within(folder, tell), question)
             results[agent.configured.algorithm.get("seed")] = folder, result
     if not results:
         parser.error(f"{group} holds no trained run")
@@ -119,11 +123,11 @@ def _evaluate_on_bars(
         *notes_on_counterparts(segments, agent.trained, options.like),
         *notes_on_training_days(segments, agent.trained),
         *notes_on_missing_targets(segments, agent.configured.market),
-        *filled_otherwise(segments, agent.trading),
+        *(filled_otherwise(segments, agent.trading) if question.fill is None else []),
         *without_group(agent.limits, [segment.market.symbol for segment in segments]),
     ]
     first = first_day(segments) if agent.plays_bars() else None
-    print_evaluated(Evaluated(results, name, group, True, notes, first))
+    print_evaluated(Evaluated(results, name, group, True, notes, first, question))
 
 
 def _entries_of_run(agent: Agent, moved: str | list[str] | None) -> list[str]:

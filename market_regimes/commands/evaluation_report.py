@@ -12,7 +12,9 @@ from typing import Any
 from market_regimes.commands.parser import Parser
 from market_regimes.commands.program import program
 from market_regimes.commands.progress import Tell, working
-from market_regimes.config import PeriodName
+from market_regimes.commands.refusals import refusals
+from market_regimes.config import ArgumentError, PeriodName
+from market_regimes.evaluate.question import AS_TRAINED, Question
 from market_regimes.evaluate.robustness import over_seeds
 from market_regimes.evaluate.tables import print_seeds, print_summary
 from market_regimes.evaluate.verdict import verdict_of, verdict_of_seeds
@@ -31,19 +33,28 @@ class Evaluated:
     Runs that were evaluated on one period.
 
     :param results: per seed the run folder and the result of its evaluation
-    :param name: of the period
+    :param period: its name
     :param group: folder of the runs of several seeds, None: there is one run
     :param on_market: whether the runs are on a market
     :param notes: sentences that belong to the verdict
     :param first: day from which a signal must play the bars to equal this evaluation; None: any past gives the same
+    :param question: that was asked of the runs
     """
 
     results: dict[int | None, tuple[Path, dict[str, Any]]]
-    name: str
+    period: str
     group: Path | None
     on_market: bool = True
     notes: list[str] = field(default_factory=list)
     first: str | None = None
+    question: Question = AS_TRAINED
+
+    @property
+    def name(self) -> str:
+        """Name of the period and the question, in file names and titles."""
+        if not self.question.is_asked:
+            return self.period
+        return f"{self.period}-{self.question.name}"
 
 
 def print_scores(
@@ -52,6 +63,7 @@ def print_scores(
     period: PeriodName,
     group: Path | None,
     progress_bar: bool = True,
+    question: Question | None = None,
 ) -> None:
     """
     Score runs on a period of their own and print.
@@ -61,7 +73,9 @@ def print_scores(
     :param period: of their market
     :param group: folder of the runs of several seeds, None: there is one run
     :param progress_bar: whether to show what is being done
+    :param question: costs, fill and delay in place of the runs'
     """
+    question = question or AS_TRAINED
     if not runs:
         parser.error(f"{group} holds no trained run")
     first_study = next(iter(runs.values()))[0]
@@ -70,12 +84,14 @@ def print_scores(
     on_market = first_study.core is not None
     if not on_market and period != "test":
         parser.error("--period is one of the market's; other environments play new episodes")
+    if not on_market and question.is_asked:
+        parser.error("--fee, --slippage, --fill and --delay are asked of runs on a market; leave them out here")
 
     # Every run writes its own files.
     results = {}
     for seed, (study, folder) in runs.items():
-        with working(f"{folder.name}, {period}", progress_bar) as tell:
-            results[seed] = folder, study.evaluate(folder, period, within(folder, tell))
+        with working(f"{folder.name}, {period}", progress_bar) as tell, refusals(parser, (ArgumentError,)):
+            results[seed] = folder, study.evaluate(folder, period, within(folder, tell), question)
     if not on_market:
         print_evaluated(Evaluated(results, period, group, on_market=False))
         return
@@ -84,7 +100,7 @@ def print_scores(
     segments = first_study.segments[period]
     notes = notes_on_training_days(segments, trained_on(first_study.segments))
     first = first_day(segments) if is_recurrent(first_study.model) else None
-    print_evaluated(Evaluated(results, period, group, True, notes, first))
+    print_evaluated(Evaluated(results, period, group, True, notes, first, question))
 
 
 def within(folder: Path, tell: Tell) -> Tell:
@@ -111,6 +127,8 @@ def print_evaluated(evaluated: Evaluated) -> None:
 
     :param evaluated: the runs with their results
     """
+    if evaluated.question.is_asked:
+        print(evaluated.question.sentence)
     if evaluated.group is None:
         _print_run(evaluated)
     else:

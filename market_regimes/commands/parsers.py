@@ -183,8 +183,24 @@ def _evaluate_parser(reading: Reading | None = None) -> Parser:
     parser.add_flag("--from", str | None, help="first day whose return is earned, like 2019-01-01")
     parser.add_flag("--to", str | None, help="last day, like 2020-12-31")
     parser.add_flag("--market.data", str | list[str], help="where the run's own data are by now")
+    _add_question(parser)
     _add_progress_bar(parser)
     return parser
+
+
+def _add_question(parser: Parser) -> None:
+    """Conditions of trading in place of the run's."""
+    of_value = "in basis points of the traded value; not given: the run's"
+    parser.add_flag("--fee", float | None, help=f"fee {of_value}")
+    parser.add_flag("--slippage", float | None, help=f"slippage {of_value}")
+    parser.add_flag(
+        "--fill",
+        Literal["next_open", "close", "next_close"] | None,
+        help="where orders are filled; close: the one just seen; not given: as the run fills",
+    )
+    parser.add_flag("--delay", int, 0, help="bars by which every order is filled later")
+    costs = "fee and slippage together, in basis points: growth and Sharpe ratio of the same decisions at each"
+    parser.add_flag("--costs", float, [], nargs="+", help=costs)
 
 
 def _data_parser(reading: Reading | None = None) -> Parser:

@@ -22,6 +22,11 @@ FLAGS = {
     "device": "--device",
     "zone": "--zone",
     "resume": "--resume",
+    "fee": "--fee",
+    "slippage": "--slippage",
+    "fill": "--fill",
+    "delay": "--delay",
+    "costs": "--costs",
 }
 
 

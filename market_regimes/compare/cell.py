@@ -162,11 +162,17 @@ def _test(study: Study) -> tuple[Figures, pd.DataFrame]:
     result = _trading(evaluation.agent, evaluation.rows_per_year, "test")
     result |= gaps_of(result, "test_sharpe") | gaps_of(result, "test_mean_reward")
 
-    # Buy-and-hold gets all figures, other strategies only the Sharpe ratio.
+    # Buy-and-hold gets all figures, other strategies the Sharpe ratio and growth.
     result |= _trading(evaluation.strategies[HOLD], evaluation.rows_per_year, HOLD.key)
     for strategy, sharpe_ratio in evaluation.sharpe_ratios.items():
         result[f"{strategy.key}_sharpe"] = sharpe_ratio
     result["test_attained"] = evaluation.share_of_attainable
+
+    # Growth beside them.
+    result["test_growth"] = evaluation.growth
+    for strategy, growth in evaluation.growths.items():
+        result[f"{strategy.key}_growth"] = growth
+    result["test_attained_growth"] = evaluation.share_of_attainable_growth
     result |= _critic(evaluation)
 
     # Collect the days of all strategies.

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Account, Frames
+from market_regimes.evaluate.cost_curve import COSTS_BP, CostCurve
 from market_regimes.evaluate.figures import (
     Rank,
     figures,
     figures_by_regime,
+    growth_of,
     rank_among,
     share_of_attainable,
     sharpe_of,
     summary,
 )
-from market_regimes.evaluate.pictures import picture_of_equity, picture_of_weights, tear_sheet
+from market_regimes.evaluate.pictures import picture_of_costs, picture_of_equity, picture_of_weights, tear_sheet
 from market_regimes.evaluate.play import (
     RUINED,
     Decision,
@@ -43,16 +46,20 @@ from market_regimes.evaluate.portfolio import (
     Played,
     account_table,
     bought_once,
+    equal_weights_every,
     in_shared_cash,
+    later,
     play_account,
     positions_of_account,
+    replay,
     shifted_accounts,
     shifted_in_the_middle,
     traded_again,
     trades_of_account,
 )
 from market_regimes.evaluate.portfolio import frames_of as frames_in_account
-from market_regimes.evaluate.robustness import robustness
+from market_regimes.evaluate.question import AS_TRAINED, Question
+from market_regimes.evaluate.robustness import replayed, robustness
 from market_regimes.evaluate.strategies import AGENT, HOLD, INFORMED, RANDOM_TIMING, STRATEGIES, Strategy
 from market_regimes.files import write_file
 from market_regimes.market.environment import REWARD_SCALE
@@ -61,6 +68,7 @@ from market_regimes.market.segment import Segment
 MIN_BARS_OF_RATIO = 60  # fewer make a curve of Sharpe ratios that is noise
 SEPARATE = PortfolioConfig()  # an account for each symbol
 UNLIMITED = PortfolioConfig(cash="shared")
+NEXT_CLOSE = "agent, filled at the next close"
 NAMED_SYMBOLS = 3  # up to which a title names them
 
 
@@ -91,7 +99,9 @@ class Evaluation:
     :param seed: of the random timings
     :param table: strategies to stand beside the agent where they apply, ``HOLD`` among them
     :param portfolio: whether the symbols share their cash, and the limits of their account
-    :param decided_together: the account of an agent that decided for all symbols; None: it decided symbol by symbol
+    :param decided_together: the account of an agent that decided for all symbols, filled without the delay that the
+        question states; None: it decided symbol by symbol
+    :param question: that was asked of a finished agent; ``trading`` has its costs and its fill already
     """
 
     segments: Sequence[Segment]
@@ -102,6 +112,7 @@ class Evaluation:
     table: Sequence[Strategy] = STRATEGIES
     portfolio: PortfolioConfig = SEPARATE
     decided_together: Played | None = None
+    question: Question = AS_TRAINED
 
     @property
     def rows_per_year(self) -> float:
@@ -109,10 +120,17 @@ class Evaluation:
         return self.segments[0].market.account_rows_per_year
 
     @cached_property
-    def separate(self) -> Frames:
-        """The agent's trades with an account for each symbol."""
+    def decided(self) -> Frames:
+        """The agent's trades with an account for each symbol, filled without the delay that the question states."""
         assert self.episode is not None
         return frames_of(self.episode.columns(), self.segments, self.trading)
+
+    @cached_property
+    def separate(self) -> Frames:
+        """The agent's trades with an account for each symbol, whose returns the critic predicts."""
+        if not self.question.bars_later:
+            return self.decided
+        return replayed(self.decided, self.segments, self.trading, self.question.bars_later)
 
     @cached_property
     def bench(self) -> Bench:
@@ -122,11 +140,14 @@ class Evaluation:
     @cached_property
     def played(self) -> Played | None:
         """The agent's account with shared cash, None: each symbol has its own."""
+        rows = self.question.bars_later
         if self.decided_together is not None:
-            return self.decided_together
+            if not rows:
+                return self.decided_together
+            return traded_again(self.decided_together, self.bench, self.portfolio, rows)
         if self.portfolio.cash == "separate":
             return None
-        return in_shared_cash(self.separate, self.bench, self.portfolio)
+        return in_shared_cash(self.decided, self.bench, self.portfolio, rows)
 
     @cached_property
     def agent(self) -> Account:
@@ -138,7 +159,7 @@ class Evaluation:
     @cached_property
     def strategies(self) -> dict[Strategy, Account]:
         """The accounts of the strategies that apply, in the order of the table."""
-        return benchmarks(self.segments, self.trading, self.table, self.portfolio)
+        return benchmarks(self.segments, self.trading, self.table, self.portfolio, self.question.bars_later)
 
     @cached_property
     def random_timing(self) -> tuple[Account, np.ndarray]:
@@ -189,12 +210,62 @@ class Evaluation:
     @cached_property
     def summary(self) -> dict[str, dict[str, Any]]:
         """The figures of all accounts, overall, by regime and by symbol."""
-        return summary(self.accounts, self.segments[0].market.bars_per_year, self.rows_per_year)
+        accounts = self.accounts
+        if self.next_close is not None:
+            of_strategies = {label: account for label, account in accounts.items() if label != AGENT}
+            accounts = {AGENT: self.agent, NEXT_CLOSE: self.next_close, **of_strategies}
+        return summary(accounts, self.segments[0].market.bars_per_year, self.rows_per_year)
 
     @cached_property
     def share_of_attainable(self) -> float | None:
         """The agent's share of the way from buy-and-hold's Sharpe ratio to the informed rule's."""
         return share_of_attainable(self.sharpe_ratio, self.sharpe_ratios[HOLD], self.sharpe_ratios.get(INFORMED))
+
+    @cached_property
+    def growths(self) -> dict[Strategy, float]:
+        """Log growth a year of the strategies."""
+        return {each: growth_of(account.joint, self.rows_per_year) for each, account in self.strategies.items()}
+
+    @cached_property
+    def growth(self) -> float:
+        """Log growth a year of the agent."""
+        return growth_of(self.agent.joint, self.rows_per_year)
+
+    @cached_property
+    def share_of_attainable_growth(self) -> float | None:
+        """The agent's share of the way from buy-and-hold's growth to the informed rule's."""
+        return share_of_attainable(self.growth, self.growths[HOLD], self.growths.get(INFORMED))
+
+    @cached_property
+    def next_close(self) -> Account | None:
+        """
+        The agent's orders filled at the next close, where a close that was just seen fills them because a symbol has no
+        opening prices; None: all opens are there, or the question states a later fill.
+        """
+        closes_only = any(segment.market.fill == "close" for segment in self.segments)
+        if not closes_only or self.question.bars_later:
+            return None
+        if self.played is not None:
+            return Account(self._traded_again(delay=1))
+        return Account(replayed(self.separate, self.segments, self.trading, 1))
+
+    def cost_curve(self, costs: Sequence[float] = COSTS_BP) -> CostCurve:
+        """
+        :param costs: fee and slippage together, in basis points of the traded value
+        :return: the agent's decisions and buy-and-hold at each. The policy is not asked again
+        """
+
+        def agent(cost: float) -> pd.DataFrame:
+            if self.played is not None:
+                return Account(self._traded_again(cost_bp=cost)).joint
+            return Account(replayed(self.separate, self.segments, self.trading, cost_bp=cost)).joint
+
+        def hold(cost: float) -> pd.DataFrame:
+            costs = replace(self.trading, fee_bp=cost, slippage_bp=0.0)
+            accounts = benchmarks(self.segments, costs, [HOLD], self.portfolio, self.question.bars_later)
+            return accounts[HOLD].joint
+
+        return CostCurve.of(agent, hold, costs, self.rows_per_year)
 
     @cached_property
     def rank(self) -> Rank | None:
@@ -219,10 +290,11 @@ class Evaluation:
         if cost_bp is not None:
             costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
             bench = Bench.of(self.segments, costs)
+        rows = self.question.bars_later + delay
         if self.decided_together is not None:
-            played = traded_again(self.decided_together, bench, self.portfolio, delay)
+            played = traded_again(self.decided_together, bench, self.portfolio, rows)
         else:
-            played = in_shared_cash(self.separate, bench, self.portfolio, delay)
+            played = in_shared_cash(self.decided, bench, self.portfolio, rows)
         return frames_in_account(played, bench)
 
     @property
@@ -240,7 +312,8 @@ class Evaluation:
         """
         assert self.critic is not None
         if self.decided_together is not None:
-            return predicted_contributions(self.critic, self.decided_together, self.bench)
+            assert self.played is not None
+            return predicted_contributions(self.critic, self.decided_together, self.played, self.bench)
         assert self.episode is not None
         frames = self.separate
 
@@ -261,6 +334,8 @@ class Evaluation:
         """
         result: dict[str, Any] = {**self.summary, "step": step, "share_of_attainable": self.share_of_attainable}
 
+        result["share_of_attainable_growth"] = self.share_of_attainable_growth
+
         # The rank among random timings, where the agent has one.
         result["random_timings"] = 0
         result["random_timings_below_agent"] = None
@@ -274,6 +349,10 @@ class Evaluation:
             result["share_of_random_timings_below_agent"] = rank.share
 
         result["robustness"] = self.robustness
+        if self.question.is_asked:
+            result["question"] = self.question.to_json()
+        if self.question.costs:
+            result["costs"] = self.cost_curve(self.question.costs).to_json()
         if self.played is not None:
             contributions = self.played.contributions.sum()
             result["account"] = {
@@ -292,6 +371,7 @@ def evaluate(
     seed: int = 0,
     table: Sequence[Strategy] = STRATEGIES,
     portfolio: PortfolioConfig = SEPARATE,
+    question: Question | None = None,
 ) -> Evaluation:
     """
     Let an agent trade over a period, from a flat start to its last bar.
@@ -303,30 +383,41 @@ def evaluate(
     :param seed: of the random timings
     :param table: strategies to stand beside it where they apply
     :param portfolio: whether the symbols share their cash, and the limits of their account
-    :raises ValueError: if the limits do not fit the symbols, or each other
+    :param question: costs, fill and delay in place of those of ``trading``, for the agent and the strategies alike
+    :raises ValueError: if the limits do not fit the symbols, or each other, or the question makes no sense
     """
+    if question is None:
+        question = AS_TRAINED
+    trading = question.trading(trading, segments)
+
     if portfolio.cash == "shared":
         check_portfolio(segments, trading, portfolio)
     if isinstance(agent, AccountAgent):
         bench = Bench.of(segments, trading)
         played = play_account(bench, agent.on(bench), portfolio)
-        return Evaluation(segments, trading, None, critic, seed, table, portfolio, played)
+        return Evaluation(segments, trading, None, critic, seed, table, portfolio, played, question)
 
     episode = play_period(segments, trading, agent)
-    return Evaluation(segments, trading, episode, critic, seed, table, portfolio)
+    return Evaluation(segments, trading, episode, critic, seed, table, portfolio, question=question)
 
 
-def predicted_contributions(critic: Critic, played: Played, bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+def predicted_contributions(
+    critic: Critic,
+    decided: Played,
+    played: Played,
+    bench: Bench,
+) -> tuple[np.ndarray, np.ndarray]:
     """
     :param critic: predicts the returns of the account's rows
-    :param played: an account whose agent decided for all symbols
+    :param decided: the account whose weights an agent of all symbols observed
+    :param played: the account that its orders made, perhaps later
     :param bench: what it traded
     :return: symbol by symbol, of the rows in which it was listed, M in all: the critic's quantiles, shape (M, N), and
         the discounted contributions that came, in per cent of log growth, shape (M,), NaN after ruin
     """
     # What the rows observed, from the first close to the last.
     rows = len(played.account)
-    weights = np.concatenate([np.zeros((1, len(bench.segments))), played.closing_weights.to_numpy()])
+    weights = np.concatenate([np.zeros((1, len(bench.segments))), decided.closing_weights.to_numpy()])
     observations = bench.observations.at(np.arange(rows + 1), weights)
 
     # The rewards up to ruin, after which nothing comes.
@@ -368,6 +459,7 @@ def benchmarks(
     trading: TradingCosts,
     table: Sequence[Strategy] = STRATEGIES,
     portfolio: PortfolioConfig = SEPARATE,
+    delay: int = 0,
 ) -> dict[Strategy, Account]:
     """
     With shared cash the rules that decide symbol by symbol trade in one account under the limits. Buy-and-hold buys
@@ -377,25 +469,55 @@ def benchmarks(
     :param trading: what trading costs and what the agent may hold
     :param table: strategies
     :param portfolio: whether the symbols share their cash, and the limits of their account
+    :param delay: bars by which every order is filled later
     :return: the accounts of those that apply. They may hold ``TradingCosts.of_rules``
     """
+    # The trades of each rule, filled at once.
     accounts = {}
     for strategy in table:
         frames = strategy.traded(segments, trading.of_rules, portfolio)
         if frames is not None:
             accounts[strategy] = Account(frames)
-    if portfolio.cash == "separate":
+    if portfolio.cash == "separate" and not delay:
         return accounts
 
+    # In one account, and later.
     bench = Bench.of(segments, trading.of_rules)
-    for strategy, account in accounts.items():
-        if strategy is HOLD and len(segments) > 1:
-            once = play_account(bench, bought_once(bench), UNLIMITED)
-            accounts[strategy] = Account(frames_in_account(once, bench))
-        elif strategy is not HOLD and not _is_joint(account.frames):
-            played = in_shared_cash(account.frames, bench, portfolio)
-            accounts[strategy] = Account(frames_in_account(played, bench))
-    return accounts
+    return {
+        strategy: _traded_again(strategy, account, bench, portfolio, delay) for strategy, account in accounts.items()
+    }
+
+
+def _traded_again(
+    strategy: Strategy, account: Account, bench: Bench, portfolio: PortfolioConfig, delay: int
+) -> Account:
+    """The orders of a strategy in the account that the portfolio states, so many rows later."""
+    # Equal weights are one account already.
+    if _is_joint(account.frames):
+        if not delay:
+            return account
+        return _played_later(play_account(bench, equal_weights_every(bench), UNLIMITED), bench, delay)
+
+    # An account for each symbol.
+    is_alone = strategy is HOLD and len(bench.segments) == 1
+    if portfolio.cash == "separate" or is_alone:
+        if not delay:
+            return account
+        return Account(replayed(account.frames, bench.segments, bench.costs, delay))
+
+    # One account.
+    if strategy is HOLD:
+        return _played_later(play_account(bench, bought_once(bench), UNLIMITED), bench, delay)
+    played = in_shared_cash(account.frames, bench, portfolio, delay)
+    return Account(frames_in_account(played, bench))
+
+
+def _played_later(played: Played, bench: Bench, delay: int) -> Account:
+    """The orders of an account without limits, so many rows later."""
+    if delay:
+        targets = later(played.targets.to_numpy(), delay)
+        played = play_account(bench, replay(targets), UNLIMITED)
+    return Account(frames_in_account(played, bench))
 
 
 def _is_joint(frames: Frames) -> bool:
@@ -445,6 +567,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, name: str, result: di
         symbols = f"{len(frames)} symbols"
     title = f"{symbols}, {name}: {days}"
     picture_of_equity(accounts, folder / f"equity-{name}.png", title)
+
+    # Growth and Sharpe ratio over costs, where they were asked for.
+    if "costs" in result:
+        picture_of_costs(result["costs"], folder / f"costs-{name}.png", title)
 
     # Tables of the agent's orders and decisions.
     played = evaluation.played

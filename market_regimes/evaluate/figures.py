@@ -62,6 +62,16 @@ def sharpe_of(frame: pd.DataFrame, bars_per_year: float) -> float | None:
     return or_none(ratio)
 
 
+def growth_of(frame: pd.DataFrame, bars_per_year: float) -> float:
+    """
+    :param frame: from ``backtest`` or ``joint``
+    :param bars_per_year: number of bars that annualises
+    :return: log growth of its equity a year
+    """
+    years = len(frame) / bars_per_year
+    return math.log(float(frame["equity"].iloc[-1])) / years
+
+
 def or_none(value: float) -> float | None:
     """:return: the value where it is finite, else None"""
     if not math.isfinite(value):
@@ -82,7 +92,7 @@ def figures(frame: pd.DataFrame, bars_per_year: float) -> dict[str, float | None
     years = len(frame) / bars_per_year
     final_equity = float(frame["equity"].iloc[-1])
     table = {"sharpe_ratio": sharpe_of(frame, bars_per_year)}
-    table["growth_per_year"] = math.log(final_equity) / years
+    table["growth_per_year"] = growth_of(frame, bars_per_year)
     for name in RATIOS:
         table[name] = _ratio(name, frame["return"], bars_per_year)
 
@@ -167,11 +177,11 @@ def summary(
 
 def share_of_attainable(agent: float | None, hold: float | None, informed: float | None) -> float | None:
     """
-    :param agent: Sharpe ratio of the agent
+    :param agent: Sharpe ratio, or log growth, of the agent
     :param hold: that of buy-and-hold
     :param informed: that of the rule that knows the law, None: nobody knows it
     :return: 0 for an agent as good as buy-and-hold, 1 for one as good as the informed rule; None where that rule is
-        not the better of the two, or a Sharpe ratio is undefined
+        not the better of the two, or a figure is undefined
     """
     if agent is None or hold is None or informed is None or informed <= hold:
         return None

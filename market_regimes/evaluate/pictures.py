@@ -164,6 +164,34 @@ def picture_of_weights(weights: pd.DataFrame, contributions: pd.Series, path: Pa
     figure.savefig(path, dpi=110)
 
 
+def picture_of_costs(curve: dict[str, Any], path: Path, title: str) -> None:
+    """
+    Growth and Sharpe ratio of the agent and of buy-and-hold over the cost of orders.
+
+    :param curve: from ``CostCurve.to_json``
+    :param path: PNG to write
+    :param title: heading
+    """
+    figure, (growth, sharpe) = _panels(5, width_ratios=[1, 1])
+    costs = curve["costs"]
+    for panel, name, scale in ((growth, "growth", 100.0), (sharpe, "sharpe", 1.0)):
+        for label, key, color in ((AGENT, name, "C0"), (HOLD.label, f"{name}_of_hold", "C1")):
+            values = scale * np.array(curve[key], dtype=float)
+            panel.plot(costs, values, marker="o", label=label, color=color, linewidth=LINE_WIDTH)
+        panel.axhline(0.0, color="0.4", linewidth=0.8)
+
+    # Where the agent's growth falls to that of buy-and-hold.
+    cost = curve["break_even"]["growth_of_buy_and_hold"]
+    if isinstance(cost, float):
+        growth.axvline(cost, color="0.4", linestyle=":", label=f"break-even {cost:.1f} bp")
+
+    figure.suptitle(title)
+    growth.set(xlabel="fee and slippage, bp of the traded value", ylabel="log growth a year, %")
+    sharpe.set(xlabel="fee and slippage, bp of the traded value", ylabel="Sharpe ratio")
+    growth.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def largest_and_rest(table: pd.DataFrame, size: pd.Series) -> pd.DataFrame:
     """
     :param table: a column per symbol

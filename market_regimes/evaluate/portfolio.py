@@ -423,8 +423,8 @@ def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay:
     :param delay: rows by which every order is given later
     :return: the account that follows their targets
     """
-    targets = targets_of(frames, bench)
-    return play_account(bench, replay(later(targets, delay)), config)
+    targets = later(targets_of(frames, bench), delay)
+    return play_account(bench, replay(targets), config)
 
 
 def traded_again(
@@ -440,18 +440,17 @@ def traded_again(
     :param delay: rows by which every order is given later
     :return: the account that follows the same targets
     """
-    targets = played.targets.to_numpy()
-    return play_account(bench, replay(later(targets, delay)), config)
+    targets = later(played.targets.to_numpy(), delay)
+    return play_account(bench, replay(targets), config)
 
 
 def later(targets: np.ndarray, delay: int) -> np.ndarray:
     """
-    :param targets: targets of each row, shape (R, K)
-    :param delay: number of rows
-    :return: the targets so many rows later, NaN before, shape (R, K)
+    :param targets: of each row, shape (R, K)
+    :param delay: rows by which every order is given later
+    :return: the targets of each row then, NaN, no order, before the first
     """
-    padded = np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)
-    return padded[: len(targets)]
+    return np.pad(targets, ((delay, 0), (0, 0)), constant_values=np.nan)[: len(targets)]
 
 
 def positions_of_account(played: Played, bench: Bench) -> pd.DataFrame:

@@ -22,6 +22,7 @@ PERCENT = {
     "costs_per_year",
     "share_of_random_timings_below_agent",
     "share_of_attainable",
+    "share_of_attainable_growth",
 }
 COUNTS = {"bars"}
 LEAD = {  # figures of ``robustness`` by their short names in the table of several seeds
@@ -64,8 +65,31 @@ def print_summary(result: dict[str, Any], title: str) -> None:
     name = "share_of_attainable"
     if result.get(name) is not None:  # the law is known
         print(f"of the way from buy-and-hold's Sharpe ratio to the informed rule's: {figure_text(name, result[name])}")
+    name = "share_of_attainable_growth"
+    if result.get(name) is not None:
+        print(f"of the way from buy-and-hold's growth to the informed rule's: {figure_text(name, result[name])}")
     if "robustness" in result:
         _print_lead(result["robustness"])
+    if "costs" in result:
+        _print_costs(console, result["costs"])
+
+
+def _print_costs(console: Console, curve: dict[str, Any]) -> None:
+    """:param curve: from ``CostCurve.to_json``"""
+    names = [f"{AGENT}: growth", "Sharpe", f"{HOLD.label}: growth", "Sharpe"]
+    title = "the same decisions by fee and slippage, bp of the traded value"
+    table = _table(title, Column("cost, bp", no_wrap=True), strategies=names)
+    for i, cost in enumerate(curve["costs"]):
+        growths = [figure_text("growth_per_year", curve[key][i]) for key in ("growth", "growth_of_hold")]
+        ratios = [figure_text("sharpe_ratio", curve[key][i]) for key in ("sharpe", "sharpe_of_hold")]
+        table.add_row(f"{cost:g}", growths[0], ratios[0], growths[1], ratios[1])
+    console.print(table)
+
+    # The break-even costs.
+    texts = []
+    for cost in curve["break_even"].values():
+        texts.append(f"{cost:.1f} bp" if isinstance(cost, float) else cost)
+    print(f"cost at which its growth falls to that of buy-and-hold: {texts[0]}; to 0: {texts[1]}")
 
 
 def shared_cash_text(account: dict[str, Any], symbols: int) -> str:
@@ -183,6 +207,13 @@ def print_seeds(results: Mapping[int | None, dict[str, Any]], title: str) -> Non
     if rules:
         texts = [f"{label} {_sharpe_text(strategies[label])}" for label in rules]
         print(f"Sharpe ratio of the {', of the '.join(texts)}")
+        growths = [
+            f"{label} {figure_text('growth_per_year', strategies[label]['growth_per_year'])}"
+            for label in rules
+            if "growth_per_year" in strategies[label]
+        ]
+        if growths:
+            print(f"growth a year of the {', of the '.join(growths)}")
 
 
 def median(values: list[float | None]) -> float | None:

@@ -32,6 +32,7 @@ from market_regimes.evaluate.portfolio import (
     in_shared_cash,
     play_to_last_close,
 )
+from market_regimes.evaluate.question import AS_TRAINED, Question
 from market_regimes.market.allocation import Allocation
 from market_regimes.market.costs import impact_of
 from market_regimes.market.data import in_one_account, read_bars
@@ -172,11 +173,20 @@ class Destination:
     :param folder: run folder to write to
     :param name: of the period, in file names and titles
     :param tell: receives what is being done, as a few words
+    :param question: that the evaluation answers; where conditions are stated, they end the name
     """
 
     folder: Path
     name: str
     tell: Callable[[str], None] = lambda words: None
+    question: Question = AS_TRAINED
+
+    @property
+    def file_name(self) -> str:
+        """The name of the period and the question, so that no answer overwrites the run's evaluation."""
+        if not self.question.is_asked:
+            return self.name
+        return f"{self.name}-{self.question.name}"
 
 
 def evaluate_on(
@@ -203,16 +213,25 @@ def evaluate_on(
     :return: what the JSON holds: ``Evaluation.result``
     """
     to.tell(f"the agent trades {len(segments)} symbol(s)")
-    evaluation = evaluate(rule, segments, market.trading, critic_of(model), seed or 0, portfolio=market.portfolio)
+    evaluation = evaluate(
+        rule,
+        segments,
+        market.trading,
+        critic_of(model),
+        seed or 0,
+        portfolio=market.portfolio,
+        question=to.question,
+    )
 
     to.tell("the rules trade the same bars")
     result = evaluation.result(step)
 
     to.tell("tables, pictures, tear sheet")
-    days = write_evaluation(evaluation, to.folder, to.name, result)
+    name = to.file_name
+    days = write_evaluation(evaluation, to.folder, name, result)
 
     to.tell("picture of the predicted returns")
-    returns_picture(evaluation, f"{to.name}: {days}").savefig(to.folder / f"returns-{to.name}.png")
+    returns_picture(evaluation, f"{name}: {days}").savefig(to.folder / f"returns-{name}.png")
     return result
 
 
@@ -513,16 +532,18 @@ class Agent:
         folder: str | Path,
         name: str,
         tell: Callable[[str], None] = lambda words: None,
+        question: Question | None = None,
     ) -> dict[str, Any]:
         """
         :param segments: from ``segments``
         :param folder: where the files of ``evaluate_on`` are written
         :param name: of the period
         :param tell: receives what is being done, as a few words
+        :param question: costs, fill and delay in place of the run's; its words end the names of the files
         :return: what ``Evaluation.result`` gives
         """
         seed = self.configured.algorithm.get("seed")
-        to = Destination(Path(folder), name, tell)
+        to = Destination(Path(folder), name, tell, question or AS_TRAINED)
         return evaluate_on(self.model, self.rule(), segments, self.configured.market, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:

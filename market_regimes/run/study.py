@@ -22,6 +22,7 @@ from market_regimes.evaluate.figures import share_of_attainable
 from market_regimes.evaluate.pictures import picture_of_training
 from market_regimes.evaluate.play import Decision
 from market_regimes.evaluate.portfolio import AccountAgent
+from market_regimes.evaluate.question import AS_TRAINED, Question
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 from market_regimes.files import found_from_anywhere, new_folder, write_file
 from market_regimes.market.account_environment import AccountRows
@@ -300,7 +301,11 @@ class Study:
         return benchmark_scores(self.segments["validation"], self.trading, self.portfolio)
 
     def evaluate(
-        self, folder: Path, period: PeriodName, tell: Callable[[str], None] = lambda words: None
+        self,
+        folder: Path,
+        period: PeriodName,
+        tell: Callable[[str], None] = lambda words: None,
+        question: Question | None = None,
     ) -> dict[str, Any]:
         """
         Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also what ``evaluate_on``
@@ -309,6 +314,7 @@ class Study:
         :param folder: run folder to write to
         :param period: period of the market; other environments play new episodes instead
         :param tell: receives what is being done, as a few words
+        :param question: costs, fill and delay in place of the run's; its words end the names of the files
         :return: what the JSON holds: the ``step`` the agent was trained to; on the market all of ``Evaluation.result``
         """
         if self.core is None:
@@ -319,7 +325,7 @@ class Study:
             return result
 
         segments = self.segments[period]
-        to = Destination(folder, period, tell)
+        to = Destination(folder, period, tell, question or AS_TRAINED)
         model = self.model
         market = self.configured.market
         return evaluate_on(model, self.agent(), segments, market, to, self.seed, self.step)

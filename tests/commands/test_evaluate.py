@@ -168,3 +168,41 @@ def test_a_run_is_loaded_and_its_folder_stays_as_it_is(files):
     Agent.load(folder)
 
     assert contents_of(folder) == before
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_question_has_files_of_its_own_and_leaves_the_run_as_it_is(home, capsys):
+    main([*QUICK_FLAGS, "--market.data=p.csv", "--run.name=x"])
+    folder = home / "runs" / "x"
+    before = contents(folder)
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--fee=5", "--slippage=2", "--fill=next_close", "--delay=1"])
+    output = capsys.readouterr().out
+    after = contents(folder)
+    name = "test-fee-5-slippage-2-fill-next_close-delay-1"
+
+    assert {file: after[file] for file in before} == before
+    assert f"evaluation-{name}.json" in output
+    assert output.startswith(
+        "asked of the finished run: a fee of 5 bp, slippage of 2 bp, orders filled at the next close"
+    )
+
+    answer = json.loads(after[f"evaluation-{name}.json"])
+    assert answer["question"] == {"fee": 5.0, "slippage": 2.0, "fill": "next_close", "delay": 1}
+    added = {file for file in after if file not in before}
+    assert all(f"-{name}." in file for file in added)
+    assert {f"positions-{name}.csv", f"trades-{name}.csv", f"equity-{name}.png", f"returns-{name}.png"} <= added
+
+    # On other bars; and what cannot be answered.
+    main(["evaluate", str(folder), "--data", "p.csv", "--from=2001-03-01", "--fee=5"])
+    assert len(list(folder.glob("evaluation-p-2001-03-01-to-*-fee-5.json"))) == 1
+    main(["evaluate", str(folder), "--costs", "0", "5"])
+    assert "cost at which its growth falls to that of buy-and-hold:" in capsys.readouterr().out
+    assert (folder / "costs-test-costs-0-5.png").exists()
+    assert json.loads((folder / "evaluation-test-costs-0-5.json").read_text())["costs"]["costs"] == [0.0, 5.0]
+    assert "--costs=-2 must be" in refused(capsys, "evaluate", folder, "--costs", "-2")
+    assert "--fee=-1 must be" in refused(capsys, "evaluate", folder, "--fee=-1")
+    assert "--delay=9999: there are" in refused(capsys, "evaluate", folder, "--delay=9999")

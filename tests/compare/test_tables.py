@@ -27,6 +27,8 @@ HIGHER_IS_BETTER = {
     "test_mean_reward",
     "test_sharpe",
     "test_attained",
+    "test_growth",
+    "test_attained_growth",
     "test_sortino",
     "test_max_drawdown",  # at most 0
     "test_explained_variance",
