@@ -31,7 +31,7 @@ def test_the_flags_are_those_of_the_constructors(field):
         dict[str, Any],
         schedule,
     ],
-    ids=str,
+    ids=lambda hint: getattr(hint, "__name__", str(hint)),  # an address would differ between processes
 )
 def test_a_flag_is_read_back_from_what_is_written(hint, tmp_path):
     flag = Flag("policy_kwargs.depth", hint, 0.5, 'how "deep", ' * 30)

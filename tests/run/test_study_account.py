@@ -12,6 +12,7 @@ from market_regimes.compare.cell import Cell, run_cell
 from market_regimes.config import MarketConfig, PortfolioConfig, RunConfig, TradingCosts
 from market_regimes.evaluate.evaluation import evaluate
 from market_regimes.evaluate.portfolio import Bench
+from market_regimes.evaluate.question import Question
 from market_regimes.run.agent import Agent, critic_of
 from market_regimes.run.study import Study
 
@@ -253,3 +254,19 @@ def test_an_export_makes_the_rows_itself_and_decides_as_the_account_does(trained
         np.testing.assert_allclose(outputs["position"][0], expected, atol=1e-5)
         assert outputs["weight"].max() <= 0.5 + 1e-6
         account.step(expected[None])
+
+
+def test_a_question_of_later_orders_is_the_same_targets_a_row_later(trained):
+    """A bar later as a question, beside the row that every evaluation has; and a fee of a question beside a run's."""
+    study, folder = trained
+    rule = Agent.load(folder).rule()
+    segments = study.segments["test"]
+
+    plain = evaluate(rule, segments, study.trading, portfolio=LIMITS)
+    later = evaluate(rule, segments, study.trading, portfolio=LIMITS, question=Question(delay=1))
+    dear = evaluate(rule, segments, study.trading, portfolio=LIMITS, question=Question(fee=20.0))
+    configured = evaluate(rule, segments, replace(study.trading, fee_bp=20.0), portfolio=LIMITS)
+
+    assert later.sharpe_ratio == pytest.approx(plain.robustness["sharpe_ratio_one_bar_later"], rel=1e-12)
+    assert later.sharpe_ratio != plain.sharpe_ratio
+    assert dear.sharpe_ratio == configured.sharpe_ratio < plain.sharpe_ratio
