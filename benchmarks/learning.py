@@ -94,6 +94,10 @@ CRITICS: dict[str, dict[str, Any]] = {
     "kappa in stds": dict(quantile_huber_kappa_units="std"),
     "PopArt, clipped apart": POPART | APART,
     "PopArt, clipped apart, mean and spread": POPART | APART | dict(critic_loss="mean_and_spread"),
+    # With a larger weight the critic's gradients reach the clip in normalised units, too (docs/method.md).
+    "PopArt, clipped apart, mean and spread, vf_coef 5": POPART
+    | APART
+    | dict(critic_loss="mean_and_spread", vf_coef=5.0),
 }
 SCALED_TASKS = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1, raw rewards"]
 TASKS = [task for task in SETTINGS if task != "Acrobot-v1, raw rewards"]
@@ -183,8 +187,9 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     if flags is None:
         model = PPO("MlpPolicy", env, **settings)
     else:
-        settings["policy_kwargs"] |= flags.get("policy_kwargs", {})
-        model = DistributionalPPO("MlpPolicy", env, compile=compiled, **{**flags, **settings})
+        policy_kwargs = settings["policy_kwargs"] | flags.get("policy_kwargs", {})
+        settings |= {**flags, "policy_kwargs": policy_kwargs}
+        model = DistributionalPPO("MlpPolicy", env, compile=compiled, **settings)
     curve = Curve(steps)
     model.learn(steps, callback=curve)
     seconds = time.perf_counter() - start

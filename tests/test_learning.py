@@ -206,3 +206,22 @@ def test_the_study_of_critics_is_paired_and_its_control_is_ppo():
     # 100 * 5 / (5 - -20) = 20 for both seeds; 100 * (10, 0) / (20 - -20), whose std is 17.68 and whose t(1) is 12.71.
     assert "+20.0 ± 0.0" in table
     assert "+12.5 ± 158.8" in table
+
+
+def test_a_variants_vf_coef_counts_before_the_zoos(monkeypatch):
+    """The zoo's is 0.19 on this task, and it also names keywords of the policy."""
+    given = {}
+
+    def stop(policy, env, **kwargs):
+        given.update(kwargs)
+        raise InterruptedError
+
+    monkeypatch.setattr(learning, "DistributionalPPO", stop)
+    for variant in ("clipped apart", "PopArt, clipped apart, mean and spread, vf_coef 5"):
+        with pytest.raises(InterruptedError):
+            learning.run_cell(learning.Cell("MountainCarContinuous-v0", variant, 0, 0))
+
+        expected = 0.19 if variant == "clipped apart" else 5.0
+        assert given["vf_coef"] == expected
+        assert given["policy_kwargs"] == dict(log_std_init=-3.29, ortho_init=False)
+        assert given["gradient_clipping"] == "apart"
