@@ -251,7 +251,7 @@ def test_the_critics_scale_is_nothing_to_the_actor():
 
 
 def test_above_the_clip_the_weight_of_the_value_loss_is_nothing_to_the_critic():
-    """Gradients that are all cut to one norm give the same critic at vf_coef 5 and 500; at 0.5 the clip is idle here."""
+    """All cut to one norm, the gradients give one critic at vf_coef 5 and 500; at 0.5 they are below the clip."""
     critics = {}
     norms = {}
     for vf_coef in (0.5, 5.0, 500.0):
