@@ -4,6 +4,7 @@ Does RecurrentDistributionalPPO learn as sb3-contrib's RecurrentPPO does, where 
     pip install -c constraints.txt -e ".[test]"
     python benchmarks/recurrent_learning.py                # runs what the CSV lacks, then prints the table
     python benchmarks/recurrent_learning.py --seeds 0      # only the table of the runs there are
+    python benchmarks/recurrent_learning.py --output FILE --variants RecurrentPPO "kappa in stds"    # runs of CRITICS
 
 A run is scored by the mean return of 50 deterministic episodes of its final policy. The settings are those that RL
 Baselines3 Zoo trained huggingface.co/sb3/ppo_lstm-CartPoleNoVel-v1 and ppo_lstm-PendulumNoVel-v1 with. Differences are
@@ -66,6 +67,11 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "defaults": {},
     "PopArt": dict(normalize_returns=True, use_popart=True),
 }
+# For a study of their own.
+CRITICS: dict[str, dict[str, Any]] = {
+    "kappa in stds": dict(quantile_huber_kappa_units="std"),
+    "clipped apart, mean and spread": dict(gradient_clipping="apart", critic_loss="mean_and_spread"),
+}
 
 
 class Cell(NamedTuple):
@@ -89,7 +95,7 @@ def run(cell: Cell, steps: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     task, variant, seed = cell
-    flags = VARIANTS[variant]
+    flags = {**VARIANTS, **CRITICS}[variant]
 
     # Train.
     env = VecNormalize(make_vec_env(lambda: hidden(task), N_ENVS[task], seed=seed), norm_reward=False)
@@ -125,7 +131,7 @@ def read(path: Path) -> dict[tuple[str, str, int], float]:
 def table(scores: dict[tuple[str, str, int], float]) -> str:
     """:return: Markdown: mean scores, and differences to RecurrentPPO of the same seeds with their interval"""
     lines = ["| task | variant | seeds | mean return | minus RecurrentPPO |", "|---|---|---|---|---|"]
-    for task, variant in itertools.product(SETTINGS, VARIANTS):
+    for task, variant in itertools.product(SETTINGS, {**VARIANTS, **CRITICS}):
         of_variant = {key[2]: score for key, score in scores.items() if key[:2] == (task, variant)}
         of_peer = {key[2]: score for key, score in scores.items() if key[:2] == (task, "RecurrentPPO")}
         if not of_variant:
@@ -154,8 +160,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of each run; other than the default: for a try")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RUNS)
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *CRITICS], default=list(VARIANTS))
     options = parser.parse_args(arguments)
-    wanted = [Cell(task, variant, seed) for seed in range(options.seeds) for task in SETTINGS for variant in VARIANTS]
+
+    runs = itertools.product(range(options.seeds), SETTINGS, options.variants)
+    wanted = [Cell(task, variant, seed) for seed, task, variant in runs]
     run_missing(options.output, wanted, functools.partial(run, steps=options.steps), options.processes)
     print(table(read(options.output)))
 

@@ -34,6 +34,27 @@ def test_the_table_has_differences_seed_by_seed():
     ]
 
 
+def test_a_study_of_critics_runs_what_it_names_and_has_a_file_of_its_own(tmp_path, monkeypatch, capsys):
+    def run_missing(path, todo, run, workers):
+        cells.extend(todo)
+
+    cells = []
+    monkeypatch.setattr(learning, "run_missing", run_missing)
+    output = tmp_path / "runs.csv"
+    output.write_text("task,variant,seed,score,minutes\nPendulum-v1,kappa in stds,0,-200,1\n")
+
+    learning.main(["--seeds", "2", "--output", str(output), "--variants", "RecurrentPPO", "kappa in stds"])
+
+    # Seed by seed, so that what is done is paired.
+    assert [(cell.seed, cell.task, cell.variant) for cell in cells[:3]] == [
+        (0, "CartPole-v1", "RecurrentPPO"),
+        (0, "CartPole-v1", "kappa in stds"),
+        (0, "Pendulum-v1", "RecurrentPPO"),
+    ]
+    assert len(cells) == 8
+    assert "| Pendulum-v1 | kappa in stds | 1 | -200.0 |  |" in capsys.readouterr().out
+
+
 def test_the_committed_table_is_that_of_the_readme():
     readme = learning.RUNS.with_name("README.md").read_text()
     assert learning.table(learning.read(learning.RUNS)) in readme
@@ -59,7 +80,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(learning, "evaluate_policy", score)
 
-    for variant in learning.VARIANTS:
+    for variant in [*learning.VARIANTS, *learning.CRITICS]:
         row = learning.run(learning.Cell("CartPole-v1", variant, 0), 64)
         assert (row["task"], row["variant"], row["seed"], row["score"]) == (
             "CartPole-v1",
