@@ -18,9 +18,10 @@ For a minibatch with targets y_b (the GAE(lambda) returns) the value loss is::
 
 With ``critic_loss="mean_and_spread"`` and m_b = mean_i q_bi the loss is::
 
-    loss   = policy_loss + ent_coef * entropy_loss + vf_coef * (mean_b (m_b - y_b)^2 + w * 4 kappa * mean_b loss_b)
+    loss   = policy_loss + ent_coef * entropy_loss + vf_coef * (mean_b (m_b - y_b)^2 + w * 4 k * mean_b loss_b)
 
-This loss_b uses the quantiles q_bi - m_b + [m_b], where [m_b] has no gradient. It therefore moves only the spread.
+Here k is kappa, but at least one of its units. This loss_b uses the quantiles q_bi - m_b + [m_b], where [m_b] has no
+gradient. It therefore moves only the spread.
 
 With ``value_target="sr_lambda"`` the target is a sample Z of N atoms, and loss_b is the mean over them. Backwards in
 time, Z_t = r_t + gamma * (1 - d_t) * Z', where Z' is Z_t+1 with probability lambda. Otherwise Z' holds the critic's
@@ -197,7 +198,8 @@ class DistributionalPPO(DeferredLog, PPO):
         "quantile_huber", "std" with "mean_and_spread"
     :param critic_loss: "quantile_huber": the quantile-Huber loss of every quantile, times the variance weight.
         "mean_and_spread": the squared error of the quantiles' mean, as PPO's value loss, plus a loss of the quantiles
-        around it. That second loss is 4 kappa times their quantile-Huber loss, and only it has the variance weight
+        around it. That second loss is 4 kappa, or 4 of its units if that is more, times their quantile-Huber loss.
+        Only it has the variance weight
     :param value_target: "gae": every quantile learns the GAE(lambda) return, as in PPO. "sr_lambda": the quantiles
         learn a sampled distribution of lambda-returns (sample replacement) and its spread
     :param normalize_returns: let the critic predict (return - mean) / std of past returns. Set it where the scale of
@@ -606,14 +608,17 @@ class DistributionalPPO(DeferredLog, PPO):
         squared_error = (mean - targets.reshape(len(mean), -1)).square().mean(dim=1)
 
         # The quantiles around the mean pass it no gradient. The view sums its gradients separately, so a single
-        # quantile's is exactly 0. A factor of 4 kappa turns a median's error u below kappa into u^2.
+        # quantile's is exactly 0.
         spread_quantiles = quantiles.view_as(quantiles)
         around_mean = spread_quantiles - spread_quantiles.mean(dim=1, keepdim=True) + mean.detach()
         spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")
-        kappa: Any = self.loss_settings.kappa
+
+        # A factor of 4 kappa turns a median's error u below kappa into u^2. A kappa below its unit has the unit's factor,
+        # since its own would leave the spread next to nothing beside the mean's gradient.
+        factor: Any = 4 * max(self.loss_settings.kappa, 1.0)
         if self.loss_settings.kappa_in_stds:
-            kappa = kappa * self.policy.value_net.kappa_unit
-        return 4 * kappa * spread_loss, squared_error
+            factor = factor * self.policy.value_net.kappa_unit
+        return factor * spread_loss, squared_error
 
     def _clipped(
         self,

@@ -12,6 +12,7 @@ import torch
 from builders import needs_compiler, train_alike
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
 
 from distributional_ppo import DistributionalPPO, RecurrentDistributionalPPO
 from quantile_critic.losses import clip_quantiles
@@ -42,6 +43,20 @@ class Contexts(gym.Env):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
 
+class Noise(gym.Env):
+    """Episodes of one step with a standard normal reward."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), float(self.np_random.normal()), True, False, {}
+
+
 def quantile_huber(quantiles, target, kappa):
     """Mean over the quantiles of one sample, in plain Python."""
     total = 0.0
@@ -53,11 +68,11 @@ def quantile_huber(quantiles, target, kappa):
     return total / len(quantiles)
 
 
-def parts_by_hand(quantiles, atoms, kappa):
-    """Squared error of the mean and 4 kappa times the loss of the quantiles, each the mean over the atoms."""
+def parts_by_hand(quantiles, atoms, kappa, factor):
+    """Squared error of the mean and a factor times the loss of the quantiles, each the mean over the atoms."""
     mean = sum(quantiles) / len(quantiles)
     squared = [(mean - atom) ** 2 for atom in atoms]
-    spread = [4 * kappa * quantile_huber(quantiles, atom, kappa) for atom in atoms]
+    spread = [factor * quantile_huber(quantiles, atom, kappa) for atom in atoms]
     return sum(squared) / len(atoms), sum(spread) / len(atoms)
 
 
@@ -76,7 +91,7 @@ MODES = ("per_quantile", "mean_only", "mean_and_variance", "disable")
 @pytest.mark.parametrize("mode", [None, *MODES])
 @pytest.mark.filterwarnings("ignore:variance_scaling_mode='dsac_t' adds")
 def test_the_loss_is_that_of_a_plain_loop(mode, scaling, n_atoms):
-    """Kappa 0.4 at a std of 2.5 is 1; with clipping the larger of two losses of each part, sample by sample."""
+    """Kappa 0.4 at a std of 2.5 is 1, the factor 4 stds; with clipping the larger loss of each part, sample by sample."""
     flags = dict(quantile_huber_kappa=0.4, use_variance_gradient_scaling=scaling != "off")
     if scaling != "off":
         flags["variance_scaling_mode"] = scaling
@@ -102,8 +117,8 @@ def test_the_loss_is_that_of_a_plain_loop(mode, scaling, n_atoms):
     squared = []
     spread = []
     for row, clipped_row, atoms in zip(quantiles, near, targets, strict=True):
-        of_mean, around = parts_by_hand(row, atoms, 1.0)
-        clipped_of_mean, clipped_around = parts_by_hand(clipped_row, atoms, 1.0)
+        of_mean, around = parts_by_hand(row, atoms, 1.0, 10.0)
+        clipped_of_mean, clipped_around = parts_by_hand(clipped_row, atoms, 1.0, 10.0)
         squared.append(max(of_mean, clipped_of_mean))
         spread.append(max(around, clipped_around))
     variance = quantiles.var(axis=1)
@@ -117,6 +132,49 @@ def test_the_loss_is_that_of_a_plain_loop(mode, scaling, n_atoms):
     assert metrics["value_loss_of_mean"].item() == pytest.approx(np.mean(squared), rel=1e-6)
     assert metrics["value_loss_of_spread"].item() == pytest.approx(np.mean(spread), rel=1e-6)
     assert metrics["value_loss"].item() == pytest.approx(np.mean(squared) + np.mean(spread), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kappa", "factor"),
+    [
+        (dict(quantile_huber_kappa=2.0), 5.0, 20.0),
+        (dict(quantile_huber_kappa=1.0), 2.5, 10.0),
+        (dict(quantile_huber_kappa=0.01), 0.025, 10.0),
+        (dict(quantile_huber_kappa=0.01, quantile_huber_kappa_units="loss"), 0.01, 4.0),
+        (dict(quantile_huber_kappa=0.01, normalize_returns=True), 0.01, 4.0),
+    ],
+)
+def test_the_factor_is_four_kappa_but_at_least_four_units_of_it(flags, kappa, factor):
+    """So a small kappa leaves the spread its speed. By hand, at a std of 2.5; returns in stds have the unit 1."""
+    model = model_with(2.5, policy_kwargs=dict(n_quantiles=3), use_variance_gradient_scaling=False, **flags)
+    model.policy.double()
+    quantiles = [-1.0, 0.5, 2.0]
+
+    loss, _ = model._value_loss(torch.tensor([quantiles], dtype=torch.float64), torch.tensor([4.0]).double())
+
+    of_mean, spread = parts_by_hand(quantiles, [4.0], kappa, factor)
+    assert loss.item() == pytest.approx(of_mean + spread, rel=1e-6)
+
+
+def test_the_spread_is_learnt_beside_the_mean_at_a_small_kappa():
+    """Returns are standard normal, the same in all states; the midpoints of 32 quantiles have a std of 0.975."""
+    model = DistributionalPPO(
+        "MlpPolicy",
+        make_vec_env(Noise, 16),
+        critic_loss="mean_and_spread",
+        quantile_huber_kappa=0.1,
+        n_steps=64,
+        batch_size=64,
+        n_epochs=2,
+        learning_rate=3e-3,
+        seed=0,
+        device="cpu",
+    )
+    model.learn(16 * 64 * 20)
+
+    with torch.no_grad():
+        spread = model.policy.predict_quantiles(np.zeros((1, 1), np.float32)).std(correction=0).item()
+    assert 0.8 < spread < 1.1
 
 
 def test_gradients_of_the_mean_are_those_of_its_squared_error_and_the_spread_has_none():
@@ -142,11 +200,11 @@ def test_gradient_descent_recovers_mean_and_quantiles_of_a_sample():
     for step in range(3000):
         loss, _ = model._value_loss(quantiles.expand(len(targets), 16), targets)
         (gradient,) = torch.autograd.grad(loss, quantiles)
-        # The mean and the spread have gradients of another size: each quantile of 16 has a 16th of the loss.
+        # Each quantile of 16 has a 16th of the loss.
         rate = 4.0 if step < 2000 else 0.5
         spread = gradient - gradient.mean()
         with torch.no_grad():
-            quantiles -= rate * gradient.mean() + 25 * rate * spread
+            quantiles -= rate * gradient.mean() + rate / 4 * spread
 
     midpoints = (np.arange(16) + 0.5) / 16
     assert quantiles.mean().item() == pytest.approx(sample.mean(), abs=0.01)
