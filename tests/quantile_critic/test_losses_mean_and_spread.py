@@ -91,7 +91,7 @@ MODES = ("per_quantile", "mean_only", "mean_and_variance", "disable")
 @pytest.mark.parametrize("mode", [None, *MODES])
 @pytest.mark.filterwarnings("ignore:variance_scaling_mode='dsac_t' adds")
 def test_the_loss_is_that_of_a_plain_loop(mode, scaling, n_atoms):
-    """Kappa 0.4 at a std of 2.5 is 1, the factor 4 stds; with clipping the larger loss of each part, sample by sample."""
+    """Kappa 0.4 at a std of 2.5 is 1, the factor 4 stds; with clipping the larger of two losses of each part."""
     flags = dict(quantile_huber_kappa=0.4, use_variance_gradient_scaling=scaling != "off")
     if scaling != "off":
         flags["variance_scaling_mode"] = scaling
