@@ -91,6 +91,7 @@ CRITICS: dict[str, dict[str, Any]] = {
     "clipped apart": APART,
     "mean and spread": dict(critic_loss="mean_and_spread"),
     "clipped apart, mean and spread": APART | dict(critic_loss="mean_and_spread"),
+    "clipped apart, mean and spread, kappa 0.1": APART | dict(critic_loss="mean_and_spread", quantile_huber_kappa=0.1),
     "kappa in stds": dict(quantile_huber_kappa_units="std"),
     "PopArt, clipped apart": POPART | APART,
     "PopArt, clipped apart, mean and spread": POPART | APART | dict(critic_loss="mean_and_spread"),
