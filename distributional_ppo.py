@@ -613,8 +613,8 @@ class DistributionalPPO(DeferredLog, PPO):
         around_mean = spread_quantiles - spread_quantiles.mean(dim=1, keepdim=True) + mean.detach()
         spread_loss = self._quantile_huber_loss(around_mean, targets, reduction="none")
 
-        # A factor of 4 kappa turns a median's error u below kappa into u^2. A kappa below its unit has the unit's factor,
-        # since its own would leave the spread next to nothing beside the mean's gradient.
+        # A factor of 4 kappa turns a median's error u below kappa into u^2. A kappa below its unit has the unit's
+        # factor. Its own would leave the spread next to nothing beside the mean's gradient.
         factor: Any = 4 * max(self.loss_settings.kappa, 1.0)
         if self.loss_settings.kappa_in_stds:
             factor = factor * self.policy.value_net.kappa_unit

@@ -25,7 +25,9 @@ ALGORITHM_FLAGS = (
     Flag("gamma", float, 0.99, "discount factor"),
     Flag("gae_lambda", float, 0.95, "trade-off of bias against variance in the advantage and in the critic's target"),
     Flag("clip_range", schedule, 0.2, "clip range of the policy ratio"),
-    Flag("clip_range_vf", schedule, None, "how far the critic's predictions may usefully move in an update; None: any"),
+    Flag(
+        "clip_range_vf", schedule, None, "largest useful move of the critic's predictions in an update, None: no limit"
+    ),
     Flag("normalize_advantage", bool, True, "whether to normalise the advantages of each minibatch"),
     Flag("ent_coef", float, 0.0, "weight of the entropy loss"),
     Flag("vf_coef", float, 0.5, "weight of the value loss, before the variance weight"),
@@ -45,65 +47,66 @@ ALGORITHM_FLAGS = (
         "quantile_huber_kappa",
         float,
         1.0,
-        "where the quantile-Huber loss turns from quadratic to linear, in the units of the loss; far above "
-        "the errors the quantiles become expectiles, which are too narrow",
+        "error at which the quantile-Huber loss turns from quadratic to linear, in the units of the loss. A "
+        "kappa far above the errors makes the quantiles expectiles, which are too narrow",
     ),
     Flag(
         "quantile_huber_kappa_units",
         Literal["loss", "std"] | None,
         None,
-        '"loss": kappa in the units of the loss; "std": in standard deviations of the returns, as '
-        '``return_stats_rate`` averages them, with or without ``normalize_returns``. None: "loss" with '
-        '"quantile_huber", "std" with "mean_and_spread"',
+        'unit of kappa. "loss": that of the loss. "std": one standard deviation of the returns, averaged by '
+        '``return_stats_rate``, with or without ``normalize_returns``. None: "loss" with "quantile_huber", '
+        '"std" with "mean_and_spread"',
     ),
     Flag(
         "critic_loss",
         Literal["quantile_huber", "mean_and_spread"],
         "quantile_huber",
-        '"quantile_huber": every quantile by its quantile-Huber loss, times the variance weight; '
-        '"mean_and_spread": the mean of the quantiles by its squared error, as PPO\'s value, and the quantiles'
-        " around their mean by 4 kappa times their quantile-Huber loss, which alone has the variance weight",
+        '"quantile_huber": the quantile-Huber loss of every quantile, times the variance weight. '
+        "\"mean_and_spread\": the squared error of the quantiles' mean, as PPO's value loss, plus a loss of the"
+        " quantiles around it. That second loss is 4 kappa, or 4 of its units if that is more, times their "
+        "quantile-Huber loss. Only it has the variance weight",
     ),
     Flag(
         "value_target",
         Literal["gae", "sr_lambda"],
         "gae",
-        '"gae": every quantile learns the GAE(lambda) return, as in PPO; "sr_lambda": a sampled distribution '
-        "of lambda-returns (sample replacement), whose spread the quantiles then learn",
+        '"gae": every quantile learns the GAE(lambda) return, as in PPO. "sr_lambda": the quantiles learn a '
+        "sampled distribution of lambda-returns (sample replacement) and its spread",
     ),
     Flag(
         "normalize_returns",
         bool,
         False,
-        "let the critic predict (return - mean) / std of the returns seen; needed where the scale of rewards "
-        "is unknown, since the variance weight is in squared units of the loss",
+        "let the critic predict (return - mean) / std of past returns. Set it where the scale of rewards is "
+        "unknown: the variance weight is in squared units of the loss",
     ),
     Flag(
         "return_stats_rate",
         float | None,
         0.1,
-        "weight in (0, 1] of the newest rollout in those statistics; None weighs all alike",
+        "weight in (0, 1] of the newest rollout in those statistics, None: all rollouts alike",
     ),
     Flag(
         "use_popart",
         bool,
         False,
-        "rescale the critic's last layer whenever the statistics move, so that its predictions in raw units "
-        "do not; needs ``normalize_returns``",
+        "rescale the critic's last layer when the statistics move, so that raw predictions stay. Needs "
+        "``normalize_returns``",
     ),
     Flag(
         "distributional_vf_clip_mode",
         Literal["per_quantile", "mean_only", "mean_and_variance", "disable"] | None,
         None,
-        'what ``clip_range_vf`` holds back: "per_quantile" (also None), "mean_only", "mean_and_variance"; '
-        '"disable" ignores it',
+        'quantity that ``clip_range_vf`` limits: "per_quantile" (also None), "mean_only" or '
+        '"mean_and_variance". "disable" ignores ``clip_range_vf``',
     ),
     Flag(
         "distributional_vf_clip_variance_factor",
         float,
         2.0,
-        'in "mean_and_variance" the largest ratio of the quantiles\' standard deviation to the old one; as all'
-        " quantiles begin as one, it also limits how soon they part",
+        'largest ratio of the quantiles\' new standard deviation to the old one, with "mean_and_variance". All'
+        " quantiles start equal, so it also limits how fast they spread",
     ),
     Flag(
         "clip_range_vf_units",
@@ -128,37 +131,36 @@ ALGORITHM_FLAGS = (
         "variance_scaling_clip_min",
         float,
         0.1,
-        "smallest weight, >= 0; below 1e-6: none, and 1 before the quantiles part",
+        "smallest weight, >= 0. Below 1e-6 there is none, and the weight is 1 until the quantiles spread",
     ),
     Flag("variance_scaling_clip_max", float, 10.0, "largest weight, may equal the smallest"),
     Flag(
         "variance_scaling_mode",
         Literal["batch", "dsac_t"],
         "batch",
-        '"batch": one weight per minibatch, the mean variance; "dsac_t": one per sample, smaller where the '
-        "variance is larger; it belongs with ``normalize_returns``",
+        '"batch": one weight per minibatch, the mean variance. "dsac_t": one weight per sample, smaller where'
+        ' the variance is larger. Use "dsac_t" with ``normalize_returns``',
     ),
     Flag(
         "gradient_clipping",
         Literal["joint", "apart"],
         "joint",
-        '"joint": one norm of all gradients is held to ``max_grad_norm``, as in PPO; "apart": that of what '
-        "only the actor's loss reaches, that of what only the critic's does, that of what both do, each by "
-        "itself",
+        '"joint": ``max_grad_norm`` limits one norm of all gradients, as in PPO. "apart": it limits three '
+        "norms: parameters of the actor's loss only, of the critic's only, and of both",
     ),
     Flag(
         "compile",
         bool,
         False,
-        "run the minibatch update and the policy's step in the rollout as compiled graphs; the same numbers "
-        "up to rounding, other random actions. A program compiles before its second update, for some 20 "
-        "seconds",
+        "run the minibatch update and the policy's step in the rollout as compiled graphs. The numbers are "
+        "the same up to rounding, but the random actions differ. Compiling takes some 20 seconds before the "
+        "second update",
     ),
     Flag(
         "policy_kwargs.n_quantiles",
         int,
         32,
-        "number of quantiles N of the critic, at least 1; all begin as the value that SB3's policy has with "
+        "number of quantiles N of the critic, at least 1. All start at the value that SB3's policy has with "
         "the same seed",
     ),
     Flag(

@@ -55,7 +55,7 @@ class Sample:
 @dataclass(frozen=True)
 class Episodes:
     """
-    What was played, in T bars by n rows.
+    The episodes of n rows, played for T bars.
 
     :param observations: shape (T + 1, n, size)
     :param bar: positions in the core's arrays, shape (T + 1, n)
@@ -189,7 +189,7 @@ class Probe:
 def _episodes_of_accounts(core: AccountRows, decide: Callable[[np.ndarray], np.ndarray]) -> Episodes:
     """
     :param core: accounts at the starts of their episodes
-    :param decide: from the observations of all rows to their targets
+    :param decide: gives the targets of all rows from their observations
     :return: the episodes of all rows
     """
     bars = core.agents.episode_rows
