@@ -5,10 +5,12 @@ What is shared cash worth? Agents and rules in separate accounts and in one acco
     python benchmarks/portfolio.py              # runs what the CSV lacks, then writes the table of RESULTS.md
     python benchmarks/portfolio.py --seeds 0    # only the table of the rows there are
 
-Agents are trained with configs/train.yaml: symbol by symbol for 100,000 steps, or in one account for 20,480 steps of
-it. The best model by validation is played on the test period; one of symbol by symbol with separate accounts, then with
-shared cash. The stocks are 20 of the S&P 500 that ship with skfolio, closes of 1990 to 2022. They were chosen in 2022
-among those that had survived, so their growth is no one's forecast.
+Agents are trained symbol by symbol with configs/train.yaml for 100,000 steps; and for 409,600 steps with large
+minibatches, symbol by symbol or in 32 accounts, whose steps count once for each of 20 symbols. The best model by
+validation is played on the test period; one of symbol by symbol with separate accounts, then with shared cash.
+
+The stocks are 20 of the S&P 500 that ship with skfolio, closes of 1990 to 2022. They were chosen in 2022 among those
+that had survived, so their growth is no one's forecast.
 """
 
 from __future__ import annotations
@@ -72,19 +74,30 @@ class Variant(NamedTuple):
     :param training: the account that it is trained and validated in
     :param plays: the accounts that it is tested in, "separate" or "shared" cash
     :param run: keys of ``run`` that lie over those of configs/train.yaml
+    :param algorithm: keys of ``algorithm`` that lie over those of configs/train.yaml
     """
 
     training: PortfolioConfig
     plays: tuple[str, ...]
     run: dict[str, Any]
+    algorithm: dict[str, Any]
 
 
-# 8 accounts of 20 symbols, a row each: 10 rollouts of 256 steps are 20,480 steps of an account.
-OF_ACCOUNTS = {"total_timesteps": 409_600, "eval_every": 40_960, "checkpoint_every": 409_600}
+# 640 rows of 32 accounts, or as many samples per update of 32 agents of one symbol.
+LONGER = {"total_timesteps": 409_600, "eval_every": 40_960, "checkpoint_every": 409_600, "n_envs": 32}
 VARIANTS = {
-    "agent, trained symbol by symbol": Variant(SEPARATE, ("separate", "shared"), {}),
+    "agent, trained symbol by symbol": Variant(SEPARATE, ("separate", "shared"), {}, {}),
+    "agent, trained symbol by symbol, longer": Variant(
+        SEPARATE,
+        ("separate", "shared"),
+        LONGER,
+        {"n_steps": 160, "batch_size": 1024},
+    ),
     "agent, trained in the account": Variant(
-        PortfolioConfig(cash="shared", training="account"), ("shared",), OF_ACCOUNTS
+        PortfolioConfig(cash="shared", training="account"),
+        ("shared",),
+        LONGER,
+        {"n_steps": 8, "batch_size": 1024},
     ),
 }
 
@@ -148,7 +161,7 @@ def _of_agent(cell: Cell) -> dict[str, dict[str, float]]:
     variant = VARIANTS[cell.variant]
     market = config_of(cell.market)
     market.portfolio = variant.training
-    algorithm = {**SETTINGS["algorithm"], "seed": cell.seed}
+    algorithm = {**SETTINGS["algorithm"], **variant.algorithm, "seed": cell.seed}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         settings = {**SETTINGS["run"], **variant.run, "out": folder, "progress_bar": False}
         study = Study(RunConfig(**settings), market, algorithm)

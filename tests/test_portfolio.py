@@ -82,7 +82,7 @@ class TestRuns:
     def test_every_market_has_every_rule_that_applies_and_the_agents_of_every_seed(self):
         found = portfolio.cells(2)
 
-        assert len(set(found)) == len(found) == 3 * 8 - 1 + 2 * 3 * 2
+        assert len(set(found)) == len(found) == 3 * 8 - 1 + 2 * 3 * 3
         assert portfolio.Cell("synthetic", "informed rule", 0) in found
         assert portfolio.Cell(portfolio.STOCKS, "informed rule", 0) not in found
         assert portfolio.Cell(portfolio.STOCKS, AGENT, 1) in found
@@ -112,7 +112,7 @@ class TestRuns:
         """After one rollout; a variant of one account is trained and played in it."""
         limited = PortfolioConfig(cash="shared", gross=0.5)
         monkeypatch.setitem(portfolio.SETTINGS["run"], "total_timesteps", 2048)
-        monkeypatch.setitem(portfolio.VARIANTS, "limited", portfolio.Variant(limited, ("shared",), {}))
+        monkeypatch.setitem(portfolio.VARIANTS, "limited", portfolio.Variant(limited, ("shared",), {}, {}))
 
         both = portfolio.run_cell(portfolio.Cell("synthetic", AGENT, 0))
         alone = portfolio.run_cell(portfolio.Cell("synthetic", "limited", 0))
