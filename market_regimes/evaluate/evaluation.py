@@ -436,7 +436,7 @@ def predicted_contributions(
     for k in range(len(bench.segments)):
         quantiles = critic.quantiles(observations[:, k])
         last_value = 0.0
-        if end == rows:
+        if not len(ruined):
             last_value = float(quantiles[-1].mean())
 
         sums = np.full(rows, np.nan)
