@@ -413,6 +413,12 @@ class _Book:
         if lot is None:
             return []
         beyond = self._excess(orders) > 0
+
+        # What is left of a sold holding takes a place of the largest.
+        after = self.shares + orders
+        places = self.allocation.config.top_k
+        if places is not None and np.count_nonzero(after) > places:
+            beyond |= (after != 0) & (np.abs(after) < lot)
         names = [symbol for symbol, is_beyond in zip(self.allocation.symbols, beyond, strict=True) if is_beyond]
         if not names:
             return []
