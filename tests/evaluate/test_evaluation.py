@@ -23,6 +23,7 @@ from market_regimes.evaluate.evaluation import Critic, evaluate
 from market_regimes.evaluate.figures import figures, rank_among
 from market_regimes.evaluate.play import backtest, random_timing
 from market_regimes.evaluate.portfolio import AccountAgent
+from market_regimes.evaluate.question import Question
 from market_regimes.evaluate.strategies import HOLD, buy_and_hold
 from market_regimes.market.periods import period_of
 from market_regimes.market.segment import Segment
@@ -232,6 +233,35 @@ def test_a_critic_predicts_from_what_the_agent_saw():
     last = frames[-1]
     value = last["position"].iloc[-1] + 1
     assert realised[-1] == pytest.approx(100 * np.log1p(last["return"].iloc[-1]) + 0.5 * value, rel=1e-6)
+
+
+def test_a_critic_of_an_account_reads_the_weights_that_the_agent_saw_however_late_its_orders_are():
+    """A critic that predicts the weight it sees: those of the account before each row, filled without the delay."""
+
+    def weight_seen(rows):
+        numbers = (rows.shape[1] - 1) // 2
+        return rows[:, numbers - 1 : numbers]
+
+    wanted = np.random.default_rng(0).uniform(0.0, 0.5, (110, 2))
+    agent = AccountAgent(lambda bench: lambda state: wanted[state.row])
+    critic = Critic(weight_seen, gamma=0.5)
+    shared = PortfolioConfig(cash="shared")
+    segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
+
+    at_once = evaluate(agent, segments, COSTS, critic, portfolio=shared)
+    late = evaluate(agent, segments, COSTS, critic, portfolio=shared, question=Question(delay=2))
+    predicted, realised = late.predicted_and_realised
+
+    weights = at_once.played.closing_weights.to_numpy()[:-1]
+    seen = np.concatenate([np.zeros((1, 2)), weights])
+    assert predicted[:, 0] == pytest.approx(seen.T.ravel(), abs=1e-6)
+
+    # What came is that of the late orders: nothing in the first two rows, then half of what comes after each row.
+    assert not np.allclose(late.played.closing_weights, at_once.played.closing_weights)
+    rewards = late.played.rewards
+    by_symbol = realised.reshape(2, -1).T
+    np.testing.assert_allclose(by_symbol[:-1], rewards[:-1] + 0.5 * by_symbol[1:], atol=1e-12)
+    assert (rewards[:2] == 0).all()
 
 
 @pytest.mark.parametrize("last_close", [100.0, 1.0], ids=["solvent", "ruined"])
