@@ -247,7 +247,10 @@ class Evaluation:
             return None
         if self.played is not None:
             return Account(self._traded_again(delay=1))
-        return Account(replayed(self.separate, self.segments, self.trading, 1))
+
+        # Symbols with opening prices are filled at a close, too.
+        at_close = replace(self.trading, fill="close")
+        return Account(replayed(self.separate, self.segments, at_close, 1))
 
     def cost_curve(self, costs: Sequence[float] = COSTS_BP) -> CostCurve:
         """
@@ -433,7 +436,7 @@ def predicted_contributions(
     for k in range(len(bench.segments)):
         quantiles = critic.quantiles(observations[:, k])
         last_value = 0.0
-        if end == rows:
+        if not len(ruined):
             last_value = float(quantiles[-1].mean())
 
         sums = np.full(rows, np.nan)

@@ -423,8 +423,7 @@ def in_shared_cash(frames: Frames, bench: Bench, config: PortfolioConfig, delay:
     :param delay: rows by which every order is given later
     :return: the account that follows their targets
     """
-    targets = later(targets_of(frames, bench), delay)
-    return play_account(bench, replay(targets), config)
+    return _played_later(targets_of(frames, bench), bench, config, delay)
 
 
 def traded_again(
@@ -440,8 +439,26 @@ def traded_again(
     :param delay: rows by which every order is given later
     :return: the account that follows the same targets
     """
-    targets = later(played.targets.to_numpy(), delay)
-    return play_account(bench, replay(targets), config)
+    return _played_later(played.targets.to_numpy(), bench, config, delay)
+
+
+def _played_later(targets: np.ndarray, bench: Bench, config: PortfolioConfig, delay: int) -> Played:
+    """
+    :param targets: of each row, shape (R, K)
+    :param bench: what is traded
+    :param config: which weights they become
+    :param delay: rows by which every order is given later
+    :return: the account that follows them. It rebalances ``delay`` rows after the rows in which it would without delay
+    """
+    if not delay:
+        return play_account(bench, replay(targets), config)
+
+    # The rows between rebalancings have no orders, so that the rest follow when they are due.
+    rows = np.arange(len(targets))
+    waits = rows % config.rebalance_every != 0
+    orders = np.where(waits[:, None], np.nan, targets)
+    at_any_row = replace(config, rebalance_every=1)
+    return play_account(bench, replay(later(orders, delay)), at_any_row)
 
 
 def later(targets: np.ndarray, delay: int) -> np.ndarray:

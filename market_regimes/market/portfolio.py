@@ -26,6 +26,7 @@ LEAST_EQUITY = 1e-9  # floor of an equity within a row, as of ``MarketCore``
 MAX_ROUNDS = 50  # of limits that depend on the costs of the orders which they cut
 CONVERGED = 1e-16  # share of equity by which costs may still change
 NO_BAR = -1
+LONG_AGO = 10**9  # rows since a trade that never was
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ class PortfolioCore:
         self.weights = np.zeros((n_accounts, symbols))
         self.equity = np.ones(n_accounts)
         self.age = np.zeros(n_accounts, dtype=np.int64)
-        self.since_trade = np.full((n_accounts, symbols), rows, dtype=np.int64)
+        self.since_trade = np.full((n_accounts, symbols), LONG_AGO, dtype=np.int64)
 
     def reset(self, which: np.ndarray, generator: np.random.Generator) -> None:
         """
@@ -319,7 +320,7 @@ class PortfolioCore:
         self.weights[which] = 0.0
         self.equity[which] = 1.0
         self.age[which] = 0
-        self.since_trade[which] = self.rows
+        self.since_trade[which] = LONG_AGO
 
     @property
     def next_row(self) -> np.ndarray:

@@ -38,6 +38,7 @@ from market_regimes.market.costs import impact_of
 from market_regimes.market.data import in_one_account, read_bars
 from market_regimes.market.environment import Known, MarketCore, spaces_of
 from market_regimes.market.periods import date_text
+from market_regimes.market.portfolio import LONG_AGO
 from market_regimes.market.segment import Segment
 from market_regimes.prices import SUFFIXES, ReadOptions, is_readable, read_frame
 from market_regimes.run import checkpoint
@@ -46,7 +47,7 @@ from market_regimes.run.clock import Clock, clock_of
 from market_regimes.run.export import export_onnx
 from market_regimes.run.folder import Configured, acting_device, read_configuration, read_scaling
 from market_regimes.run.inputs import is_recurrent, quantiles_of_episode
-from market_regimes.run.orders import LONG_AGO, OrderList, Past, order_list, read_held
+from market_regimes.run.orders import OrderList, Past, order_list, read_held
 from market_regimes.run.signal import (
     Signal,
     at_last_bar,

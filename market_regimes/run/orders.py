@@ -18,12 +18,11 @@ from rich.table import Table
 from market_regimes.config import TradingCosts
 from market_regimes.market.allocation import Allocation, nearest
 from market_regimes.market.costs import CurrencyCosts
-from market_regimes.market.portfolio import CONVERGED, MAX_ROUNDS, Fill, Orders, filled, with_all_costs
+from market_regimes.market.portfolio import CONVERGED, LONG_AGO, MAX_ROUNDS, Fill, Orders, filled, with_all_costs
 
 ROUNDING = 1e-9  # of a lot, and of equity: what is less is an error of rounding
 HELD_COLUMNS = ["symbol", "shares"]
 LAST_ROW = np.array([-1])  # of the past risk: what is known after the last bar
-LONG_AGO = 10**9  # rows since the last trade, where nobody counts them
 
 
 @dataclass(frozen=True)
@@ -414,6 +413,12 @@ class _Book:
         if lot is None:
             return []
         beyond = self._excess(orders) > 0
+
+        # What is left of a sold holding takes a place of the largest.
+        after = self.shares + orders
+        places = self.allocation.config.top_k
+        if places is not None and np.count_nonzero(after) > places:
+            beyond |= (after != 0) & (np.abs(after) < lot)
         names = [symbol for symbol, is_beyond in zip(self.allocation.symbols, beyond, strict=True) if is_beyond]
         if not names:
             return []

@@ -49,14 +49,18 @@ def test_the_break_even_of_constant_turnover_has_a_closed_form():
     assert curve.break_even["no_growth"] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("delay", [0, 3])
 @pytest.mark.parametrize("cash", ["separate", "shared"])
-def test_each_cost_is_that_of_a_question_to_an_agent_that_does_not_see_its_position(cash):
+def test_each_cost_is_that_of_a_question_to_an_agent_that_does_not_see_its_position(cash, delay):
+    """The orders of the agent and of buy-and-hold are as late as the question says."""
     portfolio = PortfolioConfig(cash=cash)
-    curve = evaluate(in_turns, walks(2), TradingCosts(), portfolio=portfolio).cost_curve([5.0, 0.0])
+    later = Question(delay=delay)
+    curve = evaluate(in_turns, walks(2), TradingCosts(), portfolio=portfolio, question=later).cost_curve([5.0, 0.0])
     assert curve.costs == [0.0, 5.0]
 
     for i, cost in enumerate(curve.costs):
-        asked = evaluate(in_turns, walks(2), TradingCosts(), portfolio=portfolio, question=Question(fee=cost))
+        question = Question(fee=cost, delay=delay)
+        asked = evaluate(in_turns, walks(2), TradingCosts(), portfolio=portfolio, question=question)
         agent = figures(asked.agent.joint, asked.rows_per_year)
         assert curve.growth[i] == pytest.approx(agent["growth_per_year"], abs=1e-12)
         assert curve.sharpe[i] == pytest.approx(agent["sharpe_ratio"], abs=1e-10)

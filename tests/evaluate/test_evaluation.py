@@ -22,6 +22,8 @@ from market_regimes.evaluate.account import joint
 from market_regimes.evaluate.evaluation import Critic, evaluate
 from market_regimes.evaluate.figures import figures, rank_among
 from market_regimes.evaluate.play import backtest, random_timing
+from market_regimes.evaluate.portfolio import AccountAgent
+from market_regimes.evaluate.question import Question
 from market_regimes.evaluate.strategies import HOLD, buy_and_hold
 from market_regimes.market.periods import period_of
 from market_regimes.market.segment import Segment
@@ -231,6 +233,55 @@ def test_a_critic_predicts_from_what_the_agent_saw():
     last = frames[-1]
     value = last["position"].iloc[-1] + 1
     assert realised[-1] == pytest.approx(100 * np.log1p(last["return"].iloc[-1]) + 0.5 * value, rel=1e-6)
+
+
+def test_a_critic_of_an_account_reads_the_weights_that_the_agent_saw_however_late_its_orders_are():
+    """A critic that predicts the weight it sees: those of the account before each row, filled without the delay."""
+
+    def weight_seen(rows):
+        numbers = (rows.shape[1] - 1) // 2
+        return rows[:, numbers - 1 : numbers]
+
+    wanted = np.random.default_rng(0).uniform(0.0, 0.5, (110, 2))
+    agent = AccountAgent(lambda bench: lambda state: wanted[state.row])
+    critic = Critic(weight_seen, gamma=0.5)
+    shared = PortfolioConfig(cash="shared")
+    segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
+
+    at_once = evaluate(agent, segments, COSTS, critic, portfolio=shared)
+    late = evaluate(agent, segments, COSTS, critic, portfolio=shared, question=Question(delay=2))
+    predicted, realised = late.predicted_and_realised
+
+    weights = at_once.played.closing_weights.to_numpy()[:-1]
+    seen = np.concatenate([np.zeros((1, 2)), weights])
+    assert predicted[:, 0] == pytest.approx(seen.T.ravel(), abs=1e-6)
+
+    # What came is that of the late orders: nothing in the first two rows, then half of what comes after each row.
+    assert not np.allclose(late.played.closing_weights, at_once.played.closing_weights)
+    rewards = late.played.rewards
+    by_symbol = realised.reshape(2, -1).T
+    np.testing.assert_allclose(by_symbol[:-1], rewards[:-1] + 0.5 * by_symbol[1:], atol=1e-12)
+    assert (rewards[:2] == 0).all()
+
+
+@pytest.mark.parametrize("last_close", [100.0, 1.0], ids=["solvent", "ruined"])
+def test_no_value_follows_the_ruin_of_an_account_in_its_last_row(last_close):
+    """Twice long at the close of 100: a fall to 1 takes all, and the rewards are complete without the critic's 7."""
+    market = walking_market("A", 0, bars=25)
+    close = np.append(np.full(24, 100.0), last_close)
+    segments = [segment_of(replace(market, close=close, open=close))]
+    trading = TradingCosts(0.0, 2.0, fee_bp=0.0, financing_rate=0.0, fill="close")
+    twice_long = AccountAgent(lambda bench: lambda state: np.array([2.0]))
+    critic = Critic(lambda observations: np.full((len(observations), 2), 7.0), gamma=0.5)
+    shared = PortfolioConfig(cash="shared")
+
+    _, realised = evaluate(twice_long, segments, trading, critic, portfolio=shared).predicted_and_realised
+
+    # The account loses 2 * 0.99 of its equity; 0.01 of it remains.
+    last = 0.5 * 7.0
+    if last_close == 1.0:
+        last = 100 * np.log(0.01) * 1.98 / 0.99
+    assert realised.tolist() == pytest.approx([last / 8, last / 4, last / 2, last])
 
 
 class TestSharedCash:

@@ -12,6 +12,7 @@ from markets import market_of_prices
 
 from market_regimes.config import ArgumentError, PortfolioConfig, TradingCosts
 from market_regimes.evaluate.evaluation import evaluate
+from market_regimes.evaluate.portfolio import AccountAgent
 from market_regimes.evaluate.question import Question
 from market_regimes.evaluate.strategies import HOLD, INFORMED
 
@@ -159,6 +160,45 @@ def test_without_opens_the_fill_at_the_next_close_stands_beside():
     asked = evaluate(always_in, of_four_bars(closes_only=True), FREE, question=Question(fill="next_close"))
     assert "agent, filled at the next close" not in with_opens.summary["joint"]
     assert "agent, filled at the next close" not in asked.summary["joint"]
+
+
+@pytest.mark.parametrize("portfolio", [PortfolioConfig(), SHARED], ids=["separate", "shared"])
+def test_the_next_close_fills_symbols_with_opens_too(portfolio):
+    """A has opens and B has none: the next close is that of the bar after the decision for both."""
+    with_opens = segment_of(walking_market("A", 0))
+    closes_only = segment_of(replace(walking_market("B", 1), fill="close"))
+    segments = [with_opens, closes_only]
+
+    beside = evaluate(in_turns, segments, FREE, portfolio=portfolio).next_close
+    asked = evaluate(in_turns, segments, FREE, portfolio=portfolio, question=Question(fill="next_close"))
+
+    assert beside.joint["equity"].tolist() == pytest.approx(asked.agent.joint["equity"].tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["symbols", "account"])
+@pytest.mark.parametrize("delay", [1, 2, 7])
+def test_an_account_that_rebalances_rarely_does_so_as_often_later(together, delay):
+    """Orders of the rows 0, 5, 10, ... are filled ``delay`` rows later, at the weights that were wanted then."""
+    segments = walks()[:2]
+    wanted = np.random.default_rng(0).uniform(0.0, 0.5, (110, 2))
+    portfolio = replace(SHARED, rebalance_every=5)
+
+    def by_symbol(known):
+        return wanted[known.bar - 20, known.symbol]
+
+    def by_account(state):
+        return wanted[state.row]
+
+    agent = AccountAgent(lambda bench: by_account) if together else by_symbol
+    played = evaluate(agent, segments, FREE, portfolio=portfolio, question=Question(delay=delay)).played
+
+    rows = np.arange(len(played.account))
+    ordered = (played.trades != 0).any(axis=1).to_numpy()
+    assert np.flatnonzero(ordered).tolist() == [row for row in rows if row >= delay and (row - delay) % 5 == 0]
+
+    weights = played.weights.to_numpy()[ordered]
+    decided = rows[ordered] - delay
+    np.testing.assert_allclose(weights, wanted[decided], atol=1e-12)
 
 
 @pytest.mark.parametrize("portfolio", [PortfolioConfig(), SHARED], ids=["separate", "shared"])

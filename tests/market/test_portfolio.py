@@ -172,6 +172,21 @@ class TestPlainLoops:
 
         assert traded == [True, False, False, True, False, False, True, False]
 
+    def test_the_first_order_waits_for_nobody_even_where_the_rest_is_longer_than_the_period(self):
+        segments = [segment_of(walking_market(name, seed)) for seed, name in enumerate("AB")]
+        account = account_of(segments, FREE, PortfolioConfig(cash="shared", minimum_holding=90), episode_rows=20)
+        targets = np.full((2, 2), 0.5)
+
+        assert account.rows == 89
+        first = [bool((step.trade != 0).any()) for step in played(account, targets)]
+
+        # A new episode has traded nothing either.
+        account.reset(np.array([True]), np.random.default_rng(0))
+        again = [bool((step.trade != 0).any()) for step in played(account, targets)]
+
+        assert first == [True, False]
+        assert again == [True, False]
+
     def test_a_symbol_without_a_bar_keeps_its_weight_and_leaves_less_room(self):
         """B is half of the account and has no bar: A may have what is left of 1."""
         kept = np.delete(np.arange(110), 23)

@@ -131,6 +131,24 @@ class TestByHand:
             "whole lots of 100 shares leave A beyond a limit: fewer shares than a lot remain",
         ]
 
+    def test_fewer_shares_than_a_lot_that_take_a_place_of_the_largest_are_noted(self):
+        """Of two places one: A is sold for B, but 5 of its 25 shares are fewer than a lot of 10."""
+        config = PortfolioConfig(cash="shared", top_k=1)
+        targets = {"A": 0.1, "B": 0.4, "C": 0.0}
+        held = {"A": 25.0, "C": 3.0}
+        options = dict(config=config, held=held, lot=10.0)
+        orders = orders_of(targets, {"A": 10.0, "B": 10.0, "C": 10.0}, 1000.0, **options)
+
+        assert orders.table["order"].tolist() == [-20.0, 40.0, 0.0]
+        assert orders.warnings == [
+            "whole lots of 10 shares leave A, C beyond a limit: fewer shares than a lot remain",
+        ]
+
+        # As many places as symbols: nothing is beyond them.
+        places = replace(config, top_k=3)
+        within = orders_of(targets, {"A": 10.0, "B": 10.0, "C": 10.0}, 1000.0, config=places, held=held, lot=10.0)
+        assert within.warnings == []
+
     def test_a_symbol_of_which_nothing_is_held_needs_no_bars(self):
         orders = orders_of({"A": 0.5}, {"A": 10.0}, 1000.0, held={"SOLD": 0.0})
 
