@@ -25,6 +25,7 @@ FOLDS = ("early", "late")
 SEEDS = (5, 3, 4)
 SHARPES = ("sharpe_seeds_together", "hold", "fitted", "informed", "lead_over_hold", "lead_low", "lead_high")
 SHARPES += ("attained_seeds_together", "difference", "low", "high", "deflated")
+SHARPES += ("growth_seeds_together", "hold_growth", "attained_growth_seeds_together")
 
 
 def cell_of_sp500():

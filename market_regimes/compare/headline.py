@@ -88,7 +88,20 @@ def _of_market(market: str, rows: pd.DataFrame, daily: pd.DataFrame) -> str:
     if pd.notna(best.get("attained_seeds_together")):
         share = 100 * best["attained_seeds_together"]
         text += f", {share:.0f} % of what is attainable ({best[INFORMED.key]:.2f})"
-    return text + "."
+    return text + _growth_of(best) + "."
+
+
+def _growth_of(best: pd.Series) -> str:
+    """Describe a variant's growth beside that of the same rules, where the table has it."""
+    if pd.isna(best.get("growth_seeds_together")):
+        return ""
+    growth = 100 * best["growth_seeds_together"]
+    text = f"; it grows {growth:.1f} % a year against {100 * best[f'{HOLD.key}_growth']:.1f} %"
+
+    if pd.notna(best.get("attained_growth_seeds_together")):
+        share = 100 * best["attained_growth_seeds_together"]
+        text += f", {share:.0f} % of what is attainable ({100 * best[f'{INFORMED.key}_growth']:.1f} %)"
+    return text
 
 
 def alike(cells: pd.DataFrame) -> list[str]:

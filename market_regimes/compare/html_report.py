@@ -29,6 +29,7 @@ MAIN = (
 )
 # Columns of ``Tables.sharpe`` that a report always shows.
 SEEDS_TOGETHER = ("sharpe_seeds_together", "lead_over_hold", "lead_low", "lead_high", "attained_seeds_together")
+GROWTHS = ("growth_seeds_together", "hold_growth", "attained_growth_seeds_together")
 DIGITS = ".3g"  # format of numbers in tables
 ROUNDING = 1e-6  # smaller numbers count as 0
 
@@ -70,7 +71,7 @@ def write_report(
         hopes=tables.hopes.to_dict("records"),
         main=_effect_table(effects[effects["metric"].isin(metrics)], ALL),
         details={market: _effect_table(effects, market) for market in effects["market"].unique()},
-        sharpe=with_columns(tables.sharpe, (*RULES, *SEEDS_TOGETHER)).to_dict("records"),
+        sharpe=with_columns(tables.sharpe, (*RULES, *SEEDS_TOGETHER, *GROWTHS)).to_dict("records"),
         rules=rules,
         regimes=tables.regimes,
         all_markets=ALL,

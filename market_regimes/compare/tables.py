@@ -185,7 +185,7 @@ def _sharpe_ratios(cells: pd.DataFrame, daily: pd.DataFrame, baseline: str) -> p
 
 def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline: str) -> Iterator[dict[str, Any]]:
     """
-    Compute Sharpe ratios of each variant's seeds together, on the days that all variants were tested on.
+    Compute Sharpe ratios and growths of each variant's seeds together, on the days that all variants were tested on.
 
     A day's return is the mean over the seeds. Seeds with different errors make it steadier than a cell's return, which
     raises its Sharpe ratio.
@@ -199,11 +199,14 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
     # Read the trading rules' returns on the same days.
     rules = days.groupby(["fold", "date"])[_rules_in(days)].first().reindex(returns.index)
     rule_ratios = {name: _sharpe_ratio(column, bars_per_year) for name, column in rules.items()}
+    rule_growths = {name: _growth(column, bars_per_year) for name, column in rules.items()}
 
     for variant in returns:
         variant_returns = returns[variant].to_numpy()
         together = _sharpe_ratio(returns[variant], bars_per_year)
         attained = share_of_attainable(together, rule_ratios[HOLD.key], rule_ratios.get(INFORMED.key))
+        growth = _growth(returns[variant], bars_per_year)
+        attained_growth = share_of_attainable(growth, rule_growths[HOLD.key], rule_growths.get(INFORMED.key))
 
         lead = sharpe_difference(variant_returns, rules[HOLD.key].to_numpy(float), bars_per_year)
         lead_value, lead_low, lead_high = lead or (np.nan, np.nan, np.nan)
@@ -226,6 +229,9 @@ def _sharpe_rows(market: str, days: pd.DataFrame, bars_per_year: float, baseline
             "low": low,
             "high": high,
             "deflated": deflated_sharpe(variant_returns, ratios_per_bar),
+            "growth_seeds_together": growth,
+            **{f"{name}_growth": value for name, value in rule_growths.items()},
+            "attained_growth_seeds_together": attained_growth,
         }
 
 
@@ -237,6 +243,14 @@ def _rules_in(days: pd.DataFrame) -> list[str]:
 def _sharpe_ratio(returns: pd.Series, bars_per_year: float) -> float:
     """Compute the ratio, NaN if the returns do not vary."""
     return float(sharpe_ratio(returns.to_numpy(float), bars_per_year))
+
+
+def _growth(returns: pd.Series, bars_per_year: float) -> float:
+    """Compute the log growth a year, minus infinity if nothing is left, NaN if a return is undefined."""
+    years = len(returns) / bars_per_year
+    with np.errstate(divide="ignore"):
+        growth = np.log1p(returns.to_numpy(float)).sum()
+    return float(growth) / years
 
 
 def write_tables(folder: Path, tables: Tables) -> None:

@@ -197,7 +197,7 @@ class Evaluation:
         """Scores that an evaluation during training logs: overall, and by regime where there are bars enough."""
         account = self.agent.joint
         all_figures = figures(account, self.rows_per_year)
-        scores = {name: all_figures[name] for name in ("sharpe_ratio", "max_drawdown")}
+        scores = {name: all_figures[name] for name in ("sharpe_ratio", "growth_per_year", "max_drawdown")}
         scores["mean_reward"] = float(REWARD_SCALE * np.log1p(account["return"]).sum())
 
         # By regime.
@@ -535,8 +535,8 @@ def benchmark_scores(
     :param segments: what is traded
     :param trading: what trading costs and what the agent may hold
     :param portfolio: whether the symbols share their cash, and the limits of their account
-    :return: Sharpe ratios of the strategies that apply, as ``sharpe_NAME``, beside which an evaluation during training
-        logs the agent's
+    :return: Sharpe ratios and log growths a year of the strategies that apply, as ``sharpe_NAME`` and ``growth_NAME``,
+        beside which an evaluation during training logs the agent's
     """
     rows_per_year = segments[0].market.account_rows_per_year
     accounts = benchmarks(segments, trading, portfolio=portfolio)
@@ -544,6 +544,7 @@ def benchmark_scores(
     scores = {}
     for strategy, account in accounts.items():
         scores[f"sharpe_{strategy.scalar}"] = sharpe_of(account.joint, rows_per_year)
+        scores[f"growth_{strategy.scalar}"] = growth_of(account.joint, rows_per_year)
     return scores
 
 

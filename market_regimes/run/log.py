@@ -60,7 +60,15 @@ def market_page(regimes: Sequence[str]) -> dict[str, Any]:
                 f"validation: Sharpe ratio, {strategy.label}": _line(f"eval/sharpe_{strategy.scalar}")
                 for strategy in STRATEGIES
             },
-            "validation: 0 as buy-and-hold, 1 as the rule that knows the law": _line("eval/share_of_attainable"),
+            "validation: 0 as buy-and-hold, 1 as the rule that knows the law": _line("eval/share_of_attainable$"),
+            "validation: log growth a year, agent": _line("eval/growth_per_year"),
+            **{
+                f"validation: log growth a year, {strategy.label}": _line(f"eval/growth_{strategy.scalar}")
+                for strategy in STRATEGIES
+            },
+            "validation: growth, 0 as buy-and-hold, 1 as the rule that knows the law": _line(
+                "eval/share_of_attainable_growth"
+            ),
         },
         "Regimes": {
             f"{title}, {regime}": _line(f"{scalar}_{regime}")

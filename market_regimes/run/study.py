@@ -293,11 +293,14 @@ class Study:
         scores["share_of_attainable"] = share_of_attainable(
             scores["sharpe_ratio"], scores[f"sharpe_{HOLD.scalar}"], scores.get(f"sharpe_{INFORMED.scalar}")
         )
+        scores["share_of_attainable_growth"] = share_of_attainable(
+            scores["growth_per_year"], scores[f"growth_{HOLD.scalar}"], scores.get(f"growth_{INFORMED.scalar}")
+        )
         return scores, returns_picture(evaluation, "validation")
 
     @cached_property
     def _validation_benchmarks(self) -> dict[str, float | None]:
-        """Sharpe ratios of the rules to compare with, which no training changes."""
+        """Sharpe ratios and growths of the rules to compare with, which no training changes."""
         return benchmark_scores(self.segments["validation"], self.trading, self.portfolio)
 
     def evaluate(

@@ -68,6 +68,24 @@ def test_what_is_said_of_variants_and_markets():
     ]
 
 
+def test_growth_stands_beside_the_sharpe_ratio_of_the_best_variant():
+    growths = dict(growth_seeds_together=0.125, hold_growth=0.0625)
+    known = dict(attained_growth_seeds_together=0.5, informed_growth=0.1875)
+    sharpe = pd.DataFrame(
+        [
+            row("x", "a", 1.5, 1.0, (0.125, 0.875), informed=3.0, attained_seeds_together=0.25, **growths, **known),
+            row("y", "a", 0.25, 0.5, (-0.5, 0.125), **growths),
+        ]
+    )
+
+    of_x, of_y = headline(pd.DataFrame(), sharpe, DAILY, "base")
+
+    assert of_x.endswith(
+        "25 % of what is attainable (3.00); it grows 12.5 % a year against 6.2 %, 50 % of what is attainable (18.8 %)."
+    )
+    assert of_y.endswith("difference -0.25 [-0.50, +0.12]; it grows 12.5 % a year against 6.2 %.")
+
+
 def test_under_five_seeds_nothing_is_told():
     few = pd.DataFrame([effect("a", "test_sharpe", 0.25, None, None, "n/a")])
     assert headline(few, pd.DataFrame(), DAILY, "base") == [

@@ -477,6 +477,7 @@ def test_every_sharpe_ratio_is_in_its_row(numbers, numbered_tables):
     (rows,) = [rows for _, rows in numbers.tables if rows[0][0] == "market" and "probability" in rows[0]]
     together = "Sharpe ratio of the seeds together"
     columns = ["minus buy-and-hold", "attained", "difference", "probability"]
+    columns += ["growth a year, %", "growth of buy-and-hold, %", "growth attained"]
     assert rows[0] == ["market", "variant", together, *RULES, *columns]
     for texts, row in zip(rows[1:], numbered_tables.sharpe.to_dict("records"), strict=True):
         difference = "n/a" if row["variant"] == BASELINE else with_interval(row)
@@ -489,7 +490,20 @@ def test_every_sharpe_ratio_is_in_its_row(numbers, numbered_tables):
             plain(row["attained_seeds_together"]),
             difference,
             plain(row["deflated"]),
+            plain(100 * row["growth_seeds_together"]),
+            plain(100 * row["hold_growth"]),
+            plain(row["attained_growth_seeds_together"]),
         ]
+
+
+def test_a_table_without_growth_says_so(tmp_path, numbered_tables):
+    growths = [name for name in numbered_tables.sharpe if "growth" in name]
+    tables = replace(numbered_tables, sharpe=numbered_tables.sharpe.drop(columns=growths))
+
+    write_report(tmp_path / "report.html", tables, "title", BASELINE, "", {})
+
+    (rows,) = [rows for _, rows in Numbers((tmp_path / "report.html").read_text()).tables if "growth attained" in rows[0]]
+    assert all(row[-3:] == ["n/a", "n/a", "n/a"] for row in rows[1:])
 
 
 def test_cells_without_figures_are_listed_with_the_reason(numbers, numbered_tables):

@@ -145,6 +145,20 @@ def test_every_row_of_sharpe_ratios_is_that_of_its_market_and_variant(baseline):
         else:
             assert pd.isna([row["informed"], row["attained_seeds_together"]]).all()
         assert row["fitted"] == pytest.approx((held.mean() + 0.01) / held.std(ddof=1) * np.sqrt(year))
+
+        # Growth: the log of what 1 became, over the years.
+        growth = np.log(np.prod(1 + own)) / (159 / year)
+        growth_of_hold = np.log(np.prod(1 + held)) / (159 / year)
+        assert row["growth_seeds_together"] == pytest.approx(growth)
+        assert row["hold_growth"] == pytest.approx(growth_of_hold)
+        if row["market"] == "one":
+            growth_of_law = np.log(np.prod(1.02 + held)) / (159 / year)
+            share = (growth - growth_of_hold) / (growth_of_law - growth_of_hold)
+            assert row["informed_growth"] == pytest.approx(growth_of_law)
+            assert row["attained_growth_seeds_together"] == pytest.approx(share)
+        else:
+            assert pd.isna([row["informed_growth"], row["attained_growth_seeds_together"]]).all()
+
         trials = np.array([each.mean() / each.std(ddof=1) for each in returns.values()])
         assert row["deflated"] == pytest.approx(deflated_sharpe(own, trials))
         lead = [row[name] for name in ("lead_over_hold", "lead_low", "lead_high")]
@@ -165,6 +179,7 @@ def test_returns_without_spread_have_no_sharpe_ratio():
     undefined = ["sharpe_seeds_together", "difference", "low", "high", "deflated"]
     undefined += ["lead_over_hold", "lead_low", "lead_high"]
     assert pd.isna([batch[name] for name in undefined]).all()
+    assert batch["growth_seeds_together"] == 0
 
 
 def test_the_seeds_together_and_the_median_of_the_cells_are_two_figures_with_two_names(capsys, monkeypatch, tmp_path):

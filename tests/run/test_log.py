@@ -82,7 +82,7 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
 
     assert all(len(tags) == 1 for tags in lines)  # TensorBoard gives all lines of a chart one colour
     assert bands == [tuple(f"train/variance_scaling_weight{end}" for end in ("", "_min", "_max"))]
-    assert len(charts) == len(lines) + len(bands) == 28
+    assert len(charts) == len(lines) + len(bands) == 36
 
     tags = {tag.rstrip("$") for tags in (*lines, *bands) for tag in tags}
     scalars = ("train/value_error", "train/value_grad_norm")
@@ -91,12 +91,16 @@ def test_the_page_of_custom_scalars_shows_scalars_that_exist(trained):
     rare |= {"eval/sharpe_own_rule"}  # the user's own
     rare |= {"eval/sharpe_equal_weights"}  # there is one symbol
     rare |= {"eval/sharpe_informed_rule", "eval/share_of_attainable"}  # nobody knows the law of the S&P 500
+    rare |= {f"eval/growth_{rule}" for rule in ("own_rule", "equal_weights", "informed_rule")}  # likewise
+    rare |= {"eval/share_of_attainable_growth"}
 
     assert tags - set(known) <= rare
     assert "train/value_error_calm" in tags & set(known)
     assert "rollout/volatility_index" in known
     assert "eval/sharpe_normal" in known
     assert {f"eval/sharpe_{rule}" for rule in ("buy_and_hold", "volatility_target", "fitted_rule")} <= set(known)
+    assert {f"eval/growth_{rule}" for rule in ("buy_and_hold", "volatility_target", "fitted_rule")} <= set(known)
+    assert "eval/growth_per_year" in tags & set(known)
     assert "train/value_error_normal" in known
     assert events.Tags()["images"] == ["eval/predicted_returns"]
 

@@ -103,6 +103,8 @@ def test_the_score_is_that_of_the_validation_period_held_throughout(prices, monk
     assert scores["sharpe_ratio"] == pytest.approx(annual_sharpe(returns, bars_per_year), rel=1e-6)
     assert scores["max_drawdown"] == pytest.approx(min(equity / np.maximum.accumulate(equity) - 1), rel=1e-6)
     assert scores["mean_reward"] == pytest.approx(100 * np.log(equity[-1]), rel=1e-6)
+    assert scores["growth_per_year"] == pytest.approx(np.log(equity[-1]) / (len(returns) / bars_per_year), rel=1e-6)
+    assert scores["growth_buy_and_hold"] == pytest.approx(scores["growth_per_year"], rel=1e-6)
     index = table["volatility_index"].to_numpy()[days]
     for low, high, regime in zip((0, 15, 25, 40), (15, 25, 40, 1e9), DEFAULT_REGIMES.names, strict=True):
         mine = returns[(index >= low) & (index < high)]
@@ -641,6 +643,14 @@ def sharpes(segments):
     return [figures(joint(backtest(segments, costs, rule)), 252)["sharpe_ratio"] for rule in rules]
 
 
+def growths(segments):
+    """Log of the final equity over years of 252 bars."""
+    costs = TradingCosts()
+    rules = (buy_and_hold, fitted(segments, costs), informed(segments, costs))
+    frames = [joint(backtest(segments, costs, rule)) for rule in rules]
+    return [np.log(frame["equity"].iloc[-1]) / (len(frame) / 252) for frame in frames]
+
+
 @pytest.fixture(scope="module")
 def synthetic_study():
     return Study(RunConfig(total_timesteps=256), SYNTHETIC, SHORT)
@@ -654,6 +664,20 @@ def test_an_evaluation_while_training_logs_the_rules_and_the_share_of_the_way_to
     assert scores["sharpe_informed_rule"] == pytest.approx(known)
     assert known > held
     assert scores["share_of_attainable"] == pytest.approx((scores["sharpe_ratio"] - held) / (known - held))
+
+
+def test_an_evaluation_while_training_logs_growth_beside_every_sharpe_ratio(synthetic_study):
+    scores, _ = synthetic_study.score()
+
+    rules = ("buy_and_hold", "fitted_rule", "informed_rule")
+    expected = growths(synthetic_study.segments["validation"])
+    assert [scores[f"growth_{rule}"] for rule in rules] == pytest.approx(expected)
+
+    held, _, known = expected
+    assert known > held
+    share = (scores["growth_per_year"] - held) / (known - held)
+    assert scores["share_of_attainable_growth"] == pytest.approx(share)
+    assert scores["share_of_attainable_growth"] != pytest.approx(scores["share_of_attainable"])
 
 
 def test_the_evaluation_has_the_rules_by_name_and_prints_them(synthetic_study, tmp_path, capsys):
