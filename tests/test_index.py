@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 
 # Modules that no test file is named after, and why.
-WITHOUT_A_FILE = {"*/__init__.py": "a docstring, or the names that a package exports"}
+WITHOUT_A_FILE = {
+    "*/__init__.py": "a docstring, or the names that a package exports",
+    "market_regimes/commands/algorithm_flags.py": "a list, which test_constructors.py compares with the constructors",
+}
 
 
 def modules():

@@ -268,9 +268,11 @@ def test_a_new_strategy_is_in_the_printed_tables(with_cash, monkeypatch, capsys)
     assert head.split()[-5:] == ["cash", "in", "hand", "random", "timing"]
 
     print_seeds({0: result, 1: result}, "two seeds")
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Sharpe ratio of the own rule ")
-    assert last.endswith(", of the cash in hand n/a")
+    ratios, growths = capsys.readouterr().out.splitlines()[-2:]
+    assert ratios.startswith("Sharpe ratio of the own rule ")
+    assert ratios.endswith(", of the cash in hand n/a")
+    assert growths.startswith("growth a year of the own rule ")
+    assert growths.endswith(", of the cash in hand 0.0 %")
 
 
 def test_a_strategy_that_does_not_apply_is_left_out(config_of, table):
