@@ -29,7 +29,7 @@ FILE_ENDINGS = ("json", "yaml", "yml", "csv", "parquet", "zip")  # these end fil
 COMMAND_LINE_ONLY = {"run.import": "--run.import=PACKAGE stands on the command line only, as importing runs code"}
 
 # What jsonargparse writes: a value of a wrong form, the value, a choice that is none, and a key that is none.
-WRONG_VALUE = re.compile(r'Parser key "([\w.]+)": .*Expected|argument --([\w.]+): invalid')
+WRONG_VALUE = re.compile(r'Parser key "([\w.]+)"(?: element \d+)?: .*Expected|argument --([\w.]+): invalid')
 GIVEN_VALUE = re.compile(r"(?:Given value:|Got value:|invalid \w+ value:) (.*)$")
 WRONG_CHOICE = re.compile(r"invalid choice: '(\w+)'")
 WRONG_KEY = re.compile(r"does not accept option '([\w.]+)'")

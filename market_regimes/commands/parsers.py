@@ -233,7 +233,7 @@ def _signal_parser(reading: Reading | None = None) -> Parser:
     positions = "CSV with the columns symbol and shares: what the account holds; not given: cash"
     parser.add_flag("--positions", str | None, help=f"with --equity: {positions}")
     parser.add_flag("--lots", float | None, help="with --equity: shares of a lot; not given: fractions are traded")
-    parser.add_flag("--json", action="store_true", help="print a JSON list of objects and nothing else")
+    parser.add_flag("--json", action="store_true", help="print a JSON list of objects, with --equity an object, alone")
     parser.add_flag(
         "--observation",
         action="store_true",

@@ -18,6 +18,7 @@ from rich.table import Table
 from market_regimes.config import TradingCosts
 from market_regimes.market.allocation import Allocation, nearest
 from market_regimes.market.costs import CurrencyCosts
+from market_regimes.market.describe import names_of
 from market_regimes.market.portfolio import CONVERGED, LONG_AGO, MAX_ROUNDS, Fill, Orders, filled, with_all_costs
 
 ROUNDING = 1e-9  # of a lot, and of equity: what is less is an error of rounding
@@ -81,14 +82,16 @@ def read_held(path: Path) -> dict[str, float]:
     """
     :param path: CSV with the columns symbol and shares, in any order
     :return: shares of each symbol, below 0: sold short
-    :raises ValueError: if it is empty or no UTF-8, has other columns, a symbol twice, or something that is no number of
-        shares
+    :raises ValueError: if it cannot be read, is empty or no UTF-8, has other columns, a symbol twice, or
+        something that is no number of shares
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the file is not encoded in UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"{path}: what is held cannot be read: {error.strerror}") from error
     if not rows:
         raise ValueError(f"{path}: the file is empty: its columns must be symbol,shares")
 
@@ -481,8 +484,25 @@ def print_orders(orders: OrderList) -> None:
     print(f"equity {orders.equity:.2f}, cash {orders.cash:.2f}, after the orders {orders.cash_after:.2f}")
     print(f"bought {orders.bought:.2f}, sold {orders.sold:.2f}, costs {orders.cost:.2f}")
     print(f"limits that cut: {', '.join(orders.limits) or 'none'}")
-    for sentence in orders.warnings:
+    for sentence in _once(orders.warnings, list(orders.table.index)):
         print(f"warning: {sentence}")
+
+
+def _once(warnings: Sequence[str], symbols: Sequence[str]) -> list[str]:
+    """Warnings, those that several symbols share as one sentence with their names; 20 symbols would hide the orders."""
+    sharing: dict[str, list[str]] = {}
+    for sentence in warnings:
+        symbol, colon, text = sentence.partition(": ")
+        if not colon or symbol not in symbols:
+            symbol, text = "", sentence
+        sharing.setdefault(text, []).append(symbol)
+
+    sentences = []
+    for text, names in sharing.items():
+        if names[0]:
+            text = f"{names_of(names)}: {text}"
+        sentences.append(text)
+    return sentences
 
 
 def json_of_orders(orders: OrderList) -> str:

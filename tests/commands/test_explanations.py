@@ -40,6 +40,10 @@ def test_a_wrong_flag_is_refused_with_the_form_that_is_wanted(capsys, flag, sent
     assert refused(capsys, flag) == f"error: {sentence}\n"
 
 
+def test_an_entry_of_a_list_is_refused_with_the_form_that_is_wanted(capsys, tmp_path):
+    assert refused(capsys, "evaluate", tmp_path, "--costs", "1", "a") == "error: costs wants a number like 0.5, got a\n"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

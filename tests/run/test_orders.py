@@ -205,6 +205,19 @@ class TestByHand:
         assert "after the orders 0.00" in text
         assert "limits that cut: gross" in text
 
+    def test_a_warning_that_symbols_share_is_printed_once(self, capsys):
+        prices = {symbol: 10.0 for symbol in "ABCDEFG"}
+        shared = [f"{symbol}: the bars end early" for symbol in prices]
+        warnings = ["the cash is borrowed", *shared, "B: it is open"]
+        print_orders(replace(orders_of({"A": 0.5}, prices, 1000.0), warnings=warnings))
+
+        printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+        assert printed == [
+            "warning: the cash is borrowed",
+            "warning: A, B, C, D, E and 2 more: the bars end early",
+            "warning: B: it is open",
+        ]
+
 
 @pytest.mark.parametrize("seed", range(200))
 def test_whole_lots_never_exceed_cash_or_a_limit(seed):
@@ -400,6 +413,10 @@ class TestHeld:
         path.write_text("symbol,shares\n", "utf-8")
 
         assert read_held(path) == {}
+
+    def test_a_file_that_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match=r"nobody\.csv: what is held cannot be read: No such file"):
+            read_held(tmp_path / "nobody.csv")
 
     def test_a_file_in_another_encoding_is_refused(self, tmp_path):
         path = tmp_path / "held.csv"
