@@ -203,6 +203,7 @@ def informed_in_account(
         growth = growth_of(known)
         targets = np.zeros(len(growth))
         room = gross
+        most = weight_max
         places = len(growth) if portfolio.top_k is None else portfolio.top_k
 
         # The largest growth first; equal ones share.
@@ -211,10 +212,14 @@ def informed_in_account(
             count = min(int(equal.sum()), places)
             if count == 0:
                 break
-            weight = min(weight_max, room / count)
+            weight = min(most, room / count)
             targets[equal] = weight
             room -= weight * count
             places -= count
+
+            # Of equal targets ``top_k`` keeps what is held already: those that grow less must be smaller.
+            if portfolio.top_k is not None:
+                most = np.nextafter(weight, 0.0)
         return targets
 
     return decide

@@ -225,6 +225,17 @@ class TestDrawnLaws:
             assert sorted(law.index) == list(law.index)
             assert len(set(np.digitize(law.index, [15, 25, 40]))) == len(law.index)
 
+    def test_the_index_of_a_drawn_law_lies_up_to_a_third_above_the_volatility(self):
+        premiums = []
+        for seed in range(50):
+            law = Law.drawn(seed)
+            of_regimes = np.array(law.index) / (np.sqrt(252) * np.array(law.std))
+            assert np.ptp(of_regimes) < 1e-12
+            premiums.append(of_regimes[0])
+
+        assert 1.0 < min(premiums) < 1.05
+        assert 1.25 < max(premiums) < 1.3
+
     def test_the_configuration_draws_a_law_and_its_series(self):
         read = shipped("synthetic", law_seed=3)
         by_hand = synthetic(seed=3, law=Law.drawn(3))

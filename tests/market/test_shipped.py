@@ -367,6 +367,24 @@ class TestChoice:
 
         assert rule(known) == pytest.approx(expected)
 
+    def test_no_weak_symbol_takes_the_place_of_a_strong_one(self, choice):
+        """Of 5 places with 0.1 each the strong calm symbols have as many as they can, whatever was held before."""
+        limits = PortfolioConfig(cash="shared", top_k=5, weight_max=0.1)
+        bench = Bench.of(choice, COSTS)
+        played = in_one_account(bench, informed_in_account(choice, COSTS, limits), limits)
+        is_strong = np.arange(20) % 2 == 0
+
+        # The index at the decision of each row.
+        rows = len(played.account)
+        index = np.stack([segment.market.index[segment.first :][:rows] for segment in choice], axis=1)
+        is_calm = index < 25
+        strong = (is_calm & is_strong).sum(axis=1).clip(max=5)
+        weak = np.minimum((is_calm & ~is_strong).sum(axis=1), 5 - strong)
+
+        is_held = played.weights.to_numpy() > 0
+        assert (is_held & is_strong).sum(axis=1).tolist() == strong.tolist()
+        assert (is_held & ~is_strong).sum(axis=1).tolist() == weak.tolist()
+
     def test_where_nothing_may_be_held_long_it_decides_as_in_separate_accounts(self, choice):
         costs = TradingCosts(position_low=-1, position_high=-0.5, financing_rate=0.3)
         rule = informed_in_account(choice, costs, PortfolioConfig(cash="shared"))

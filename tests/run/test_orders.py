@@ -190,6 +190,15 @@ class TestByHand:
 
         assert orders.table["order"].tolist() == [-10.0, 100.0]
 
+    def test_the_largest_purchase_loses_the_lots_that_cannot_be_paid(self):
+        """Of C at 10 a lot is sold in place of 15 shares. The 50 are missing for A, of which 350 at 1 are wanted."""
+        targets = {"A": 0.35, "B": 0.6, "C": 0.05}
+        prices = {"A": 1.0, "B": 1.0, "C": 10.0}
+        orders = orders_of(targets, prices, 1000.0, held={"B": 500.0, "C": 20.0}, lot=10.0)
+
+        assert orders.table["order"].tolist() == [300.0, 100.0, -10.0]
+        assert orders.cash_after == pytest.approx(0.0)
+
     def test_a_sale_that_a_limit_asks_for_is_a_lot_larger(self):
         """A cap of 0.45 of 1,000 is 45 shares at 10: of 100 six lots are sold."""
         config = PortfolioConfig(cash="shared", weight_max=0.45)
