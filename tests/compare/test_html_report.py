@@ -502,7 +502,9 @@ def test_a_table_without_growth_says_so(tmp_path, numbered_tables):
 
     write_report(tmp_path / "report.html", tables, "title", BASELINE, "", {})
 
-    (rows,) = [rows for _, rows in Numbers((tmp_path / "report.html").read_text()).tables if "growth attained" in rows[0]]
+    (rows,) = [
+        rows for _, rows in Numbers((tmp_path / "report.html").read_text()).tables if "growth attained" in rows[0]
+    ]
     assert all(row[-3:] == ["n/a", "n/a", "n/a"] for row in rows[1:])
 
 
