@@ -19,7 +19,7 @@ from market_regimes.compare.folds import chosen_elsewhere, folds_of
 from market_regimes.compare.headline import alike, headline
 from market_regimes.compare.html_report import facts_of, write_report
 from market_regimes.compare.hypotheses import check_hypotheses, left_out
-from market_regimes.compare.printing import print_by_regime, print_verdicts
+from market_regimes.compare.printing import print_by_regime, print_trading, print_verdicts
 from market_regimes.compare.tables import tables_of, write_tables
 from market_regimes.config import RESERVED, Hypothesis
 from market_regimes.files import new_folder, write_file
@@ -126,5 +126,6 @@ def _report(
         print(sentence)
     print(f"{folder}: report.html; cells, effects, hopes and sharpe as .csv; cells, curves and daily as .parquet")
     print_by_regime(tables.cells)
+    print_trading(tables.cells)
     for sentence in last:
         print(sentence)

@@ -19,10 +19,11 @@ from market_regimes.commands.progress import working
 from market_regimes.commands.refusals import refusals
 from market_regimes.commands.resume import leave_fill_to_the_data, start_or_resume
 from market_regimes.config import TuneConfig
+from market_regimes.evaluate.tables import figure_text
 from market_regimes.files import new_folder, write_file
 from market_regimes.market.walk_forward import Fold
 from market_regimes.tune.folds import folds_before_test
-from market_regimes.tune.search import Search, conclude, run_search
+from market_regimes.tune.search import Search, conclude, median_of_means, run_search
 from market_regimes.tune.space import check_key, distribution_of, ends_of, nested
 
 MAY_CHANGE = {"run.progress_bar", "trials", "workers"}  # when a search is resumed
@@ -105,7 +106,11 @@ def _report(
     best_config.defaults = "none"
     write_file(folder / "best.yaml", parser.dump(best_config, skip_unset=False))
 
-    print(f"best: trial {best.number}, Sharpe ratio of validation {best.value:.3f}")
+    growths = best.user_attrs.get("growths")  # trials of earlier versions lack them
+    growth = "n/a"
+    if growths is not None:
+        growth = figure_text("growth_per_year", median_of_means(growths))
+    print(f"best: trial {best.number}, Sharpe ratio of validation {best.value:.3f}, growth a year {growth}")
     for key, value in best.params.items():
         print(f"  {key}: {value}")
 

@@ -27,6 +27,16 @@ LEARNING = (
     "test_sharpe",
 )
 
+# Columns of the table of trading: figure, heading and the form of its text.
+TRADING = (
+    ("test_sharpe", "Sharpe", "sharpe_ratio"),
+    ("hold_sharpe", "that of\nhold", "sharpe_ratio"),
+    ("test_attained", "share", "share_of_attainable"),
+    ("test_growth", "growth\na year", "growth_per_year"),
+    ("hold_growth", "that of\nhold", "growth_per_year"),
+    ("test_attained_growth", "share", "share_of_attainable_growth"),
+)
+
 
 def print_verdicts(tables: Tables, title: str, sentences: Sequence[str] = ()) -> None:
     """
@@ -87,6 +97,24 @@ def print_by_regime(cells: pd.DataFrame) -> None:
         if name in undefined:
             figure = FIGURES[name]
             print(f"n/a under {figure.heading!r}: {figure.undefined}".replace("\\n", " "))
+
+
+def print_trading(cells: pd.DataFrame) -> None:
+    """
+    Print Sharpe ratio and growth of the test days side by side, medians over seeds and folds.
+
+    :param cells: cells of a comparison; a figure that they lack is "n/a"
+    """
+    names = [Column(name, no_wrap=True) for name in ("market", "variant")]
+    numbers = [Column(heading, justify="right") for _, heading, _ in TRADING]
+    title = "test days, medians over the cells; share: of the way from buy and hold to the informed rule"
+    table = Table(*names, *numbers, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+
+    used = cells[cells["status"] == "ok"]
+    for keys, rows in used.groupby(["market", "variant"], sort=False):
+        texts = [figure_text(form, _median_of(rows, name)) for name, _, form in TRADING]
+        table.add_row(*(escape(str(key)) for key in keys), *texts)
+    Console().print(table)
 
 
 def _median_of(rows: pd.DataFrame, name: str) -> float | None:

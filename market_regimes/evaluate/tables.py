@@ -85,6 +85,8 @@ def _print_costs(console: Console, curve: dict[str, Any]) -> None:
         table.add_row(f"{cost:g}", growths[0], ratios[0], growths[1], ratios[1])
     console.print(table)
 
+    print("the decisions are those at the costs of the evaluation; the policy is not asked again")
+
     # The break-even costs.
     texts = []
     for cost in curve["break_even"].values():

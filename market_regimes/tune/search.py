@@ -7,10 +7,10 @@ import io
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,18 @@ STORAGE = "study.db"
 FAILURES = (ValueError, ArithmeticError, RuntimeError, AssertionError)  # errors of incompatible or divergent values
 LINE_START = "\r\x1b[K"  # clears the terminal line that shows progress
 SEEDS_OF_SAMPLERS = 1000  # more than the number of workers, so that no two samplers draw alike
+
+
+class Score(NamedTuple):
+    """
+    What a training is worth on the period of validation.
+
+    :param sharpe_ratio: which a search maximises; 0 for an agent that never holds a position
+    :param growth: log growth a year, which is kept beside it
+    """
+
+    sharpe_ratio: float
+    growth: float
 
 
 @dataclass(frozen=True)
@@ -69,13 +81,13 @@ class Search:
         params: Mapping[str, Any],
         fold: Fold,
         seed: int,
-    ) -> float:
+    ) -> Score:
         """
         :param params: a trial's values, by keys of the configuration
         :param fold: periods to train and to validate on
         :param seed: seed of the training
-        :return: Sharpe ratio of validation, which also selects ``best`` checkpoints; 0 for an agent that never holds a
-            position, since it neither earns nor loses
+        :return: Sharpe ratio of validation, which also selects ``best`` checkpoints, with the growth; 0 for an agent
+            that never holds a position, since it neither earns nor loses
         """
         values = nested(params)
         run = replace(self.run, **values.get("run", {}))
@@ -88,8 +100,8 @@ class Search:
             study.model.learn(run.total_timesteps)
 
         segments = study.segments["validation"]
-        sharpe = evaluate(study.agent(), segments, study.trading, portfolio=study.portfolio).sharpe_ratio
-        return 0.0 if sharpe is None else sharpe
+        evaluation = evaluate(study.agent(), segments, study.trading, portfolio=study.portfolio)
+        return Score(evaluation.sharpe_ratio or 0.0, evaluation.growth)
 
 
 def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,12 +234,16 @@ def run_trial(
     from optuna.trial import TrialState
 
     scores: list[list[float]] = []
+    growths: list[list[float]] = []
     seeds = seeds_of(search.tune.seeds)
     try:
         for step, seed in enumerate(seeds):
-            scores.append([search.score(trial.params, fold, seed) for fold in search.folds])
+            of_folds = [search.score(trial.params, fold, seed) for fold in search.folds]
+            scores.append([each.sharpe_ratio for each in of_folds])
+            growths.append([each.growth for each in of_folds])
             trial.set_user_attr("scores", scores)
-            score = float(np.median([np.mean(of_seed) for of_seed in scores]))
+            trial.set_user_attr("growths", growths)
+            score = median_of_means(scores)
             trial.report(score, step)
 
             # Pruning after the last seed would save nothing.
@@ -242,6 +258,14 @@ def run_trial(
         trial.set_user_attr("error", sentence)
         study.tell(trial, state=TrialState.FAIL)
         return f"failed with {sentence}"
+
+
+def median_of_means(figures: Sequence[Sequence[float]]) -> float:
+    """
+    :param figures: of a trial, by seed and fold
+    :return: median over the seeds of the mean over the folds
+    """
+    return float(np.median([np.mean(of_seed) for of_seed in figures]))
 
 
 def conclude(search: Search) -> Any:

@@ -1,8 +1,11 @@
 """The command ``tune``: from a configuration to the best one. Its trials are tested in tests/tune/test_search.py."""
 
+import json
 import re
+import statistics
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -38,6 +41,12 @@ def test_the_best_values_are_a_configuration_that_train_takes(search, tmp_path, 
     said = capsys.readouterr().out
     best = yaml.safe_load((tmp_path / "runs/s/best.yaml").read_text())
     rows = dict(re.findall(r"^  ([\w.]+): (\S+)$", said, re.M))
+
+    # The best trial's growth is the median over its seeds of the mean over its folds.
+    table = pd.read_csv("runs/s/trials.csv")
+    growths = json.loads(table.loc[table["value"].idxmax(), "user_attrs_growths"])
+    growth = statistics.median(statistics.mean(of_seed) for of_seed in growths)
+    assert re.search(rf"Sharpe ratio of validation \S+, growth a year {100 * growth:.1f} %\n", said)
 
     assert str(best["algorithm"]["gamma"]) == rows["algorithm.gamma"]
     assert str(best["algorithm"]["policy_kwargs"]["n_quantiles"]) == rows["algorithm.policy_kwargs.n_quantiles"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from market_regimes.compare.printing import print_verdicts
+from market_regimes.compare.printing import print_trading, print_verdicts
 from market_regimes.compare.tables import Tables
 
 
@@ -31,3 +31,27 @@ def test_printed_verdicts_are_of_their_hypothesis(capsys):
         "failed: m, f, v, seed 2: why 2",
         "failed: m, f, v, seed 3: why 3",
     ]
+
+
+def cells_with(**columns):
+    """Three cells of a variant."""
+    keys = dict(market="synthetic_hidden", fold="f", variant="recommended", seed=range(3), status="ok")
+    return pd.DataFrame(keys | dict(test_sharpe=[1.0, 2.0, 4.0], hold_sharpe=0.5) | columns)
+
+
+def test_growth_stands_beside_the_sharpe_ratio_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_trading(cells_with(test_growth=[0.1, 0.125, 0.3], hold_growth=0.04, test_attained_growth=[0.5, 0.25, 0.75]))
+
+    table = capsys.readouterr().out
+    (row,) = [line for line in table.splitlines() if "recommended" in line]
+    assert row.split()[2:] == ["2.00", "0.50", "n/a", "12.5", "%", "4.0", "%", "50.0", "%"]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "…" not in table
+
+
+def test_cells_of_an_earlier_version_have_no_growth(capsys):
+    print_trading(cells_with())
+
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "recommended" in line]
+    assert row.split()[2:] == ["2.00", "0.50", "n/a", "n/a", "n/a", "n/a"]

@@ -207,3 +207,14 @@ def test_the_figures_of_a_lead_stand_under_the_table_of_one_run(capsys):
         "Sharpe ratio minus that of buy-and-hold: 0.50, 95 % interval -0.25 to 1.25\n"
         "Sharpe ratio with orders filled one bar later: 0.12; break-even cost in bp: 12.3\n"
     )
+
+
+def test_a_table_of_costs_says_that_the_decisions_stay(printed):
+    curve = dict(costs=[0.0, 5.0], growth=[0.2, 0.1], growth_of_hold=[0.05, 0.04], sharpe=[2.0, 1.0])
+    curve |= dict(sharpe_of_hold=[0.5, 0.4], break_even=dict(growth_of_buy_and_hold="above the grid", no_growth=7.25))
+    figures = {"agent": made(np.random.default_rng(1), regimes=())}
+    print_summary({"joint": figures, "symbols": {"AAA": figures}, "costs": curve}, "title")
+
+    lines = printed()
+    assert ["5", "10.0 %", "1.00", "4.0 %", "0.40"] in lines
+    assert ["the decisions are those at the costs of the evaluation; the policy is not asked again"] in lines

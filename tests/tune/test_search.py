@@ -20,7 +20,7 @@ from market_regimes.evaluate.play import backtest
 from market_regimes.run.study import Study
 from market_regimes.tune import search as tuning
 from market_regimes.tune.folds import folds_before_test
-from market_regimes.tune.search import Search, conclude, run_search, work
+from market_regimes.tune.search import Score, Search, conclude, median_of_means, run_search, work
 
 PERIODS = dict(
     train=("2000-01-03", "2001-06-29"), validation=("2001-07-02", "2001-12-31"), test=("2002-01-01", "2002-04-19")
@@ -109,7 +109,8 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
     search = replace(search, folds=[*search.folds, *other, *other])
     run_search(search)
 
-    for params, scores, value in facts(search):
+    growths = [trial.user_attrs["growths"] for trial in search.study().trials]
+    for (params, scores, value), growth in zip(facts(search), growths, strict=True):
         assert np.shape(scores) == (3, 3)
         means = [(first + second + third) / 3 for first, second, third in scores]
         assert value == pytest.approx(sorted(means)[1], rel=1e-12)
@@ -123,6 +124,11 @@ def test_a_score_is_the_sharpe_ratio_of_validation_and_a_trials_the_median_of_me
         (frame,) = backtest(fold.segments["validation"], study.trading, study.agent()).values()
         assert len(frame) == len(pd.bdate_range("2001-03-01", "2001-12-31"))
         assert scores[2][1] == pytest.approx(frame["return"].mean() / frame["return"].std() * np.sqrt(261), rel=1e-9)
+        assert growth[2][1] == pytest.approx(np.log(frame["equity"].iloc[-1]) / (len(frame) / 261), rel=1e-9)
+
+        # A trial's growth is the median of the means, too.
+        means = sorted((first + second + third) / 3 for first, second, third in growth)
+        assert median_of_means(growth) == pytest.approx(means[1], rel=1e-12)
 
 
 def test_an_agent_that_never_holds_anything_scores_0(prices, tmp_path, monkeypatch):
@@ -130,7 +136,7 @@ def test_an_agent_that_never_holds_anything_scores_0(prices, tmp_path, monkeypat
     monkeypatch.setattr(Study, "agent", lambda study: lambda known: np.zeros(len(known.position)))
     params = {"algorithm.learning_rate": 0.01}
 
-    assert search.score(params, search.folds[0], 0) == 0.0
+    assert search.score(params, search.folds[0], 0) == Score(sharpe_ratio=0.0, growth=0.0)
 
 
 def test_a_resumed_search_gives_up_what_was_running_and_runs_what_is_left(prices, tmp_path, here):
@@ -220,7 +226,7 @@ def test_a_poor_trial_is_given_up_after_a_seed_and_not_after_the_last(prices, tm
 
     def score(search, params, fold, seed):
         trial = len(search.study().trials)
-        return {6: 0.0, 7: 3.5}.get(trial, trial + 10.0 * seed)
+        return Score({6: 0.0, 7: 3.5}.get(trial, trial + 10.0 * seed), growth=-1.0)
 
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
@@ -243,7 +249,7 @@ def test_a_trial_is_given_up_by_the_median_of_its_seeds_so_far_and_not_by_the_la
 
     def score(search, params, fold, seed):
         trial = len(search.study().trials)
-        return {6: [12.0, 12.0, 12.0], 7: [4.0, 14.0, 0.0]}.get(trial, [0.0, 20.0, 1.0])[seed]
+        return Score({6: [12.0, 12.0, 12.0], 7: [4.0, 14.0, 0.0]}.get(trial, [0.0, 20.0, 1.0])[seed], growth=seed)
 
     monkeypatch.setattr(Search, "score", score)
     run_search(search)
