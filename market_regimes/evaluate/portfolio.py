@@ -500,7 +500,7 @@ def _positions_of(played: Played, bench: Bench, k: int) -> pd.DataFrame:
     held = np.concatenate([[0.0], closing[:-1]])
     table = pd.DataFrame(
         {
-            "date": market.dates[bars],
+            "date": _decided_at(bench)[rows],
             "symbol": market.symbol,
             "position": held[rows],
             "target": played.targets.iloc[:, k].to_numpy()[rows],
@@ -519,6 +519,17 @@ def _positions_of(played: Played, bench: Bench, k: int) -> pd.DataFrame:
     shares = worth / quotes.close[rows, k]
     table.insert(6, "shares", shares)
     return table
+
+
+def _decided_at(bench: Bench) -> np.ndarray:
+    """Time of the close at which each row is decided: that of the newest bar, datetime64[s], shape (R,)."""
+    quotes = bench.quotes
+    newest = np.full(len(quotes.stamps), np.datetime64(0, "s"))
+    for k, segment in enumerate(bench.segments):
+        bars = quotes.order_bar[:, k]
+        dates = segment.market.dates[bars.clip(0)]
+        newest = np.where(bars >= 0, np.maximum(newest, dates), newest)
+    return newest
 
 
 def trades_of_account(played: Played, bench: Bench) -> pd.DataFrame:

@@ -145,12 +145,15 @@ class Question:
                 )
             )
 
-        # Some order must be filled.
-        fewest = min(segment.last - segment.first for segment in segments)
+        # Some order of each symbol must be filled.
+        shortest = min(segments, key=lambda segment: segment.last - segment.first)
+        fewest = shortest.last - shortest.first
         most = self.delay - self.bars_later + fewest - 1
         if self.delay > most:
             raise ArgumentError(
-                lambda name: f"{name('delay')}={self.delay}: there are {fewest} bars; nearest: {max(most, 0)}"
+                lambda name: (
+                    f"{name('delay')}={self.delay}: {shortest.market.symbol} has {fewest} bars; nearest: {max(most, 0)}"
+                )
             )
 
 

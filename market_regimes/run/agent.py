@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -318,6 +319,7 @@ class Agent:
         like: str | None = None,
         last_bar: bool = False,
         own_rule: bool = True,
+        skips_new: bool = False,
     ) -> list[Segment]:
         """
         :param prices: bars
@@ -325,6 +327,8 @@ class Agent:
         :param like: symbol of the run as which new ones are seen, None: its only one
         :param last_bar: whether only the last bar must have a volatility index and the features
         :param own_rule: whether ``market.benchmark_positions`` is traded, where the bars have it
+        :param skips_new: whether symbols that the run was not trained on are left out, where ``like`` is not given and
+            there are others
         :return: one segment per symbol, scaled as the run's training was
         :raises ValueError: if the data cannot be used
         """
@@ -343,6 +347,18 @@ class Agent:
             bars = in_one_account(bars, read.bars_per_year)
         else:
             bars = read_bars(replace(read, data=_entries_of(prices)))
+
+        # A symbol that was listed after the training.
+        trained = [each for each in bars if each.symbol in self.trained]
+        if skips_new and like is None and trained:
+            for each in bars:
+                if each.symbol not in self.trained:
+                    print(
+                        f"{each.symbol} is left out: the run was not trained on it, and like=SYMBOL (--like) says as "
+                        "which of its symbols it is seen",
+                        file=sys.stderr,
+                    )
+            bars = trained
 
         if not own_rule:
             config = read
@@ -424,7 +440,7 @@ class Agent:
         :raises ValueError: if the data cannot be used, each symbol has its own account, or what is held cannot be
             priced
         """
-        segments = self.segments(prices, (first, None), like, own_rule=False)
+        segments = self.segments(prices, (first, None), like, own_rule=False, skips_new=True)
         symbols = [segment.market.symbol for segment in segments]
         if self.limits.cash == "separate" and len(symbols) > 1:
             raise ValueError(

@@ -25,6 +25,7 @@ from market_regimes.evaluate.portfolio import (
     inverse_volatility,
     optimised,
     play_account,
+    positions_of_account,
     replay,
     shifted_accounts,
     targets_of,
@@ -388,3 +389,18 @@ class TestSyntheticMarket:
         assert self.growth_and_sharpe(daily) == pytest.approx((3.37, 0.63), abs=0.01)
         assert self.growth_and_sharpe(once) == pytest.approx((4.51, 0.76), abs=0.01)
         assert self.growth_and_sharpe(inverse) == pytest.approx((12.24, 3.17), abs=0.01)
+
+
+def test_rows_of_positions_have_the_date_of_the_decision_whatever_bars_a_symbol_has():
+    """B has no bars on days 50 to 57: its rows there are decided at A's closes, a date each."""
+    kept = np.setdiff1d(np.arange(110), np.arange(50, 58))
+    segments = [segment_of(walking_market("A", 0)), segment_of(walking_market("B", 1, kept=kept))]
+    bench = Bench.of(segments, TradingCosts())
+    played = play_account(bench, equal_weights_every(bench), PortfolioConfig(cash="shared"))
+
+    table = positions_of_account(played, bench)
+
+    assert not table.duplicated(["date", "symbol"]).any()
+    of_b = table[table["symbol"] == "B"]["date"].to_numpy()
+    days = (of_b - np.datetime64("2001-01-01")) // np.timedelta64(1, "D")
+    assert days.tolist() == list(range(20, 109))

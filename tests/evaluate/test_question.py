@@ -127,9 +127,9 @@ def test_conditions_that_make_no_sense_are_refused_with_the_nearest(stated, sent
 def test_bars_that_cannot_answer_are_refused_with_the_nearest():
     with pytest.raises(ArgumentError, match="has no opening prices; nearest: fill=next_close"):
         equity(Question(fill="next_open"), segments=of_four_bars(closes_only=True))
-    with pytest.raises(ArgumentError, match="delay=4: there are 4 bars; nearest: 3"):
+    with pytest.raises(ArgumentError, match="delay=4: A has 4 bars; nearest: 3"):
         equity(Question(delay=4))
-    with pytest.raises(ArgumentError, match="delay=3: there are 4 bars; nearest: 2"):
+    with pytest.raises(ArgumentError, match="delay=3: A has 4 bars; nearest: 2"):
         equity(Question(fill="next_close", delay=3))
 
 

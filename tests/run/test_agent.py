@@ -729,6 +729,27 @@ def test_orders_of_a_symbol_whose_bars_end_early_cannot_be_priced(sharing):
         agent.portfolio(shorter, equity=1e5, positions={"C": 10.0})
 
 
+def test_a_symbol_that_the_training_left_out_gets_no_order_and_is_named(sharing, make_prices, capsys):
+    folder, table = sharing
+    agent = Agent.load(folder)
+    listed_late = make_prices(860, seed=9).assign(symbol="NEW").iloc[500:]
+    with_new = pd.concat([table, listed_late])
+
+    orders = agent.portfolio(with_new, equity=1e5)
+    said = capsys.readouterr().err
+    expected = agent.portfolio(table, equity=1e5)
+    alike = agent.portfolio(with_new, equity=1e5, like="A")
+
+    assert said.startswith("NEW is left out: ")
+    assert "--like" in said
+    pd.testing.assert_frame_equal(orders.table, expected.table)
+    assert "NEW" in alike.table.index
+    with pytest.raises(ValueError, match="NEW"):
+        agent.portfolio(with_new, equity=1e5, positions={"NEW": 3.0})
+    with pytest.raises(ValueError, match="was not trained on NEW"):
+        agent.portfolio(listed_late, equity=1e5)
+
+
 def test_orders_count_in_shares_and_add_up_to_the_cash(sharing, tmp_path):
     folder, table = sharing
     held = tmp_path / "held.csv"
