@@ -35,7 +35,7 @@ HYPOTHESES = [
 ]
 CELL = ["market", "fold", "variant", "seed"]
 KEYS = [*CELL, "status", "error", "seconds", "bars_per_year"]
-SHOWN = (  # columns of medians
+SHOWN = (  # columns of medians, where the cells have them
     "grad_ratio_stormy",
     "spread_calm",
     "spread_stormy",
@@ -44,6 +44,9 @@ SHOWN = (  # columns of medians
     "test_attained",
     "test_sharpe",
     "hold_sharpe",
+    "test_growth",
+    "hold_growth",
+    "test_attained_growth",
 )
 
 
@@ -92,12 +95,13 @@ def _hope(cells: pd.DataFrame, hypothesis: Hypothesis) -> dict[str, str]:
 def _medians(cells: pd.DataFrame) -> pd.DataFrame:
     """A row per market and variant; bold where the interval of the difference from the baseline leaves out 0."""
     rows = []
+    shown = [name for name in SHOWN if name in cells]  # cells of an earlier version lack growth
     for market, of_market in cells.groupby("market", sort=False):
-        values = {name: by_variant(of_market, name) for name in SHOWN}
+        values = {name: by_variant(of_market, name) for name in shown}
         for variant in dict.fromkeys(of_market["variant"]):
             of_variant = of_market[of_market["variant"] == variant]
             row = {"market": market, "variant": variant, "seeds": of_variant["seed"].nunique()}
-            for name in SHOWN:
+            for name in shown:
                 label = FIGURES[name].short or FIGURES[name].label
                 row[label] = _median(of_variant[name], values[name], variant)
             rows.append(row)

@@ -113,6 +113,9 @@ def test_medians_are_of_their_market_and_variant_and_bold_where_they_differ(cell
         "attained",
         "Sharpe, test",
         "buy and hold",
+        "growth, test",
+        "growth of buy and hold",
+        "growth attained",
     ]
     assert [row[:2] for row in rows] == [[m, v] for m in MARKETS for v in FOLDS]
     for market, variant, _, *texts in rows:
