@@ -29,6 +29,7 @@ from market_regimes.evaluate.portfolio import (
     replay,
     shifted_accounts,
     targets_of,
+    trades_of_account,
 )
 from market_regimes.evaluate.strategies import buy_and_hold, informed
 from market_regimes.market.segments import segments_of
@@ -404,3 +405,20 @@ def test_rows_of_positions_have_the_date_of_the_decision_whatever_bars_a_symbol_
     of_b = table[table["symbol"] == "B"]["date"].to_numpy()
     days = (of_b - np.datetime64("2001-01-01")) // np.timedelta64(1, "D")
     assert days.tolist() == list(range(20, 109))
+
+
+@pytest.mark.parametrize("fill", ["close", "next_open"])
+def test_orders_count_in_the_equity_at_their_fill(fill):
+    """Filled at a close: the equity of the row before, 1 for the first order. At an open: that at the row's close."""
+    segments = [segment_of(walking_market("A", 0)), segment_of(walking_market("B", 1))]
+    bench = Bench.of(segments, TradingCosts(fee_bp=5.0, fill=fill))
+    played = play_account(bench, equal_weights_every(bench), PortfolioConfig(cash="shared"))
+    equity = played.account["equity"].to_numpy()
+    expected = equity
+    if fill == "close":
+        expected = np.concatenate([[1.0], equity[:-1]])
+
+    table = trades_of_account(played, bench)
+
+    assert len(table) == 2 * len(equity)
+    np.testing.assert_array_equal(table["equity"].to_numpy(), np.repeat(expected, 2))
