@@ -34,6 +34,7 @@ from stable_baselines3.common.vec_env import VecNormalize, sync_envs_normalizati
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import learning
 from benchmarks.learning import run_missing
 
 RUNS = Path(__file__).with_suffix(".csv")
@@ -68,10 +69,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "PopArt": dict(normalize_returns=True, use_popart=True),
 }
 # For a study of their own.
-CRITICS: dict[str, dict[str, Any]] = {
-    "kappa in stds": dict(quantile_huber_kappa_units="std"),
-    "clipped apart, mean and spread": dict(gradient_clipping="apart", critic_loss="mean_and_spread"),
-}
+CRITICS = {name: learning.CRITICS[name] for name in ("kappa in stds", "clipped apart, mean and spread")}
 
 
 class Cell(NamedTuple):

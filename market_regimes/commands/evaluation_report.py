@@ -52,9 +52,7 @@ class Evaluated:
     @property
     def name(self) -> str:
         """Name of the period and the question, in file names and titles."""
-        if not self.question.is_asked:
-            return self.period
-        return f"{self.period}-{self.question.name}"
+        return self.question.name_of(self.period)
 
 
 def print_scores(
@@ -63,7 +61,7 @@ def print_scores(
     period: PeriodName,
     group: Path | None,
     progress_bar: bool = True,
-    question: Question | None = None,
+    question: Question = AS_TRAINED,
 ) -> None:
     """
     Score runs on a period of their own and print.
@@ -75,7 +73,6 @@ def print_scores(
     :param progress_bar: whether to show what is being done
     :param question: costs, fill and delay in place of the runs'
     """
-    question = question or AS_TRAINED
     if not runs:
         parser.error(f"{group} holds no trained run")
     first_study = next(iter(runs.values()))[0]
@@ -85,7 +82,9 @@ def print_scores(
     if not on_market and period != "test":
         parser.error("--period is one of the market's; other environments play new episodes")
     if not on_market and question.is_asked:
-        parser.error("--fee, --slippage, --fill and --delay are asked of runs on a market; leave them out here")
+        parser.error(
+            "--fee, --slippage, --fill, --delay and --costs are asked of runs on a market; leave them out here"
+        )
 
     # Every run writes its own files.
     results = {}
@@ -177,6 +176,7 @@ def _files_of(evaluated: Evaluated) -> list[str]:
     # Shared cash has a table of its account.
     result = next(iter(evaluated.results.values()))[1]
     of_account = [f"account-{name}.csv", f"weights-{name}.png"] if "account" in result else []
+    of_costs = [f"costs-{name}.png"] if "costs" in result else []
     return [
         f"evaluation-{name}.json",
         *of_account,
@@ -185,6 +185,7 @@ def _files_of(evaluated: Evaluated) -> list[str]:
         f"tearsheet-{name}.html",
         f"equity-{name}.png",
         f"returns-{name}.png",
+        *of_costs,
     ]
 
 

@@ -48,10 +48,8 @@ from market_regimes.evaluate.portfolio import (
     bought_once,
     equal_weights_every,
     in_shared_cash,
-    later,
     play_account,
     positions_of_account,
-    replay,
     shifted_accounts,
     shifted_in_the_middle,
     traded_again,
@@ -140,14 +138,17 @@ class Evaluation:
     @cached_property
     def played(self) -> Played | None:
         """The agent's account with shared cash, None: each symbol has its own."""
-        rows = self.question.bars_later
-        if self.decided_together is not None:
-            if not rows:
-                return self.decided_together
-            return traded_again(self.decided_together, self.bench, self.portfolio, rows)
         if self.portfolio.cash == "separate":
             return None
-        return in_shared_cash(self.decided, self.bench, self.portfolio, rows)
+        return self._played_in(self.bench, self.question.bars_later)
+
+    def _played_in(self, bench: Bench, rows: int) -> Played:
+        """The agent's targets in an account with shared cash, so many rows after they were decided."""
+        if self.decided_together is None:
+            return in_shared_cash(self.decided, bench, self.portfolio, rows)
+        if bench is self.bench and not rows:
+            return self.decided_together
+        return traded_again(self.decided_together, bench, self.portfolio, rows)
 
     @cached_property
     def agent(self) -> Account:
@@ -294,11 +295,7 @@ class Evaluation:
             costs = replace(costs, fee_bp=cost_bp, slippage_bp=0.0)
             bench = Bench.of(self.segments, costs)
         rows = self.question.bars_later + delay
-        if self.decided_together is not None:
-            played = traded_again(self.decided_together, bench, self.portfolio, rows)
-        else:
-            played = in_shared_cash(self.decided, bench, self.portfolio, rows)
-        return frames_in_account(played, bench)
+        return frames_in_account(self._played_in(bench, rows), bench)
 
     @property
     def predicted_frames(self) -> Frames:
@@ -518,8 +515,7 @@ def _traded_again(
 def _played_later(played: Played, bench: Bench, delay: int) -> Account:
     """The orders of an account without limits, so many rows later."""
     if delay:
-        targets = later(played.targets.to_numpy(), delay)
-        played = play_account(bench, replay(targets), UNLIMITED)
+        played = traded_again(played, bench, UNLIMITED, delay)
     return Account(frames_in_account(played, bench))
 
 

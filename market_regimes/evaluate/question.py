@@ -79,6 +79,15 @@ class Question:
         words = [f"{key}-{value}" for key, value in self._stated.items()]
         return "-".join(words)
 
+    def name_of(self, period: str) -> str:
+        """
+        :param period: name of what is evaluated
+        :return: its name with the conditions, so that no answer overwrites the run's evaluation
+        """
+        if not self.is_asked:
+            return period
+        return f"{period}-{self.name}"
+
     @property
     def sentence(self) -> str:
         """What is asked, as the heading of an answer."""
@@ -87,10 +96,18 @@ class Question:
             "slippage": "slippage of {} bp",
             "fill": "orders filled at the {}",
             "delay": "every order {} bar(s) later",
-            "costs": "the same decisions at costs of {} bp",
         }
-        words = [texts[key].format(value.replace("_", " ")) for key, value in self._stated.items()]
-        return f"asked of the finished run: {', '.join(words)}; all strategies trade so"
+        stated = self._stated
+        words = [texts[key].format(stated[key].replace("_", " ")) for key in texts if key in stated]
+
+        # Conditions hold for all, and the costs of a curve for two.
+        parts = []
+        if words:
+            parts.append(f"{', '.join(words)}; all strategies trade so")
+        if self.costs:
+            costs = ", ".join(f"{cost:g}" for cost in self.costs)
+            parts.append(f"the agent's decisions and buy-and-hold's at costs of {costs} bp")
+        return f"asked of the finished run: {'; '.join(parts)}"
 
     @property
     def _stated(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Frames
 from market_regimes.evaluate.equal_weights import equal_weights
 from market_regimes.evaluate.play import Decision, backtest
+from market_regimes.market.allocation import Bounds
 from market_regimes.market.costs import CostModel
 from market_regimes.market.environment import Known
 from market_regimes.market.segment import Segment
@@ -190,20 +191,18 @@ def informed_in_account(
         if growth is None:
             return None
         growths.append(growth)
-    low, high = trading.bounds
-    if portfolio.groups or high <= 0:
+    if portfolio.groups or trading.bounds[1] <= 0:
         return informed(segments, trading)
 
     # The growth of a symbol at each close, and the room in the account.
     growth_of = _of_bars(growths)
-    gross = max(-low, high) if portfolio.gross is None else portfolio.gross
-    weight_max = high if portfolio.weight_max is None else portfolio.weight_max
+    bounds = Bounds.of(portfolio, trading)
 
     def decide(known: Known) -> np.ndarray:
         growth = growth_of(known)
         targets = np.zeros(len(growth))
-        room = gross
-        most = weight_max
+        room = bounds.gross
+        most = bounds.high
         places = len(growth) if portfolio.top_k is None else portfolio.top_k
 
         # The largest growth first; equal ones share.

@@ -19,7 +19,7 @@ from market_regimes.market.allocation import Allocation, PastRisk
 from market_regimes.market.environment import spaces_of
 from market_regimes.market.market import Market
 from market_regimes.market.observations import Observations, rows_of_account
-from market_regimes.market.portfolio import PortfolioCore, Quotes
+from market_regimes.market.portfolio import PortfolioCore, Quotes, in_log_growth
 from market_regimes.market.segment import Segment
 from market_regimes.prices import Calendar
 
@@ -176,7 +176,7 @@ class AccountRows:
         step = self.agents.step(orders)
 
         # The cash's interest is no row's reward.
-        rewards = step.rewards_of_symbols[:, :-1]
+        rewards = in_log_growth(step.contribution, step.growth)
         return RowsStep(
             reward=rewards.ravel(),
             terminated=step.terminated.repeat(self.n_symbols),

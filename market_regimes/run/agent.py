@@ -186,9 +186,7 @@ class Destination:
     @property
     def file_name(self) -> str:
         """The name of the period and the question, so that no answer overwrites the run's evaluation."""
-        if not self.question.is_asked:
-            return self.name
-        return f"{self.name}-{self.question.name}"
+        return self.question.name_of(self.name)
 
 
 def evaluate_on(

@@ -267,7 +267,10 @@ def _of_accounts(description: dict[str, Any], limits: ExportedLimits) -> dict[st
 
     # The limits, by the names of their keys, and what they read.
     shapes = {name: ["batch", *SHAPES_OF_LIMITS[name]] for name in limits.inputs}
-    inputs = {name: {"dtype": str(DTYPES_OF_LIMITS[name])[6:], "shape": shape} for name, shape in shapes.items()}
+    inputs = {
+        name: {"dtype": str(DTYPES_OF_LIMITS[name]).removeprefix("torch."), "shape": shape}
+        for name, shape in shapes.items()
+    }
     weight = {"dtype": "float64", "shape": ["batch", "symbols"], "unit": "share of equity"}
     portfolio = {**asdict(limits.portfolio), **asdict(limits.bounds)}
     of_accounts["account"] = {"inputs": inputs, "weight": weight, "limits": portfolio}
@@ -330,13 +333,17 @@ def graph_of_account(account: ExportedAccount, numbers: int, states: Mapping[str
     # What the limits need; the others have no input.
     needed = account.limits.inputs
     for name, dtype in DTYPES_OF_LIMITS.items():
-        is_needed = name in needed
+        if name not in needed:
+            inputs.append(None)
+            shapes.append(None)
+            continue
+
         dimensions = len(SHAPES_OF_LIMITS[name])
         example = torch.zeros(TRACED, *[TRACED_SYMBOLS] * dimensions, dtype=dtype)
         free = {0: batch, **dict.fromkeys(range(1, dimensions + 1), symbols)}
-        inputs.append(example if is_needed else None)
-        shapes.append(free if is_needed else None)
-        names += [name] * is_needed
+        inputs.append(example)
+        shapes.append(free)
+        names.append(name)
 
     # What a recurrent policy carries from step to step.
     outputs = ["position", "quantiles", "weight"]

@@ -32,7 +32,7 @@ SEEDS_OF_SAMPLERS = 1000  # more than the number of workers, so that no two samp
 
 class Score(NamedTuple):
     """
-    What a training is worth on the period of validation.
+    The figures of a training on the period of validation.
 
     :param sharpe_ratio: which a search maximises; 0 for an agent that never holds a position
     :param growth: log growth a year, which is kept beside it
@@ -86,8 +86,8 @@ class Search:
         :param params: a trial's values, by keys of the configuration
         :param fold: periods to train and to validate on
         :param seed: seed of the training
-        :return: Sharpe ratio of validation, which also selects ``best`` checkpoints, with the growth; 0 for an agent
-            that never holds a position, since it neither earns nor loses
+        :return: Sharpe ratio of validation, which also selects ``best`` checkpoints, and the growth. Both are 0 for an
+            agent that never holds a position, since it neither earns nor loses
         """
         values = nested(params)
         run = replace(self.run, **values.get("run", {}))
@@ -262,7 +262,7 @@ def run_trial(
 
 def median_of_means(figures: Sequence[Sequence[float]]) -> float:
     """
-    :param figures: of a trial, by seed and fold
+    :param figures: figures of a trial, by seed and fold
     :return: median over the seeds of the mean over the folds
     """
     return float(np.median([np.mean(of_seed) for of_seed in figures]))

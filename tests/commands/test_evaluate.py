@@ -205,4 +205,4 @@ def test_a_question_has_files_of_its_own_and_leaves_the_run_as_it_is(home, capsy
     assert json.loads((folder / "evaluation-test-costs-0-5.json").read_text())["costs"]["costs"] == [0.0, 5.0]
     assert "--costs=-2 must be" in refused(capsys, "evaluate", folder, "--costs", "-2")
     assert "--fee=-1 must be" in refused(capsys, "evaluate", folder, "--fee=-1")
-    assert "--delay=9999: there are" in refused(capsys, "evaluate", folder, "--delay=9999")
+    assert "--delay=9999: p has 100 bars" in refused(capsys, "evaluate", folder, "--delay=9999")
