@@ -11,8 +11,7 @@ import pandas as pd
 
 from market_regimes.evaluate.figures import growth_of, sharpe_of
 
-COSTS_BP = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0)  # fee and slippage together, of the traded value
-AT_COST = Callable[[float], pd.DataFrame]  # from a cost to the rows of an account
+AtCost = Callable[[float], pd.DataFrame]  # from a cost to the rows of an account
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class CostCurve:
     sharpe_of_hold: list[float | None]
 
     @classmethod
-    def of(cls, agent: AT_COST, hold: AT_COST, costs: Sequence[float], rows_per_year: float) -> CostCurve:
+    def of(cls, agent: AtCost, hold: AtCost, costs: Sequence[float], rows_per_year: float) -> CostCurve:
         """
         :param agent: the agent's account at a cost
         :param hold: that of buy-and-hold

@@ -15,7 +15,7 @@ import pandas as pd
 
 from market_regimes.config import PortfolioConfig, TradingCosts
 from market_regimes.evaluate.account import Account, Frames
-from market_regimes.evaluate.cost_curve import COSTS_BP, CostCurve
+from market_regimes.evaluate.cost_curve import CostCurve
 from market_regimes.evaluate.figures import (
     Rank,
     figures,
@@ -253,7 +253,7 @@ class Evaluation:
         at_close = replace(self.trading, fill="close")
         return Account(replayed(self.separate, self.segments, at_close, 1))
 
-    def cost_curve(self, costs: Sequence[float] = COSTS_BP) -> CostCurve:
+    def cost_curve(self, costs: Sequence[float]) -> CostCurve:
         """
         :param costs: fee and slippage together, in basis points of the traded value
         :return: the agent's decisions and buy-and-hold at each. The policy is not asked again
@@ -371,7 +371,7 @@ def evaluate(
     seed: int = 0,
     table: Sequence[Strategy] = STRATEGIES,
     portfolio: PortfolioConfig = SEPARATE,
-    question: Question | None = None,
+    question: Question = AS_TRAINED,
 ) -> Evaluation:
     """
     Let an agent trade over a period, from a flat start to its last bar.
@@ -386,8 +386,6 @@ def evaluate(
     :param question: costs, fill and delay in place of those of ``trading``, for the agent and the strategies alike
     :raises ValueError: if the limits do not fit the symbols, or each other, or the question makes no sense
     """
-    if question is None:
-        question = AS_TRAINED
     trading = question.trading(trading, segments)
 
     if portfolio.cash == "shared":

@@ -547,7 +547,7 @@ class Agent:
         folder: str | Path,
         name: str,
         tell: Callable[[str], None] = lambda words: None,
-        question: Question | None = None,
+        question: Question = AS_TRAINED,
     ) -> dict[str, Any]:
         """
         :param segments: from ``segments``
@@ -558,7 +558,7 @@ class Agent:
         :return: what ``Evaluation.result`` gives
         """
         seed = self.configured.algorithm.get("seed")
-        to = Destination(Path(folder), name, tell, question or AS_TRAINED)
+        to = Destination(Path(folder), name, tell, question)
         return evaluate_on(self.model, self.rule(), segments, self.configured.market, to, seed, self.step)
 
     def export(self, path: str | Path) -> Path:

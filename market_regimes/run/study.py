@@ -308,7 +308,7 @@ class Study:
         folder: Path,
         period: PeriodName,
         tell: Callable[[str], None] = lambda words: None,
-        question: Question | None = None,
+        question: Question = AS_TRAINED,
     ) -> dict[str, Any]:
         """
         Score the deterministic policy and write ``evaluation-PERIOD.json``; on the market also what ``evaluate_on``
@@ -328,7 +328,7 @@ class Study:
             return result
 
         segments = self.segments[period]
-        to = Destination(folder, period, tell, question or AS_TRAINED)
+        to = Destination(folder, period, tell, question)
         model = self.model
         market = self.configured.market
         return evaluate_on(model, self.agent(), segments, market, to, self.seed, self.step)
